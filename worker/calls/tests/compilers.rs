@@ -200,6 +200,13 @@ fn the_compilers_own_directories_are_read_from_what_it_prints() {
     assert!(of_c.quote.is_empty());
     assert!(of_c.bracket.iter().any(|directory| directory.join("stdio.h").is_file()));
     assert!(of_c.bracket.iter().all(|directory| directory.is_dir() && !directory.to_string_lossy().contains("/../")));
+    assert!(of_c.missing.iter().all(|directory| !directory.exists()));
+    assert!(
+        directories(&["--sysroot=/nowhere", "-c", "src/a.c"])
+            .missing
+            .iter()
+            .any(|directory| directory.starts_with("/nowhere"))
+    );
     let of_cxx = directories(&["-x", "c++", "-c", "src/a.c"]);
     assert!(of_cxx.bracket[0].join("vector").is_file());
     assert!(directories(&["-nostdinc", "-c", "src/a.c"]).bracket.is_empty());

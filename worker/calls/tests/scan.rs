@@ -56,7 +56,8 @@ impl Sources for World {
 fn scanned(line: &str, files: &[(&str, &str)]) -> Result<Variant, Fallback> {
     let world = World { files: Memory::new(files), reads: Cell::new(0) };
     let call = understand(&invocation(line), &world.files).unwrap();
-    let system = SystemSearch { quote: Vec::new(), bracket: vec!["/usr/local/include".into(), "/usr/include".into()] };
+    let system =
+        SystemSearch { bracket: vec!["/usr/local/include".into(), "/usr/include".into()], ..SystemSearch::default() };
     let variant = Scanner::default().scan(&call, &system, &world)?;
     assert!(variant.matches(&world), "what was scanned must be as it is: {variant:?}");
     Ok(variant)

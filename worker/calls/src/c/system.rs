@@ -42,7 +42,9 @@ pub fn search_directories(answer: &str) -> SystemSearch {
     let mut found = SystemSearch::default();
     let mut list: Option<&mut Vec<PathBuf>> = None;
     for line in answer.lines() {
-        if line.starts_with("#include \"...\"") {
+        if let Some(path) = line.strip_prefix("ignoring nonexistent directory \"") {
+            found.missing.extend(path.strip_suffix('"').map(|path| absolute(Path::new("/"), Path::new(path))));
+        } else if line.starts_with("#include \"...\"") {
             list = Some(&mut found.quote);
         } else if line.starts_with("#include <...>") {
             list = Some(&mut found.bracket);

@@ -35,6 +35,8 @@ pub struct SystemSearch {
     pub quote: Vec<PathBuf>,
     /// For both forms.
     pub bracket: Vec<PathBuf>,
+    /// Those that the compiler has, but that do not exist.
+    pub missing: Vec<PathBuf>,
 }
 
 /// Where a call looks for headers.

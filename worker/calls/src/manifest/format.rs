@@ -1,11 +1,10 @@
-//! The encoded form: protobuf, in which every path and every file is written once, however many variants have it.
+//! The encoded form: protobuf, in which every directory, name, path and file is written once, however many variants have it.
 //!
-//! Paths are sorted, and each is written as what it shares with the one before it and the rest: paths of headers are long and
-//! begin alike.
+//! The same names are looked for in many directories, so a path is a directory and a name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
@@ -17,29 +16,29 @@ use super::variant::{Read, Variant};
 /// All variants of a call.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Manifest {
-    /// All paths, sorted.
-    #[prost(message, repeated, tag = "1")]
-    paths: Vec<SharedPath>,
+    /// All directories, sorted, without a slash at the end.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    directories: Vec<Vec<u8>>,
+    /// All names in them, sorted.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    names: Vec<Vec<u8>>,
+    /// All paths, sorted: for each, the index of its directory …
+    #[prost(uint32, repeated, tag = "3")]
+    path_directories: Vec<u32>,
+    /// … and that of its name.
+    #[prost(uint32, repeated, tag = "4")]
+    path_names: Vec<u32>,
     /// All files and listings, sorted.
-    #[prost(message, repeated, tag = "2")]
+    #[prost(message, repeated, tag = "5")]
     contents: Vec<Content>,
-    #[prost(message, repeated, tag = "3")]
+    #[prost(message, repeated, tag = "6")]
     variants: Vec<Indices>,
-}
-
-/// A path: the first bytes of the path before it, and the rest.
-#[derive(Clone, PartialEq, prost::Message)]
-struct SharedPath {
-    #[prost(uint32, tag = "1")]
-    shared: u32,
-    #[prost(bytes = "vec", tag = "2")]
-    rest: Vec<u8>,
 }
 
 /// A path with the digest of what is there.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Content {
-    /// An index of `paths`.
+    /// An index of the paths.
     #[prost(uint32, tag = "1")]
     path: u32,
     #[prost(bytes = "vec", tag = "2")]
@@ -59,7 +58,7 @@ struct Indices {
     /// Indices of `contents`.
     #[prost(uint32, repeated, tag = "1")]
     read: Vec<u32>,
-    /// Indices of `paths`.
+    /// Indices of the paths.
     #[prost(uint32, repeated, tag = "2")]
     absent: Vec<u32>,
     /// Indices of `contents`.
@@ -67,73 +66,79 @@ struct Indices {
     listed: Vec<u32>,
 }
 
-type Key<'a> = (&'a [u8], Digest, bool);
+/// A path as its directory and its name.
+type Split<'a> = (&'a [u8], &'a [u8]);
+type Key<'a> = (Split<'a>, Digest, bool);
+type Numbers<K> = BTreeMap<K, u32>;
 
 /// The message of some variants.
 pub(super) fn encode(variants: &[Variant]) -> Manifest {
-    let mut paths: BTreeMap<&[u8], u32> = BTreeMap::new();
-    let mut contents: BTreeMap<Key<'_>, u32> = BTreeMap::new();
+    let mut paths: Numbers<Split<'_>> = Numbers::new();
+    let mut contents: Numbers<Key<'_>> = Numbers::new();
     for variant in variants {
         for key in reads(variant).chain(listings(variant)) {
             paths.insert(key.0, 0);
             contents.insert(key, 0);
         }
-        paths.extend(variant.absent.iter().map(|path| (bytes(path), 0)));
+        paths.extend(variant.absent.iter().map(|path| (split(path), 0)));
     }
+    let mut directories: Numbers<&[u8]> = paths.keys().map(|(directory, _)| (*directory, 0)).collect();
+    let mut names: Numbers<&[u8]> = paths.keys().map(|(_, name)| (*name, 0)).collect();
     number(&mut paths);
     number(&mut contents);
-    let path = |path: &[u8]| paths.get(path).copied().unwrap_or_default();
-    let content = |key: Key<'_>| contents.get(&key).copied().unwrap_or_default();
+    number(&mut directories);
+    number(&mut names);
     Manifest {
         variants: variants
             .iter()
             .map(|variant| Indices {
-                read: reads(variant).map(content).collect(),
-                absent: variant.absent.iter().map(|absent| path(bytes(absent))).collect(),
-                listed: listings(variant).map(content).collect(),
+                read: reads(variant).map(|key| index(&contents, &key)).collect(),
+                absent: variant.absent.iter().map(|path| index(&paths, &split(path))).collect(),
+                listed: listings(variant).map(|key| index(&contents, &key)).collect(),
             })
             .collect(),
         contents: contents
             .keys()
-            .map(|(of, digest, executable)| Content {
-                path: path(of),
+            .map(|(path, digest, executable)| Content {
+                path: index(&paths, path),
                 hash: digest.hash.to_vec(),
                 size: digest.size,
                 function: digest.function.to_wire(),
                 executable: *executable,
             })
             .collect(),
-        paths: shared(paths.keys()),
+        path_directories: paths.keys().map(|(directory, _)| index(&directories, directory)).collect(),
+        path_names: paths.keys().map(|(_, name)| index(&names, name)).collect(),
+        directories: directories.keys().map(|directory| directory.to_vec()).collect(),
+        names: names.keys().map(|name| name.to_vec()).collect(),
     }
 }
 
-fn number<K: Ord>(of: &mut BTreeMap<K, u32>) {
+fn index<K: Ord>(numbers: &Numbers<K>, key: &K) -> u32 {
+    numbers.get(key).copied().unwrap_or_default()
+}
+
+/// The directory and the name of an absolute path.
+fn split(path: &Path) -> Split<'_> {
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.iter().rposition(|c| *c == b'/') {
+        Some(at) => (&bytes[..at], &bytes[at + 1..]),
+        None => (&[], bytes),
+    }
+}
+
+fn number<K: Ord>(of: &mut Numbers<K>) {
     for (index, number) in (0..).zip(of.values_mut()) {
         *number = index;
     }
 }
 
-fn bytes(path: &Path) -> &[u8] {
-    path.as_os_str().as_bytes()
-}
-
 fn reads(variant: &Variant) -> impl Iterator<Item = Key<'_>> {
-    variant.read.iter().map(|(path, read)| (bytes(path), read.digest, read.executable))
+    variant.read.iter().map(|(path, read)| (split(path), read.digest, read.executable))
 }
 
 fn listings(variant: &Variant) -> impl Iterator<Item = Key<'_>> {
-    variant.listed.iter().map(|(path, digest)| (bytes(path), *digest, false))
-}
-
-fn shared<'a>(paths: impl Iterator<Item = &'a &'a [u8]>) -> Vec<SharedPath> {
-    let mut before: &[u8] = &[];
-    paths
-        .map(|path| {
-            let shared = before.iter().zip(path.iter()).take_while(|(a, b)| a == b).count();
-            before = path;
-            SharedPath { shared: shared as u32, rest: path[shared..].to_vec() }
-        })
-        .collect()
+    variant.listed.iter().map(|(path, digest)| (split(path), *digest, false))
 }
 
 /// The variants of a message, or what is wrong with it.
@@ -162,7 +167,7 @@ pub(super) fn decode(message: &Manifest) -> Result<Vec<Variant>, &'static str> {
         .collect()
 }
 
-/// How many bytes all paths of a manifest have at most: written as what they share, they could unfold to much more than they take.
+/// How many bytes all paths of a manifest have at most: put together they could take much more than they do here.
 const MAX_PATH_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whether a message has a size, and paths, that are read back.
@@ -171,22 +176,23 @@ pub(super) fn fits(message: &Manifest, max_bytes: usize) -> bool {
 }
 
 fn paths(message: &Manifest) -> Result<Vec<PathBuf>, &'static str> {
-    let mut before: Vec<u8> = Vec::new();
-    let mut total = 0;
-    let mut paths = Vec::with_capacity(message.paths.len());
-    for path in &message.paths {
-        if path.shared as usize > before.len() {
-            return Err("a path shares more than there is");
-        }
-        before.truncate(path.shared as usize);
-        before.extend_from_slice(&path.rest);
-        total += before.len();
-        if total > MAX_PATH_BYTES {
-            return Err("its paths are too long");
-        }
-        paths.push(PathBuf::from(OsStr::from_bytes(&before)));
+    if message.path_directories.len() != message.path_names.len() {
+        return Err("a path lacks its directory or its name");
     }
-    Ok(paths)
+    let mut total = 0;
+    let parts = message.path_directories.iter().zip(&message.path_names);
+    parts
+        .map(|(directory, name)| {
+            let directory =
+                message.directories.get(*directory as usize).ok_or("an index of a directory is out of range")?;
+            let name = message.names.get(*name as usize).ok_or("an index of a name is out of range")?;
+            total += directory.len() + name.len() + 1;
+            if total > MAX_PATH_BYTES {
+                return Err("its paths are too long");
+            }
+            Ok(PathBuf::from(OsString::from_vec([directory.as_slice(), b"/", name.as_slice()].concat())))
+        })
+        .collect()
 }
 
 fn read(content: &Content) -> Result<Read, &'static str> {

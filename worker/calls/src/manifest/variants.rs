@@ -1,5 +1,7 @@
 //! The variants of a call, newest first.
 
+use std::path::PathBuf;
+
 use prost::Message;
 
 use super::format;
@@ -16,6 +18,8 @@ pub const MAX_BYTES: usize = 64 * 1024;
 pub enum Error {
     #[error("one variant takes {bytes} bytes, and a manifest has room for {MAX_BYTES}; the call is not remembered")]
     TooLarge { bytes: usize },
+    #[error("path `{}` is not absolute", path.display())]
+    Relative { path: PathBuf },
     #[error("the manifest is not one that this version writes: {reason}")]
     Invalid { reason: String },
 }
@@ -35,8 +39,12 @@ impl Manifest {
     /// Adds a variant as the newest. One that is equal moves to the front; the oldest go until there are at most
     /// [`MAX_VARIANTS`] and they fit into [`MAX_BYTES`].
     ///
-    /// Fails, and changes nothing, if the variant alone does not fit.
+    /// Fails, and changes nothing, if the variant alone does not fit, or a path in it is not absolute.
     pub fn add(&mut self, variant: Variant) -> Result<(), Error> {
+        let mut paths = variant.read.keys().chain(&variant.absent).chain(variant.listed.keys());
+        if let Some(path) = paths.find(|path| !path.is_absolute()) {
+            return Err(Error::Relative { path: path.clone() });
+        }
         let alone = format::encode(std::slice::from_ref(&variant));
         if !format::fits(&alone, MAX_BYTES) {
             return Err(Error::TooLarge { bytes: alone.encoded_len() });

@@ -21,7 +21,7 @@ impl Chain {
     /// Builds the chain as `remove_duplicates` and `merge_include_chains` of GCC's `incpath.cc` do: of a directory that is in several
     /// lists, that of the system counts.
     pub(super) fn new(search: &Search, system: &SystemSearch, sources: &dyn Sources) -> Self {
-        let mut missing = Vec::new();
+        let mut missing = system.missing.clone();
         let mut of_kind = |kind: DirectoryKind, own: &[PathBuf]| -> Vec<Known> {
             let listed =
                 search.directories.iter().filter(|directory| directory.kind == kind).map(|directory| &directory.path);

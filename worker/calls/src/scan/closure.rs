@@ -95,10 +95,11 @@ pub(super) fn closure(
         walk.look(&input.path);
     }
     walk.predefined();
-    for forced in &details.forced {
-        walk.forced(forced, &call.directory)?;
+    // Only the first include of all may be of a precompiled header.
+    for (at, forced) in details.forced.iter().enumerate() {
+        walk.forced(forced, &call.directory, at == 0)?;
     }
-    walk.source(&call.source)?;
+    walk.source(&call.source, details.forced.is_empty())?;
     walk.everything()?;
     Ok(walk.found)
 }
@@ -150,29 +151,28 @@ impl Walk<'_> {
         }
     }
 
-    /// `-include`: first in the working directory, then as by `#include "x"`. A precompiled form goes first.
-    fn forced(&mut self, forced: &Forced, directory: &Path) -> Result<(), Fallback> {
+    /// `-include`: first in the working directory, then as by `#include "x"`.
+    fn forced(&mut self, forced: &Forced, directory: &Path, is_first: bool) -> Result<(), Fallback> {
         let name = forced.path.as_os_str().as_bytes();
         let path = self.path(directory, name);
-        self.precompiled(&path)?;
-        let beside = self.look(&path).map(|_| Found { path, place: Place::Beside });
-        match beside {
-            Some(found) => self.visit(found),
-            None => {
-                let found = self.along_chain(0, name);
-                self.precompiled_along_chain(0, name, found.as_ref())?;
-                found.into_iter().for_each(|found| self.visit(found));
-            }
+        if is_first {
+            self.precompiled(&path, &[".pch", ".gch"])?;
         }
+        let found = match self.look(&path) {
+            Some(_) => Some(Found { path, place: Place::Beside }),
+            None if is_first => self.precompiled_along_chain(0, name)?,
+            None => self.along_chain(0, name),
+        };
+        found.into_iter().for_each(|found| self.visit(found));
         Ok(())
     }
 
-    fn source(&mut self, source: &Path) -> Result<(), Fallback> {
+    fn source(&mut self, source: &Path, has_first: bool) -> Result<(), Fallback> {
         let found = Found { path: source.to_owned(), place: Place::Unsearched };
         let Some(read) = self.look(source) else { return Err(Fallback::Unreadable { path: source.to_owned() }) };
-        // An include of the source itself may be of a precompiled header.
         let directives = self.scanner.directives(source, &read.digest, self.sources)?;
-        for (used, name) in &directives.uses {
+        let first = if has_first { directives.first } else { 0 };
+        for (used, name) in directives.uses.iter().take(first) {
             let (name, quoted) = match (used, name) {
                 (Use::Include, Name::Quoted(name)) => (name, true),
                 (Use::Include, Name::Angled(name)) => (name, false),
@@ -180,22 +180,21 @@ impl Walk<'_> {
             };
             if quoted {
                 let beside = self.path(source.parent().unwrap_or(Path::new("/")), name);
-                self.precompiled(&beside)?;
+                self.precompiled(&beside, &[".gch"])?;
                 if self.look(&beside).is_some() {
                     continue;
                 }
             }
             let start = if quoted { 0 } else { self.chain.bracket };
-            let found = self.along_chain(start, name);
-            self.precompiled_along_chain(start, name, found.as_ref())?;
+            self.precompiled_along_chain(start, name)?;
         }
         self.visit(found);
         Ok(())
     }
 
-    /// Looks for the precompiled forms of a header.
-    fn precompiled(&mut self, header: &Path) -> Result<(), Fallback> {
-        for suffix in [".gch", ".pch"] {
+    /// Looks for precompiled forms of a header.
+    fn precompiled(&mut self, header: &Path, suffixes: &[&str]) -> Result<(), Fallback> {
+        for suffix in suffixes {
             let mut path = header.as_os_str().to_owned();
             path.push(suffix);
             let path = PathBuf::from(path);
@@ -207,19 +206,20 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The same in each directory of the chain up to the one that has the header.
-    fn precompiled_along_chain(&mut self, start: usize, name: &[u8], found: Option<&Found>) -> Result<(), Fallback> {
-        let end = match found.map(|found| found.place) {
+    /// Looks for a header along the chain, and for its precompiled form in each directory up to the one that has it.
+    fn precompiled_along_chain(&mut self, start: usize, name: &[u8]) -> Result<Option<Found>, Fallback> {
+        let found = self.along_chain(start, name);
+        let end = match found.as_ref().map(|found| found.place) {
             Some(Place::Chain(at)) => at + 1,
             _ => self.chain.directories.len(),
         };
         for at in start..end {
             if let Some(directory) = self.chain.directory(at).map(Path::to_owned) {
                 let header = self.path(&directory, name);
-                self.precompiled(&header)?;
+                self.precompiled(&header, &[".gch"])?;
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     fn visit(&mut self, found: Found) {

@@ -42,6 +42,9 @@ pub(super) enum Body {
 pub(super) struct Directives {
     /// The files it names, in its order, each once.
     pub(super) uses: Vec<(Use, Name)>,
+    /// How many of them come before, or are, the first include that no condition guards. One of these is the first include of the
+    /// file, whatever the macros are.
+    pub(super) first: usize,
     /// Its definitions of macros that could stand for a file's name.
     pub(super) macros: Vec<(Vec<u8>, Body)>,
     /// Whether `.incbin` occurs, by which the assembler reads a file; also in C.

@@ -10,8 +10,17 @@ use super::directives::{Body, Directives, Name, Use};
 
 /// What a file says about others. Any bytes will do.
 pub(super) fn directives(text: &[u8]) -> Directives {
-    let mut lexer = Lexer { cursor: Cursor::new(text), found: Directives::default(), seen: BTreeSet::new() };
+    let mut lexer = Lexer {
+        cursor: Cursor::new(text),
+        found: Directives::default(),
+        seen: BTreeSet::new(),
+        conditions: 0,
+        included: false,
+    };
     lexer.file();
+    if !lexer.included {
+        lexer.found.first = lexer.found.uses.len();
+    }
     // In comments too: files that have them are rare.
     lexer.found.has_incbin = contains(text, b"incbin");
     lexer.found.has_include = contains(text, b".include");
@@ -26,6 +35,10 @@ struct Lexer<'a> {
     cursor: Cursor<'a>,
     found: Directives,
     seen: BTreeSet<(Use, Name)>,
+    /// How many conditions are open.
+    conditions: usize,
+    /// Whether there was an include outside of conditions.
+    included: bool,
 }
 
 impl Lexer<'_> {
@@ -141,7 +154,12 @@ impl Lexer<'_> {
                     self.add(Use::Probe, name_of(dependency));
                 }
             }
-            _ => {
+            other => {
+                match other {
+                    b"if" | b"ifdef" | b"ifndef" => self.conditions += 1,
+                    b"endif" => self.conditions = self.conditions.saturating_sub(1),
+                    _ => {}
+                }
                 let rest = self.rest();
                 self.probes(&rest);
             }
@@ -158,6 +176,10 @@ impl Lexer<'_> {
         };
         self.add(used, name);
         self.rest();
+        if self.conditions == 0 && !self.included && used != Use::Embed {
+            self.included = true;
+            self.found.first = self.found.uses.len();
+        }
     }
 
     /// A header's name that has begun. In it, nothing is a comment or an escape.
@@ -350,6 +372,14 @@ mod tests {
     #[test]
     fn a_dependency_of_a_pragma_is_found() {
         assert_eq!(uses("#pragma GCC dependency \"a.y\"\n#pragma once\n#pragma GCC system_header"), ["Probe \"a.y\""]);
+    }
+
+    #[test]
+    fn the_first_include_is_one_of_the_first() {
+        let first = |text: &str| directives(text.as_bytes()).first;
+        assert_eq!(first("#include <a.h>\n#include <b.h>"), 1);
+        assert_eq!(first("#ifdef X\n#include <a.h>\n#else\n#include <b.h>\n#endif\n#include <c.h>\n#include <d.h>"), 3);
+        assert_eq!(first("#if X\n#include <a.h>\n#endif\n#if Y\n#include <b.h>\n#endif"), 2);
     }
 
     #[test]
