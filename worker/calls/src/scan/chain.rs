@@ -1,8 +1,8 @@
 //! The directories in which a call looks for headers, as one chain.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::closure::Sources;
+use super::sources::Sources;
 use crate::call::{DirectoryKind, Search, SystemSearch};
 
 /// The chain. `#include "x"` begins at its start, after the including file's directory; `#include <x>` at `bracket`.
@@ -45,10 +45,6 @@ impl Chain {
         let start = quote.len();
         quote.extend(bracket);
         Self { directories: quote.into_iter().map(|(path, _)| path).collect(), bracket: start, missing }
-    }
-
-    pub(super) fn directory(&self, at: usize) -> Option<&Path> {
-        self.directories.get(at).map(PathBuf::as_path)
     }
 }
 

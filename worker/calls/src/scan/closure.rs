@@ -1,47 +1,18 @@
 //! All that a call may include.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Scanner;
 use super::chain::Chain;
-use super::directives::{Body, Name, Use};
+use super::directives::{Body, Directives, Name, Use};
+use super::known::Known;
 use super::macros::{self, Macros};
+use super::sources::{Fallback, MAX_FILES, Sources};
 use crate::call::{CDetails, Call, Forced, Language, SystemSearch};
-use crate::manifest::{Present, Read, Variant};
-use crate::paths::absolute;
-
-/// The files of a step, and what is in them. All paths are absolute.
-pub trait Sources: Present {
-    /// The content of a regular file.
-    fn content(&self, path: &Path) -> Option<Vec<u8>>;
-
-    /// The path of a directory without symbolic links, which tells it from others; `None` if there is no directory.
-    fn directory(&self, path: &Path) -> Option<PathBuf>;
-}
-
-/// Why what a call includes cannot be told without the preprocessor. Ask the compiler (`-M`), or run the call and record.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Fallback {
-    #[error("`{}` includes `{operand}`, which only the preprocessor can expand", file.display())]
-    Computed { file: PathBuf, operand: String },
-    #[error("`{}` has the assembler read a file", file.display())]
-    Assembler { file: PathBuf },
-    #[error("`{}` is a directory of precompiled headers", path.display())]
-    PrecompiledHeaders { path: PathBuf },
-    #[error("`{}` vanished while it was read", path.display())]
-    Unreadable { path: PathBuf },
-    #[error("more than {MAX_FILES} files are included")]
-    TooMany,
-    #[error("the call is not one of a C or C++ compiler")]
-    Language,
-}
-
-/// How many files a call may include.
-const MAX_FILES: usize = 20_000;
+use crate::manifest::Variant;
 
 /// Where an included file was found: what comes next for `#include_next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,12 +44,13 @@ pub(super) fn closure(
     let mut walk = Walk {
         scanner,
         sources,
+        known: Known::new(sources),
         assembler: call.language == Language::AssemblerWithCpp,
-        found: Variant { absent: chain.missing.iter().cloned().collect(), ..Variant::default() },
+        resolved: vec![HashMap::new(); chain.directories.len() + 1],
         chain,
         seen: HashSet::new(),
         open: Vec::new(),
-        resolved: HashMap::new(),
+        read: Vec::new(),
         macros: Macros::default(),
         computed: Vec::new(),
     };
@@ -92,7 +64,7 @@ pub(super) fn closure(
         }
     }
     for input in &call.inputs {
-        walk.look(&input.path);
+        walk.known.file(&input.path);
     }
     walk.predefined();
     // Only the first include of all may be of a precompiled header.
@@ -101,7 +73,7 @@ pub(super) fn closure(
     }
     walk.source(&call.source, details.forced.is_empty())?;
     walk.everything()?;
-    Ok(walk.found)
+    Ok(walk.known.into_variant(walk.chain.missing))
 }
 
 struct Walk<'a> {
@@ -110,40 +82,20 @@ struct Walk<'a> {
     /// Whether the source is assembler, which has an include of its own.
     assembler: bool,
     chain: Chain,
-    found: Variant,
+    known: Known<'a>,
     seen: HashSet<Found>,
     open: Vec<Found>,
-    /// Names that were looked for along the chain, each with where to begin.
-    resolved: HashMap<(usize, Vec<u8>), Option<Found>>,
+    /// What the files say that were read.
+    read: Vec<Arc<Directives>>,
+    /// Names that were looked for along the chain, by where that began.
+    resolved: Vec<HashMap<Vec<u8>, Option<Found>>>,
+    /// Filled only if an include needs it.
     macros: Macros,
     /// Includes of macros, whose definitions may still come.
     computed: Vec<(Found, Use, Name)>,
 }
 
 impl Walk<'_> {
-    /// Looks at a path: it is read, a directory, or absent.
-    fn look(&mut self, path: &Path) -> Option<Read> {
-        if let Some(read) = self.found.read.get(path) {
-            return Some(*read);
-        }
-        if self.found.absent.contains(path) {
-            return None;
-        }
-        if let Some(read) = self.sources.digest(path) {
-            self.found.read.insert(path.to_owned(), read);
-            return Some(read);
-        }
-        match self.sources.listing(path) {
-            Some(names) => {
-                self.found.listed.insert(path.to_owned(), names);
-            }
-            None => {
-                self.found.absent.insert(path.to_owned());
-            }
-        }
-        None
-    }
-
     /// gcc includes this before everything else, if the C library has it.
     fn predefined(&mut self) {
         if let Some(found) = self.along_chain(self.chain.bracket, b"stdc-predef.h") {
@@ -154,11 +106,11 @@ impl Walk<'_> {
     /// `-include`: first in the working directory, then as by `#include "x"`.
     fn forced(&mut self, forced: &Forced, directory: &Path, is_first: bool) -> Result<(), Fallback> {
         let name = forced.path.as_os_str().as_bytes();
-        let path = self.path(directory, name);
+        let path = self.known.path(directory, name);
         if is_first {
             self.precompiled(&path, &[".pch", ".gch"])?;
         }
-        let found = match self.look(&path) {
+        let found = match self.known.file(&path) {
             Some(_) => Some(Found { path, place: Place::Beside }),
             None if is_first => self.precompiled_along_chain(0, name)?,
             None => self.along_chain(0, name),
@@ -169,7 +121,7 @@ impl Walk<'_> {
 
     fn source(&mut self, source: &Path, has_first: bool) -> Result<(), Fallback> {
         let found = Found { path: source.to_owned(), place: Place::Unsearched };
-        let Some(read) = self.look(source) else { return Err(Fallback::Unreadable { path: source.to_owned() }) };
+        let Some(read) = self.known.file(source) else { return Err(Fallback::Unreadable { path: source.to_owned() }) };
         let directives = self.scanner.directives(source, &read.digest, self.sources)?;
         let first = if has_first { directives.first } else { 0 };
         for (used, name) in directives.uses.iter().take(first) {
@@ -179,9 +131,9 @@ impl Walk<'_> {
                 _ => continue,
             };
             if quoted {
-                let beside = self.path(source.parent().unwrap_or(Path::new("/")), name);
+                let beside = self.known.path(source.parent().unwrap_or(Path::new("/")), name);
                 self.precompiled(&beside, &[".gch"])?;
-                if self.look(&beside).is_some() {
+                if self.known.file(&beside).is_some() {
                     continue;
                 }
             }
@@ -198,8 +150,7 @@ impl Walk<'_> {
             let mut path = header.as_os_str().to_owned();
             path.push(suffix);
             let path = PathBuf::from(path);
-            self.look(&path);
-            if self.found.listed.contains_key(&path) {
+            if self.known.is_directory(&path) {
                 return Err(Fallback::PrecompiledHeaders { path });
             }
         }
@@ -214,10 +165,9 @@ impl Walk<'_> {
             _ => self.chain.directories.len(),
         };
         for at in start..end {
-            if let Some(directory) = self.chain.directory(at).map(Path::to_owned) {
-                let header = self.path(&directory, name);
-                self.precompiled(&header, &[".gch"])?;
-            }
+            let Some(directory) = self.chain.directories.get(at) else { break };
+            let header = self.known.path(directory, name);
+            self.precompiled(&header, &[".gch"])?;
         }
         Ok(found)
     }
@@ -234,12 +184,20 @@ impl Walk<'_> {
             while let Some(file) = self.open.pop() {
                 self.file(&file)?;
             }
+            if self.computed.is_empty() {
+                return Ok(());
+            }
             // Definitions may have come after the includes that use them.
-            let before = (self.found.read.len(), self.found.absent.len(), self.seen.len());
+            for directives in std::mem::take(&mut self.read) {
+                for (name, body) in &directives.macros {
+                    self.macros.add(name, body);
+                }
+            }
+            let before = (self.known.len(), self.seen.len());
             for (file, used, name) in self.computed.clone() {
                 self.computed(&file, used, &name)?;
             }
-            if self.open.is_empty() && before == (self.found.read.len(), self.found.absent.len(), self.seen.len()) {
+            if self.open.is_empty() && before == (self.known.len(), self.seen.len()) {
                 return Ok(());
             }
         }
@@ -249,14 +207,12 @@ impl Walk<'_> {
         if self.seen.len() > MAX_FILES {
             return Err(Fallback::TooMany);
         }
-        let Some(read) = self.look(&file.path) else { return Ok(()) };
+        let Some(read) = self.known.file(&file.path) else { return Ok(()) };
         let directives = self.scanner.directives(&file.path, &read.digest, self.sources)?;
         if directives.has_incbin || self.assembler && directives.has_include {
             return Err(Fallback::Assembler { file: file.path.clone() });
         }
-        for (name, body) in &directives.macros {
-            self.macros.add(name, body);
-        }
+        self.read.push(directives.clone());
         for (used, name) in &directives.uses {
             match name {
                 Name::Quoted(_) | Name::Angled(_) => self.named(file, *used, name),
@@ -287,13 +243,13 @@ impl Walk<'_> {
             return;
         }
         let beside = |walk: &mut Self| {
-            let path = walk.path(file.path.parent().unwrap_or(Path::new("/")), name);
-            walk.look(&path).map(|_| Found { path, place: Place::Beside })
+            let path = walk.known.path(file.path.parent().unwrap_or(Path::new("/")), name);
+            walk.known.file(&path).map(|_| Found { path, place: Place::Beside })
         };
         let found = match used {
             _ if name.starts_with(b"/") => {
-                let path = self.path(Path::new("/"), name);
-                self.look(&path).map(|_| Found { path, place: Place::Unsearched })
+                let path = self.known.path(Path::new("/"), name);
+                self.known.file(&path).map(|_| Found { path, place: Place::Unsearched })
             }
             Use::Embed => {
                 if quoted {
@@ -315,33 +271,16 @@ impl Walk<'_> {
 
     /// Looks for a name in the chain's directories from `start` on.
     fn along_chain(&mut self, start: usize, name: &[u8]) -> Option<Found> {
-        if let Some(known) = self.resolved.get(&(start, name.to_vec())) {
+        if let Some(known) = self.resolved.get(start)?.get(name) {
             return known.clone();
         }
-        let mut found = None;
-        for at in start..self.chain.directories.len() {
-            let Some(directory) = self.chain.directory(at).map(Path::to_owned) else { break };
-            let path = self.path(&directory, name);
-            if self.look(&path).is_some() {
-                found = Some(Found { path, place: Place::Chain(at) });
-                break;
-            }
-        }
-        self.resolved.insert((start, name.to_vec()), found.clone());
+        let found = self.chain.directories.iter().enumerate().skip(start).find_map(|(at, directory)| {
+            let path = self.known.path(directory, name);
+            self.known.file(&path)?;
+            Some(Found { path, place: Place::Chain(at) })
+        });
+        self.resolved.get_mut(start)?.insert(name.to_vec(), found.clone());
         found
-    }
-
-    /// The path of a name in a directory. Where it has `..`, the kernel is followed: the directory before it must exist, and may
-    /// be a symbolic link.
-    fn path(&self, directory: &Path, name: &[u8]) -> PathBuf {
-        let name = Path::new(OsStr::from_bytes(name));
-        let climbs = name.components().any(|component| component == std::path::Component::ParentDir);
-        if let (true, Some(parent), Some(file)) = (climbs, name.parent(), name.file_name())
-            && let Some(real) = self.sources.directory(&directory.join(parent))
-        {
-            return real.join(file);
-        }
-        absolute(directory, name)
     }
 }
 

@@ -7,9 +7,11 @@ mod chain;
 mod closure;
 mod cursor;
 mod directives;
+mod known;
 mod lexer;
 mod macros;
 mod scanner;
+mod sources;
 
-pub use closure::{Fallback, Sources};
 pub use scanner::Scanner;
+pub use sources::{Fallback, Sources};

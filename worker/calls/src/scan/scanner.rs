@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_proto::digest::Digest;
 
-use super::closure::{self, Fallback, Sources};
+use super::closure::closure;
 use super::directives::Directives;
 use super::lexer::directives;
+use super::sources::{Fallback, Sources};
 use crate::call::{Call, Details, SystemSearch};
 use crate::manifest::Variant;
 
@@ -28,7 +29,7 @@ impl Scanner {
     /// `system` is what the driver says about its own directories ([`crate::search_directories`]).
     pub fn scan(&self, call: &Call, system: &SystemSearch, sources: &dyn Sources) -> Result<Variant, Fallback> {
         match &call.details {
-            Details::C(details) => closure::closure(self, call, details, system, sources),
+            Details::C(details) => closure(self, call, details, system, sources),
             Details::Rust(_) => Err(Fallback::Language),
         }
     }
