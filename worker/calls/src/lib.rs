@@ -1,7 +1,7 @@
 //! Pure knowledge of compilers' command lines: what a call reads, what it writes, and in which environment, so that a build
 //! step can be split into one cached action per compiler call.
 //!
-//! [`understand`] turns an [`Invocation`] into a [`Call`] or a [`Refusal`]. A refused call runs in its step as if Kiln were
+//! [`understand()`] turns an [`Invocation`] into a [`Call`] or a [`Refusal`]. A refused call runs in its step as if Kiln were
 //! not there, so a refusal costs time and never correctness: whatever is not certainly understood is refused.
 //!
 //! Invariant: no I/O. Whatever must be read is asked from the caller through [`Files`].

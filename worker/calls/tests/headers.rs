@@ -11,6 +11,7 @@ use kiln_calls::manifest::{Present, Read};
 use kiln_calls::scan::{Scanner, Sources};
 use kiln_calls::{Files, Invocation, Kind, rules, search_directories, search_query, understand};
 use kiln_proto::digest::{Digest, DigestFunction};
+use proptest::prelude::*;
 
 struct Disk;
 
@@ -67,6 +68,11 @@ fn by_compiler(directory: &Path, arguments: &[&str]) -> Option<BTreeSet<PathBuf>
 
 /// The files that the scanner finds.
 fn by_scanner(scanner: &Scanner, directory: &Path, arguments: &[&str]) -> BTreeSet<PathBuf> {
+    scan(scanner, directory, arguments).unwrap_or_else(|| panic!("{arguments:?}: the scanner cannot tell"))
+}
+
+/// The same; `None` if the scanner cannot tell.
+fn scan(scanner: &Scanner, directory: &Path, arguments: &[&str]) -> Option<BTreeSet<PathBuf>> {
     let invocation = Invocation {
         program: "gcc".into(),
         arguments: arguments.iter().map(OsString::from).collect(),
@@ -76,8 +82,8 @@ fn by_scanner(scanner: &Scanner, directory: &Path, arguments: &[&str]) -> BTreeS
     let call = understand(&invocation, &Disk).unwrap();
     let answer = gcc(directory, &search_query(&call)).stderr;
     let system = search_directories(&String::from_utf8(answer).unwrap());
-    let variant = scanner.scan(&call, &system, &Disk).unwrap_or_else(|fallback| panic!("{arguments:?}: {fallback}"));
-    variant.read.keys().map(|path| path.canonicalize().unwrap()).collect()
+    let variant = scanner.scan(&call, &system, &Disk).ok()?;
+    Some(variant.read.keys().map(|path| path.canonicalize().unwrap()).collect())
 }
 
 /// Checks a source of one include for each name that the compiler accepts. Returns how many there were.
@@ -124,4 +130,57 @@ fn all_headers_of_the_cxx_library_are_found() {
 fn all_headers_of_the_c_library_are_found() {
     let names: Vec<String> = headers("c", "stdio.h").into_iter().filter(|name| name.ends_with(".h")).collect();
     assert!(check("c", &names, &["-D_GNU_SOURCE"]) > 60);
+}
+
+/// Pieces of sources in which an include may hide, or may seem to be.
+const PIECES: [&str; 26] = [
+    "#include <n0.h>\n",
+    "#include \"n1.h\"\n",
+    "# include/**/<n2.h>\n",
+    "#inc\\\nlude <n3.h>\n",
+    "%:include <n4.h>\n",
+    "#include_next <n5.h>\n",
+    "#if 1\n",
+    "#if 0\n",
+    "#else\n",
+    "#endif\n",
+    "/*",
+    "*/",
+    "//",
+    "\\\n",
+    "\n",
+    "\"",
+    "'",
+    "R\"(",
+    ")\"",
+    "R\"x(",
+    ")x\"",
+    "\\",
+    "1'0",
+    " ",
+    "#define N <n6.h>\n",
+    "#include N\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// Whatever surrounds an include, it is found if the compiler finds it.
+    #[test]
+    fn includes_are_found_where_the_compiler_finds_them(
+        (suffix, standard) in proptest::sample::select(&[("cc", "-std=c++17"), ("c", "-std=gnu17"), ("c", "-std=c11")][..]),
+        pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 1..24)) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().canonicalize().unwrap();
+        for name in 0..7 {
+            std::fs::write(at.join(format!("n{name}.h")), "").unwrap();
+        }
+        let source = format!("a.{suffix}");
+        std::fs::write(at.join(&source), pieces.concat()).unwrap();
+        let arguments = [standard, "-I.", "-c", &source];
+        if let (Some(expected), Some(found)) = (by_compiler(&at, &arguments), scan(&Scanner::default(), &at, &arguments)) {
+            let missed: Vec<_> = expected.difference(&found).collect();
+            prop_assert!(missed.is_empty(), "{standard} {pieces:?}: the compiler reads {missed:?} too");
+        }
+    }
 }

@@ -45,7 +45,8 @@ pub(super) fn closure(
         scanner,
         sources,
         known: Known::new(sources),
-        assembler: call.language == Language::AssemblerWithCpp,
+        is_assembler: call.language == Language::AssemblerWithCpp,
+        is_cxx: call.language.is_cxx(),
         resolved: vec![HashMap::new(); chain.directories.len() + 1],
         chain,
         seen: HashSet::new(),
@@ -80,7 +81,8 @@ struct Walk<'a> {
     scanner: &'a Scanner,
     sources: &'a dyn Sources,
     /// Whether the source is assembler, which has an include of its own.
-    assembler: bool,
+    is_assembler: bool,
+    is_cxx: bool,
     chain: Chain,
     known: Known<'a>,
     seen: HashSet<Found>,
@@ -122,7 +124,7 @@ impl Walk<'_> {
     fn source(&mut self, source: &Path, has_first: bool) -> Result<(), Fallback> {
         let found = Found { path: source.to_owned(), place: Place::Unsearched };
         let Some(read) = self.known.file(source) else { return Err(Fallback::Unreadable { path: source.to_owned() }) };
-        let directives = self.scanner.directives(source, &read.digest, self.sources)?;
+        let directives = self.scanner.directives(source, &read.digest, self.is_cxx, self.sources)?;
         let first = if has_first { directives.first } else { 0 };
         for (used, name) in directives.uses.iter().take(first) {
             let (name, quoted) = match (used, name) {
@@ -208,8 +210,8 @@ impl Walk<'_> {
             return Err(Fallback::TooMany);
         }
         let Some(read) = self.known.file(&file.path) else { return Ok(()) };
-        let directives = self.scanner.directives(&file.path, &read.digest, self.sources)?;
-        if directives.has_incbin || self.assembler && directives.has_include {
+        let directives = self.scanner.directives(&file.path, &read.digest, self.is_cxx, self.sources)?;
+        if directives.has_incbin || self.is_assembler && directives.has_include {
             return Err(Fallback::Assembler { file: file.path.clone() });
         }
         self.read.push(directives.clone());

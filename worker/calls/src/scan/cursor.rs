@@ -63,19 +63,21 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a string or character that has begun, up to its quote or the end of the line. An unterminated one ends there, as in gcc.
-    pub(super) fn skip_quoted(&mut self, quote: u8) {
+    /// Returns whether there was a quote.
+    pub(super) fn skip_quoted(&mut self, quote: u8) -> bool {
         while let Some(byte) = self.peek() {
             if byte == b'\n' {
-                return;
+                return false;
             }
             self.at += 1;
             if byte == quote {
-                return;
+                return true;
             }
             if byte == b'\\' && !matches!(self.peek(), None | Some(b'\n')) {
                 self.at += 1;
             }
         }
+        false
     }
 
     /// Takes a raw string whose quote has been taken. In it, continuations are text. Nothing is taken if it is no raw string.

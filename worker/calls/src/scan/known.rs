@@ -80,22 +80,24 @@ impl<'a> Known<'a> {
 
     /// Everything that was found, with directories that are missing.
     pub(super) fn into_variant(self, missing: Vec<PathBuf>) -> Variant {
-        let mut variant = Variant { absent: missing.into_iter().collect(), ..Variant::default() };
-        for (path, there) in self.paths {
+        // By bytes first: maps of paths are then built almost without comparing paths, which is slow.
+        let mut paths: Vec<(OsString, There)> = self.paths.into_iter().collect();
+        paths.extend(missing.into_iter().map(|path| (path.into_os_string(), There::Nothing)));
+        paths.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let (mut read, mut listed, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+        for (path, there) in paths {
             let path = PathBuf::from(path);
             match there {
-                There::File(read) => {
-                    variant.read.insert(path, read);
-                }
-                There::Directory(names) => {
-                    variant.listed.insert(path, names);
-                }
-                There::Nothing => {
-                    variant.absent.insert(path);
-                }
+                There::File(file) => read.push((path, file)),
+                There::Directory(names) => listed.push((path, names)),
+                There::Nothing => absent.push(path),
             }
         }
-        variant
+        Variant {
+            read: read.into_iter().collect(),
+            absent: absent.into_iter().collect(),
+            listed: listed.into_iter().collect(),
+        }
     }
 }
 

@@ -9,9 +9,33 @@ use super::cursor::Cursor;
 use super::directives::{Body, Directives, Name, Use};
 
 /// What a file says about others. Any bytes will do.
-pub(super) fn directives(text: &[u8]) -> Directives {
+///
+/// Standards of C split some texts differently: then the file is read by each, and all that is found counts. For C++, literals are
+/// those of C++14 and later.
+pub(super) fn directives(text: &[u8], is_cxx: bool) -> Directives {
+    let (mut found, is_ambiguous) = read(text, Dialect::Modern);
+    if is_ambiguous && !is_cxx {
+        for dialect in [Dialect::Gnu, Dialect::Plain] {
+            let (other, _) = read(text, dialect);
+            found.uses.extend(other.uses);
+            found.macros.extend(other.macros);
+        }
+        let mut seen = BTreeSet::new();
+        found.uses.retain(|named| seen.insert(named.clone()));
+        found.first = found.uses.len();
+    }
+    // In comments too: files that have them are rare.
+    found.has_incbin = contains(text, b"incbin");
+    found.has_include = contains(text, b".include");
+    found
+}
+
+/// What a file says in one dialect, and whether another would split it differently.
+fn read(text: &[u8], dialect: Dialect) -> (Directives, bool) {
     let mut lexer = Lexer {
         cursor: Cursor::new(text),
+        dialect,
+        is_ambiguous: false,
         found: Directives::default(),
         seen: BTreeSet::new(),
         conditions: 0,
@@ -21,18 +45,28 @@ pub(super) fn directives(text: &[u8]) -> Directives {
     if !lexer.included {
         lexer.found.first = lexer.found.uses.len();
     }
-    // In comments too: files that have them are rare.
-    lexer.found.has_incbin = contains(text, b"incbin");
-    lexer.found.has_include = contains(text, b".include");
-    lexer.found
+    (lexer.found, lexer.is_ambiguous)
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
+/// What literals there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// Raw strings, quotes between digits and suffixes: C++14 and later. C23 has the quotes.
+    Modern,
+    /// Raw strings: GNU C.
+    Gnu,
+    /// None of them: standard C.
+    Plain,
+}
+
 struct Lexer<'a> {
     cursor: Cursor<'a>,
+    dialect: Dialect,
+    is_ambiguous: bool,
     found: Directives,
     seen: BTreeSet<(Use, Name)>,
     /// How many conditions are open.
@@ -71,18 +105,35 @@ impl Lexer<'_> {
     /// Takes a token that begins with `byte`. Only strings, characters and numbers matter: they may have quotes and slashes in them.
     fn token(&mut self, byte: u8) {
         match byte {
-            b'"' | b'\'' => self.cursor.skip_quoted(byte),
+            b'"' | b'\'' => self.quoted(byte),
             b'0'..=b'9' => self.number(),
             _ if is_word(byte) => {
                 let word = self.word(byte);
                 if matches!(&word[..], b"R" | b"LR" | b"uR" | b"UR" | b"u8R") && self.cursor.take(b'"') {
-                    // If it is no raw string, it is a macro and a string.
-                    if !self.cursor.skip_raw_string() {
-                        self.cursor.skip_quoted(b'"');
+                    self.is_ambiguous = true;
+                    if self.dialect != Dialect::Plain && self.cursor.skip_raw_string() {
+                        self.suffix();
+                    } else {
+                        self.quoted(b'"');
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A string or character whose quote has been taken.
+    fn quoted(&mut self, quote: u8) {
+        if self.cursor.skip_quoted(quote) {
+            self.suffix();
+        }
+    }
+
+    /// The suffix of a literal. It does not begin a raw string.
+    fn suffix(&mut self) {
+        while self.dialect == Dialect::Modern && self.cursor.peek().is_some_and(is_word) {
+            self.cursor.next();
+            self.is_ambiguous |= self.cursor.peek() == Some(b'"');
         }
     }
 
@@ -100,9 +151,10 @@ impl Lexer<'_> {
     fn number(&mut self) {
         while let Some(byte) = self.cursor.peek() {
             if byte == b'\'' {
+                self.is_ambiguous = true;
                 let mut ahead = self.cursor;
                 ahead.next();
-                if !ahead.peek().is_some_and(is_word) {
+                if self.dialect != Dialect::Modern || !ahead.peek().is_some_and(is_word) {
                     return;
                 }
             } else if !is_word(byte) && byte != b'.' {
@@ -295,122 +347,4 @@ fn after_words<'a>(text: &'a [u8], words: &[&[u8]]) -> Option<&'a [u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uses(text: &str) -> Vec<String> {
-        let shown = |name: &Name| match name {
-            Name::Quoted(name) => format!("\"{}\"", String::from_utf8_lossy(name)),
-            Name::Angled(name) => format!("<{}>", String::from_utf8_lossy(name)),
-            Name::Macro(name) => format!("macro {}", String::from_utf8_lossy(name)),
-            Name::Expression(text) => format!("expression {}", String::from_utf8_lossy(text)),
-        };
-        directives(text.as_bytes()).uses.iter().map(|(used, name)| format!("{used:?} {}", shown(name))).collect()
-    }
-
-    #[test]
-    fn includes_are_found_however_they_are_written() {
-        let text = "#include \"a.h\"\n  #  include <b/c.h> // why\n#import <d.h>\n/* x */ # /* y */ include /* z */ <e.h>\n\
-                    %:include <f.h>\n#include_next <g.h>\n#include\"h.h\"\n#include <a//b.h>\n#include <a/*b.h>\n#embed \"i\" limit(1)";
-        let expected = "Include \"a.h\",Include <b/c.h>,Include <d.h>,Include <e.h>,Include <f.h>,IncludeNext <g.h>,Include \"h.h\",\
-                        Include <a//b.h>,Include <a/*b.h>,Embed \"i\"";
-        assert_eq!(uses(text).join(","), expected);
-    }
-
-    #[test]
-    fn both_branches_are_taken() {
-        assert_eq!(uses("#if 0\n#include <a.h>\n#else\n#include <b.h>\n#endif"), ["Include <a.h>", "Include <b.h>"]);
-    }
-
-    #[test]
-    fn lines_continue_after_a_backslash() {
-        assert_eq!(uses("#inc\\\nlude <a\\  \n.h>\n# \\\n include <b.h>"), ["Include <a.h>", "Include <b.h>"]);
-        assert_eq!(uses("// comment \\\n#include <no.h>\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("#define X \\\n#include <no.h>\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("/\\\n* #include <x.h>\n#include <no.h> *\\\n/\n#include <a.h>"), ["Include <a.h>"]);
-    }
-
-    #[test]
-    fn comments_and_strings_hide_directives_and_each_other() {
-        assert_eq!(uses("/*\n#include <no.h>\n*/\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("char *s = \"/*\";\n#include <a.h>\nchar *t = \"*/\";"), ["Include <a.h>"]);
-        assert_eq!(uses("char c = '\"'; char d = '\\''; /*\n#include <no.h>\n*/\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("char *s = \"a\\\"/*\";\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("#define X /* begins\n#include <no.h> */ 1\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("#error don't /* here\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("x = \"open\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("x #include <no.h>"), [""; 0]);
-    }
-
-    #[test]
-    fn raw_strings_are_text() {
-        let text = "auto s = R\"(\n#include <no.h>\n/* \" )\" ;\n#include <a.h>\nauto t = u8R\"x(\n#include <no.h>\n)\" )x\";\n#include <b.h>";
-        assert_eq!(uses(text), ["Include <a.h>", "Include <b.h>"]);
-        assert_eq!(uses("R\"(a\\\n)\"\n#include <a.h>"), ["Include <a.h>"]);
-        assert_eq!(uses("#define X R\"(\n#include <no.h>\n)\"\n#include <a.h>"), ["Include <a.h>"]);
-        // Not raw: no delimiter, or another identifier before it.
-        assert_eq!(uses("R\"x y\"\n#include <a.h>\nFOOR\"(\"\n#include <b.h>"), ["Include <a.h>", "Include <b.h>"]);
-    }
-
-    #[test]
-    fn quotes_between_digits_are_no_characters() {
-        assert_eq!(
-            uses("int x = 1'000'000; /* ' */ int y = 0x'ff'; int z = 1'0; char c = '/'; /*\n#include <no.h>\n*/"),
-            [""; 0]
-        );
-        assert_eq!(uses("int x = 1'0; // '\n#include <a.h>"), ["Include <a.h>"]);
-    }
-
-    #[test]
-    fn what_is_asked_for_is_found() {
-        let text = "#if defined(__has_include) && __has_include(<a.h>) || __has_include ( \"b.h\" )\n#elif __has_include_next(<c.h>)\n\
-                    #elif __has_embed(\"d\" limit(1))\n#endif\n#define HAS __has_include(<e.h>)\n#if __has_include(X)\n#endif";
-        let expected = "Probe <a.h>,Probe \"b.h\",ProbeNext <c.h>,Embed \"d\",Probe <e.h>,Probe macro X";
-        assert_eq!(uses(text).join(","), expected);
-    }
-
-    #[test]
-    fn a_dependency_of_a_pragma_is_found() {
-        assert_eq!(uses("#pragma GCC dependency \"a.y\"\n#pragma once\n#pragma GCC system_header"), ["Probe \"a.y\""]);
-    }
-
-    #[test]
-    fn the_first_include_is_one_of_the_first() {
-        let first = |text: &str| directives(text.as_bytes()).first;
-        assert_eq!(first("#include <a.h>\n#include <b.h>"), 1);
-        assert_eq!(first("#ifdef X\n#include <a.h>\n#else\n#include <b.h>\n#endif\n#include <c.h>\n#include <d.h>"), 3);
-        assert_eq!(first("#if X\n#include <a.h>\n#endif\n#if Y\n#include <b.h>\n#endif"), 2);
-    }
-
-    #[test]
-    fn computed_includes_are_told_from_names() {
-        assert_eq!(
-            uses("#include CONFIG\n#include MAKE(x)\n#include <a.h\n"),
-            ["Include macro CONFIG", "Include expression MAKE(x)", "Include expression a.h"]
-        );
-        let text = "#define A \"a.h\"\n#define B <b.h> // x\n#define C A\n#define D(x) x\n#define E 1\n#define F\n#define G A B";
-        let macros = directives(text.as_bytes()).macros;
-        let kinds: Vec<_> = macros.iter().map(|(name, body)| (name[0] as char, *body == Body::Opaque)).collect();
-        assert_eq!(kinds, [('A', false), ('B', false), ('C', false), ('D', true), ('G', true)]);
-    }
-
-    #[test]
-    fn files_that_the_assembler_reads_are_noticed() {
-        assert!(directives(b"asm(\".incbin \\\"x\\\"\");").has_incbin);
-        assert!(directives(b"asm(\".incbin\" \" \\\"x\\\"\");").has_incbin);
-        assert!(directives(b"  .include \"x.s\"").has_include);
-        assert!(!directives(b"#include <x.h>").has_include);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_bytes_are_read(text: Vec<u8>) {
-            directives(&text);
-        }
-
-        #[test]
-        fn pieces_of_source_are_read(pieces in proptest::collection::vec("[#\"'\\\\\n /*<>()R%:0a]|include|define|__has_include", 0..40)) {
-            directives(pieces.concat().as_bytes());
-        }
-    }
-}
+mod tests;

@@ -19,7 +19,8 @@ const MAX_FILES: usize = 50_000;
 /// Finds what calls include. One for a process: it remembers each file by its content, for all calls.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    files: Mutex<HashMap<Digest, Arc<Directives>>>,
+    /// By content and by whether it is read as C++.
+    files: Mutex<HashMap<(Digest, bool), Arc<Directives>>>,
 }
 
 impl Scanner {
@@ -39,20 +40,21 @@ impl Scanner {
         &self,
         path: &Path,
         digest: &Digest,
+        is_cxx: bool,
         sources: &dyn Sources,
     ) -> Result<Arc<Directives>, Fallback> {
         // Nothing is left half done where the lock is held, so a panic of another thread leaves it sound.
         let files = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = files().get(digest) {
+        if let Some(known) = files().get(&(*digest, is_cxx)) {
             return Ok(known.clone());
         }
         let content = sources.content(path).ok_or_else(|| Fallback::Unreadable { path: path.to_owned() })?;
-        let found = Arc::new(directives(&content));
+        let found = Arc::new(directives(&content, is_cxx));
         let mut files = files();
         if files.len() >= MAX_FILES {
             files.clear();
         }
-        files.insert(*digest, found.clone());
+        files.insert((*digest, is_cxx), found.clone());
         Ok(found)
     }
 }
