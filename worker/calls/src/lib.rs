@@ -8,6 +8,7 @@
 
 mod c;
 mod call;
+pub mod crates;
 mod depfile;
 mod invocation;
 pub mod manifest;

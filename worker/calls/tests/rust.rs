@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use kiln_calls::crates::Crates;
 use kiln_calls::{Call, CrateType, Details, Language, OutputKind, Refusal, RustDetails, dep_info, understand};
 use support::{Memory, call, inputs, invocation, outputs, refused, with_files};
 
@@ -255,6 +257,93 @@ fn rustc_writes_what_is_foreseen() {
         if source == "lib.rs" {
             assert_eq!(depends.environment, [("KIND".into(), Some("a\\b".into()))].into());
         }
+    }
+}
+
+/// A library in `/build/t`, as cargo compiles it.
+fn library(name: &str, kind: &str, externs: &[&str]) -> Call {
+    let externs: String = externs.iter().map(|file| format!(" --extern x=/build/t/{file}")).collect();
+    let emit = if kind == "lib" { "dep-info,metadata,link" } else { "dep-info,link" };
+    call(&format!(
+        "rustc --crate-name {name} {name}.rs --crate-type {kind} --emit={emit} -C extra-filename=-1 --out-dir /build/t -L dependency=/build/t{externs}"
+    ))
+}
+
+#[test]
+fn crates_are_followed_through_the_calls_that_made_them() {
+    let mut crates = Crates::default();
+    crates.add(&library("a", "lib", &[]));
+    crates.add(&library("b", "lib", &["liba-1.rmeta"]));
+    crates.add(&library("only_macro", "lib", &[]));
+    crates.add(&library("m", "proc-macro", &["libonly_macro-1.rlib"]));
+    crates.add(&call("gcc -c a.c"));
+    let read = crates.read_by(&library("c", "lib", &["libb-1.rmeta", "libm-1.so"])).unwrap();
+    assert_eq!(read, ["/build/t/liba-1", "/build/t/libb-1", "/build/t/libm-1"].map(Into::into).into());
+    assert_eq!(crates.read_by(&library("c", "lib", &[])), Some(BTreeSet::new()));
+    assert_eq!(crates.read_by(&library("c", "lib", &["libb-1.rmeta", "libunknown-1.rmeta"])), None);
+    assert_eq!(crates.read_by(&call("gcc -c a.c")), None);
+}
+
+/// rustc is content with exactly the crates that are said to be read, in the forms that the kind needs.
+#[test]
+fn rustc_needs_no_other_crates() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().canonicalize().unwrap();
+    let all = at.join("all");
+    std::fs::create_dir(&all).unwrap();
+    let sources = [
+        ("a", "lib", "pub struct A;", ""),
+        ("b", "lib", "pub fn b() -> a::A { a::A }", "a"),
+        ("h", "lib", "pub fn h() {}", ""),
+        (
+            "m",
+            "proc-macro",
+            "extern crate proc_macro; #[proc_macro] pub fn m(input: proc_macro::TokenStream) -> proc_macro::TokenStream { h::h(); input }",
+            "h",
+        ),
+        ("unrelated", "lib", "", ""),
+    ];
+    let mut crates = Crates::default();
+    let run = |call: &Call| {
+        let run = Command::new("rustc").args(&call.arguments).current_dir(&at).output().unwrap();
+        assert!(run.status.success(), "{:?}: {}", call.arguments, String::from_utf8_lossy(&run.stderr));
+    };
+    let of = |name: &str, kind: &str, externs: &str, place: &Path| {
+        let mut line = format!(
+            "rustc --edition=2021 --crate-name {name} {name}.rs --crate-type {kind} --emit=metadata,link -C extra-filename=-1 --out-dir {0} -L dependency={0}",
+            place.display()
+        );
+        for name in externs.split_whitespace() {
+            let suffix = if name == "m" { "so" } else { "rlib" };
+            line.push_str(&format!(" --extern {name}={}/lib{name}-1.{suffix}", place.display()));
+        }
+        let mut invocation = invocation(&line);
+        invocation.directory = at.clone();
+        understand(&invocation, &Memory::default()).unwrap()
+    };
+    for (name, kind, text, externs) in sources {
+        std::fs::write(at.join(format!("{name}.rs")), text).unwrap();
+        let call = of(name, kind, externs, &all);
+        run(&call);
+        crates.add(&call);
+    }
+    std::fs::write(at.join("c.rs"), "pub fn main() { m::m!(let _ = b::b();); }").unwrap();
+    let read = crates.read_by(&of("c", "lib", "b m", &all)).unwrap();
+    for (kind, suffixes) in [("lib", &["rmeta", "so"][..]), ("bin", &["rlib", "so"])] {
+        let some = at.join(kind);
+        std::fs::create_dir(&some).unwrap();
+        for stem in &read {
+            for suffix in suffixes.iter().map(|suffix| stem.with_extension(suffix)).filter(|path| path.is_file()) {
+                std::fs::copy(&suffix, some.join(suffix.file_name().unwrap())).unwrap();
+            }
+        }
+        let mut call = of("c", kind, "b m", &some);
+        if kind == "lib" {
+            call.arguments
+                .iter_mut()
+                .for_each(|argument| *argument = argument.to_str().unwrap().replace("b-1.rlib", "b-1.rmeta").into());
+        }
+        run(&call);
     }
 }
 
