@@ -3,7 +3,6 @@
 //! Invariant: nothing here decides how a project is built; the coordinator does, so that every client benefits.
 //! Standard output is data; everything else goes to standard error.
 
-pub mod args;
 mod commands;
 mod deliver;
 pub mod download;
@@ -14,7 +13,6 @@ mod interrupts;
 mod left_out;
 mod local;
 pub mod secrets;
-mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -23,6 +21,7 @@ use clap::Parser;
 use kiln_telemetry::{Process, Telemetry};
 
 pub use error::{Code, Error};
+pub use kiln_args as args;
 pub use kiln_output as output;
 
 /// Parses the command line and runs the command.

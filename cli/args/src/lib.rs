@@ -1,6 +1,9 @@
-//! The command line's arguments.
+//! The command line of `kiln`: commands, flags and their help.
+//!
+//! Invariant: nothing here knows what a command does.
 
 mod membership;
+mod version;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
