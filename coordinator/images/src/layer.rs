@@ -8,19 +8,14 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use flate2::GzBuilder;
-use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hashed};
+use crate::gzip::Gzip;
 use crate::manifest::{Descriptor, media_type};
 
-/// gzip level: above it, time doubles for a few percent.
-const GZIP_LEVEL: u32 = 6;
 /// zstd level: about as fast as a disk.
 const ZSTD_LEVEL: i32 = 3;
-/// gzip's code for an unknown operating system.
-const UNKNOWN_SYSTEM: u8 = 255;
 
 /// Why a layer cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -93,17 +88,14 @@ pub struct Layer {
 }
 
 enum Compressor<W: Write> {
-    Gzip(GzEncoder<W>),
+    Gzip(Gzip<W>),
     Zstd(zstd::Encoder<'static, W>),
 }
 
 impl<W: Write> Compressor<W> {
     fn new(inner: W, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
-            Compression::Gzip => {
-                let builder = GzBuilder::new().mtime(0).operating_system(UNKNOWN_SYSTEM);
-                Self::Gzip(builder.write(inner, flate2::Compression::new(GZIP_LEVEL)))
-            }
+            Compression::Gzip => Self::Gzip(Gzip::new(inner)?),
             Compression::Zstd => Self::Zstd(zstd::Encoder::new(inner, ZSTD_LEVEL)?),
         })
     }

@@ -11,6 +11,7 @@ pub mod contents;
 pub mod digest;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gzip;
 pub mod image;
 pub mod layer;
 pub mod layout;

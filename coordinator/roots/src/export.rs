@@ -15,7 +15,7 @@ use crate::contents::Contents;
 use crate::{Error, Files, Roots};
 
 /// Increased when the same tree would give a different archive.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The layer among its recipe's files.
 const BLOB: &str = "layer";
 

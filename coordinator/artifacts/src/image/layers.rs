@@ -16,7 +16,7 @@ use kiln_store::files;
 use kiln_store::recipes::Recipes;
 
 /// Increased when the same files would produce a different layer.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The layer's name among its recipe's blobs.
 const BLOB: &str = "layer";
 
