@@ -23,6 +23,7 @@ mod index;
 mod metered;
 mod nowhere;
 mod own_actions;
+mod recent;
 pub mod recipes;
 pub mod redis;
 pub mod s3;
@@ -63,6 +64,7 @@ pub use in_use::{Hold, InUse};
 use kiln_state::syncs::{Kernel, Syncs};
 pub use metered::{Metered, MeteredActions, Metrics};
 pub use nowhere::Nowhere;
+pub use recent::Recent;
 pub use shared::Shared;
 pub use shared_actions::SharedActions;
 pub use usage::Usage;
@@ -293,7 +295,7 @@ impl Stores {
                 Some(Arc::new(BySize::new(small, large, found.max_blob_bytes)))
             }
         };
-        let own = metered("disk", Arc::new(disk.clone()));
+        let own = metered("disk", Arc::new(Recent::new(Arc::new(disk.clone()))));
         let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone()));
         // Shared data is complete even if this disk has lost blobs of it.
         let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
