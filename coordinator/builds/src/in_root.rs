@@ -108,7 +108,7 @@ async fn make(work: &Work, job: &Job, image: &str) -> Result<Arc<Root>, Refused>
     if !job.step.packages.is_empty() {
         files = installed(work, job, &roots, &files, &job.step.packages).await?;
     }
-    let times = store_times(work, &files.times).await.map_err(farms)?;
+    let times = store_times(work, &files.times.flat()).await.map_err(farms)?;
     Ok(Arc::new(Root { tree: files.root, times, env: found.env, image: found.name }))
 }
 
@@ -128,7 +128,7 @@ pub(super) async fn installed(
     packages: &[String],
 ) -> Result<Files, Refused> {
     let name = format!("packages of {}", job.step.name);
-    let times = store_times(work, &files.times).await.map_err(farms)?;
+    let times = store_times(work, &files.times.flat()).await.map_err(farms)?;
     let command = kiln_artifacts::install(&name, job.target.platform, &files.root, times, packages);
     let command = Command { no_cache: work.request.no_cache, ..command };
     let mut step = Step::new(name, command.run.argv.join(" "));

@@ -7,21 +7,19 @@ use std::sync::Arc;
 
 use kiln_dockerfile::{Copy, CopySource};
 use kiln_proto::digest::Digest;
-use kiln_trees::root::{
-    Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Time, Times,
-};
+use kiln_trees::root::{Attributes, Content, Directory, Error as TreeError, Follow, Forest, Leaf, Name, Node, Time};
 
 use crate::mode::Change;
 use crate::select::{Filter, Found, select};
 use crate::subtree::{Rule, copied};
-use crate::{Error, Files, Roots, accounts, times};
+use crate::{Dates, Error, Files, Roots, accounts};
 
 /// A file or directory that is about to be put somewhere.
 struct Item {
     node: Node,
     name: Vec<u8>,
     /// Its times: of which files, and where it is there.
-    times: Option<(Arc<Times>, Vec<u8>)>,
+    times: Option<(Dates, Vec<u8>)>,
     /// The content of a directory that an archive described: a layer, which may lack attributes.
     unpacked: bool,
 }
@@ -60,7 +58,7 @@ impl Roots {
         }
         if copy.link {
             let layer = self.operate(|forest| implied(forest, &done.root)).await?;
-            done = self.apply(files, &layer, &done.times).await?;
+            done = self.apply(files, &layer, &done.times.flat()).await?;
         }
         self.settled(files, done).await
     }
@@ -178,7 +176,7 @@ impl Roots {
                 let rule = Rule { mode: None, ..rule.clone() };
                 let node = Node::Directory(archive.layer);
                 let node = self.operate(|forest| copied(forest, &node, &rule, None, b"")).await?;
-                let times = Some((archive.times, Vec::new()));
+                let times = Some((archive.times.into(), Vec::new()));
                 items.extend(node.map(|node| Item { node, name: one.name, times, unpacked: true }));
                 continue;
             }
@@ -192,12 +190,12 @@ impl Roots {
         let follow = if into.link { Follow::Never } else { Follow::All };
         let done = self.operate(|forest| put(forest, &files.root, &item, into, follow)).await;
         let (root, at) = done.map_err(|error| in_the_way(error, &item, into.path))?;
-        let mut moved = item.times.as_ref().map(|(of, from)| times::moved(of, from, &at)).unwrap_or_default();
+        let mut moved = item.times.as_ref().map(|(of, from)| of.moved(from, &at)).unwrap_or_default();
         if !matches!(item.node, Node::Directory(_)) {
             // What it replaces has a time of its own.
             moved.0.entry(at).or_insert(Time::UNDATED);
         }
-        Ok(Files { root, times: times::laid_over(&files.times, &moved) })
+        Ok(Files { root, times: files.times.under(moved) })
     }
 }
 

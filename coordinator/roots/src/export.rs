@@ -12,7 +12,7 @@ use kiln_trees::root::{Content, Directory, Error as TreeError, Forest, Leaf, Nod
 use serde::{Deserialize, Serialize};
 
 use crate::contents::Contents;
-use crate::{Error, Files, Roots};
+use crate::{Dates, Error, Files, Roots};
 
 /// Increased when the same tree would give a different archive.
 const VERSION: u32 = 3;
@@ -139,14 +139,14 @@ fn all(forest: &mut Forest, layer: &Digest) -> Result<Vec<(Digest, Arc<Directory
 }
 
 /// The times of what is in a layer.
-fn times(directories: &[(Digest, Arc<Directory>)], layer: &Digest, of: &Times, packing: Packing) -> Times {
+fn times(directories: &[(Digest, Arc<Directory>)], layer: &Digest, of: &Dates, packing: Packing) -> Times {
     let known: BTreeMap<&Digest, &Arc<Directory>> = directories.iter().map(|(digest, one)| (digest, one)).collect();
     let mut times = Times::default();
     let mut next = vec![(Vec::new(), *layer)];
     let default = Time { seconds: packing.undated, nanos: 0 };
     let latest = Time { seconds: packing.epoch, nanos: 0 };
     let mut note = |path: &[u8]| {
-        let mut time = of.0.get(path).copied().filter(|time| *time != Time::UNDATED).unwrap_or(default);
+        let mut time = of.get(path).filter(|time| *time != Time::UNDATED).unwrap_or(default);
         // Archives have whole seconds.
         time.nanos = 0;
         if packing.clamp {

@@ -1,7 +1,5 @@
 //! Roots in the store.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::trees::Stored;
@@ -9,7 +7,7 @@ use kiln_store::{BlobStore, Stores};
 use kiln_trees::root::{self, Attributes, Content, Directory, Follow, Forest, Leaf, Name, Node, Times};
 use tokio::sync::Mutex;
 
-use crate::Error;
+use crate::{Dates, Error};
 
 /// The files of an image or a stage at one instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +15,7 @@ pub struct Files {
     /// The root's digest: the identity of the files.
     pub root: Digest,
     /// When they were modified, which is part of no key.
-    pub times: Arc<Times>,
+    pub times: Dates,
 }
 
 /// The roots of one build: what is read of the store once is kept until the build ends.
@@ -46,7 +44,7 @@ impl Roots {
     /// If the store fails.
     pub async fn scratch(&self) -> Result<Files, Error> {
         let root = self.operate(|forest| Ok(forest.put(Directory::empty(Attributes::directory())))).await?;
-        Ok(Files { root, times: Arc::default() })
+        Ok(Files { root, times: Dates::default() })
     }
 
     /// One file in an otherwise empty root.
@@ -58,7 +56,7 @@ impl Roots {
         let node = Node::Leaf(Leaf::new(Content::File(content), Attributes::of_root(mode)));
         let directory = Directory { entries: [(name, node)].into(), ..Directory::empty(Attributes::directory()) };
         let root = self.operate(|forest| Ok(forest.put(directory.clone()))).await?;
-        Ok(Files { root, times: Arc::default() })
+        Ok(Files { root, times: Dates::default() })
     }
 
     /// The content of a file, wherever links lead in the root; none if there is no file of at most `most` bytes.
@@ -121,6 +119,6 @@ impl Roots {
     /// If a directory is missing, or the store fails.
     pub async fn apply(&self, files: &Files, layer: &Digest, times: &Times) -> Result<Files, Error> {
         let root = self.operate(|forest| forest.apply(&files.root, layer)).await?;
-        Ok(Files { root, times: crate::times::laid_over(&files.times, times) })
+        Ok(Files { root, times: files.times.under(times.clone()) })
     }
 }

@@ -73,7 +73,7 @@ impl Roots {
         if let Some((description, files)) = recipes.find::<Description>(&recipe).await?
             && let Some((root, times)) = self.imported(&description, &files).await?
         {
-            return Ok(Files { root, times });
+            return Ok(Files { root, times: times.into() });
         }
         let imports = layers.iter().enumerate().map(|(at, (layer, blob))| async move {
             self.import(&layer.media_type, blob).await.map_err(|error| match error {
@@ -87,7 +87,7 @@ impl Roots {
         for layer in &imported {
             files = self.apply(&files, &layer.layer, &layer.times).await?;
         }
-        self.keep_imported(&recipe, files.root, &files.times).await?;
+        self.keep_imported(&recipe, files.root, &files.times.flat()).await?;
         Ok(files)
     }
 

@@ -30,4 +30,4 @@ pub use files::{Files, Roots};
 pub use image::Assembled;
 pub use import::Imported;
 pub use mounts::Mounted;
-pub use times::moved;
+pub use times::{Dates, moved};

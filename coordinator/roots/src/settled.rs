@@ -5,7 +5,7 @@ use kiln_store::recipes::Recipes;
 use kiln_trees::root::Times;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Files, Roots, times};
+use crate::{Error, Files, Roots};
 
 /// Increased when the same copy would have other times.
 const VERSION: u32 = 1;
@@ -38,9 +38,9 @@ impl Roots {
             && let Some(times) = files.get(TIMES)
             && let Ok(times) = Times::decode(&self.blobs().get(times).await?)
         {
-            return Ok(Files { times: times::laid_over(&before.times, &times), ..after });
+            return Ok(Files { times: before.times.under(times), ..after });
         }
-        let data = Bytes::from(times::changed(&before.times, &after.times).encode());
+        let data = Bytes::from(after.times.since(&before.times).encode());
         let digest = self.function.digest(&data);
         self.blobs().put(&digest, data).await?;
         recipes.keep(&recipe, &Kept {}, &[(TIMES.to_owned(), digest)].into()).await?;
