@@ -214,7 +214,7 @@ fn project(context: &kiln_context::Context, args: &args::Build, scope: Scope) ->
         directory: context.project.clone(),
         ..Options::new(local::host())
     };
-    Project { scan, plan, scope }
+    Project { scan, plan, scope, has_git_files: true }
 }
 
 async fn read_aside(project: Project, meter: Meter) -> Result<Read, Error> {

@@ -171,6 +171,50 @@ fn a_push_is_built_as_its_own_tenant_and_the_commit_says_how_it_went() {
 }
 
 #[test]
+fn a_push_builds_a_dockerfile_from_what_kiln_build_would_send() {
+    let hooked = Hooked::start(&[("shop", "forge = \"github\"")]);
+    let config =
+        "name = \"shop\"\nversion = \"1\"\n[artifacts.app]\ndockerfile = \"app/Dockerfile\"\ncontext = \"app\"\n";
+    let files = [
+        ("kiln.toml", config),
+        ("notes.txt", "nothing copies them"),
+        ("app/Dockerfile", "FROM scratch\nCOPY . /app/\n"),
+        ("app/.dockerignore", "Dockerfile\n.dockerignore\n*.key\n"),
+        ("app/.kilnignore", "main.txt\n"),
+        ("app/main.txt", "a\n"),
+        ("app/run.sh", "#!/bin/sh\n"),
+        ("app/private.key", "k\n"),
+        (".gitignore", "kiln-out\n"),
+    ];
+    let work = hooked.forge.work();
+    std::fs::create_dir_all(work.join("app")).unwrap();
+    std::fs::write(work.join("app/run.sh"), "").unwrap();
+    std::fs::set_permissions(work.join("app/run.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let commit = hooked.forge.push("main", &files);
+    assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
+    let ended = hooked.forge.ended(&commit);
+    assert_eq!(ended.body["state"], "success", "{ended:?}");
+    let clone = hooked.forge.dir.path().join("clone");
+    let bare = hooked.forge.dir.path().join("git/team/shop.git");
+    git(hooked.forge.dir.path(), &["clone", "-q", bare.to_str().unwrap(), clone.to_str().unwrap()]);
+    let mut command = hooked.of_tenant("shop", &["build", "--progress", "json"]);
+    command.current_dir(&clone);
+    let own = Built(Ran::from(command)).well();
+    let id = own.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    assert!(ended.body["description"].as_str().unwrap().contains(&id), "expected {id}, the same image: {ended:?}");
+    let image = kiln_harness::find(&clone.join("kiln-out"), "index.json").unwrap();
+    let mut listed = String::new();
+    for blob in std::fs::read_dir(image.parent().unwrap().join("blobs/sha256")).unwrap() {
+        let tar = std::process::Command::new("tar").arg("tvzf").arg(blob.unwrap().path()).output().unwrap();
+        listed.push_str(&String::from_utf8_lossy(&tar.stdout));
+    }
+    let line = |name: &str| listed.lines().find(|line| line.ends_with(name)).map(str::to_owned);
+    assert!(line("app/main.txt").is_some_and(|line| line.starts_with("-rw-r--r--")), "{listed}");
+    assert!(line("app/run.sh").is_some_and(|line| line.starts_with("-rwxr-xr-x")), "{listed}");
+    assert!(["private.key", "Dockerfile", "notes.txt", ".git"].iter().all(|name| line(name).is_none()), "{listed}");
+}
+
+#[test]
 fn what_is_not_signed_is_a_replay_or_is_no_push_that_is_built_builds_nothing() {
     let hooked = Hooked::start(&[(
         "shop",

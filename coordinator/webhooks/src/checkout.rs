@@ -162,8 +162,10 @@ impl Git<'_> {
     /// Runs a command for its output.
     pub(super) async fn ask(&self, command: &'static str, arguments: &[&str]) -> Result<String, Error> {
         let scheme = self.url.split_once("://").map_or("https", |(scheme, _)| scheme);
-        let mut git = Command::new("git");
+        // The modes of files are git's, whatever this process's umask: Dockerfiles copy them.
+        let mut git = Command::new("sh");
         git.current_dir(self.repository)
+            .args(["-c", "umask 022 && exec git \"$@\"", "git"])
             .args(["-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"])
             // URLs that a repository names are fetched with the same restrictions, and a redirect would bypass every
             // check.

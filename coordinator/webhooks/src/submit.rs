@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_planner::plan::Platform;
+use kiln_contexts::project::{self, Project, Sources};
+use kiln_planner::plan::{Options, Platform};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
 use kiln_proto::v1::{self, Build};
 use kiln_scan::{Scanned, git};
@@ -36,27 +38,33 @@ fn farm(error: impl std::fmt::Display) -> Error {
 
 /// Scans a project, stores what the tenant lacks of it, and submits its build. Idempotent: the same key returns the
 /// same build.
-pub(super) async fn submit(tenant: &Tenant, hook: &Hook, key: Key, job: &Job, project: &Path) -> Result<Build, Error> {
-    let project = project.to_owned();
+pub(super) async fn submit(
+    tenant: &Tenant,
+    hook: &Hook,
+    key: Key,
+    job: &Job,
+    directory: &Path,
+) -> Result<Build, Error> {
+    let directory = directory.to_owned();
     let looked = tokio::task::spawn_blocking(move || {
-        let context = kiln_context::of(&project);
+        let context = kiln_context::of(&directory);
         let facts = git::facts(&context.root, &context.parts);
-        let options = kiln_scan::Options {
-            root: context.root,
-            parts: context.parts,
-            cache: None,
-            function: FUNCTION,
-            files: Default::default(),
-        };
-        (kiln_scan::scan(&options), facts, context.project)
+        let plan = Options { directory: context.project.clone(), ..Options::new(host()) };
+        let found = Project::new(context.root, FUNCTION, plan);
+        let scan = kiln_scan::Options { parts: context.parts, ..found.scan };
+        let found = Project { scan, has_git_files: false, ..found };
+        (project::sources(&found, &Meter::default()), facts, context.project)
     });
-    let (scanned, facts, directory) = looked.await.map_err(farm)?;
-    let scanned = scanned.map_err(|error| Error::Project(error.to_string()))?;
+    let (sources, facts, directory) = looked.await.map_err(farm)?;
+    let Sources { scanned, contexts, .. } = sources.map_err(|error| Error::Project(error.to_string()))?;
     // Blobs that are stored stay until the build itself holds them.
     let _hold = tenant.stores.in_use.begin();
     store(&*tenant.stores.blobs, &scanned).await?;
     let secrets = hook.secrets().map_err(Error::Farm)?;
-    let request = v1::SubmitRequest { secrets, ..request(hook, key, job, &scanned, (facts, directory))? };
+    let wire = request(hook, key, job, &scanned, (facts, directory))?;
+    let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
+    let source = wire.source.map(|source| v1::Source { contexts, times, ..source });
+    let request = v1::SubmitRequest { secrets, source, ..wire };
     tenant.builds.submit_verified(request).await.map_err(|status| match status.code() {
         tonic::Code::InvalidArgument => Error::Project(status.message().to_owned()),
         _ => Error::Farm(status.message().to_owned()),
@@ -87,12 +95,17 @@ fn request(
         }),
         platforms: hook.platforms().map_err(Error::Farm)?,
         targets: hook.targets.clone(),
-        host_platform: if cfg!(target_arch = "aarch64") { Platform::Arm64 } else { Platform::Amd64 }.to_string(),
+        host_platform: host().to_string(),
         request_id: format!("webhook-{}", key.hex()),
         user: job.push.user.clone(),
         allow_emulation: hook.allow_emulation,
         ..Default::default()
     })
+}
+
+/// This machine's platform.
+fn host() -> Platform {
+    if cfg!(target_arch = "aarch64") { Platform::Arm64 } else { Platform::Amd64 }
 }
 
 async fn store(blobs: &dyn BlobStore, scanned: &Scanned) -> Result<(), Error> {

@@ -34,6 +34,8 @@ pub struct Project {
     pub plan: Options,
     /// What is built.
     pub scope: Scope,
+    /// Whether git's own files belong to contexts, as they do on a disk; not in a checkout for one build, where they are of that build.
+    pub has_git_files: bool,
 }
 
 /// The sources.
@@ -61,7 +63,7 @@ impl Project {
     /// A project in this tree whose build is planned so.
     pub fn new(root: PathBuf, function: DigestFunction, plan: Options) -> Self {
         let scan = kiln_scan::Options { root, parts: Vec::new(), cache: None, function, files: Files::Project };
-        Self { scan, plan, scope: Scope::Build }
+        Self { scan, plan, scope: Scope::Build, has_git_files: true }
     }
 
     /// The plan, if all that it builds is Dockerfiles. Looks at no more than the files beside the project's own `kiln.toml` or
@@ -267,12 +269,10 @@ fn scan(project: &Project, file: &str, context: &str, meter: &Meter) -> Result<O
         Some(ignored) => Some(ignored),
         None => local::ignore_of(&directory)?,
     };
-    let options = kiln_scan::Options {
-        root: directory.clone(),
-        parts: Vec::new(),
-        files: Files::Context(without_output(local::keeps(ignored.as_ref()), directory)),
-        ..project.scan.clone()
-    };
+    let keeps = without_output(local::keeps(ignored.as_ref()), directory.clone());
+    let keeps = if project.has_git_files { keeps } else { without_git(keeps) };
+    let options =
+        kiln_scan::Options { root: directory, parts: Vec::new(), files: Files::Context(keeps), ..project.scan.clone() };
     Ok(Some(kiln_scan::scan_metered(&options, meter)?))
 }
 
@@ -285,6 +285,13 @@ fn without_output(keeps: Keeps, directory: PathBuf) -> Keeps {
             false => path.rsplit('/').next() == Some(SHARED_OUTPUT_RECORD),
         };
         if is_output { Kept::No } else { keeps.of(path, is_directory) }
+    })
+}
+
+fn without_git(keeps: Keeps) -> Keeps {
+    Keeps::new(move |path, is_directory| match path.rsplit('/').next() {
+        Some(".git") => Kept::No,
+        _ => keeps.of(path, is_directory),
     })
 }
 
