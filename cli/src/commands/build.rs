@@ -154,22 +154,21 @@ async fn on_farm(
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let Read { scanned, contexts, is_of_dockerfiles } = read;
-    let submitted = async {
+    let test = scope == Scope::Tests;
+    let submitting = async {
         let again = async || Ok(read_aside(project.clone(), Meter::default()).await?.scanned);
-        let sending = send(farm, scanned, again).instrument(info_span!("upload"));
-        let (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
-        let test = scope == Scope::Tests;
-        let wire = source(&scanned, facts, project.plan.directory.clone());
-        let ignored =
-            if is_of_dockerfiles { Vec::new() } else { left_out::ignored_locks(&scanned.root, &scanned.paths) };
-        let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
-        let source = Some(v1::Source { ignored, times, contexts, ..wire });
-        let request = v1::SubmitRequest { source, secrets, test, ..request(args) };
-        let submitting = submit(farm, &request, &scanned).instrument(info_span!("submit"));
-        let build = watched(show, &Cell::new("planning"), &Meter::default(), submitting).await?;
+        let of = |scanned: &Scanned| {
+            let wire = source(scanned, facts.clone(), project.plan.directory.clone());
+            let ignored =
+                if is_of_dockerfiles { Vec::new() } else { left_out::ignored_locks(&scanned.root, &scanned.paths) };
+            let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
+            let source = Some(v1::Source { ignored, times, contexts: contexts.clone(), ..wire });
+            v1::SubmitRequest { source, secrets: secrets.clone(), test, ..request(args) }
+        };
+        let Submitted { build, moved, request, scanned } = submitted(farm, scanned, again, of, show).await?;
         Ok((build, moved, request, scanned))
     };
-    let (build, moved, request, scanned) = or_interrupted(interrupts, submitted).await?;
+    let (build, moved, request, scanned) = or_interrupted(interrupts, submitting).await?;
     if args.detach {
         terminal::say(&format!("the build runs on the farm; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
@@ -236,7 +235,7 @@ fn announce(scanned: &Scanned) {
 }
 
 /// Uploads what the farm lacks. A tree that changed meanwhile is scanned `again` once.
-pub(super) async fn send(
+async fn send(
     farm: &Farm,
     mut scanned: Scanned,
     again: impl AsyncFn() -> Result<Scanned, Error>,
@@ -351,14 +350,65 @@ fn variable(variable: &Variable) -> v1::StepVariable {
     }
 }
 
-/// Submits the build; the request id makes a retry harmless. If the farm dropped a blob of the tree meanwhile, it is
-/// uploaded again.
-pub(super) async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> Result<v1::Build, Error> {
-    let once = || {
+/// A build that the farm has accepted.
+pub(super) struct Submitted {
+    pub(super) build: v1::Build,
+    pub(super) moved: Moved,
+    pub(super) request: v1::SubmitRequest,
+    pub(super) scanned: Scanned,
+}
+
+/// Uploads what the farm lacks, and submits the build `of` the sources. If no file was read because none has changed, the farm has most
+/// likely all of them from an earlier build: then it is asked to look itself, and everything else happens only if it lacks something.
+pub(super) async fn submitted(
+    farm: &Farm,
+    mut scanned: Scanned,
+    again: impl AsyncFn() -> Result<Scanned, Error>,
+    of: impl Fn(&Scanned) -> v1::SubmitRequest,
+    show: &mut dyn Show,
+) -> Result<Submitted, Error> {
+    let request = of(&scanned);
+    let planning = Cell::new("planning");
+    let mut early = None;
+    if scanned.hashed == 0 {
+        let checked = v1::SubmitRequest { check_source: true, ..request.clone() };
+        let asking = once(farm, &checked).instrument(info_span!("submit"));
+        match watched(show, &planning, &Meter::default(), asking).await {
+            Ok(build) if build.source_is_complete => {
+                let reused_bytes = scanned.blobs.keys().map(|digest| digest.size).sum();
+                return Ok(Submitted { build, moved: Moved { reused_bytes, ..Moved::default() }, request, scanned });
+            }
+            // A coordinator that does not know the question.
+            Ok(build) => early = Some(build),
+            Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let before = scanned.digest;
+    let sending = send(farm, scanned, again).instrument(info_span!("upload"));
+    let moved;
+    (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
+    if let Some(build) = early.filter(|_| scanned.digest == before) {
+        return Ok(Submitted { build, moved, request, scanned });
+    }
+    let request = if scanned.digest == before { request } else { of(&scanned) };
+    let submitting = submit(farm, &request, &scanned).instrument(info_span!("submit"));
+    let build = watched(show, &planning, &Meter::default(), submitting).await?;
+    Ok(Submitted { build, moved, request, scanned })
+}
+
+/// Submits the build; the request id makes a retry harmless.
+async fn once(farm: &Farm, request: &v1::SubmitRequest) -> Result<v1::Build, FarmError> {
+    let call = || {
         let (mut client, request) = (farm.builds(), request.clone());
         async move { client.submit(request).await.map(tonic::Response::into_inner) }
     };
-    match farm.patiently("submit the build", once).await {
+    farm.patiently("submit the build", call).await
+}
+
+/// Submits the build. If the farm dropped a blob of the tree meanwhile, it is uploaded again.
+async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> Result<v1::Build, Error> {
+    match once(farm, request).await {
         Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {
             let client = farm.blobs(INSTANCE, FUNCTION);
             let blobs = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
@@ -366,7 +416,7 @@ pub(super) async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &S
             if moved.blobs == 0 {
                 return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());
             }
-            Ok(farm.patiently("submit the build", once).await?)
+            Ok(once(farm, request).await?)
         }
         result => Ok(result?),
     }

@@ -19,7 +19,7 @@ use kiln_terminal::{colours, harmless, say};
 use tracing::{Instrument, info_span};
 use zeroize::Zeroizing;
 
-use super::build::{opened, refuse_exposed, send, submit};
+use super::build::{Submitted, opened, refuse_exposed, submitted};
 use super::or_interrupted;
 use crate::args;
 use crate::farm::{FUNCTION, Farm, INSTANCE};
@@ -171,21 +171,16 @@ async fn on_farm(
         Some(directory) => tokio::task::spawn_blocking(move || git::facts(&directory, &[])).await.unwrap_or_default(),
         None => git::Facts::default(),
     };
-    let submitted = async {
+    let submitting = async {
         // A context that changes meanwhile is reported: what buildx would send then is a mixture.
         let again =
             async || Err(kiln_scan::Error::Changing { path: contexts.directory.clone().unwrap_or_default() }.into());
-        let digest = contexts.scanned.digest;
-        let wire = submission(request, &contexts, facts, exports.name());
-        let sending = send(farm, contexts.scanned, again).instrument(info_span!("upload"));
-        let (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
-        debug_assert_eq!(scanned.digest, digest);
-        let wire = v1::SubmitRequest { secrets, ..wire };
-        let submitting = submit(farm, &wire, &scanned).instrument(info_span!("submit"));
-        let build = watched(show, &Cell::new("planning"), &Meter::default(), submitting).await?;
-        Ok((build, moved, wire))
+        let wire = v1::SubmitRequest { secrets, ..submission(request, &contexts, facts, exports.name()) };
+        let of = |_: &kiln_scan::Scanned| wire.clone();
+        let Submitted { build, moved, request, .. } = submitted(farm, contexts.scanned, again, of, show).await?;
+        Ok((build, moved, request))
     };
-    let (build, moved, wire) = or_interrupted(interrupts, submitted).await?;
+    let (build, moved, wire) = or_interrupted(interrupts, submitting).await?;
     let temporary = tempfile::Builder::new().prefix("kiln-docker-").tempdir();
     let temporary = temporary.map_err(|source| Error::Write { path: std::env::temp_dir(), source })?;
     let follow = Follow {

@@ -3,13 +3,16 @@
 use kiln_artifacts::invalid_base;
 use kiln_planner::plan::{self, Options, Plan, Platform, Scope};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::property;
 use kiln_proto::v1::{self, SubmitRequest};
+use kiln_proto::{precondition, property};
 use tonic::Status;
 
 use super::source::{self, SourceTree};
 use super::starting::Planned;
 use super::{Builds, internal, native};
+
+/// Missing blobs of a source that are named.
+const NAMED_MISSING: usize = 100;
 
 fn variable(wire: &v1::StepVariable) -> plan::Variable {
     plan::Variable {
@@ -79,11 +82,26 @@ impl Builds {
         let root =
             Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
         let unreadable = |error: source::Error| match error {
+            source::Error::Tree(kiln_store::trees::Error::Store(kiln_store::Error::NotFound { digest }))
+                if request.check_source =>
+            {
+                precondition::to_tonic(&precondition::missing(&[digest]))
+            }
             source::Error::Tree(kiln_store::trees::Error::Store(error)) => error.into(),
             other => wrong(other.to_string()),
         };
         let blobs = &*self.shared.stores.blobs;
         let mut source = SourceTree::read(blobs, root, &facts.contexts).await.map_err(unreadable)?;
+        if request.check_source {
+            let times = facts.times.as_ref().map(|times| Digest::from_wire(function, times)).transpose();
+            let times = times.map_err(|error| wrong(format!("source.times: {error}")))?;
+            let mut missing = source.missing(blobs, times).await?;
+            if !missing.is_empty() {
+                // A few are enough: the client asks which, and a status cannot name a whole tree.
+                missing.truncate(NAMED_MISSING);
+                return Err(precondition::to_tonic(&precondition::missing(&missing)));
+            }
+        }
         let platform = |text: &str| text.parse::<Platform>().map_err(|error| wrong(error.to_string()));
         let options = Options {
             platforms: request.platforms.iter().map(|text| platform(text)).collect::<Result<_, _>>()?,

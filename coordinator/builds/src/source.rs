@@ -54,6 +54,8 @@ pub struct SourceTree {
     pub entries: HashMap<String, Entry>,
     /// The files that the planner reads.
     pub planned: MemorySource,
+    /// The digest of all that was sent.
+    pub root: Digest,
     /// The whole tree, without the contexts that were sent beside it.
     pub tree: Tree,
     /// These contexts.
@@ -67,16 +69,17 @@ impl SourceTree {
     pub async fn read(store: &dyn BlobStore, root: Digest, contexts: &[v1::SourceContext]) -> Result<Self, Error> {
         let mut tree = expand(store, root).await?;
         let (contexts, beside) = take_contexts(&mut tree, contexts)?;
-        let beside = beside.map(|tree| Box::new(Self::of(tree)));
-        Ok(Self { contexts, beside, ..Self::of(tree) })
+        let beside = beside.map(|tree| Box::new(Self::of(root, tree)));
+        Ok(Self { contexts, beside, ..Self::of(root, tree) })
     }
 
-    fn of(tree: Tree) -> Self {
+    fn of(root: Digest, tree: Tree) -> Self {
         let mut all = flatten(&tree);
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let paths: Vec<String> = all.iter().map(|(path, _)| path.clone()).collect();
         let planned = MemorySource::with_paths(paths.iter().cloned(), BTreeMap::new());
-        Self { paths, entries: all.into_iter().collect(), planned, tree, contexts: SentContexts::new(), beside: None }
+        let entries = all.into_iter().collect();
+        Self { paths, entries, planned, root, tree, contexts: SentContexts::new(), beside: None }
     }
 
     /// Calls `question` until every file that it reads has been supplied, and returns its answer.
@@ -140,13 +143,17 @@ impl SourceTree {
 }
 
 impl SourceTree {
-    /// Marks all files that are in the store as used now.
-    pub async fn use_files(&self, store: &dyn BlobStore) -> Result<(), kiln_store::Error> {
+    /// Those of its files, and of these times, that are not in the store. The others are marked as used now.
+    pub async fn missing(
+        &self,
+        store: &dyn BlobStore,
+        times: Option<Digest>,
+    ) -> Result<Vec<Digest>, kiln_store::Error> {
         let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
         let beside = self.beside.iter().flat_map(|beside| beside.entries.values());
-        let entries = self.entries.values().chain(beside);
-        let files: Vec<Digest> = entries.filter_map(digest).collect();
-        store.find_missing(&files).await.map(|_| ())
+        let files = self.entries.values().chain(beside).filter_map(digest);
+        let all: Vec<Digest> = files.chain(times).collect();
+        store.find_missing(&all).await
     }
 }
 

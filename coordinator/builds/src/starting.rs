@@ -99,7 +99,7 @@ impl Builds {
         let working = async move {
             // Its client checked that they were present before the restart; the store may have lost them since.
             if work.resumed
-                && let Err(error) = work.source.use_files(&*work.stores.blobs).await
+                && let Err(error) = work.source.missing(&*work.stores.blobs, None).await
             {
                 tracing::warn!(%error, "cannot look for the sources of a build that is being resumed");
             }

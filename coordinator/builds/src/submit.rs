@@ -114,6 +114,7 @@ impl Builds {
             tenant: self.shared.settings.tenant.clone(),
             identity: known.identity.unwrap_or_default(),
             source_verified: known.source_verified,
+            source_is_complete: request.check_source,
             traceparent: trace::current(),
             ..Default::default()
         };

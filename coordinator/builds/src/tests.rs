@@ -144,3 +144,35 @@ async fn an_import_that_was_interrupted_is_repeated() {
     assert!(refused.contains("cannot import the builds of an earlier version"), "{refused}");
     assert!(old.join("index.redb").exists(), "nothing is removed that was not imported");
 }
+
+#[tokio::test]
+async fn a_source_that_the_client_did_not_look_for_must_be_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let builds = started(dir.path()).await;
+    let (function, store) = (DigestFunction::Sha256, &*builds.shared.stores.blobs);
+    let config = b"[steps.one]\nrun = \"true\"\n";
+    let (file, times) = (function.digest(config), function.digest(b"times"));
+    let mut tree = kiln_trees::tree::Tree::default();
+    tree.insert("kiln.toml", kiln_trees::tree::Entry::file(file, false)).unwrap();
+    let other = function.digest(b"a source");
+    tree.insert("src/main.c", kiln_trees::tree::Entry::file(other, false)).unwrap();
+    store.put(&file, bytes::Bytes::from_static(config)).await.unwrap();
+    let root = kiln_store::trees::store_tree(store, function, &tree).await.unwrap();
+    let source = v1::Source { root: Some(root.to_wire()), times: Some(times.to_wire()), ..v1::Source::default() };
+    let request = SubmitRequest { source: Some(source), check_source: true, ..SubmitRequest::default() };
+    let nowhere = SubmitRequest { check_source: true, ..self::request() };
+    let missing = |status: &Status| kiln_proto::precondition::subjects(&kiln_proto::precondition::from_tonic(status));
+    let refused = builds.submit(request.clone()).await.unwrap_err();
+    let mut named = missing(&refused);
+    named.sort();
+    let mut expected = [other, times].map(|digest| format!("blobs/{digest}"));
+    expected.sort();
+    assert_eq!(named, expected);
+    assert_eq!(missing(&builds.submit(nowhere).await.unwrap_err()).len(), 1, "the root itself");
+    assert!(builds.list(10).await.unwrap().is_empty(), "a refused build is not recorded");
+    store.put(&other, bytes::Bytes::from_static(b"a source")).await.unwrap();
+    store.put(&times, bytes::Bytes::from_static(b"times")).await.unwrap();
+    assert!(builds.submit(request.clone()).await.unwrap().source_is_complete);
+    let unasked = builds.submit(SubmitRequest { check_source: false, ..request }).await.unwrap();
+    assert!(!unasked.source_is_complete, "nothing is said of what was not looked for");
+}

@@ -35,6 +35,7 @@ pub(crate) struct Layout {
     dockerfile: Vec<u8>,
     blobs: HashMap<Digest, Blob>,
     files: usize,
+    hashed: usize,
     times: Times,
     notes: Vec<String>,
     kept: Vec<TempDir>,
@@ -59,6 +60,7 @@ impl Layout {
             dockerfile: Vec::new(),
             blobs: HashMap::new(),
             files: 0,
+            hashed: 0,
             times: Times::default(),
             notes: Vec::new(),
             kept: Vec::new(),
@@ -104,6 +106,7 @@ impl Layout {
             self.notes.push(format!("`{}` is left out: a device has no content to copy", one.path));
         }
         self.files += scanned.files;
+        self.hashed += scanned.hashed;
         self.blobs.extend(scanned.blobs);
         let above = path(place);
         let below = |name: Vec<u8>| [above.as_bytes(), b"/", &name].concat();
@@ -115,6 +118,7 @@ impl Layout {
     /// Adds an archive.
     pub(crate) fn unpacked(&mut self, place: &str, unpacked: Unpacked) {
         self.files += unpacked.blobs.len();
+        self.hashed += unpacked.blobs.len();
         self.blobs.extend(unpacked.blobs);
         self.notes.extend(unpacked.notes);
         self.kept.push(unpacked.kept);
@@ -150,7 +154,7 @@ impl Layout {
             digest,
             blobs: self.blobs,
             files: self.files,
-            hashed: 0,
+            hashed: self.hashed,
             paths: Vec::new(),
             left_out: Vec::new(),
             times: self.times,
