@@ -91,6 +91,44 @@ fn only_what_a_change_reaches_runs_again() {
 }
 
 #[test]
+fn an_image_that_was_built_before_is_taken_only_with_the_results_of_its_steps() {
+    let text = "FROM base AS one\nRUN head -c 8 /dev/urandom > /drawn\nFROM base\nCOPY main.txt /in\nCOPY --from=one /drawn /drawn\n\
+                RUN --mount=type=bind,from=one,target=/one cmp /one/drawn /drawn && wc -c < /in > /count\n";
+    let Some(dir) = on_busybox(text, &[("main.txt", "one")]) else { return };
+    let farm = Farm::start(&["only"]);
+    let told = |more: &[&str]| {
+        let built = farm.build(dir.path(), more).well();
+        let digest = built.of_type("artifact")[0]["digest"].clone();
+        (built.caches().into_values().collect::<Vec<_>>(), digest)
+    };
+    let first = told(&[]);
+    assert_eq!(first.0, ["miss", "miss"]);
+    for _ in 0..2 {
+        assert_eq!(told(&[]), (vec!["hit".to_owned(), "hit".to_owned()], first.1.clone()));
+    }
+    farm.restart_coordinator();
+    assert_eq!(told(&[]), (vec!["hit".to_owned(), "hit".to_owned()], first.1.clone()));
+    // Another draw gives another image, which replaces the one that was remembered.
+    let again = told(&["--no-cache"]);
+    assert_eq!(again.0, ["miss", "miss"]);
+    assert_ne!(again.1, first.1);
+    assert_eq!(told(&[]), (vec!["hit".to_owned(), "hit".to_owned()], again.1.clone()));
+    // Whoever drops the steps' results wants them to run.
+    let pruned = farm.kiln(&["cache", "prune", "--older-than", "0s"]);
+    assert_eq!(pruned.code, 0, "{}", pruned.err);
+    let third = told(&[]);
+    assert_eq!(third.0, ["miss", "miss"]);
+    assert_ne!(third.1, again.1);
+    // A file that is copied, an argument and the text itself: each decides.
+    write(dir.path(), "main.txt", "three");
+    assert_ne!(told(&[]).1, third.1);
+    write(dir.path(), "main.txt", "one");
+    assert_eq!(told(&[]).1, third.1);
+    write(dir.path(), "Dockerfile", &format!("{text}LABEL a=b\n"));
+    assert_ne!(told(&[]).1, third.1);
+}
+
+#[test]
 fn a_dockerfile_sees_the_disk_and_a_step_sees_git() {
     let config = "version = \"1\"\n[steps.list]\nrun = \"find . -type f | sort > list\"\noutputs = [\"list\"]\n\
                   [artifacts.list]\nfrom = [\"list\"]\nfiles = [\"list\"]\n[artifacts.app]\ndockerfile = \"Dockerfile\"\n";

@@ -138,6 +138,8 @@ pub struct Ingredients<'a> {
     pub stem: &'a str,
     /// The project's source tree, which may contain an image's base.
     pub sources: &'a Tree,
+    /// The digest of the tree that was sent: those sources, and what Dockerfiles copy from.
+    pub tree: Digest,
     /// What its Dockerfile copies from, as far as that is not taken from the sources.
     pub contexts: &'a SentContexts,
     /// The blob with the times of its files, if they are known.
@@ -177,6 +179,25 @@ pub struct Made {
     pub notes: Vec<String>,
     /// How it is started, as in `v1::Artifact`.
     pub start: Start,
+}
+
+impl Made {
+    /// An artifact of which nothing but its blobs is known.
+    pub(super) fn of_blobs(root: Digest, content: Digest, size_bytes: u64, blobs: Vec<Digest>) -> Self {
+        Self {
+            root,
+            content,
+            size_bytes,
+            subjects: Vec::new(),
+            blobs,
+            materials: Vec::new(),
+            wants: BTreeMap::new(),
+            installed: Vec::new(),
+            checksums: None,
+            notes: Vec::new(),
+            start: Start::default(),
+        }
+    }
 }
 
 /// Makes an artifact.
@@ -257,17 +278,5 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
             [only] => only.digest,
             _ => root,
         };
-    Ok(Made {
-        root,
-        content,
-        size_bytes,
-        subjects,
-        blobs,
-        materials: Vec::new(),
-        wants: BTreeMap::new(),
-        installed: Vec::new(),
-        checksums: checksums(tree),
-        notes: Vec::new(),
-        start: Start::default(),
-    })
+    Ok(Made { subjects, checksums: checksums(tree), ..Made::of_blobs(root, content, size_bytes, blobs) })
 }

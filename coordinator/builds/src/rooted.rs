@@ -43,16 +43,26 @@ impl Commands for OnWorker<'_> {
     }
 
     async fn run(&self, command: &Command) -> Result<Ran, Error> {
-        let mut step = Step::new(command.name.clone(), command.run.argv.join(" "));
-        step.why = "an instruction of the Dockerfile".to_owned();
-        // Its inputs are the root, and none of the project's files themselves.
-        step.inputs = vec!["!**".to_owned()];
-        step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
-        step.memory_bytes = command.memory_bytes.unwrap_or(MEMORY_BYTES);
-        step.secrets = command.secrets.clone();
-        let outputs = self.ran(step, Some(command)).await?;
+        let outputs = self.ran(step(command), Some(command)).await?;
         left(&outputs)
             .ok_or_else(|| self.command_failed(format!("`{}`: the worker reported no layer", command.name), false))
+    }
+
+    async fn are_cached(&self, commands: &[&Command]) -> Result<bool, Error> {
+        let work = self.work;
+        let (instance, project) = (work.request.instance.trim_matches('/'), work.build.lock().project.clone());
+        let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
+        for command in commands {
+            let job = self.job(step(command), Some(command)).await?;
+            let keys = work.secrets.keys(&job.step, &command.keyed, |secret| work.execution.secret_key(secret)).await;
+            let (Some(keys), false) = (keys, job.again || work.request.no_cache) else { return Ok(false) };
+            let lowered = lowering.rooted(command, &job.step, (&project, &job.target), &job.environment, &keys).await;
+            let Ok((lowered, _)) = lowered else { return Ok(false) };
+            if work.stores.actions.get(instance, &lowered.digest).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn fetch(&self, name: &str, fetch: &Fetch, login: Option<&Login>) -> Result<Download, Error> {
@@ -104,8 +114,8 @@ impl OnWorker<'_> {
         Error::Command { artifact: self.artifact.name.clone(), reason, is_project_fault }
     }
 
-    /// Runs a step of the artifact itself.
-    async fn ran(&self, step: Step, command: Option<&Command>) -> Result<Outputs, Error> {
+    /// A step of the artifact itself, where it would run.
+    async fn job(&self, step: Step, command: Option<&Command>) -> Result<Job, Error> {
         let platform = command.map_or(self.builder, |command| command.platform);
         let failed = |reason| self.command_failed(reason, false);
         let (target, environment) = if platform == self.target.platform {
@@ -113,7 +123,7 @@ impl OnWorker<'_> {
         } else {
             self.work.places.find(self.work, self.target, platform).await.map_err(failed)?
         };
-        let job = Job {
+        Ok(Job {
             step,
             target,
             environment,
@@ -124,7 +134,12 @@ impl OnWorker<'_> {
             again: command.is_some_and(|command| command.no_cache),
             rooted: command.map(|command| Arc::new(command.clone())),
             root: None,
-        };
+        })
+    }
+
+    /// Runs a step of the artifact itself.
+    async fn ran(&self, step: Step, command: Option<&Command>) -> Result<Outputs, Error> {
+        let job = self.job(step, command).await?;
         let span = job.span();
         match tracing::Instrument::instrument(steps::run(self.work, job), span).await {
             Ended::Succeeded(finished) => {
@@ -136,6 +151,18 @@ impl OnWorker<'_> {
             Ended::InputsGone(reason) => Err(Error::InputsGone { artifact: self.artifact.name.clone(), reason }),
         }
     }
+}
+
+/// A command as a step.
+fn step(command: &Command) -> Step {
+    let mut step = Step::new(command.name.clone(), command.run.argv.join(" "));
+    step.why = "an instruction of the Dockerfile".to_owned();
+    // Its inputs are the root, and none of the project's files themselves.
+    step.inputs = vec!["!**".to_owned()];
+    step.network = !matches!(kiln_artifacts::network(&command.run), contract::NETWORK_NONE);
+    step.memory_bytes = command.memory_bytes.unwrap_or(MEMORY_BYTES);
+    step.secrets = command.secrets.clone();
+    step
 }
 
 /// The layer and its times, as the worker reported them.

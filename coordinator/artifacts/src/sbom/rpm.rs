@@ -182,7 +182,7 @@ fn package(header: &[u8]) -> Option<Installed> {
     let name = text(NAME).filter(|name| name != KEY)?;
     let epoch = find(EPOCH).filter(|(kind, _)| *kind == 4).and_then(|(_, offset)| u32_at(data, offset));
     Some(Installed {
-        kind: "rpm",
+        kind: "rpm".into(),
         name,
         version: format!("{}-{}", text(VERSION)?, text(RELEASE)?),
         architecture: text(ARCHITECTURE).unwrap_or_default(),

@@ -3,7 +3,10 @@
 //! Invariant: databases are untrusted. What cannot be read contributes nothing, and sizes are bounded by whoever reads the files.
 //! Sources: dpkg's `status(5)` format, Alpine's installed database, the package URL types `deb`, `apk` and `rpm`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::{percent, rpm};
 
@@ -20,10 +23,10 @@ pub(crate) const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-releas
 const MAX_PACKAGES: usize = 50_000;
 
 /// A package of the system.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Installed {
     /// Its purl type: `deb`, `apk` or `rpm`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Its name.
     pub name: String,
     /// Its version, with dpkg's epoch and without rpm's.
@@ -126,7 +129,7 @@ fn dpkg(data: &[u8]) -> Vec<Installed> {
         let (name, version) = (get("Package"), get("Version"));
         let source = get("Source").split(' ').next().unwrap_or_default().to_owned();
         (is_installed && !name.is_empty() && !version.is_empty()).then(|| Installed {
-            kind: "deb",
+            kind: "deb".into(),
             source: if source == name { String::new() } else { source },
             name,
             version,
@@ -142,7 +145,7 @@ fn apk(data: &[u8]) -> Vec<Installed> {
         let get = |name: &str| fields.get(name).cloned().unwrap_or_default();
         let (name, version, origin) = (get("P"), get("V"), get("o"));
         (!name.is_empty() && !version.is_empty()).then(|| Installed {
-            kind: "apk",
+            kind: "apk".into(),
             source: if origin == name { String::new() } else { origin },
             name,
             version,

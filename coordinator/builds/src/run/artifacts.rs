@@ -90,6 +90,7 @@ async fn make(
         outputs,
         stem: &stem,
         sources: &work.source.tree,
+        tree: work.source.root,
         contexts: &work.source.contexts,
         times: source.times.as_ref().and_then(|times| Digest::from_wire(work.function, times).ok()),
         bases: &work.bases,

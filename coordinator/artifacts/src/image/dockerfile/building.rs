@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use kiln_dockerfile::instruction::Sharing;
 use kiln_dockerfile::{BaseImage, Context, Fetch, GitSource, Operation, Run, RunMount};
 use kiln_planner::plan;
+use kiln_proto::digest::Digest;
 use kiln_proto::root::{self as contract, Mount};
 use kiln_proto::v1::{self, CacheMount, CacheName, CacheSharing};
 use kiln_roots::{Files, Host, Mounted};
@@ -14,6 +15,7 @@ use kiln_trees::tree::Entry;
 
 use super::super::packages::files;
 use super::command::Login;
+use super::remembered::Carried;
 use super::{Building, Command};
 use crate::assemble::Error;
 
@@ -95,7 +97,9 @@ impl Host for Building<'_> {
         inputs: &BTreeMap<usize, Files>,
     ) -> Result<Files, Error> {
         let (maker, stores) = (self.maker, self.maker.given.stores);
-        let (mounts, contents) = self.mounts(run, inputs)?;
+        let (mounts, contents) = self.mounts(run)?;
+        let contents = contents.into_iter().map(|content| content.of(inputs)).collect::<Option<Vec<Mounted>>>();
+        let contents = contents.ok_or_else(|| maker.wrong("a mount's stage was not built".to_owned()))?;
         let mounted = match contents.is_empty() {
             true => None,
             false => Some(maker.roots.mounts(&contents).await?),
@@ -103,17 +107,57 @@ impl Host for Building<'_> {
         let data = root.times.encode();
         let times = maker.given.function.digest(&data);
         stores.blobs.put(&times, data.into()).await?;
+        let command = self.command(operation, run, (root.root, times), mounts, mounted)?;
+        let ran = maker.given.commands.run(&command).await?;
+        if let Some(at) = self.build.operations.iter().position(|other| std::ptr::eq(other, operation)) {
+            let carried = Carried { root: root.root, times, mounted, ran: ran.clone() };
+            self.carried.lock().insert(at, carried);
+        }
+        let times = Times::decode(&stores.blobs.get(&ran.times).await?);
+        let times = times.map_err(|error| maker.wrong(error.to_string()))?;
+        Ok(maker.roots.apply(root, &ran.layer, &times).await?)
+    }
+}
+
+/// What a mount shows.
+pub(super) enum Shown {
+    /// A program.
+    Program(String),
+    /// Files of an operation, and the path in them.
+    Files(usize, String),
+}
+
+impl Shown {
+    fn of(self, inputs: &BTreeMap<usize, Files>) -> Option<Mounted> {
+        Some(match self {
+            Self::Program(text) => Mounted::Program(text),
+            Self::Files(from, path) => Mounted::Files(inputs.get(&from)?.clone(), path),
+        })
+    }
+}
+
+impl Building<'_> {
+    /// A command in a root, given with its times.
+    pub(super) fn command(
+        &self,
+        operation: &Operation,
+        run: &Run,
+        (root, times): (Digest, Digest),
+        mounts: Vec<Mount>,
+        mounted: Option<Digest>,
+    ) -> Result<Command, Error> {
+        let maker = self.maker;
         let platform = runs_on(&operation.platform).ok_or_else(|| {
             maker.wrong(format!(
                 "{}: its stage is for `{}`, and commands run on linux/amd64 and linux/arm64",
                 operation.name, operation.platform
             ))
         })?;
-        let command = Command {
+        Ok(Command {
             name: operation.name.clone(),
             platform,
             run: run.clone(),
-            root: root.root,
+            root,
             times,
             memory_bytes: maker.description.memory_bytes,
             keyed: keyed(run, &secrets(&mounts)),
@@ -123,41 +167,29 @@ impl Host for Building<'_> {
             caches: caches(run),
             mounted,
             no_cache: operation.no_cache,
-        };
-        let ran = maker.given.commands.run(&command).await?;
-        let times = Times::decode(&stores.blobs.get(&ran.times).await?);
-        let times = times.map_err(|error| maker.wrong(error.to_string()))?;
-        Ok(maker.roots.apply(root, &ran.layer, &times).await?)
+        })
     }
-}
 
-impl Building<'_> {
-    /// The mounts of a command, and the content of those that have some.
-    fn mounts(&self, run: &Run, inputs: &BTreeMap<usize, Files>) -> Result<(Vec<Mount>, Vec<Mounted>), Error> {
+    /// The mounts of a command, and what those show that have content.
+    pub(super) fn mounts(&self, run: &Run) -> Result<(Vec<Mount>, Vec<Shown>), Error> {
         let (mut mounts, mut contents) = (Vec::new(), Vec::new());
-        let mut content = |of: Mounted| {
+        let mut content = |of: Shown| {
             contents.push(of);
             contents.len() as u32 - 1
         };
-        let files = |from: &usize| {
-            inputs.get(from).cloned().ok_or_else(|| self.maker.wrong("a mount's stage was not built".to_owned()))
-        };
         if let Some((target, text)) = &run.script {
-            let source = content(Mounted::Program(text.clone()));
+            let source = content(Shown::Program(text.clone()));
             mounts.push(Mount::Bind { target: target.clone(), source, rw: false });
         }
         for mount in &run.mounts {
             mounts.push(match mount {
                 RunMount::Bind { from, source, target, read_only } => {
-                    let source = content(Mounted::Files(files(from)?, source.clone()));
+                    let source = content(Shown::Files(*from, source.clone()));
                     Mount::Bind { target: target.clone(), source, rw: !read_only }
                 }
                 RunMount::Cache { seed, target, read_only, owner, .. } => Mount::Cache {
                     target: target.clone(),
-                    source: match seed {
-                        Some((from, path)) => Some(content(Mounted::Files(files(from)?, path.clone()))),
-                        None => None,
-                    },
+                    source: seed.as_ref().map(|(from, path)| content(Shown::Files(*from, path.clone()))),
                     rw: !read_only,
                     mode: owner.map(|(mode, ..)| mode),
                     uid: owner.map_or(0, |(_, uid, _)| uid),

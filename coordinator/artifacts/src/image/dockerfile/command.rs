@@ -19,6 +19,9 @@ pub trait Commands: Sync + std::fmt::Debug {
     /// Runs a command.
     async fn run(&self, command: &Command) -> Result<Ran, Error>;
 
+    /// Whether all these commands have results from earlier builds, so that none would run. Nothing is reported.
+    async fn are_cached(&self, commands: &[&Command]) -> Result<bool, Error>;
+
     /// Downloads the file at a URL, whose checksum is verified if it has one. `name` is the instruction's, for people.
     async fn fetch(&self, name: &str, fetch: &Fetch, login: Option<&Login>) -> Result<Download, Error>;
 
@@ -107,7 +110,7 @@ pub struct Command {
 }
 
 /// What a command left.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
     /// What it changed in its root.
     pub layer: Digest,

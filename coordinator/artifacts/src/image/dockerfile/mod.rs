@@ -3,12 +3,13 @@
 mod building;
 mod command;
 mod maker;
+mod remembered;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kiln_dockerfile::patterns::Ignore;
-use kiln_dockerfile::{BaseImage, Operator};
+use kiln_dockerfile::{BaseImage, Build, Operator};
 use kiln_images::image::Image;
 use kiln_images::layer::Compression;
 use kiln_images::manifest::{Document, Manifest};
@@ -20,6 +21,8 @@ use kiln_trees::root::Time;
 use tokio::sync::Mutex;
 
 pub use command::{Checkout, Command, Commands, Download, Login, Ran, network};
+
+use remembered::Carried;
 
 use super::base::Stored;
 use super::store_layout;
@@ -50,13 +53,6 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
     let steps = build.operations.iter().filter(|operation| runs(&operation.kind));
     let steps = steps.map(|operation| operation.name.clone()).collect();
     given.commands.begin(steps, build.operations.iter().filter(|operation| copies(&operation.kind)).count());
-    let host = Building { maker: &maker, ignore };
-    let done = maker.roots.carry_out(&build, &host).await.map_err(|(at, error)| maker.failed(&build, at, error))?;
-    let below = maker.base_of(&build).await;
-    let installed = match done.of(build.result) {
-        Some(files) => maker.installed(files).await?,
-        None => Vec::new(),
-    };
     let packing = Packing {
         compression: match description.compression {
             plan::Compression::Gzip => Compression::Gzip,
@@ -66,42 +62,72 @@ pub(crate) async fn assemble(given: &Ingredients<'_>, description: &plan::Docker
         undated: build.epoch.unwrap_or(Time::UNDATED.seconds),
         clamp: description.rewrite_timestamp && build.epoch.is_some(),
     };
-    let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
-    let assembled = maker.roots.image(&build, &done, &layers, packing).await?;
-    for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
-        let operation = &build.operations[*at];
-        notes.push(format!(
-            "`{}` line {}: the layer of `{}` has {} of files again that the layers below have unchanged",
-            description.file,
-            operation.lines.0,
-            operation.name,
-            kiln_units::show_size(layer.repeated_bytes)
-        ));
+    let host = Building { maker: &maker, ignore, build: &build, carried: parking_lot::Mutex::default() };
+    let recipe = maker.recipe(&build, packing).await;
+    if let Some(recipe) = &recipe
+        && let Some(made) = host.recall(recipe).await?
+    {
+        notes.extend(made.notes);
+        return Ok(Made { materials: maker.materials().await, notes, ..made });
     }
-    let mut blobs = assembled.blobs;
-    blobs.extend(below.iter().flat_map(|base| base.blobs.clone()));
-    let tag = kiln_images::reference::tag_from(&given.origin.version);
-    let image = annotated(assembled.image, description)
-        .map_err(|error| maker.wrong(format!("its manifest cannot be annotated: {error}")))?;
-    let manifest = image.manifest.clone();
-    let made = store_layout(given, &[image], &tag, &blobs).await?;
-    let hash = manifest.descriptor.digest.bytes();
-    let subject = Digest { function: DigestFunction::Sha256, hash, size: manifest.descriptor.size };
-    let materials = maker
-        .bases
-        .lock()
-        .await
-        .values()
-        .map(|base| Material { uri: base.uri.clone(), sha256: base.base.digest.hex() })
-        .collect();
-    Ok(Made {
-        content: given.function.digest(&manifest.data),
-        subjects: vec![Subject { name: given.artifact.name.clone(), digest: subject }],
-        materials,
-        installed,
-        notes,
-        ..made
-    })
+    let made = maker.go_through(&host, packing).await?;
+    if let Some(recipe) = &recipe {
+        host.remember(recipe, &made, &made.notes).await?;
+    }
+    notes.extend(made.notes);
+    Ok(Made { materials: maker.materials().await, notes, ..made })
+}
+
+impl Maker<'_> {
+    /// Goes through all instructions of a Dockerfile, and puts its image together.
+    async fn go_through(&self, host: &Building<'_>, packing: Packing) -> Result<Made, Error> {
+        let (given, description, build) = (self.given, self.description, host.build);
+        let done = self.roots.carry_out(build, host).await.map_err(|(at, error)| self.failed(build, at, error))?;
+        let below = self.base_of(build).await;
+        let installed = match done.of(build.result) {
+            Some(files) => self.installed(files).await?,
+            None => Vec::new(),
+        };
+        let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
+        let assembled = self.roots.image(build, &done, &layers, packing).await?;
+        let mut notes = Vec::new();
+        for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
+            let operation = &build.operations[*at];
+            notes.push(format!(
+                "`{}` line {}: the layer of `{}` has {} of files again that the layers below have unchanged",
+                description.file,
+                operation.lines.0,
+                operation.name,
+                kiln_units::show_size(layer.repeated_bytes)
+            ));
+        }
+        let mut blobs = assembled.blobs;
+        blobs.extend(below.iter().flat_map(|base| base.blobs.clone()));
+        let image = annotated(assembled.image, description)
+            .map_err(|error| self.wrong(format!("its manifest cannot be annotated: {error}")))?;
+        let manifest = image.manifest.clone();
+        let made = store_layout(given, &[image], &self.tag(), &blobs).await?;
+        let hash = manifest.descriptor.digest.bytes();
+        let subject = Digest { function: DigestFunction::Sha256, hash, size: manifest.descriptor.size };
+        Ok(Made {
+            content: given.function.digest(&manifest.data),
+            subjects: vec![Subject { name: given.artifact.name.clone(), digest: subject }],
+            installed,
+            notes,
+            ..made
+        })
+    }
+
+    /// The images that it is made from.
+    async fn materials(&self) -> Vec<Material> {
+        let bases = self.bases.lock().await;
+        bases.values().map(|base| Material { uri: base.uri.clone(), sha256: base.base.digest.hex() }).collect()
+    }
+
+    /// The tag in its layout.
+    fn tag(&self) -> String {
+        kiln_images::reference::tag_from(&self.given.origin.version)
+    }
 }
 
 /// The image with the annotations of its manifest.
@@ -133,4 +159,7 @@ struct Maker<'a> {
 struct Building<'a> {
     maker: &'a Maker<'a>,
     ignore: Option<Ignore>,
+    build: &'a Build,
+    /// The commands that were carried out, by their operations.
+    carried: parking_lot::Mutex<BTreeMap<usize, Carried>>,
 }
