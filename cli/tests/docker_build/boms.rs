@@ -91,3 +91,23 @@ fn the_packages_of_an_image_are_attached_as_a_valid_document() {
     let Some(problems) = problems(&path) else { return };
     assert_eq!(problems, "");
 }
+
+#[test]
+fn packages_that_no_document_lists_are_named_to_the_user() {
+    let note = "the bill of materials lacks the packages of rpm";
+    let files =
+        [("root/var/lib/rpm/Packages", "an older database"), ("root/usr/lib/sysimage/rpm/Packages.db", "another")];
+    let Some(project) = Project::new("FROM scratch\nCOPY root/var /var\n", &files) else { return };
+    let line = ["-o", "out", "."];
+    for _ in 0..2 {
+        let told = project.well(Farm::shared(), &line).err;
+        assert!(told.contains(note) && told.contains("`/var/lib/rpm/Packages`"), "{told}");
+    }
+    kiln_harness::write(project.path(), "Dockerfile", "FROM scratch\nCOPY root/usr /usr\n");
+    let told = project.well(Farm::shared(), &line).err;
+    assert!(told.contains(note) && told.contains("`/usr/lib/sysimage/rpm/Packages.db`"), "{told}");
+    // What was rebuilt leaves the older one beside it.
+    output("python3", &["-c", RPM, "root/usr/lib/sysimage/rpm/rpmdb.sqlite"], project.path());
+    let told = project.well(Farm::shared(), &line).err;
+    assert!(!told.contains(note), "{told}");
+}

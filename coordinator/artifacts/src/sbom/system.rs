@@ -17,6 +17,12 @@ pub(crate) const DPKG_PARTS: &str = "/var/lib/dpkg/status.d";
 pub(crate) const APK: [&str; 2] = ["/lib/apk/db/installed", "/usr/lib/apk/db/installed"];
 /// Where rpm's is.
 pub(crate) const RPM: [&str; 2] = ["/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite"];
+/// Where its databases are, in every format.
+pub(crate) const RPM_DIRECTORIES: [&str; 2] = ["/var/lib/rpm", "/usr/lib/sysimage/rpm"];
+/// SQLite's, the only one that is read.
+const RPM_SQLITE: &str = "rpmdb.sqlite";
+/// Berkeley DB's, and that of rpm's own `ndb`.
+const RPM_OTHERS: [&str; 2] = ["Packages", "Packages.db"];
 /// What says which system it is.
 pub(crate) const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 /// Maximum number of packages.
@@ -88,6 +94,12 @@ impl Databases {
         found.truncate(MAX_PACKAGES);
         found
     }
+}
+
+/// The database among these names of a directory that has packages and is not read.
+pub(crate) fn unread_rpm(names: &[Vec<u8>]) -> Option<&'static str> {
+    let has = |name: &str| names.iter().any(|other| other == name.as_bytes());
+    RPM_OTHERS.into_iter().find(|name| has(name) && !has(RPM_SQLITE))
 }
 
 /// The id of a system, and its id with its version.

@@ -202,6 +202,21 @@ impl Maker<'_> {
         Ok(tokio::task::spawn_blocking(move || found.installed()).await.unwrap_or_default())
     }
 
+    /// What the user should know about packages of an image's system that are not listed.
+    pub(super) async fn unlisted(&self, files: &Files) -> Result<Option<String>, Error> {
+        for directory in system::RPM_DIRECTORIES {
+            let names = self.roots.names(files, directory).await?;
+            if let Some(name) = system::unread_rpm(&names) {
+                return Ok(Some(format!(
+                    "`{}`: the bill of materials lacks the packages of rpm: it reads databases in SQLite's format, which rpm writes since \
+                     4.16, and `{directory}/{name}` is in an older one; `rpmdb --rebuilddb` in the image converts it where rpm can",
+                    self.given.artifact.name
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     /// The first of these files that is there.
     pub(super) async fn first(&self, files: &Files, paths: &[&str]) -> Result<Vec<Vec<u8>>, Error> {
         for path in paths {

@@ -84,13 +84,16 @@ impl Maker<'_> {
         let (given, description, build) = (self.given, self.description, host.build);
         let done = self.roots.carry_out(build, host).await.map_err(|(at, error)| self.failed(build, at, error))?;
         let below = self.base_of(build).await;
+        let mut notes = Vec::new();
         let installed = match done.of(build.result) {
-            Some(files) => self.installed(files).await?,
+            Some(files) => {
+                notes.extend(self.unlisted(files).await?);
+                self.installed(files).await?
+            }
             None => Vec::new(),
         };
         let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
         let assembled = self.roots.image(build, &done, &layers, packing).await?;
-        let mut notes = Vec::new();
         for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
             let operation = &build.operations[*at];
             notes.push(format!(
