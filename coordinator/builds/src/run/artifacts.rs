@@ -1,5 +1,6 @@
 //! Artifacts: made from the outputs of steps, stored where nothing is evicted, and recorded before they are announced.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use kiln_planner::plan::{ArtifactKind, Source, Target};
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
@@ -18,6 +19,9 @@ use kiln_store::trees::overlay;
 
 /// The date of an image whose sources have no commit: 2000-01-01, as everywhere in a build.
 const UNDATED: i64 = 946_684_800;
+
+/// Blobs that are copied at once to where nothing is evicted. Each waits for the disk, and the disk writes them together.
+const KEPT_AT_ONCE: usize = 8;
 
 /// How often an artifact is made while the store loses what it is made of.
 const ATTEMPTS: u32 = 3;
@@ -152,18 +156,20 @@ async fn make(
     let all = [facts, &own].concat();
     let statement = kiln_artifacts::statement(&build, &record, environment.as_deref(), &made, &all);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
-    record.provenance = Some(put_beside(work, statement).await?);
-    for blob in &made.blobs {
-        keep(work, blob).await.map_err(Unsuccessful::farms)?;
-    }
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
-    record.sbom = Some(put_beside(work, serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?).await?);
-    if let Some(spdx) = spdx {
-        record.spdx = Some(put_beside(work, serde_json::to_vec_pretty(&spdx).map_err(Unsuccessful::farms)?).await?);
-    }
-    if let Some(lines) = made.checksums {
-        record.checksums = Some(put_beside(work, lines.into_bytes()).await?);
-    }
+    let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;
+    let spdx = spdx.map(|spdx| serde_json::to_vec_pretty(&spdx)).transpose().map_err(Unsuccessful::farms)?;
+    let beside = async {
+        tokio::try_join!(
+            put_beside(work, Some(statement)),
+            put_beside(work, Some(sbom)),
+            put_beside(work, spdx),
+            put_beside(work, made.checksums.map(String::into_bytes)),
+        )
+    };
+    let copies: Vec<_> = made.blobs.iter().map(|blob| keep(work, *blob)).collect();
+    let own = stream::iter(copies).buffer_unordered(KEPT_AT_ONCE).map_err(Unsuccessful::farms).try_collect::<()>();
+    ((), (record.provenance, record.sbom, record.spdx, record.checksums)) = tokio::try_join!(own, beside)?;
     // From here on the artifact may be announced.
     work.records.put_artifact(record).await.map_err(|error| match error {
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
@@ -186,17 +192,18 @@ fn materials(
     (sbom, is_image.then(|| kiln_artifacts::spdx(record, &sources, made, created)))
 }
 
-/// Stores a description of an artifact where nothing is evicted.
-async fn put_beside(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
+/// Stores a description of an artifact, if there is one, where nothing is evicted.
+async fn put_beside(work: &Work, data: Option<Vec<u8>>) -> Result<Option<kiln_proto::reapi::Digest>, Unsuccessful> {
+    let Some(data) = data else { return Ok(None) };
     let digest = work.function.digest(&data);
     work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
-    Ok(digest.to_wire())
+    Ok(Some(digest.to_wire()))
 }
 
 /// Copies a blob to the store where nothing is evicted.
-async fn keep(work: &Work, blob: &Digest) -> Result<(), kiln_store::Error> {
-    if work.stores.artifacts.find_missing(&[*blob]).await?.is_empty() {
+async fn keep(work: &Work, blob: Digest) -> Result<(), kiln_store::Error> {
+    if work.stores.artifacts.find_missing(&[blob]).await?.is_empty() {
         return Ok(());
     }
-    kiln_store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob).await
+    kiln_store::copy(&*work.stores.blobs, &*work.stores.artifacts, &blob).await
 }
