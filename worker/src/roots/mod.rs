@@ -1,7 +1,8 @@
 //! Root file systems of actions: laid out on disk as stacks of directories, and what a command changed in one.
 //!
-//! A root is known by its tree. One that is not here becomes an EROFS image, where the kernel can use one. Elsewhere it is laid out over the most
-//! similar one that is here: only what differs is unpacked, as one more directory. What a command wrote becomes a directory of the root that it led
+//! A root is known by its tree. One that is not here becomes an EROFS image, where the kernel can use one, unless it differs by a few nodes from
+//! one that is here. Elsewhere it is laid out over the most similar one that is here. In both cases only what differs is unpacked, as one
+//! more directory. What a command wrote becomes a directory of the root that it led
 //! to, by a rename.
 //!
 //! Invariants: nothing that was only partly unpacked is used; what an action uses stays; with equal trees, roots are equal but for the times of
@@ -42,6 +43,11 @@ pub use step::{Changed, Step};
 
 /// Roots with which one that is not here is compared.
 const COMPARED: usize = 8;
+/// Nodes, and bytes of files, of a layer that is unpacked over another root rather than made a part of an image.
+const STEP_NODES: usize = 512;
+const STEP_BYTES: u64 = 8 << 20;
+/// Directories of a stack over which such a layer goes; on more, an image is made.
+const MAX_STEPS: usize = 16;
 /// What the keys of roots begin with.
 const ROOT: &str = "root:";
 
@@ -196,9 +202,21 @@ impl Roots {
             When::Known(times) => times.clone(),
         };
         let (mut forest, digest) = (forest, *digest);
-        let as_image = self.shared.layout == Layout::Erofs;
-        // An image takes milliseconds, whatever else is here.
-        let below = if as_image { None } else { self.most_similar(&mut forest, &digest, near) };
+        let is_erofs = self.shared.layout == Layout::Erofs;
+        let below = match is_erofs {
+            true => self.one_step_below(&mut forest, &digest, near),
+            false => self.most_similar(&mut forest, &digest, near),
+        };
+        let (below, held) = match below {
+            None => (None, None),
+            Some((stack, layer)) => match self.hold(client, &stack).await {
+                Ok(held) => (Some((stack, layer)), held),
+                Err(error @ (Error::Connection(_) | Error::Disk { .. })) => return Err(error),
+                // It lacks content.
+                Err(_) => (None, None),
+            },
+        };
+        let as_image = is_erofs && below.is_none();
         let what = below.as_ref().map_or(digest, |(_, layer)| *layer);
         let files = unpack::files(&forest, &what)?;
         let content = self.shared.inputs.content(client, files.into_iter()).await?;
@@ -219,7 +237,7 @@ impl Roots {
             let stack = shared.stacks.put(&key, &made, bytes, lower)?;
             shared.make_room();
             forest.take_made();
-            Ok(Root { digest, stack, forest, _content: image.map(|_| content) })
+            Ok(Root { digest, stack, forest, _content: held.or(image.map(|_| content)) })
         };
         tokio::task::spawn_blocking(make).await.map_err(|error| Error::Farm(error.to_string()))?
     }
@@ -233,6 +251,29 @@ impl Roots {
             Some(content) => Ok(Some(content)),
             None => self.shared.inputs.content(client, objects.iter().copied()).await.map(Some),
         }
+    }
+
+    /// A root here from which this one differs so little that a directory over it is made sooner than an image of everything, as after an
+    /// edit of one source file; and the layer between them.
+    fn one_step_below(&self, forest: &mut Forest, digest: &Digest, near: Option<Digest>) -> Option<(Pinned, Digest)> {
+        let mut best: Option<(usize, Pinned, Digest)> = None;
+        for key in near.as_ref().map(key).into_iter().chain(self.shared.stacks.recent(ROOT, COMPARED)) {
+            let Some(other) = parse(&key, digest) else { continue };
+            let diff = self.shared.known.with(forest, |forest| forest.diff(&other, digest));
+            let Ok(Some(layer)) = diff else { continue };
+            if unpack::count(forest, &layer).is_none_or(|count| count > STEP_NODES)
+                || bytes(forest, &layer) > STEP_BYTES
+            {
+                continue;
+            }
+            // The lowest, so that edits one after another do not pile up.
+            if let Some(stack) = self.shared.stacks.get(&key)
+                && stack.layers().len() < best.as_ref().map_or(MAX_STEPS, |(depth, ..)| *depth)
+            {
+                best = Some((stack.layers().len(), stack, layer));
+            }
+        }
+        best.map(|(_, stack, layer)| (stack, layer))
     }
 
     /// The root here that differs least from this one, and the layer between them; none if unpacking all of it is less.
@@ -285,6 +326,12 @@ impl Shared {
         self.make_room();
         Ok(())
     }
+}
+
+/// Bytes of the files of a layer.
+fn bytes(forest: &Forest, layer: &Digest) -> u64 {
+    let files = unpack::files(forest, layer).unwrap_or_default();
+    files.iter().map(|digest| digest.size).sum()
 }
 
 /// The root with this key, if its digests are like another's.
