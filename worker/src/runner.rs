@@ -7,7 +7,7 @@ mod ground;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kiln_proto::channel::Channel;
@@ -198,6 +198,7 @@ impl Runner {
             ..Default::default()
         };
         let at = &At { instance: &lease.instance, function, grant: &lease.grant };
+        let began = Instant::now();
         let mut ground =
             self.ground(at, cancel, lease, &action, &command, &root).instrument(info_span!("fetch inputs")).await?;
         // The same time for all inputs: how long the fetch took would reveal whether another tenant's action had cached
@@ -209,12 +210,14 @@ impl Runner {
         metadata.execution_start_timestamp = ready;
         let job = ground.job(lease, &action, &command)?;
         leases.started(lease.lease).await;
+        let started = Instant::now();
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));
         }
+        let ended = Instant::now();
         metadata.execution_completed_timestamp = Some(clock::now());
         metadata.virtual_execution_duration = Some(clock::duration(finished.wall));
 
@@ -250,6 +253,8 @@ impl Runner {
         metadata.output_upload_completed_timestamp = Some(clock::now());
         metadata.worker_completed_timestamp = Some(clock::now());
         result.execution_metadata = Some(metadata);
+        let (inputs, ran, outputs) = (started - began, ended - started, ended.elapsed());
+        tracing::debug!(?inputs, ?ran, ?outputs, "a command has run");
         let message = words(&finished.exit);
         Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), message, ..Default::default() })
     }
