@@ -511,6 +511,10 @@ pub struct Up {
     /// How long work waits when no connected worker can run it, such as `15m`.
     #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_name = "TIME")]
     pub queue_timeout: String,
+    /// Let Dockerfile steps with the network trust this machine's certificate authorities as well, such as that of a proxy that ends TLS, as
+    /// workers with `--trust-host-ca` do.
+    #[arg(long = "trust-host-ca", env = "KILN_TRUST_HOST_CA")]
+    pub trust_host_ca: bool,
 }
 
 /// `kiln plan`.

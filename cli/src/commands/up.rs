@@ -41,7 +41,10 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let mut workers: Vec<_> = names
         .iter()
         .map(|name| {
-            Box::pin(worker_process(&url, name, &data_dir, &share).keep(is_ready.clone(), workers_stop.clone()))
+            Box::pin(
+                worker_process(&url, name, &data_dir, &share, args.trust_host_ca)
+                    .keep(is_ready.clone(), workers_stop.clone()),
+            )
         })
         .collect();
     let failed = {
@@ -200,8 +203,8 @@ fn coordinator_process(
     process
 }
 
-fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share) -> Process {
-    Process {
+fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share, trust_host_ca: bool) -> Process {
+    let mut process = Process {
         name: name.to_owned(),
         arguments: vec![
             "worker".into(),
@@ -221,7 +224,9 @@ fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share) -> Proc
             "--parent".into(),
             std::process::id().to_string().into(),
         ],
-    }
+    };
+    process.arguments.extend(trust_host_ca.then(|| "--trust-host-ca".into()));
+    process
 }
 
 /// The hidden `kiln coordinator`.

@@ -131,4 +131,20 @@ fn commands_trust_the_machines_authorities_only_if_the_worker_says_so_and_keep_n
         found
     };
     assert_eq!((layers("trusted").trim(), layers("offline").trim()), ("2", "0"));
+
+    // A farm of `kiln up` can be told the same.
+    let up = |more: &[&str]| -> Built {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = Farm::shared().command(&["up", "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(data.path()).args(more).envs(variables).env("KILN_NETWORK_ISOLATION", "off");
+        let mut up = kiln_harness::Lasting::start(command);
+        let line = up.line_with("ready: ");
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+        let mut command = Farm::shared().command(&["build", "--progress", "json", "--farm", url]);
+        command.current_dir(dir.path());
+        Built(Ran::from(command))
+    };
+    let without = up(&[]);
+    assert!(without.0.code == 1 && without.log().contains("CERTIFICATE_VERIFY_FAILED"), "{}", without.log());
+    assert!(up(&["--trust-host-ca"]).well().log().contains("200"));
 }
