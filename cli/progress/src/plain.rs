@@ -87,10 +87,11 @@ impl Show for Plain {
 /// A build's progress in one line.
 pub(super) fn counts_words(board: &Board) -> String {
     let counts = board.counts();
-    let mut words = match counts.all {
+    let mut words = match (counts.all, board.copies) {
         // Those of a Dockerfile are known once it is read.
-        0 => "building".to_owned(),
-        all => format!("{}/{all} steps", counts.done),
+        (0, 0) => "building".to_owned(),
+        (0, copies) => format!("{} to copy", terminal::count(copies, "instruction")),
+        (all, _) => format!("{}/{all} steps", counts.done),
     };
     if let Some(elapsed) = board.elapsed() {
         words.push_str(&format!(", {}", terminal::duration(elapsed)));
@@ -162,7 +163,10 @@ pub(super) fn finished_words(finished: &kiln_proto::v1::StepFinished) -> String 
 mod tests {
     use kiln_proto::v1::BuildStarted;
 
-    use super::started_words;
+    use kiln_proto::v1::event::Event;
+    use kiln_proto::v1::{DockerfileRead, StepRef};
+
+    use super::{Board, counts_words, started_words};
 
     /// `deploy/ci` reads the build's id from this line.
     #[test]
@@ -173,5 +177,15 @@ mod tests {
         };
         assert_eq!(started(false), "build 01a2 started: shop 1.0");
         assert_eq!(started(true), "build 01a2 resumed: shop 1.0");
+    }
+
+    #[test]
+    fn a_build_that_only_copies_counts_what_it_copies() {
+        let mut board = Board::default();
+        assert_eq!(counts_words(&board), "building");
+        board.take(Event::DockerfileRead(DockerfileRead { steps: Vec::new(), copies: 3 }));
+        assert_eq!(counts_words(&board), "3 instructions to copy");
+        board.take(Event::DockerfileRead(DockerfileRead { steps: vec![StepRef::default()], copies: 1 }));
+        assert_eq!(counts_words(&board), "0/1 steps");
     }
 }

@@ -58,7 +58,7 @@ impl Tty {
 
     /// Updates the progress of the build.
     fn count(&mut self, board: &Board) {
-        if board.steps.is_empty() {
+        if board.steps.is_empty() && board.copies == 0 {
             return;
         }
         let whole = self.whole.get_or_insert_with(|| {
