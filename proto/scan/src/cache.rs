@@ -42,6 +42,20 @@ impl Stat {
         }
     }
 
+    /// From the system's own structure.
+    pub(super) fn of(stat: &rustix::fs::Stat) -> Self {
+        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+        // Types differ between systems.
+        #[allow(clippy::unnecessary_cast)]
+        Self {
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            inode: stat.st_ino,
+            device: stat.st_dev as u64,
+        }
+    }
+
     /// Whether all changes were before this time, in nanoseconds since the epoch.
     pub fn is_older_than(&self, ns: i64) -> bool {
         self.mtime_ns < ns && self.ctime_ns < ns

@@ -2,13 +2,13 @@
 //! socket becomes an empty file and devices are left out.
 
 use std::fmt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
-use ignore::{DirEntry, WalkBuilder, WalkState};
 use kiln_trees::tree::{PIPE, exact_mode};
+use rustix::fs::FileType;
 
+use super::listing::{self, Directory, Entry, Looked};
 use super::walk::{Found, Kind, LeftOut, Walked, Why};
 use super::{Error, Stat};
 
@@ -55,42 +55,16 @@ impl fmt::Debug for Keeps {
     }
 }
 
-/// What is found, or left out.
-enum Seen {
-    Found(Found),
-    LeftOut(LeftOut),
-}
-
-/// Walks an absolute directory.
+/// Walks an absolute directory, on all processors.
 pub(super) fn walk(root: &Path, keeps: &Keeps) -> Result<Walked, Error> {
-    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8));
-    let (base, rule) = (root.to_owned(), keeps.clone());
-    let walker = WalkBuilder::new(root)
-        .standard_filters(false)
-        .filter_entry(move |entry| match relative(&base, entry) {
-            // What has no name in UTF-8 is reported where it is read.
-            Ok(path) if !path.is_empty() => rule.of(&path, is_directory(entry)) != Kept::No,
-            _ => true,
-        })
-        .threads(threads)
-        .build_parallel();
-    let (sender, receiver) = mpsc::channel();
-    walker.run(|| {
-        let sender = sender.clone();
-        Box::new(move |entry| {
-            let result = entry.map_err(|error| unreadable(root, error)).and_then(|entry| look(root, &entry, keeps));
-            let stop = result.is_err();
-            match result.transpose().map(|result| sender.send(result)) {
-                Some(Err(_)) => WalkState::Quit,
-                _ if stop => WalkState::Quit,
-                _ => WalkState::Continue,
-            }
-        })
-    });
-    drop(sender);
+    let look = |directory: &Directory<'_>, entry: &Entry| match directory.path_of(entry) {
+        Some(path) => look(directory, entry, path, keeps),
+        // What has no name in UTF-8 is left out only with the directory that it is in.
+        None => Err(Error::Name { path: directory.shown(entry) }),
+    };
     let mut walked = Walked::default();
-    for seen in receiver {
-        match seen? {
+    for seen in listing::read(root, &look)? {
+        match seen {
             Seen::Found(found) => walked.found.push(found),
             Seen::LeftOut(left_out) => walked.left_out.push(left_out),
         }
@@ -100,55 +74,44 @@ pub(super) fn walk(root: &Path, keeps: &Keeps) -> Result<Walked, Error> {
     Ok(walked)
 }
 
-fn relative(root: &Path, entry: &DirEntry) -> Result<String, Error> {
-    let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-    relative.to_str().map(str::to_owned).ok_or_else(|| Error::Name { path: relative.to_owned() })
+/// What is found, or left out.
+enum Seen {
+    Found(Found),
+    LeftOut(LeftOut),
 }
 
-fn is_directory(entry: &DirEntry) -> bool {
-    entry.file_type().is_some_and(|kind| kind.is_dir())
-}
-
-fn unreadable(root: &Path, error: ignore::Error) -> Error {
-    match error {
-        ignore::Error::WithDepth { err, .. } => unreadable(root, *err),
-        ignore::Error::WithPath { path, err } if err.io_error().is_some() => {
-            let path = path.strip_prefix(root).unwrap_or(&path).to_owned();
-            let source = err.into_io_error().unwrap_or_else(|| std::io::Error::other("unreadable"));
-            Error::Read { path, source }
+fn look(directory: &Directory<'_>, entry: &Entry, path: String, keeps: &Keeps) -> Result<Looked<Seen>, Error> {
+    let read = |source: rustix::io::Errno| Error::Read { path: path.clone().into(), source: source.into() };
+    let file_type = entry.file_type(directory).map_err(read)?;
+    let is_directory = file_type == FileType::Directory;
+    let kept = keeps.of(&path, is_directory);
+    let descends = is_directory && kept != Kept::No;
+    let kind = match file_type {
+        _ if kept == Kept::No => None,
+        FileType::Symlink => match entry.target(directory).map_err(read)? {
+            Some(target) => Some(Kind::Symlink { target }),
+            None => return Err(Error::Name { path: path.into() }),
+        },
+        FileType::Directory if kept == Kept::IfNeeded => None,
+        FileType::Directory => {
+            let mode = entry.stat(directory).map_err(read)?.st_mode;
+            Some(Kind::Directory { mode: exact_mode(mode, true) })
         }
-        other => Error::Walk(other),
-    }
-}
-
-fn look(root: &Path, entry: &DirEntry, keeps: &Keeps) -> Result<Option<Seen>, Error> {
-    let path = relative(root, entry)?;
-    let Some(kind) = entry.file_type().filter(|_| !path.is_empty()) else { return Ok(None) };
-    let read = |source| Error::Read { path: path.clone().into(), source };
-    let kind = if kind.is_symlink() {
-        let target = std::fs::read_link(entry.path()).map_err(read)?;
-        let target = target.to_str().ok_or_else(|| Error::Name { path: target.clone() })?;
-        Kind::Symlink { target: target.to_owned() }
-    } else if kind.is_dir() {
-        if keeps.of(&path, true) == Kept::IfNeeded {
-            return Ok(None);
+        FileType::RegularFile => {
+            let stat = entry.stat(directory).map_err(read)?;
+            let executable = stat.st_mode & 0o100 != 0;
+            Some(Kind::File { stat: Stat::of(&stat), executable, mode: exact_mode(stat.st_mode, executable) })
         }
-        let mode = entry.metadata().map_err(|error| unreadable(root, error))?.permissions().mode();
-        Kind::Directory { mode: exact_mode(mode, true) }
-    } else if kind.is_file() {
-        let metadata = entry.metadata().map_err(|error| unreadable(root, error))?;
-        let mode = metadata.permissions().mode();
-        let executable = mode & 0o100 != 0;
-        Kind::File { stat: Stat::new(&metadata), executable, mode: exact_mode(mode, executable) }
-    } else if kind.is_socket() || kind.is_fifo() {
-        let mode = entry.metadata().map_err(|error| unreadable(root, error))?.permissions().mode() & 0o7777;
-        let executable = mode & 0o100 != 0;
-        let type_bits = if kind.is_fifo() { PIPE } else { 0 };
-        Kind::Empty { mode: exact_mode(type_bits | mode, executable), executable }
-    } else if kind.is_block_device() || kind.is_char_device() {
-        return Ok(Some(Seen::LeftOut(LeftOut { path, why: Why::Special })));
-    } else {
-        return Ok(None);
+        FileType::Socket | FileType::Fifo => {
+            let mode = entry.stat(directory).map_err(read)?.st_mode & 0o7777;
+            let executable = mode & 0o100 != 0;
+            let type_bits = if file_type == FileType::Fifo { PIPE } else { 0 };
+            Some(Kind::Empty { mode: exact_mode(type_bits | mode, executable), executable })
+        }
+        FileType::BlockDevice | FileType::CharacterDevice => {
+            return Ok(Looked { found: Some(Seen::LeftOut(LeftOut { path, why: Why::Special })), below: None });
+        }
+        FileType::Unknown => None,
     };
-    Ok(Some(Seen::Found(Found { path, kind })))
+    Ok(Looked { below: descends.then(|| path.clone()), found: kind.map(|kind| Seen::Found(Found { path, kind })) })
 }

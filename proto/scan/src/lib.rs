@@ -9,6 +9,7 @@ mod context;
 mod excluded;
 pub mod git;
 mod hash;
+mod listing;
 mod owned;
 mod times;
 mod walk;

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
@@ -389,4 +390,27 @@ fn a_context_has_what_git_ignores_with_modes_and_empty_directories() {
     assert!(matches!(&tree.entries["link"], Entry::Symlink { target } if target == "/etc/passwd"));
     // As BuildKit sends it.
     assert!(matches!(&tree.entries["socket"], Entry::File { digest, .. } if digest.is_empty()), "{tree:?}");
+}
+
+#[test]
+fn a_context_of_many_directories_is_read_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mut expected = Vec::new();
+    for number in 0..300 {
+        let at = format!("a{}/b{}/c{number}", number % 3, number % 40);
+        fs::create_dir_all(root.join(&at)).unwrap();
+        fs::write(root.join(&at).join("x"), number.to_string()).unwrap();
+        expected.push(format!("{at}/x"));
+    }
+    symlink("a0", root.join("link")).unwrap();
+    expected.sort();
+    let context = || Options { files: Files::Context(Keeps::default()), ..options(root, None) };
+    let scanned = scan(&context()).unwrap();
+    let files: Vec<String> = scanned.paths.iter().filter(|path| path.ends_with("/x")).cloned().collect();
+    assert_eq!(files, expected, "each once, and none through the link");
+    // One that cannot be sent ends the others.
+    fs::write(root.join("a1/b1").join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
+    let error = scan(&context()).unwrap_err();
+    assert!(matches!(&error, Error::Name { path } if path.starts_with("a1/b1")), "{error:?}");
 }
