@@ -227,6 +227,7 @@ impl Config {
             max_bytes: self.store_bytes,
             budget: Some(kiln_store::Budget::new(self.store_bytes, &self.data_dir.join("tenants"))),
             counts_all: false,
+            packed_bytes: kiln_store::disk::PACKED_BYTES,
             artifact_bytes: self.artifact_bytes.unwrap_or(kiln_store::Bound::Bytes(u64::MAX)),
             life: self.cache_age,
             redis,

@@ -93,7 +93,7 @@ async fn a_hit_is_whole_or_it_is_not_found() {
     assert_eq!(hit.output_directories, result.output_directories);
     for (name, digest) in blobs {
         let data = farm.stores.blobs.get(&digest).await.unwrap();
-        std::fs::remove_file(farm.file(&digest)).unwrap();
+        farm.lose(&digest);
         // The store detects the loss when the blob is read.
         assert_eq!(code(farm.read(&format!("blobs/{digest}"), 0, 0).await), Code::NotFound);
         assert_eq!(code(get(&farm, ask(&action)).await), Code::NotFound, "without the {name}");

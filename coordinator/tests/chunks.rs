@@ -76,7 +76,7 @@ async fn split_blob_is_not_found_where_the_blob_or_a_chunk_is_absent() {
     let data = noise(2, 9 * MIB);
     let blob = put(&farm, SHA256, &data).await;
     let chunks = split(&farm, &blob, ANY).await.unwrap();
-    std::fs::remove_file(support::blob_file(farm.dir.path(), &blob)).unwrap();
+    farm.lose(&blob);
     let _ = farm.stores.blobs.get(&blob).await;
     assert_eq!(
         farm.stores.blobs.find_missing(&chunks).await.unwrap(),

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi::compressor;
@@ -18,10 +17,8 @@ use super::leased::Leased;
 use super::oversized::Oversized;
 use super::tree;
 use crate::status::bad_digest;
-use kiln_store::{Error, Stores};
+use kiln_store::{BlobStore, Error, Stores};
 
-/// Maximum concurrent blobs of one batch.
-const CONCURRENCY: usize = 8;
 /// Smaller blobs are not compressed.
 const COMPRESS_FROM_BYTES: usize = 256;
 
@@ -42,28 +39,55 @@ impl ContentAddressableStorage {
         let server = ContentAddressableStorageServer::new(Self::new(stores));
         Oversized(server.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
+}
 
-    async fn update_one(
-        &self,
-        function: DigestFunction,
-        request: batch_update_blobs_request::Request,
-    ) -> Result<(), Status> {
-        let digest = Digest::required(function, request.digest.as_ref()).map_err(bad_digest)?;
-        let data: Bytes = match compressor::Value::try_from(request.compressor) {
-            Ok(compressor::Value::Identity) => request.data.into(),
-            Ok(compressor::Value::Zstd) if digest.size > MAX_BATCH_BYTES => {
-                let text = format!("blob `{digest}` is too large for a batch; send it by `ByteStream.Write`");
-                return Err(Status::invalid_argument(text));
-            }
-            Ok(compressor::Value::Zstd) => {
-                blocking(move || decompress(&request.data, digest.size as usize)).await??.into()
-            }
-            _ => {
-                let text = format!("compressor {} is not supported; use IDENTITY or ZSTD", request.compressor);
-                return Err(Status::invalid_argument(text));
-            }
-        };
-        Ok(self.stores.blobs.put(&digest, data).await?)
+/// The digest and the bytes of one blob of a batch.
+async fn unpack(
+    function: DigestFunction,
+    digest: Option<&reapi::Digest>,
+    request: batch_update_blobs_request::Request,
+) -> Result<(Digest, Bytes), Status> {
+    let digest = Digest::required(function, digest).map_err(bad_digest)?;
+    match compressor::Value::try_from(request.compressor) {
+        Ok(compressor::Value::Identity) => Ok((digest, request.data.into())),
+        Ok(compressor::Value::Zstd) if digest.size > MAX_BATCH_BYTES => {
+            let text = format!("blob `{digest}` is too large for a batch; send it by `ByteStream.Write`");
+            Err(Status::invalid_argument(text))
+        }
+        Ok(compressor::Value::Zstd) => {
+            let data = blocking(move || decompress(&request.data, digest.size as usize)).await??;
+            Ok((digest, data.into()))
+        }
+        _ => {
+            let text = format!("compressor {} is not supported; use IDENTITY or ZSTD", request.compressor);
+            Err(Status::invalid_argument(text))
+        }
+    }
+}
+
+/// Blobs of a request that are stored together.
+#[derive(Default)]
+struct Batch {
+    /// Where their responses are.
+    places: Vec<usize>,
+    blobs: Vec<(Digest, Bytes)>,
+    bytes: u64,
+}
+
+impl Batch {
+    /// Adds a blob. Its response has no status until it is stored.
+    fn add(&mut self, at: usize, blob: (Digest, Bytes)) -> Option<rpc::Status> {
+        self.bytes += blob.1.len() as u64;
+        self.places.push(at);
+        self.blobs.push(blob);
+        None
+    }
+
+    async fn store(&mut self, store: &dyn BlobStore, responses: &mut [batch_update_blobs_response::Response]) {
+        let Self { places, blobs, .. } = std::mem::take(self);
+        for (at, stored) in places.into_iter().zip(store.put_many(blobs).await) {
+            responses[at].status = Some(status_of(stored.map_err(Status::from)));
+        }
     }
 }
 
@@ -128,15 +152,21 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         check_batch(request.requests.iter().map(|one| one.data.len() as u64).sum())?;
-        let responses = stream::iter(request.requests)
-            .map(|one| async move {
-                let digest = one.digest.clone();
-                let status = Some(status_of(self.update_one(function, one).await));
-                batch_update_blobs_response::Response { digest, status }
-            })
-            .buffered(CONCURRENCY)
-            .collect()
-            .await;
+        let mut batch = Batch::default();
+        let mut responses = Vec::with_capacity(request.requests.len());
+        for (at, mut one) in request.requests.into_iter().enumerate() {
+            let digest = one.digest.take();
+            let status = match unpack(function, digest.as_ref(), one).await {
+                Ok(blob) => batch.add(at, blob),
+                Err(status) => Some(status_of(Err(status))),
+            };
+            responses.push(batch_update_blobs_response::Response { digest, status });
+            // What zstd unpacks to can be many times the size of the message.
+            if batch.bytes >= MAX_BATCH_BYTES {
+                batch.store(&*self.stores.blobs, &mut responses).await;
+            }
+        }
+        batch.store(&*self.stores.blobs, &mut responses).await;
         Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
     }
 

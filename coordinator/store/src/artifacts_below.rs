@@ -57,6 +57,10 @@ impl BlobStore for ArtifactsBelow {
         self.upper.put(digest, data).await
     }
 
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        self.upper.put_many(blobs).await
+    }
+
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         self.upper.write(digest).await
     }

@@ -61,6 +61,17 @@ impl BlobStore for BySize {
         self.of(digest).put(digest, data).await
     }
 
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        if blobs.iter().all(|(digest, _)| digest.size <= self.bound) {
+            return self.small.put_many(blobs).await;
+        }
+        let mut results = Vec::with_capacity(blobs.len());
+        for (digest, data) in blobs {
+            results.push(self.put(&digest, data).await);
+        }
+        results
+    }
+
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         self.of(digest).write(digest).await
     }

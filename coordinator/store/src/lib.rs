@@ -24,6 +24,7 @@ mod metered;
 mod nowhere;
 mod own_actions;
 mod recent;
+mod packs;
 pub mod recipes;
 pub mod redis;
 pub mod s3;
@@ -73,8 +74,8 @@ pub use with_empty::WithEmpty;
 /// A blob's bytes in pieces of at most [`disk::CHUNK_BYTES`]. An error ends the stream.
 pub type BlobStream = BoxStream<'static, Result<Bytes, Error>>;
 
-/// Concurrency of the default `get_many`.
-const GETS: usize = 8;
+/// Concurrency of the default `get_many` and `put_many`.
+const AT_ONCE: usize = 8;
 
 /// Stores blobs by digest.
 #[async_trait]
@@ -88,7 +89,7 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Returns many small blobs in the same order, each as by [`get`](Self::get). All are in memory at once.
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let gets: Vec<_> = digests.iter().map(|digest| self.get(digest)).collect();
-        stream::iter(gets).buffered(GETS).collect().await
+        stream::iter(gets).buffered(AT_ONCE).collect().await
     }
 
     /// Reads a blob from `offset` on, at most `limit` bytes. A whole blob is checked while it streams, with its last
@@ -97,6 +98,14 @@ pub trait BlobStore: Send + Sync + Debug {
 
     /// Stores a whole blob after checking its digest. An existing blob is left unchanged.
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error>;
+
+    /// Stores many small blobs, each as by [`put`](Self::put), and returns the results in the same order. All are in
+    /// memory at once.
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let puts: Vec<_> =
+            blobs.into_iter().map(|(digest, data)| async move { self.put(&digest, data).await }).collect();
+        stream::iter(puts).buffered(AT_ONCE).collect().await
+    }
 
     /// Stores a blob piece by piece.
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error>;
@@ -157,6 +166,9 @@ pub struct Config {
     pub budget: Option<Budget>,
     /// All that a tenant holds counts against `max_bytes`: artifacts, results, records and logs too.
     pub counts_all: bool,
+    /// Blobs of at most this many bytes share files; 0 stores each in a file of its own, as for a disk on which many
+    /// small files cost nothing. Existing blobs stay as they are.
+    pub packed_bytes: u64,
     /// Maximum bytes in `artifacts/`; the least recently used are removed beyond that.
     pub artifact_bytes: Bound,
     /// How long unused data is kept.
@@ -205,6 +217,7 @@ impl Config {
             max_bytes,
             budget: None,
             counts_all: false,
+            packed_bytes: disk::PACKED_BYTES,
             artifact_bytes,
             life: DEFAULT_LIFE,
             redis: None,
@@ -272,8 +285,9 @@ impl Stores {
         let metered = |name, store| metered::blobs(config.metrics.as_ref(), name, store);
         let in_use = InUse::new(clock.clone());
         let on_disk = |name: &str, capacity, budget, durable| {
-            let (clock, in_use) = (clock.clone(), in_use.clone());
-            disk::Disk::open(disk::Config { dir: config.data_dir.join(name), capacity, budget, durable, clock, in_use })
+            let (clock, in_use, packed_bytes) = (clock.clone(), in_use.clone(), config.packed_bytes);
+            let dir = config.data_dir.join(name);
+            disk::Disk::open(disk::Config { dir, capacity, budget, packed_bytes, durable, clock, in_use })
         };
         let disk = on_disk("blobs", config.max_bytes, config.budget.clone(), None)?;
         let artifacts = on_disk("artifacts", config.artifact_bytes, None, Some(config.syncs.clone()))?;

@@ -161,7 +161,7 @@ pub struct Metered {
 impl Metered {
     /// Measures `store` under this name.
     pub fn new(metrics: Metrics, name: &'static str, store: Arc<dyn BlobStore>) -> Self {
-        let operations = ["find_missing", "get", "get_many", "read", "put", "write", "commit"];
+        let operations = ["find_missing", "get", "get_many", "read", "put", "put_many", "write", "commit"];
         Self { meter: Meter::new(metrics, name, &operations), store }
     }
 }
@@ -193,6 +193,14 @@ impl BlobStore for Metered {
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
         self.meter.measure("put", self.store.put(digest, data)).await
+    }
+
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let began = Instant::now();
+        let results = self.store.put_many(blobs).await;
+        self.meter.took("put_many", began);
+        results.iter().for_each(|result| self.meter.failed("put_many", result.as_ref().err()));
+        results
     }
 
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {

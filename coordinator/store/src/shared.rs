@@ -199,6 +199,20 @@ impl BlobStore for Shared {
         Ok(())
     }
 
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let results = self.own.put_many(blobs.clone()).await;
+        let (digests, stored): (Vec<Digest>, Vec<_>) = blobs
+            .into_iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok())
+            .map(|(blob, _)| (blob.0, blob))
+            .unzip();
+        for (digest, shared) in digests.iter().zip(self.shared.put_many(stored).await) {
+            self.written(digest, shared);
+        }
+        results
+    }
+
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         let own = self.own.write(digest).await?;
         Ok(Box::new(Writer { own, store: self.clone(), digest: *digest }))

@@ -68,6 +68,20 @@ impl BlobStore for WithEmpty {
         if is_empty_blob(digest) && data.is_empty() { Ok(()) } else { self.inner.put(digest, data).await }
     }
 
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let is_there = |(digest, data): &(Digest, Bytes)| is_empty_blob(digest) && data.is_empty();
+        if !blobs.iter().any(is_there) {
+            return self.inner.put_many(blobs).await;
+        }
+        let there: Vec<bool> = blobs.iter().map(is_there).collect();
+        let others = blobs.into_iter().filter(|blob| !is_there(blob)).collect();
+        let mut stored = self.inner.put_many(others).await.into_iter();
+        there
+            .into_iter()
+            .map(|there| if there { Ok(()) } else { stored.next().unwrap_or(Err(Error::Closed)) })
+            .collect()
+    }
+
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         self.inner.write(digest).await
     }

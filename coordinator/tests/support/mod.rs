@@ -2,7 +2,10 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use kiln_coordinator::services::{ActionCache, ByteStream, Capabilities, ContentAddressableStorage, NoLogs, ReadLogs};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
@@ -135,20 +138,83 @@ impl Farm {
         (status.committed_size, status.complete)
     }
 
-    /// A blob's file on the disk.
-    pub fn file(&self, digest: &Digest) -> std::path::PathBuf {
-        blob_file(self.dir.path(), digest)
+    /// Takes a blob from the disk behind the store's back.
+    pub fn lose(&self, digest: &Digest) {
+        lose(self.dir.path(), digest);
     }
 }
 
-pub fn blob_file(data_dir: &std::path::Path, digest: &Digest) -> std::path::PathBuf {
+/// Where a blob is on the disk.
+pub struct Spot {
+    /// Its own file, or a pack.
+    pub path: PathBuf,
+    /// Where it begins there.
+    pub at: u64,
+    /// The pack's list, and where its last use is there.
+    record: Option<(PathBuf, u64)>,
+}
+
+/// Looks for a blob on the disk, without the store.
+pub fn spot(data_dir: &Path, digest: &Digest) -> Option<Spot> {
+    let file = blob_file(data_dir, digest);
+    if file.exists() {
+        return Some(Spot { path: file, at: 0, record: None });
+    }
+    let number = |bytes: &[u8]| u64::from(u32::from_le_bytes(bytes.try_into().unwrap()));
+    for entry in std::fs::read_dir(data_dir.join("blobs/packs")).into_iter().flatten().flatten() {
+        let list = entry.path();
+        if list.extension().is_none_or(|extension| extension != "list") {
+            continue;
+        }
+        for (at, record) in std::fs::read(&list).unwrap().chunks_exact(64).enumerate() {
+            let is_it = record[..32] == digest.hash && number(&record[32..36]) == digest.size;
+            if is_it && record[56..] != [0; 8] {
+                let record = (list.clone(), at as u64 * 64 + 56);
+                let offset = number(&std::fs::read(&list).unwrap()[at * 64 + 36..at * 64 + 40]);
+                return Some(Spot { path: list.with_extension("data"), at: offset, record: Some(record) });
+            }
+        }
+    }
+    None
+}
+
+/// Whether a blob is on the disk.
+pub fn is_stored(data_dir: &Path, digest: &Digest) -> bool {
+    spot(data_dir, digest).is_some()
+}
+
+/// Overwrites bytes of a blob on the disk.
+pub fn damage(data_dir: &Path, digest: &Digest, at: u64, bytes: &[u8]) {
+    let spot = spot(data_dir, digest).unwrap();
+    std::fs::File::options().write(true).open(spot.path).unwrap().write_all_at(bytes, spot.at + at).unwrap();
+}
+
+/// Takes a blob from the disk behind the store's back.
+pub fn lose(data_dir: &Path, digest: &Digest) {
+    match spot(data_dir, digest).unwrap() {
+        Spot { path, record: None, .. } => std::fs::remove_file(path).unwrap(),
+        Spot { .. } => damage(data_dir, digest, 0, &vec![0; digest.size as usize]),
+    }
+}
+
+/// Sets when a blob was last used, in seconds since 1970, while the store is closed.
+pub fn set_used(data_dir: &Path, digest: &Digest, seconds: u64) {
+    let spot = spot(data_dir, digest).unwrap();
+    let open = |path: &Path| std::fs::File::options().write(true).open(path).unwrap();
+    match spot.record {
+        Some((list, at)) => open(&list).write_all_at(&(seconds * 1_000).to_le_bytes(), at).unwrap(),
+        None => open(&spot.path).set_modified(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap(),
+    }
+}
+
+fn blob_file(data_dir: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     let name = format!("{hex}-{}", digest.size);
     data_dir.join("blobs").join(digest.function.name()).join(&hex[..2]).join(name)
 }
 
 /// Files under a directory, except the lock.
-pub fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use kiln_proto::digest::Digest;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
-use super::{Disk, Error, Inner, blocking, path_in, remove};
+use super::{Disk, Error, Inner, blocking};
 use crate::Swept;
 use crate::clock::Stamp;
+use crate::index::Located;
 use kiln_trees::Blobs;
 
 /// Blobs checked while the lock is held.
@@ -70,11 +71,9 @@ impl Inner {
         loop {
             let mut index = self.index.lock();
             let Some(gone) = index.sweep(&mut cursor, MOVE, before) else { return swept };
-            let doomed = self.move_away(&mut index, &gone);
-            drop(index);
-            remove(&doomed);
+            self.discard(index, &gone);
             swept.blobs += gone.len() as u64;
-            swept.bytes += gone.iter().map(|digest| digest.size).sum::<u64>();
+            swept.bytes += gone.iter().map(|gone| gone.digest.size).sum::<u64>();
         }
     }
 
@@ -84,27 +83,35 @@ impl Inner {
         for some in candidates.chunks(MOVE) {
             let mut index = self.index.lock();
             let gone = index.free(some, before);
-            let doomed = self.move_away(&mut index, &gone);
-            drop(index);
-            remove(&doomed);
+            self.discard(index, &gone);
             swept.blobs += gone.len() as u64;
-            swept.bytes += gone.iter().map(|digest| digest.size).sum::<u64>();
+            swept.bytes += gone.iter().map(|gone| gone.digest.size).sum::<u64>();
         }
         swept
     }
 
-    /// Saves the blobs' last use in their files' dates, so that a restart knows it. Runs in the background without
-    /// being waited for; if it is lost with the process, a blob only seems a little older.
-    pub(super) fn save(&self, digests: Vec<Digest>, now: Stamp) {
-        if digests.is_empty() {
+    /// Saves the blobs' last use in their files' dates and the packs' records, so that a restart knows it. Runs in the
+    /// background without being waited for; if it is lost with the process, a blob only seems a little older.
+    pub(super) fn save(self: &Arc<Self>, used: Vec<Located>, now: Stamp) {
+        if used.is_empty() {
             return;
         }
-        let dir = self.dir.clone();
-        let work = move || digests.iter().for_each(|digest| set_used(&path_in(&dir, digest), now));
+        let inner = self.clone();
+        let work = move || inner.save_now(&used, now);
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(work)),
             Err(_) => work(),
         }
+    }
+
+    fn save_now(&self, used: &[Located], now: Stamp) {
+        let files = used.iter().filter(|one| one.place.is_none());
+        files.for_each(|one| set_used(&self.path(&one.digest), now));
+        self.packs.note(now, || {
+            let index = self.index.lock();
+            let is_there = |one: &&Located| index.look(&one.digest).is_some_and(|known| known.place == one.place);
+            used.iter().filter(is_there).filter_map(|one| one.place).collect()
+        });
     }
 }
 

@@ -1,12 +1,15 @@
-//! Blobs as files: `{sha256,blake3}/{first byte of the hash}/{hash}-{size}`, written in `tmp/` and then renamed.
+//! Blobs as files: `{sha256,blake3}/{first byte of the hash}/{hash}-{size}`, written in `tmp/` and then renamed. Small
+//! blobs are in `packs/` instead, many in a file; a small blob that an earlier version stored stays the file that it is.
 //!
 //! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible completely. After
 //! a power cut a file may have lost bytes: files of the wrong size are dropped at the start, and any other damage is
 //! detected by the first read, because only bytes hashed by this process are served. A `durable` store syncs each blob
-//! before the index lists it.
+//! before the index lists it, and packs none.
 //!
-//! Invariant: files are added and removed only under the index's lock, so the index lists exactly the existing files.
+//! Invariant: files are added and removed only under the index's lock, so the index lists exactly the existing files. A
+//! packed blob is there before the index lists it, and is removed after.
 
+mod batch;
 mod bound;
 mod budget;
 mod collect;
@@ -33,11 +36,15 @@ pub(crate) use self::collect::Unused;
 use super::clock::{Clock, Stamp};
 use super::floor::Floor;
 use super::in_use::InUse;
-use super::index::{Evicted, Full, Index, Which};
+use super::index::{Evicted, Full, Index, Known, Located, Which};
+use super::packs::{Packs, Place};
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 
 /// Bytes per read of a blob, and the maximum size of a stream's pieces.
 pub const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Default for the size of the largest blobs that are packed, in bytes.
+pub const PACKED_BYTES: u64 = 64 * 1024;
 
 /// Location and limits of a store.
 #[derive(Debug, Clone)]
@@ -49,6 +56,8 @@ pub struct Config {
     pub capacity: Bound,
     /// The common limit with other stores.
     pub budget: Option<Budget>,
+    /// Blobs of at most this many bytes are packed, unless the store is durable.
+    pub packed_bytes: u64,
     /// What syncs a blob to disk before its write completes; `None` if blobs are not synced.
     pub durable: Option<Arc<dyn Syncs>>,
     /// The source of time.
@@ -69,6 +78,8 @@ struct Inner {
     tmp: PathBuf,
     durable: Option<Arc<dyn Syncs>>,
     index: Mutex<Index>,
+    packs: Packs,
+    packed_bytes: u64,
     evictions: AtomicU64,
     clock: Clock,
     in_use: InUse,
@@ -82,7 +93,8 @@ struct Inner {
 impl Disk {
     /// Opens a store and lists its contents; creates it if missing. Blocks.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let Config { dir, capacity, budget, durable, clock, in_use } = config;
+        let Config { dir, capacity, budget, packed_bytes, durable, clock, in_use } = config;
+        let packed_bytes = if durable.is_some() { 0 } else { packed_bytes.min(CHUNK_BYTES as u64) };
         let tmp = dir.join("tmp");
         let syncs = durable.as_deref().unwrap_or(&Kernel);
         syncs::make_directory(&tmp, syncs).map_err(|source| Error::io("make", &tmp, source))?;
@@ -97,7 +109,8 @@ impl Disk {
                 _ => u64::MAX,
             },
         };
-        let index = Mutex::new(scan::scan(&dir, bound, clock.now(), &floor, syncs)?);
+        let (packs, packed) = Packs::open(dir.join("packs"))?;
+        let index = Mutex::new(scan::scan(&dir, (&packs, packed), bound, clock.now(), &floor, syncs)?);
         // What a killed process left may not be on the disk yet, and counts as stored from now on.
         if let Some(syncs) = &durable
             && index.lock().bytes() > 0
@@ -105,9 +118,21 @@ impl Disk {
             syncs.all(&dir).map_err(|source| Error::io("sync", &dir, source))?;
         }
         let (evictions, took_named) = (AtomicU64::new(0), AtomicBool::new(false));
-        let inner =
-            Inner { dir, tmp, durable, index, evictions, clock, in_use, floor, took_named, budget, _lock: lock };
-        let inner = Arc::new(inner);
+        let inner = Arc::new(Inner {
+            dir,
+            tmp,
+            durable,
+            index,
+            packs,
+            packed_bytes,
+            evictions,
+            clock,
+            in_use,
+            floor,
+            took_named,
+            budget,
+            _lock: lock,
+        });
         if let Some(budget) = &inner.budget {
             budget.join(&inner);
         }
@@ -175,12 +200,26 @@ impl Inner {
             writing,
         })?;
         self.drop_evicted(index, evicted);
+        self.settle_overhead(kept_from);
         match self.budget.as_ref().map_or(Ok(()), |budget| budget.admit(self, bytes)) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.release(bytes);
                 Err(error)
             }
+        }
+    }
+
+    /// Evicts more if the blocks of packs that could not be given back exceed the limit.
+    fn settle_overhead(&self, kept_from: Stamp) {
+        loop {
+            let mut index = self.index.lock();
+            let capacity = index.capacity();
+            let evicted = index.set_capacity(capacity, kept_from);
+            if evicted.blobs.is_empty() {
+                return;
+            }
+            self.drop_evicted(index, evicted);
         }
     }
 
@@ -194,14 +233,36 @@ impl Inner {
     }
 
     /// Removes the files of evicted blobs. The floor is raised before others can see that they are gone.
-    fn drop_evicted(&self, mut index: MutexGuard<'_, Index>, evicted: Evicted) {
+    fn drop_evicted(&self, index: MutexGuard<'_, Index>, evicted: Evicted) {
         if let Some(until) = evicted.named_until {
             self.floor.raise(until);
             self.took_named.store(true, Ordering::Release);
         }
-        let doomed = self.move_away(&mut index, &evicted.blobs);
+        self.discard(index, &evicted.blobs);
+    }
+
+    /// Removes blobs that the index no longer lists.
+    fn discard(&self, mut index: MutexGuard<'_, Index>, gone: &[Located]) {
+        let doomed = self.move_away(&mut index, gone);
         drop(index);
         remove(&doomed);
+        let packed: Vec<(Digest, Place)> = gone.iter().filter_map(|gone| Some((gone.digest, gone.place?))).collect();
+        self.free_packed(&packed);
+    }
+
+    /// Removes blobs from packs. What these take then is counted.
+    fn free_packed(&self, packed: &[(Digest, Place)]) {
+        if !packed.is_empty() {
+            self.packs.free(packed);
+            self.count_overhead();
+        }
+    }
+
+    fn count_overhead(&self) {
+        let mut index = self.index.lock();
+        // Under the lock, so that an older sum never replaces a newer one.
+        let overhead = self.packs.overhead();
+        index.set_overhead(overhead);
     }
 
     fn set_capacity(&self, capacity: u64) {
@@ -218,18 +279,18 @@ impl Inner {
         self.index.lock().release(bytes);
     }
 
-    /// Drops this exact file of a blob, because it is damaged or missing.
-    fn drop_blob(&self, digest: &Digest, born: u64) {
+    /// Drops this exact copy of a blob, because it is damaged or missing; `false` if it was no longer listed.
+    fn drop_blob(&self, digest: &Digest, known: Known) -> bool {
         let mut index = self.index.lock();
-        if index.remove(digest, born) {
-            let doomed = self.move_away(&mut index, &[*digest]);
-            drop(index);
-            remove(&doomed);
+        let here = index.remove(digest, known.born);
+        if here {
+            self.discard(index, &[Located { digest: *digest, place: known.place }]);
         }
+        here
     }
 
     /// Moves files out of sight: a rename is fast, while freeing a large file's blocks is not. The lock is held.
-    fn move_away(&self, _index: &mut MutexGuard<'_, Index>, digests: &[Digest]) -> Vec<PathBuf> {
+    fn move_away(&self, _index: &mut MutexGuard<'_, Index>, gone: &[Located]) -> Vec<PathBuf> {
         let away = |digest: &Digest| {
             let count = self.evictions.fetch_add(1, Ordering::Relaxed);
             let to = self.tmp.join(format!("evicted-{count}"));
@@ -243,7 +304,7 @@ impl Inner {
                 }
             }
         };
-        digests.iter().filter_map(away).collect()
+        gone.iter().filter(|gone| gone.place.is_none()).filter_map(|gone| away(&gone.digest)).collect()
     }
 }
 
@@ -264,7 +325,7 @@ impl BlobStore for Disk {
         for digest in digests {
             match index.touch(digest, now) {
                 None => missing.push(*digest),
-                Some(known) if known.unsaved => unsaved.push(*digest),
+                Some(known) if known.unsaved => unsaved.push(Located { digest: *digest, place: known.place }),
                 Some(_) => {}
             }
         }
@@ -280,8 +341,7 @@ impl BlobStore for Disk {
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let (inner, wanted) = (self.inner.clone(), digests.to_vec());
-        let found = tokio::task::spawn_blocking(move || wanted.iter().map(|digest| inner.get(digest)).collect()).await;
-        match found {
+        match tokio::task::spawn_blocking(move || inner.get_many(&wanted)).await {
             Ok(found) => found,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => digests.iter().map(|_| Err(Error::Closed)).collect(),
@@ -293,8 +353,9 @@ impl BlobStore for Disk {
         let size = digest.size;
         let left = size.checked_sub(offset).ok_or(Error::OutOfRange { digest, offset })?;
         let wanted = limit.map_or(left, |limit| left.min(limit));
-        if wanted == size && size <= CHUNK_BYTES as u64 {
+        if (wanted == size && size <= CHUNK_BYTES as u64) || self.inner.is_packed(&digest) {
             let data = self.get(&digest).await?;
+            let data = data.slice(offset as usize..(offset + wanted) as usize);
             return Ok(stream::iter((!data.is_empty()).then_some(Ok(data))).boxed());
         }
         let reader = blocking(move || inner.reader(&digest, offset, wanted)).await?;
@@ -303,13 +364,25 @@ impl BlobStore for Disk {
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
         let (inner, digest) = (self.inner.clone(), *digest);
-        blocking(move || write::put(&inner, &digest, &data)).await
+        blocking(move || write::put(&inner, &digest, data)).await
+    }
+
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        let (inner, count) = (self.inner.clone(), blobs.len());
+        match tokio::task::spawn_blocking(move || inner.put_many(blobs)).await {
+            Ok(results) => results,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => (0..count).map(|_| Err(Error::Closed)).collect(),
+        }
     }
 
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         let capacity = self.capacity();
         if digest.size > capacity {
             return Err(Error::Full { needed: digest.size, capacity, writing: 0 });
+        }
+        if self.inner.packs_size(digest.size) {
+            return Ok(Box::new(batch::SmallWriter::new(self.inner.clone(), *digest)));
         }
         Ok(Box::new(write::FileWriter::new(self.inner.clone(), *digest)))
     }

@@ -11,15 +11,15 @@ use kiln_proto::digest::{Digest, Hasher};
 use tokio::task::JoinHandle;
 
 use super::{BlobStream, CHUNK_BYTES, Error, Inner};
-use crate::index::Known;
+use crate::index::{Known, Located};
 
 impl Inner {
     /// Opens a blob's file. If it is missing although the index lists it, something else removed it.
-    fn open(&self, digest: &Digest) -> Result<(File, PathBuf, Known), Error> {
+    fn open(self: &Arc<Self>, digest: &Digest) -> Result<(File, PathBuf, Known), Error> {
         let now = self.clock.now();
         let known = self.index.lock().touch(digest, now).ok_or(Error::NotFound { digest: *digest })?;
         if known.unsaved {
-            self.save(vec![*digest], now);
+            self.save(vec![Located { digest: *digest, place: known.place }], now);
         }
         self.open_known(digest, known)
     }
@@ -29,7 +29,7 @@ impl Inner {
         match File::open(&path) {
             Ok(file) => Ok((file, path, known)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.drop_blob(digest, known.born);
+                self.drop_blob(digest, known);
                 Err(Error::NotFound { digest: *digest })
             }
             Err(source) => Err(Error::io("open", &path, source)),
@@ -37,17 +37,22 @@ impl Inner {
     }
 
     /// Returns the whole blob, checked. A damaged one is dropped and counts as missing.
-    pub(super) fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
-        self.read_whole(digest, self.open(digest)?)
+    pub(super) fn get(self: &Arc<Self>, digest: &Digest) -> Result<Bytes, Error> {
+        self.get_many(std::slice::from_ref(digest)).pop().unwrap_or(Err(Error::NotFound { digest: *digest }))
     }
 
     /// The same, without counting as a use.
-    pub(super) fn look(&self, digest: &Digest) -> Result<Bytes, Error> {
+    pub(super) fn look(self: &Arc<Self>, digest: &Digest) -> Result<Bytes, Error> {
         let known = self.index.lock().look(digest).ok_or(Error::NotFound { digest: *digest })?;
-        self.read_whole(digest, self.open_known(digest, known)?)
+        match known.place {
+            Some(place) => self.read_packed(&[(*digest, place, known)]).pop().unwrap_or(Err(Error::Closed)),
+            None => self.read_file(digest, known),
+        }
     }
 
-    fn read_whole(&self, digest: &Digest, (file, path, known): (File, PathBuf, Known)) -> Result<Bytes, Error> {
+    /// Reads the file of a blob.
+    pub(super) fn read_file(&self, digest: &Digest, known: Known) -> Result<Bytes, Error> {
+        let (file, path, known) = self.open_known(digest, known)?;
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(usize::MAX).min(1 << 30));
         file.take(digest.size.saturating_add(1))
             .read_to_end(&mut data)
@@ -84,16 +89,19 @@ impl Inner {
         Ok(reader)
     }
 
-    /// Marks a blob as verified, or drops it if the hash of its file is wrong.
-    fn settle(&self, digest: &Digest, known: Known, found: Digest) -> Result<(), Error> {
+    /// Marks a blob as verified, or drops it if its hash is wrong.
+    pub(super) fn settle(&self, digest: &Digest, known: Known, found: Digest) -> Result<(), Error> {
         if found == *digest {
             if !known.verified {
                 self.index.lock().set_verified(digest, known.born);
             }
             return Ok(());
         }
-        tracing::error!(%digest, %found, path = %self.path(digest).display(), "dropped a blob that was damaged on the disk");
-        self.drop_blob(digest, known.born);
+        // One that was evicted while it was read is not damaged.
+        if self.drop_blob(digest, known) {
+            let (dir, packed) = (self.dir.display(), known.place.is_some());
+            tracing::error!(%digest, %found, %dir, packed, "dropped a blob that was damaged on the disk");
+        }
         Err(Error::Corrupt { digest: *digest, found })
     }
 }
@@ -141,7 +149,7 @@ impl Reader {
         }
         if short {
             let found = Digest { size: self.digest.size - self.left, ..self.digest };
-            self.inner.drop_blob(&self.digest, self.known.born);
+            self.inner.drop_blob(&self.digest, self.known);
             return Err(Error::Corrupt { digest: self.digest, found });
         }
         Ok((!data.is_empty()).then(|| data.into()))

@@ -12,7 +12,8 @@ use kiln_state::syncs::{self, Syncs};
 use super::Error;
 use crate::clock::{self, Stamp};
 use crate::floor::Floor;
-use crate::index::Index;
+use crate::index::{Index, Located};
+use crate::packs::{self, Packs, Place};
 
 /// Removes what an earlier process left half written.
 pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
@@ -23,16 +24,18 @@ pub(super) fn clear(tmp: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lists the blobs, most recently used as the newest. A file whose size does not match its name is removed; files that
+/// Lists the blobs in files and in packs, most recently used as the newest. A file whose size does not match its name is removed; files that
 /// are not blobs are left alone. `capacity` returns the limit of a store that holds the given bytes.
 pub(super) fn scan(
     dir: &Path,
+    (packs, packed): (&Packs, Vec<packs::Found>),
     capacity: impl FnOnce(u64) -> u64,
     now: Stamp,
     floor: &Floor,
     syncs: &dyn Syncs,
 ) -> Result<Index, Error> {
-    let mut found: Vec<(SystemTime, Digest)> = Vec::new();
+    let mut found: Vec<(Stamp, Digest, Option<Place>)> = Vec::with_capacity(packed.len());
+    found.extend(packed.into_iter().map(|one| (one.used, one.digest, Some(one.place))));
     for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
         let top = dir.join(function.name());
         syncs::make_directory(&top, syncs).map_err(|source| Error::io("make", &top, source))?;
@@ -40,22 +43,33 @@ pub(super) fn scan(
             let shard = shard.map_err(|source| Error::io("list", &top, source))?.path();
             for entry in list(&shard)? {
                 let entry = entry.map_err(|source| Error::io("list", &shard, source))?;
-                found.extend(examine(function, &entry)?);
+                found.extend(examine(function, &entry)?.map(|(written, digest)| (clock::stamp(written), digest, None)));
             }
         }
     }
-    found.sort_unstable();
-    let held = found.iter().map(|(_, digest)| digest.size).sum();
+    found.sort_unstable_by_key(|(used, digest, _)| (*used, *digest));
+    let held = found.iter().map(|(_, digest, _)| digest.size).sum();
     let mut index = Index::new(capacity(held));
-    for (used, digest) in found {
-        let evicted = index.insert_found(digest, clock::stamp(used), now);
+    index.set_overhead(packs.overhead());
+    let mut gone = Vec::new();
+    for (used, digest, place) in found {
+        if index.look(&digest).is_some() {
+            gone.extend(place.map(|place| (digest, place)));
+            continue;
+        }
+        let evicted = index.insert_found(digest, place, used, now);
         if let Some(until) = evicted.named_until {
             floor.raise(until);
         }
-        for digest in evicted.blobs {
-            remove(&super::path_in(dir, &digest))?;
+        for Located { digest, place } in evicted.blobs {
+            match place {
+                Some(place) => gone.push((digest, place)),
+                None => remove(&super::path_in(dir, &digest))?,
+            }
         }
     }
+    packs.free(&gone);
+    index.set_overhead(packs.overhead());
     Ok(index)
 }
 

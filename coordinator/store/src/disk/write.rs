@@ -82,7 +82,7 @@ impl Sink {
             let mut index = inner.index.lock();
             if index.touch(digest, now).is_none() {
                 rename(file)?;
-                index.insert_reserved(*digest, now);
+                index.insert_reserved(*digest, None, now);
                 self.reserved = 0;
             }
             return Ok(());
@@ -101,7 +101,7 @@ impl Sink {
             if !path.exists() {
                 return Err(Error::Abandoned { digest: *digest });
             }
-            index.insert_reserved(*digest, now);
+            index.insert_reserved(*digest, None, now);
             self.reserved = 0;
         }
         Ok(())
@@ -113,18 +113,14 @@ fn synced(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
 }
 
 /// Stores a blob that is in memory.
-pub(super) fn put(inner: &Arc<Inner>, digest: &Digest, data: &Bytes) -> Result<(), Error> {
-    let found = digest.function.digest(data);
-    if found != *digest {
-        return Err(Error::Mismatch { expected: *digest, found });
-    }
-    let now = inner.clock.now();
-    if let Some(known) = inner.index.lock().touch(digest, now) {
-        inner.save(known.unsaved.then_some(*digest).into_iter().collect(), now);
-        return Ok(());
-    }
+pub(super) fn put(inner: &Arc<Inner>, digest: &Digest, data: Bytes) -> Result<(), Error> {
+    inner.put_many(vec![(*digest, data)]).pop().unwrap_or(Err(Error::Closed))
+}
+
+/// Stores a blob as a file. Its digest has been checked, and it was not there.
+pub(super) fn put_file(inner: &Arc<Inner>, digest: &Digest, data: Bytes) -> Result<(), Error> {
     let mut sink = Sink::new(inner.clone(), digest);
-    sink.append(std::slice::from_ref(data))?;
+    sink.append(&[data])?;
     sink.commit(digest)
 }
 

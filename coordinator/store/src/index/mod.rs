@@ -3,8 +3,9 @@
 //! There are two orders: blobs that a cached result names, and all others. The others are evicted first, then named
 //! ones. Recently used blobs are only evicted if nothing else is left, and then the oldest of both first.
 //!
-//! Linked lists through a table: an entry takes about 170 bytes of memory, and every operation except a collection's
-//! scans takes constant time. Invariant: `bytes + reserved <= capacity` after every call.
+//! Linked lists through a table: an entry takes about 190 bytes of memory, and every operation except a collection's
+//! scans takes constant time. Invariant: `bytes + reserved <= capacity` after every call but
+//! [`set_overhead`](Index::set_overhead).
 
 mod order;
 mod scan;
@@ -17,6 +18,7 @@ use kiln_proto::digest::Digest;
 
 use self::order::{Links, Order};
 use super::clock::Stamp;
+use super::packs::Place;
 
 /// One blob's place in the order of use.
 #[derive(Debug)]
@@ -30,19 +32,36 @@ struct Slot {
     /// The last marking that found it named.
     mark: u64,
     used: Stamp,
-    /// The last use that is saved in its file.
+    /// The last use that is saved on disk.
     saved: Stamp,
+    place: Option<Place>,
+}
+
+impl Slot {
+    fn located(&self) -> Located {
+        Located { digest: self.digest, place: self.place }
+    }
 }
 
 /// What is known of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// Distinguishes this file from earlier and later ones of the same digest.
+    /// Distinguishes this copy from earlier and later ones of the same digest.
     pub(crate) born: u64,
     /// Whether its bytes were hashed in this process.
     pub(crate) verified: bool,
-    /// Whether its last use should be saved in its file.
+    /// Whether its last use should be saved on disk.
     pub(crate) unsaved: bool,
+    /// Where it is in a pack; `None` if it is a file.
+    pub(crate) place: Option<Place>,
+}
+
+/// A blob and where it is, or was until it was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) digest: Digest,
+    /// Where it is in a pack; `None` if it is a file.
+    pub(crate) place: Option<Place>,
 }
 
 /// The limit is too small even if everything is evicted.
@@ -55,7 +74,7 @@ pub(crate) struct Full {
 /// Evicted blobs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evicted {
-    pub(crate) blobs: Vec<Digest>,
+    pub(crate) blobs: Vec<Located>,
     /// The latest use of a named blob among them: results last used by then may have lost blobs.
     pub(crate) named_until: Option<Stamp>,
 }
@@ -108,6 +127,7 @@ pub(crate) struct Index {
     marking: u64,
     bytes: u64,
     reserved: u64,
+    overhead: u64,
     capacity: u64,
     total: Option<Told>,
 }
@@ -122,7 +142,7 @@ struct Told {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        (self.bytes, self.reserved) = (0, 0);
+        (self.bytes, self.reserved, self.overhead) = (0, 0, 0);
         self.tell();
     }
 }
@@ -140,6 +160,7 @@ impl Index {
             marking: 0,
             bytes: 0,
             reserved: 0,
+            overhead: 0,
             capacity,
             total: None,
         }
@@ -163,9 +184,15 @@ impl Index {
         }
     }
 
-    /// Bytes of blobs and reservations.
+    /// Bytes of blobs and reservations, and what their packs take beyond that.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes + self.reserved
+        self.bytes + self.reserved + self.overhead
+    }
+
+    /// Sets what packs take beyond the bytes of their blobs.
+    pub(crate) fn set_overhead(&mut self, bytes: u64) {
+        self.overhead = bytes;
+        self.tell();
     }
 
     /// Bytes of reservations.
@@ -187,28 +214,28 @@ impl Index {
         if unsaved {
             slot.saved = slot.used;
         }
-        Some(Known { born: slot.born, verified: slot.verified, unsaved })
+        Some(Known { born: slot.born, verified: slot.verified, unsaved, place: slot.place })
     }
 
     /// Looks up a blob without counting as a use.
     pub(crate) fn look(&self, digest: &Digest) -> Option<Known> {
         let slot = &self.slots[*self.by_digest.get(digest)? as usize];
-        Some(Known { born: slot.born, verified: slot.verified, unsaved: false })
+        Some(Known { born: slot.born, verified: slot.verified, unsaved: false, place: slot.place })
     }
 
     /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); the reservation is
     /// consumed.
-    pub(crate) fn insert_reserved(&mut self, digest: Digest, now: Stamp) {
+    pub(crate) fn insert_reserved(&mut self, digest: Digest, place: Option<Place>, now: Stamp) {
         self.reserved = self.reserved.saturating_sub(digest.size);
-        self.insert(digest, Slot { used: now, saved: now, verified: true, ..self.slot(digest) });
+        self.insert(digest, Slot { used: now, saved: now, verified: true, place, ..self.slot(digest) });
         self.tell();
     }
 
     /// Adds a blob found on disk as the newest; returns the blobs to evict for it, possibly itself. It counts as named
-    /// until results have been marked. Its last use may be somewhat later than its file says.
-    pub(crate) fn insert_found(&mut self, digest: Digest, saved: Stamp, now: Stamp) -> Evicted {
+    /// until results have been marked. Its last use may be somewhat later than the disk says.
+    pub(crate) fn insert_found(&mut self, digest: Digest, place: Option<Place>, saved: Stamp, now: Stamp) -> Evicted {
         let used = saved.saturating_add(SAVE_EVERY).min(now);
-        self.insert(digest, Slot { used, saved, named: true, ..self.slot(digest) });
+        self.insert(digest, Slot { used, saved, named: true, place, ..self.slot(digest) });
         let mut evicted = Evicted::default();
         while self.bytes() > self.capacity && self.evict(now, &mut evicted) {}
         self.tell();
@@ -217,7 +244,8 @@ impl Index {
 
     fn slot(&self, digest: Digest) -> Slot {
         let links = Links::default();
-        Slot { digest, links, born: 0, verified: false, named: false, mark: self.marking, used: 0, saved: 0 }
+        let mark = self.marking;
+        Slot { digest, links, born: 0, verified: false, named: false, mark, used: 0, saved: 0, place: None }
     }
 
     fn insert(&mut self, digest: Digest, slot: Slot) {
@@ -241,7 +269,7 @@ impl Index {
         self.link_newest(at);
     }
 
-    /// Records that this exact file was hashed and verified.
+    /// Records that this exact copy was hashed and verified.
     pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64) {
         if let Some(at) = self.by_digest.get(digest) {
             let slot = &mut self.slots[*at as usize];
@@ -249,7 +277,7 @@ impl Index {
         }
     }
 
-    /// Removes this exact file; `false` if it was replaced or is missing.
+    /// Removes this exact copy; `false` if it was replaced or is missing.
     pub(crate) fn remove(&mut self, digest: &Digest, born: u64) -> bool {
         let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
         if here {
@@ -303,12 +331,13 @@ impl Index {
     /// Removes that blob; `false` if there is none.
     pub(crate) fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
         let Some(at) = self.find_first(which, before) else { return false };
-        let Slot { digest, named, used, .. } = self.slots[at as usize];
+        let Slot { named, used, .. } = self.slots[at as usize];
+        let gone = self.slots[at as usize].located();
         if named {
             evicted.named_until = evicted.named_until.max(Some(used));
         }
-        evicted.blobs.push(digest);
-        self.take(&digest);
+        evicted.blobs.push(gone);
+        self.take(&gone.digest);
         true
     }
 

@@ -2,7 +2,7 @@
 
 use kiln_proto::digest::Digest;
 
-use super::{Index, Slot};
+use super::{Index, Located, Slot};
 use crate::clock::Stamp;
 
 /// The position of a scan.
@@ -69,22 +69,24 @@ impl Index {
     }
 
     /// Removes those of these blobs that the last marking did not find named and that were last used before this time.
-    pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Digest> {
-        let goes = |digest: &&Digest| {
-            let slot = self.by_digest.get(*digest).map(|at| &self.slots[*at as usize]);
-            slot.is_some_and(|slot| slot.mark != self.marking && slot.used < before)
-        };
-        let gone: Vec<Digest> = blobs.iter().filter(goes).copied().collect();
-        gone.iter().for_each(|digest| self.take(digest));
+    pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Located> {
+        let mut gone = Vec::new();
+        for digest in blobs {
+            let slot = self.by_digest.get(digest).map(|at| &self.slots[*at as usize]);
+            if let Some(slot) = slot.filter(|slot| slot.mark != self.marking && slot.used < before) {
+                gone.push(slot.located());
+                self.take(digest);
+            }
+        }
         self.tell();
         gone
     }
 
     /// Removes those in the next `count` slots that were last used before this time. `None` at the end.
-    pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Digest>> {
+    pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Located>> {
         let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);
-        let old: Vec<Digest> = old.map(|(_, slot)| slot.digest).collect();
-        old.iter().for_each(|digest| self.take(digest));
+        let old: Vec<Located> = old.map(|(_, slot)| slot.located()).collect();
+        old.iter().for_each(|gone| self.take(&gone.digest));
         self.tell();
         Some(old)
     }

@@ -69,7 +69,7 @@ impl Model {
             let (loose, named) = (oldest(&self.loose), oldest(&self.named));
             let loose = loose < kept_from || (named >= kept_from && loose <= named);
             let (digest, used) = if loose { self.loose.remove(0) } else { self.named.remove(0) };
-            evicted.blobs.push(digest);
+            evicted.blobs.push(Located { digest, place: None });
             if !loose {
                 evicted.named_until = evicted.named_until.max(Some(used));
             }
@@ -97,7 +97,7 @@ proptest! {
                     if index.look(&digest).is_some() {
                         index.release(digest.size);
                     } else {
-                        index.insert_reserved(digest, now);
+                        index.insert_reserved(digest, None, now);
                         model.loose.push((digest, now));
                     }
                 }
@@ -159,7 +159,7 @@ proptest! {
                     let before = now - LIFE;
                     let (mut cursor, mut swept) = (0, Vec::new());
                     while let Some(found) = index.sweep(&mut cursor, 3, before) {
-                        swept.extend(found);
+                        swept.extend(found.into_iter().map(|gone| gone.digest));
                     }
                     let all = model.loose.iter().chain(&model.named);
                     let mut expected: Vec<Digest> =
@@ -206,7 +206,7 @@ impl Index {
 fn what_can_never_fit_is_refused_and_evicts_nothing() {
     let mut index = Index::new(100);
     index.reserve(60, 0).unwrap();
-    index.insert_reserved(Digest { size: 60, ..digest(1) }, 1);
+    index.insert_reserved(Digest { size: 60, ..digest(1) }, None, 1);
     index.reserve(30, 0).unwrap();
     assert_eq!(index.reserve(80, 0), Err(Full { writing: 30 }));
     assert_eq!(index.reserve(u64::MAX, 0), Err(Full { writing: 30 }));
@@ -218,13 +218,13 @@ fn a_file_is_told_of_a_use_once_in_a_while_and_never_seems_older_than_it_is() {
     let mut index = Index::new(100);
     let blob = digest(1);
     index.reserve(blob.size, 0).unwrap();
-    index.insert_reserved(blob, 1_000);
+    index.insert_reserved(blob, None, 1_000);
     assert!(!index.touch(&blob, 1_000 + SAVE_EVERY).unwrap().unsaved);
     assert!(index.touch(&blob, 1_001 + SAVE_EVERY).unwrap().unsaved);
     assert!(!index.touch(&blob, 1_002 + SAVE_EVERY).unwrap().unsaved, "expected one to see to it");
     // After a restart: its file says 1,000, and it was used up to 15 minutes later.
     let mut index = Index::new(100);
-    index.insert_found(blob, 1_000, 10 * SAVE_EVERY);
+    index.insert_found(blob, None, 1_000, 10 * SAVE_EVERY);
     assert_eq!(index.sweep(&mut 0, 10, 1_000 + SAVE_EVERY), Some(Vec::new()));
-    assert_eq!(index.sweep(&mut 0, 10, 1_001 + SAVE_EVERY), Some(vec![blob]));
+    assert_eq!(index.sweep(&mut 0, 10, 1_001 + SAVE_EVERY), Some(vec![Located { digest: blob, place: None }]));
 }

@@ -55,6 +55,7 @@ impl Farm {
             dir: self.directory.path().join(tenant.to_string()),
             capacity,
             budget: Some(self.budget.clone()),
+            packed_bytes: 0,
             durable: None,
             clock: self.clock(),
             in_use: self.in_use[tenant].clone(),
@@ -68,7 +69,7 @@ impl Farm {
     }
 
     fn put(&self, tenant: usize, name: u8) -> Result<(), Error> {
-        write::put(self.inner(tenant), &digest(tenant, name), &content(tenant, name))
+        write::put(self.inner(tenant), &digest(tenant, name), content(tenant, name))
     }
 
     fn fill(&self, tenant: usize, names: std::ops::Range<u8>) {

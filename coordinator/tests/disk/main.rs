@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod packs;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,7 +19,7 @@ use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use kiln_store::{BlobStore, Config, Error, Stores};
 use proptest::prelude::*;
-use support::{BLAKE3, SHA256, blob_file, files, noise};
+use support::{BLAKE3, SHA256, damage, files, is_stored, noise, set_used, spot};
 
 /// Stores that use only the disk open without waiting for anything.
 fn try_open(dir: &Path, max_bytes: u64) -> Result<Stores, Error> {
@@ -81,17 +84,12 @@ async fn a_second_coordinator_on_the_same_directory_is_refused() {
 async fn a_damaged_blob_is_found_out_dropped_and_absent_from_then_on() {
     let dir = tempfile::tempdir().unwrap();
     let stores = open(dir.path(), 1 << 30);
-    let damage = |digest: &Digest, at: u64| {
-        use std::os::unix::fs::FileExt;
-        let file = std::fs::File::options().write(true).open(blob_file(dir.path(), digest)).unwrap();
-        file.write_all_at(b"damage", at).unwrap();
-    };
     let small = put(&*stores.blobs, &noise(1, 1_000)).await;
-    damage(&small, 10);
+    damage(dir.path(), &small, 10, b"damage");
     assert!(matches!(stores.blobs.get(&small).await, Err(Error::NotFound { .. })));
     let data = noise(2, 5_000_000);
     let large = put(&*stores.blobs, &data).await;
-    damage(&large, 4_999_990);
+    damage(dir.path(), &large, 4_999_990, b"damage");
     let mut pieces = stores.blobs.read(&large, 0, None).await.unwrap();
     let mut received = 0;
     let end = loop {
@@ -104,7 +102,7 @@ async fn a_damaged_blob_is_found_out_dropped_and_absent_from_then_on() {
     assert!(received < data.len(), "expected a damaged blob not to be complete");
     for digest in [small, large] {
         assert_eq!(stores.blobs.find_missing(&[digest]).await.unwrap(), [digest]);
-        assert!(!blob_file(dir.path(), &digest).exists());
+        assert!(!is_stored(dir.path(), &digest));
         assert!(matches!(read(&*stores.blobs, &digest, 0, None).await, Err(Error::NotFound { .. })));
     }
     assert_eq!(stores.blobs.bytes(), 0);
@@ -123,10 +121,8 @@ async fn a_part_of_a_blob_damaged_while_the_store_was_closed_is_not_handed_out()
             put(&*stores.blobs, &data[at..]).await;
         }
     }
-    let mut bytes = data[1..].to_vec();
-    bytes[2_000_000] ^= 1;
-    std::fs::write(blob_file(dir.path(), &bad), bytes).unwrap();
-    std::fs::write(blob_file(dir.path(), &short), b"torn").unwrap();
+    damage(dir.path(), &bad, 2_000_000, &[!data[2_000_001]]);
+    std::fs::write(spot(dir.path(), &short).unwrap().path, b"torn").unwrap();
     let stores = open(dir.path(), 1 << 30);
     assert_eq!(
         stores.blobs.find_missing(&[good, bad, short]).await.unwrap(),
@@ -174,15 +170,13 @@ async fn a_smaller_bound_after_a_restart_evicts_what_was_written_first() {
     {
         let stores = open(dir.path(), 1 << 30);
         for seed in 0..10 {
-            let digest = put(&*stores.blobs, &noise(seed, 1_000)).await;
-            let file = std::fs::File::options().write(true).open(blob_file(dir.path(), &digest)).unwrap();
-            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seed)).unwrap();
-            blobs.push(digest);
+            blobs.push(put(&*stores.blobs, &noise(seed, 1_000)).await);
         }
     }
+    blobs.iter().zip(0..).for_each(|(digest, seconds)| set_used(dir.path(), digest, seconds));
     let stores = open(dir.path(), 4_500);
     assert_eq!(stores.blobs.find_missing(&blobs).await.unwrap(), blobs[..6]);
-    assert_eq!(files(&dir.path().join("blobs")).len(), 4);
+    assert_eq!(blobs.iter().filter(|digest| is_stored(dir.path(), digest)).count(), 4);
 }
 
 proptest! {
@@ -190,13 +184,17 @@ proptest! {
 
     #[test]
     fn the_bound_on_bytes_holds_on_the_disk_and_the_index_is_true(
-        steps in prop::collection::vec((0..30_u64, 0..4_u8), 1..80)
+        steps in prop::collection::vec((0..30_u64, 0..4_u8), 1..80), packed: bool
     ) {
         const MAX: u64 = 20_000;
+        /// What packs may take before it counts.
+        const NOT_COUNTED: u64 = 1 << 20;
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         runtime.block_on(async {
-            let stores = open(dir.path(), MAX);
+            let mut config = Config::on_disk(dir.path().to_owned(), MAX);
+            config.packed_bytes = if packed { 4_000 } else { 0 };
+            let stores = Stores::open(&config).await.unwrap();
             for (seed, step) in steps {
                 let data = noise(seed, seed as usize * 200 + 1);
                 let digest = SHA256.digest(&data);
@@ -205,17 +203,24 @@ proptest! {
                     1 => stream_in(&*stores.blobs, &digest, &data).await.unwrap(),
                     2 => {
                         let there = stores.blobs.find_missing(&[digest]).await.unwrap().is_empty();
-                        assert_eq!(there, blob_file(dir.path(), &digest).exists());
+                        assert_eq!(there, is_stored(dir.path(), &digest));
                     }
                     _ => match stores.blobs.get(&digest).await {
                         Ok(found) => assert_eq!(found, data),
                         Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{error}"),
                     },
                 }
-                let sizes: u64 =
-                    files(&dir.path().join("blobs")).iter().map(|path| path.metadata().unwrap().len()).sum();
-                assert_eq!(sizes, stores.blobs.bytes());
-                assert!(sizes <= MAX);
+                let (packs, files): (Vec<_>, Vec<_>) = files(&dir.path().join("blobs")).into_iter().partition(|path| {
+                    path.parent().unwrap().ends_with("packs")
+                });
+                let sizes: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
+                let blocks: u64 = packs.iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+                if packed {
+                    assert!(sizes + blocks <= stores.blobs.bytes() + NOT_COUNTED, "{sizes} and {blocks}");
+                } else {
+                    assert_eq!((sizes, blocks), (stores.blobs.bytes(), 0));
+                }
+                assert!(stores.blobs.bytes() <= MAX);
             }
         });
     }
@@ -292,7 +297,7 @@ fn after_kill_9_what_was_committed_is_there_and_nothing_is_half_visible() {
                 assert_eq!(result.exit_code, *exit_code);
             }
             assert_eq!(files(&dir.path().join("blobs/tmp")), Vec::<std::path::PathBuf>::new());
-            for path in files(&dir.path().join("blobs")) {
+            for path in ["sha256", "blake3"].iter().flat_map(|name| files(&dir.path().join("blobs").join(name))) {
                 let name = path.file_name().unwrap().to_str().unwrap().replace('-', "/");
                 let blake = path.to_str().unwrap().contains("/blake3/");
                 let digest: Digest = if blake { format!("blake3/{name}") } else { name }.parse().unwrap();
@@ -339,12 +344,17 @@ fn a_full_disk_is_an_error_and_the_stores_go_on() {
         return tokio::runtime::Runtime::new().unwrap().block_on(fill_the_disk(Path::new(&dir)));
     }
     let dir = tempfile::tempdir().unwrap();
-    let inner = this_test("a_full_disk_is_an_error_and_the_stores_go_on", dir.path());
+    on_a_small_disk("a_full_disk_is_an_error_and_the_stores_go_on", dir.path());
+}
+
+/// Runs the child's part of a test on a disk of 8 MiB, at whose end it prints `DISK FILLED`.
+fn on_a_small_disk(name: &str, dir: &Path) {
+    let inner = this_test(name, dir);
     // Its own mount namespace, so that the small disk disappears with the process.
     let mut command = Command::new("unshare");
     command.args(if rustix::process::getuid().is_root() { &["-m"][..] } else { &["-U", "-r", "-m"][..] });
     command.args(["sh", "-c", "mount -t tmpfs -o size=8m kiln-test \"$0\" || { echo NO MOUNT; exit 0; }; exec \"$@\""]);
-    command.arg(dir.path()).arg(inner.get_program()).args(inner.get_args()).env(CHILD, dir.path());
+    command.arg(dir).arg(inner.get_program()).args(inner.get_args()).env(CHILD, dir);
     let Ok(output) = command.output() else { return cannot_run("`unshare` of util-linux") };
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if stdout.contains("NO MOUNT") || stderr.contains("unshare failed") {
