@@ -107,7 +107,8 @@ async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     if wants(What::Blob) {
-        figures.extend(blob::round_trip(&channel, 1024).await?);
+        let server = farm.as_ref().and_then(|farm| farm.coordinator().ok());
+        figures.extend(blob::round_trip(&channel, 1024, server).await?);
         if let Some(bytes) = farm.as_ref().and_then(|farm| farm.coordinator().ok()?.peak_bytes()) {
             let mib = bytes as f64 / f64::from(1 << 20);
             figures.push(Figure::new("coordinator, peak resident", mib, "MiB").wanted("under 200"));

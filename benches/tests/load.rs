@@ -43,7 +43,7 @@ fn every_case_does_what_was_asked_for_without_an_error() {
     let (table, _) = well(&["load", "--count", "2", "--concurrency", "2", "--json", report.to_str().unwrap()]);
     let document: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
     let cases = document["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 24);
+    assert_eq!(cases.len(), 26);
     for case in cases {
         let name = case["name"].as_str().unwrap();
         assert_eq!(case["operations"], 2, "{case:#}\n{table}");

@@ -91,6 +91,12 @@ impl Case {
         Self { name: name.to_owned(), concurrency, checked: checked.to_owned(), ..Self::default() }
     }
 
+    /// Content in MiB for each second of the server's CPU time.
+    pub fn mib_per_server_cpu_second(&self) -> Option<f64> {
+        let seconds = self.server_cpu_seconds.filter(|seconds| *seconds > 0.0 && self.bytes > 0)?;
+        Some(self.bytes as f64 / f64::from(1 << 20) / seconds)
+    }
+
     /// Number of failed calls.
     pub fn failures(&self) -> u64 {
         self.errors.values().map(|failure| failure.count).sum()

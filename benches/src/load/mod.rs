@@ -9,6 +9,7 @@ pub mod document;
 pub mod download;
 pub mod endpoint;
 pub mod execute;
+pub mod files;
 pub mod find_missing;
 pub mod many;
 pub mod random;
@@ -81,6 +82,8 @@ fn cases(concurrency: usize, calls: Option<u64>) -> Vec<Box<dyn Runnable>> {
     let mut cases: Vec<Box<dyn Runnable>> = Vec::new();
     cases.extend(sizes::CLASSES.map(|class| Box::new(upload::Upload::new(class)) as Box<dyn Runnable>));
     cases.extend(sizes::CLASSES.map(|class| Box::new(download::Download::new(class, calls)) as Box<dyn Runnable>));
+    cases.push(Box::new(files::UploadFiles));
+    cases.push(Box::<files::DownloadFile>::default());
     cases.push(Box::new(many::ReadMany::new(concurrency)));
     cases.extend(
         find_missing::BATCHES.map(|digests| Box::new(find_missing::FindMissing::new(digests)) as Box<dyn Runnable>),
@@ -163,7 +166,7 @@ mod tests {
         assert_eq!(of(&["execute-noop", "upload-1KiB-batch"]), ["upload-1KiB-batch", "execute-noop"]);
         assert_eq!(of(&["find-missing"]), ["find-missing-1", "find-missing-100", "find-missing-10000"]);
         assert_eq!(of(&["find-missing-1"]), ["find-missing-1"]);
-        assert_eq!(of(&[]).len(), 24);
+        assert_eq!(of(&[]).len(), 26);
         let refused = names(&["exec"]).expect_err("no such case").to_string();
         assert!(refused.contains("`exec`") && refused.contains("`execute-noop`"), "{refused}");
     }

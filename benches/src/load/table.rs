@@ -54,6 +54,7 @@ fn row(case: &Case) -> Vec<String> {
     let since = if peak.is_some() && !case.server_peak_is_of_the_case { "*" } else { "" };
     row.push(known(peak) + since);
     row.push(known(case.server_cpu_seconds));
+    row.push(known(case.mib_per_server_cpu_second()));
     row
 }
 
@@ -73,7 +74,7 @@ pub fn report(document: &Document) -> String {
     );
     let header = ["case", "at once", "ops", "s", "ops/s", "MiB/s", "p50 ms", "p90 ms", "p99 ms", "max ms", "errors"];
     let mut rows = vec![cells(&header)];
-    rows[0].extend(cells(&["server MiB", "server CPU s"]));
+    rows[0].extend(cells(&["server MiB", "server CPU s", "MiB/CPU s"]));
     rows.extend(document.cases.iter().map(row));
     text.push_str(&aligned(&rows));
     if document.cases.iter().any(|case| case.server_peak_bytes.is_some() && !case.server_peak_is_of_the_case) {
