@@ -125,7 +125,7 @@ impl Inner {
         read.map(|(data, (digest, _, known))| match data {
             Ok(data) => {
                 let found = digest.function.digest(&data);
-                self.settle(digest, *known, found).map_err(|_| Error::NotFound { digest: *digest })?;
+                self.settle(digest, *known, None, found).map_err(|_| Error::NotFound { digest: *digest })?;
                 Ok(data)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

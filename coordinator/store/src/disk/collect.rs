@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use super::{Disk, Error, Inner, blocking};
 use crate::Swept;
 use crate::clock::Stamp;
-use crate::index::Located;
+use crate::index::{Located, Version};
 use kiln_trees::Blobs;
 
 /// Blobs checked while the lock is held.
@@ -105,8 +105,14 @@ impl Inner {
     }
 
     fn save_now(&self, used: &[Located], now: Stamp) {
-        let files = used.iter().filter(|one| one.place.is_none());
-        files.for_each(|one| set_used(&self.path(&one.digest), now));
+        for Located { digest, .. } in used.iter().filter(|one| one.place.is_none()) {
+            let path = self.path(digest);
+            let version = || std::fs::metadata(&path).ok().as_ref().map(Version::of);
+            let before = version();
+            set_used(&path, now);
+            // Its date is no part of its content.
+            self.index.lock().set_version(digest, before, version());
+        }
         self.packs.note(now, || {
             let index = self.index.lock();
             let is_there = |one: &&Located| index.look(&one.digest).is_some_and(|known| known.place == one.place);

@@ -3,8 +3,8 @@
 //!
 //! What a killed process leaves in `tmp/` is removed at the next start; a rename makes a blob visible completely. After
 //! a power cut a file may have lost bytes: files of the wrong size are dropped at the start, and any other damage is
-//! detected by the first read, because only bytes hashed by this process are served. A `durable` store syncs each blob
-//! before the index lists it, and packs none.
+//! detected by the first read, because only bytes hashed by this process are served; a file that changed since is hashed
+//! again. A `durable` store syncs each blob before the index lists it, and packs none.
 //!
 //! Invariant: files are added and removed only under the index's lock, so the index lists exactly the existing files. A
 //! packed blob is there before the index lists it, and is removed after.

@@ -11,7 +11,7 @@ use kiln_proto::digest::{Digest, Hasher};
 use tokio::task::JoinHandle;
 
 use super::{BlobStream, CHUNK_BYTES, Error, Inner};
-use crate::index::{Known, Located};
+use crate::index::{Known, Located, Version};
 
 impl Inner {
     /// Opens a blob's file. If it is missing although the index lists it, something else removed it.
@@ -54,11 +54,16 @@ impl Inner {
     pub(super) fn read_file(&self, digest: &Digest, known: Known) -> Result<Bytes, Error> {
         let (file, path, known) = self.open_known(digest, known)?;
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(usize::MAX).min(1 << 30));
-        file.take(digest.size.saturating_add(1))
+        (&file)
+            .take(digest.size.saturating_add(1))
             .read_to_end(&mut data)
             .map_err(|source| Error::io("read", &path, source))?;
+        let version = file.metadata().ok().as_ref().map(Version::of);
+        if known.is_hashed(version) && data.len() as u64 == digest.size {
+            return Ok(data.into());
+        }
         let found = digest.function.digest(&data);
-        self.settle(digest, known, found).map_err(|_| Error::NotFound { digest: *digest })?;
+        self.settle(digest, known, version, found).map_err(|_| Error::NotFound { digest: *digest })?;
         Ok(data.into())
     }
 
@@ -67,17 +72,21 @@ impl Inner {
     pub(super) fn reader(self: &Arc<Self>, digest: &Digest, offset: u64, wanted: u64) -> Result<Reader, Error> {
         let (file, path, known) = self.open(digest)?;
         let whole = || digest.function.hasher();
+        let version = file.metadata().ok().as_ref().map(Version::of);
+        // What this process hashed when it was written, or read before, need not be hashed again.
+        let is_known = known.is_hashed(version);
         let mut reader = Reader {
             inner: self.clone(),
             digest: *digest,
             known,
+            version,
             file,
             path,
             left: wanted,
-            hasher: (wanted == digest.size).then(whole),
+            hasher: (wanted == digest.size && !is_known).then(whole),
         };
-        if reader.hasher.is_none() {
-            if !known.verified {
+        if wanted < digest.size {
+            if !is_known {
                 reader.hasher = Some(whole());
                 reader.left = digest.size;
                 while reader.step().map_err(absent_if_corrupt)?.is_some() {}
@@ -89,11 +98,17 @@ impl Inner {
         Ok(reader)
     }
 
-    /// Marks a blob as verified, or drops it if its hash is wrong.
-    pub(super) fn settle(&self, digest: &Digest, known: Known, found: Digest) -> Result<(), Error> {
+    /// Marks a blob as verified in this version of its file, or drops it if its hash is wrong.
+    pub(super) fn settle(
+        &self,
+        digest: &Digest,
+        known: Known,
+        version: Option<Version>,
+        found: Digest,
+    ) -> Result<(), Error> {
         if found == *digest {
-            if !known.verified {
-                self.index.lock().set_verified(digest, known.born);
+            if !known.verified || known.version != version {
+                self.index.lock().set_verified(digest, known.born, version);
             }
             return Ok(());
         }
@@ -119,10 +134,11 @@ pub(super) struct Reader {
     inner: Arc<Inner>,
     digest: Digest,
     known: Known,
+    version: Option<Version>,
     file: File,
     path: PathBuf,
     left: u64,
-    /// Set if the whole blob is read.
+    /// Set if the whole blob is read and must be checked.
     hasher: Option<Hasher>,
 }
 
@@ -143,7 +159,7 @@ impl Reader {
         let short = (data.len() as u64) < size;
         match self.hasher.take() {
             Some(hasher) if self.left == 0 || short => {
-                self.inner.settle(&self.digest, self.known, hasher.finish())?;
+                self.inner.settle(&self.digest, self.known, self.version, hasher.finish())?;
             }
             hasher => self.hasher = hasher,
         }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Error, Inner};
 use crate::BlobWriter;
+use crate::index::Version;
 
 /// Bytes buffered before each write to disk: clients send pieces as small as 16 KiB.
 const GATHER_BYTES: usize = 256 * 1024;
@@ -75,14 +76,17 @@ impl Sink {
         }
         let now = inner.clock.now();
         super::collect::set_written(file.as_file(), now);
+        // Looked at after the rename, which counts as a change.
         let rename = |file: NamedTempFile| {
-            file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error)).map(drop)
+            let file = file.persist(&path).map_err(|failed| Error::io("rename to", &path, failed.error))?;
+            Ok::<_, Error>(file.metadata().ok().as_ref().map(Version::of))
         };
         let Some(syncs) = &inner.durable else {
             let mut index = inner.index.lock();
             if index.touch(digest, now).is_none() {
-                rename(file)?;
+                let version = rename(file)?;
                 index.insert_reserved(*digest, None, now);
+                index.set_version(digest, None, version);
                 self.reserved = 0;
             }
             return Ok(());

@@ -3,7 +3,7 @@
 //! There are two orders: blobs that a cached result names, and all others. The others are evicted first, then named
 //! ones. Recently used blobs are only evicted if nothing else is left, and then the oldest of both first.
 //!
-//! Linked lists through a table: an entry takes about 190 bytes of memory, and every operation except a collection's
+//! Linked lists through a table: an entry takes about 210 bytes of memory, and every operation except a collection's
 //! scans takes constant time. Invariant: `bytes + reserved <= capacity` after every call but
 //! [`set_overhead`](Index::set_overhead).
 
@@ -27,6 +27,7 @@ struct Slot {
     links: Links,
     born: u64,
     verified: bool,
+    version: Option<Version>,
     /// Whether a cached result names it, as far as is known.
     named: bool,
     /// The last marking that found it named.
@@ -38,6 +39,11 @@ struct Slot {
 }
 
 impl Slot {
+    fn known(&self) -> Known {
+        let Self { born, verified, version, place, .. } = *self;
+        Known { born, verified, version, unsaved: false, place }
+    }
+
     fn located(&self) -> Located {
         Located { digest: self.digest, place: self.place }
     }
@@ -50,10 +56,35 @@ pub(crate) struct Known {
     pub(crate) born: u64,
     /// Whether its bytes were hashed in this process.
     pub(crate) verified: bool,
+    /// The version of its file that was hashed in this process; `None` if it is not known.
+    pub(crate) version: Option<Version>,
     /// Whether its last use should be saved on disk.
     pub(crate) unsaved: bool,
     /// Where it is in a pack; `None` if it is a file.
     pub(crate) place: Option<Place>,
+}
+
+impl Known {
+    /// Whether this version of its file was hashed in this process.
+    pub(crate) fn is_hashed(&self, version: Option<Version>) -> bool {
+        self.verified && version.is_some() && version == self.version
+    }
+}
+
+/// What changes whenever a file changes: its inode and the time of its last change in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    inode: u64,
+    changed_ns: i64,
+}
+
+impl Version {
+    /// The version of a file with this metadata.
+    pub(crate) fn of(data: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let changed_ns = data.ctime().wrapping_mul(1_000_000_000).wrapping_add(data.ctime_nsec());
+        Self { inode: data.ino(), changed_ns }
+    }
 }
 
 /// A blob and where it is, or was until it was evicted.
@@ -214,13 +245,13 @@ impl Index {
         if unsaved {
             slot.saved = slot.used;
         }
-        Some(Known { born: slot.born, verified: slot.verified, unsaved, place: slot.place })
+        Some(Known { unsaved, ..slot.known() })
     }
 
     /// Looks up a blob without counting as a use.
     pub(crate) fn look(&self, digest: &Digest) -> Option<Known> {
         let slot = &self.slots[*self.by_digest.get(digest)? as usize];
-        Some(Known { born: slot.born, verified: slot.verified, unsaved: false, place: slot.place })
+        Some(slot.known())
     }
 
     /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); the reservation is
@@ -245,7 +276,8 @@ impl Index {
     fn slot(&self, digest: Digest) -> Slot {
         let links = Links::default();
         let mark = self.marking;
-        Slot { digest, links, born: 0, verified: false, named: false, mark, used: 0, saved: 0, place: None }
+        let (verified, version, place) = (false, None, None);
+        Slot { digest, links, born: 0, verified, version, named: false, mark, used: 0, saved: 0, place }
     }
 
     fn insert(&mut self, digest: Digest, slot: Slot) {
@@ -269,11 +301,22 @@ impl Index {
         self.link_newest(at);
     }
 
-    /// Records that this exact copy was hashed and verified.
-    pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64) {
+    /// Records that this exact copy was hashed and verified, in this version of its file.
+    pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64, version: Option<Version>) {
+        let Some(at) = self.by_digest.get(digest) else { return };
+        let slot = &mut self.slots[*at as usize];
+        if slot.born == born {
+            (slot.verified, slot.version) = (true, version);
+        }
+    }
+
+    /// Records that a file got another version without another content.
+    pub(crate) fn set_version(&mut self, digest: &Digest, before: Option<Version>, version: Option<Version>) {
         if let Some(at) = self.by_digest.get(digest) {
             let slot = &mut self.slots[*at as usize];
-            slot.verified |= slot.born == born;
+            if slot.version == before {
+                slot.version = version;
+            }
         }
     }
 
