@@ -117,6 +117,7 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct OutputTree {
     root: PathBuf,
+    written: Option<PathBuf>,
     _keep: Box<dyn Keep>,
 }
 
@@ -127,7 +128,19 @@ impl<T: Debug + Send + Sync> Keep for T {}
 impl OutputTree {
     /// A tree in this directory that lasts as long as `keep`.
     pub fn new(root: PathBuf, keep: impl Keep + 'static) -> Self {
-        Self { root, _keep: Box::new(keep) }
+        Self { root, written: None, _keep: Box::new(keep) }
+    }
+
+    /// The same tree, of which what the command wrote is in this directory on the worker's own disk, in the same places.
+    /// No process is left that could change it.
+    #[must_use]
+    pub fn written_in(self, directory: PathBuf) -> Self {
+        Self { written: Some(directory), ..self }
+    }
+
+    /// Where what the command wrote can be moved away from once the tree has been read; `None` if it must be copied.
+    pub fn written(&self) -> Option<&Path> {
+        self.written.as_deref()
     }
 
     /// The directory in which the whole tree can be read.

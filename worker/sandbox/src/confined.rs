@@ -157,14 +157,21 @@ pub(super) async fn run(
             loopbacks.put_back(network);
         }
     });
+    let exit = exit(&with_group(ended.clone(), group.as_ref()), stop);
+    let written = scratch.path().join("written");
+    // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
+    let mut tree = OutputTree::new(root, (hold, scratch, group, closed));
+    if rooted.is_none() && stop.is_none() {
+        // The init reported after it had killed everything else.
+        tree = tree.written_in(written);
+    }
     Ok(Finished {
-        exit: exit(&with_group(ended.clone(), group.as_ref()), stop),
+        exit,
         wall: Duration::from_micros(ended.wall_us),
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
-        tree: OutputTree::new(root, (hold, scratch, group, closed)),
+        tree,
     })
 }
 

@@ -1,10 +1,11 @@
 //! The cache of files, by content and mode.
 //!
-//! Invariant: a file under its final name is whole, has the fixed time and the mode of its kind; it came there by rename.
+//! Invariant: a file under its final name that the index has, or that has the fixed time, is whole and has the mode of its kind. The
+//! time is given last, so what a killed process left half written is recognised.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,8 @@ pub(super) struct Files {
     fetched: AtomicU64,
     landed: watch::Sender<()>,
     owner: Owner,
+    /// The permission bits that new files get if they ask for all.
+    modes: u32,
 }
 
 /// A file's path in the directory, as an absolute path there.
@@ -49,6 +52,7 @@ impl Files {
     pub(super) fn open(directory: PathBuf, trusted: bool, owner: Owner) -> Result<Self, Error> {
         let mut index = Index::default();
         fs::create_dir_all(&directory).map_err(disk(&directory))?;
+        let modes = modes_of_new_files(&directory).map_err(disk(&directory))?;
         for shard in 0..=255_u8 {
             let shard = directory.join(format!("{shard:02x}"));
             fs::create_dir_all(&shard).map_err(disk(&shard))?;
@@ -78,6 +82,7 @@ impl Files {
             fetched: AtomicU64::new(0),
             landed: watch::Sender::new(()),
             owner,
+            modes,
         })
     }
 
@@ -178,16 +183,36 @@ impl Files {
         (mine, others)
     }
 
-    /// Puts a file with this content into the cache.
+    /// Puts a file with this content into the cache: under its final name at once, for a rename costs as much as the file.
     pub(super) fn write(&self, key: Key, data: &[u8]) -> Result<(), Error> {
-        let temporary = self.temporary(&key);
+        let path = self.path(&key);
         let write = || {
-            let mut file = fs::File::create_new(&temporary.0)?;
+            let mut file = fs::File::options().write(true).create_new(true).mode(key.mode).open(&path)?;
             file.write_all(data)?;
-            finish(&file, &key)
+            if key.mode & !self.modes != 0 {
+                file.set_permissions(fs::Permissions::from_mode(key.mode))?;
+            }
+            self.owner.take_file(&file)?;
+            file.set_modified(time())
         };
-        write().map_err(disk(&temporary.0))?;
-        self.name(key, &temporary)
+        match write() {
+            Ok(()) => {
+                self.add(key);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => self.replace(key, data),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(disk(&path)(error))
+            }
+        }
+    }
+
+    /// The same where there is a file of this name, which somebody may be reading.
+    fn replace(&self, key: Key, data: &[u8]) -> Result<(), Error> {
+        let temporary = self.temporary(&key);
+        fs::write(&temporary.0, data).map_err(disk(&temporary.0))?;
+        self.put(key, &temporary)
     }
 
     /// Gives a whole file its mode, time and final name.
@@ -201,13 +226,18 @@ impl Files {
         let path = self.path(&key);
         self.owner.take(temporary)?;
         fs::rename(temporary, &path).map_err(disk(&path))?;
+        self.add(key);
+        Ok(())
+    }
+
+    /// Lists a file that is whole.
+    fn add(&self, key: Key) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut index = self.index.lock();
         index.doubtful.remove(&key);
         if index.used.insert(key, now).is_none() {
             index.bytes += key.digest.size;
         }
-        Ok(())
     }
 
     /// Links a cached file to a place in a unit. A file with as many links as its file system allows is copied first.
@@ -228,14 +258,39 @@ impl Files {
         }
     }
 
-    pub(super) fn adopt(&self, key: Key, file: &Path) {
-        if key.digest.size > ADOPT_BYTES || self.index.lock().used.contains_key(&key) {
+    /// Takes a file that an action made: `written` is where it may be moved from.
+    pub(super) fn adopt(&self, key: Key, file: &Path, written: Option<&Path>) {
+        {
+            let index = self.index.lock();
+            if index.used.contains_key(&key) || index.fetching.contains(&key) {
+                return;
+            }
+        }
+        if written.is_some_and(|written| self.take(key, written).is_ok()) || key.digest.size > ADOPT_BYTES {
             return;
         }
         let temporary = self.temporary(&key);
         if fs::copy(file, &temporary.0).is_ok_and(|bytes| bytes == key.digest.size) {
             let _ = self.put(key, &temporary);
         }
+    }
+
+    /// Moves a file into the cache, if it is an ordinary file that has no other name, and nothing but its content.
+    fn take(&self, key: Key, written: &Path) -> std::io::Result<()> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fs::File::from(rustix::fs::open(written, flags, Mode::empty())?);
+        let data = file.metadata()?;
+        let is_ordinary = data.is_file() && data.nlink() == 1 && data.len() == key.digest.size;
+        if !is_ordinary || rustix::fs::flistxattr(&file, &mut [0_u8; 256][..])? > 0 {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        file.set_permissions(fs::Permissions::from_mode(key.mode))?;
+        self.owner.take_file(&file)?;
+        file.set_modified(time())?;
+        fs::rename(written, self.path(&key))?;
+        self.add(key);
+        Ok(())
     }
 
     /// Removes files that no unit uses, the longest unused first, until there are at most `aim` bytes.
@@ -262,6 +317,14 @@ impl Files {
 fn finish(file: &fs::File, key: &Key) -> std::io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(key.mode))?;
     file.set_modified(time())
+}
+
+/// The permission bits that new files have if they ask for all: what the process's mask leaves.
+fn modes_of_new_files(directory: &Path) -> std::io::Result<u32> {
+    let path = directory.join(format!("tmp-mode-{}", std::process::id()));
+    let file = fs::File::options().write(true).create(true).truncate(true).mode(0o777).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file.metadata()?.mode() & 0o777)
 }
 
 fn hash(function: DigestFunction, mut file: fs::File) -> std::io::Result<Digest> {

@@ -102,6 +102,14 @@ impl Owner {
         }
     }
 
+    /// Gives an open file to its owner.
+    fn take_file(self, file: &std::fs::File) -> std::io::Result<()> {
+        match self.0 {
+            Some(id) => std::os::unix::fs::fchown(file, Some(id), Some(id)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether an entry belongs to its owner.
     fn has(self, data: &std::fs::Metadata) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -212,6 +220,7 @@ impl Inputs {
         }
         let directories = self.shared.directories.closure(client, root).await?;
         let units = Arc::new(cut::cut(&directories, root)?);
+        let _held = self.files_of(client, &directories, &units).await?;
         let mut pins = Vec::new();
         for unit in units.iter() {
             pins.push(self.unit(client, &directories, unit).await?);
@@ -227,6 +236,20 @@ impl Inputs {
     fn pin_all(&self, units: &[cut::Unit]) -> Option<InputTree> {
         let pins: Vec<Pin> = units.iter().map(|unit| self.shared.units.pin(&unit.name)).collect::<Option<_>>()?;
         Some(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
+    }
+
+    /// Fetches the files of all units that are not here: together, because each unit has few.
+    async fn files_of(
+        &self,
+        client: &Client,
+        directories: &kiln_trees::Closure,
+        units: &[cut::Unit],
+    ) -> Result<index::Held, Error> {
+        let mut wanted = Vec::new();
+        for unit in units.iter().filter(|unit| !self.shared.units.is_there(&unit.name)) {
+            wanted.extend(cut::content(directories, unit)?.files);
+        }
+        self.shared.files.ensure(client, &wanted).await
     }
 
     async fn unit(&self, client: &Client, directories: &kiln_trees::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
@@ -268,11 +291,19 @@ impl Inputs {
         Some(Content { shared: self.shared.clone(), _held: held })
     }
 
-    /// Puts a file that an action made into the cache, so that a later action here need not fetch it. Best effort.
-    pub async fn adopt(&self, digest: &Digest, executable: bool, file: &Path) {
-        let key = key::Key::new(*digest, executable, None);
-        let (shared, file) = (self.shared.clone(), file.to_owned());
-        let _ = tokio::task::spawn_blocking(move || shared.files.adopt(key, &file)).await;
+    /// Puts files that an action made into the cache, each with whether it is executable, so that a later action here need
+    /// not fetch them. What lies below `root` is moved from the same place below `written`, where it is on this process's
+    /// own disk and nobody needs it any more; else it is copied. Best effort.
+    pub async fn adopt_all(&self, made: Vec<(Digest, bool, PathBuf)>, root: &Path, written: Option<&Path>) {
+        let shared = self.shared.clone();
+        let (root, written) = (root.to_owned(), written.map(Path::to_owned));
+        let adopt = move || {
+            for (digest, executable, file) in made {
+                let place = written.as_ref().and_then(|written| Some(written.join(file.strip_prefix(&root).ok()?)));
+                shared.files.adopt(key::Key::new(digest, executable, None), &file, place.as_deref());
+            }
+        };
+        let _ = tokio::task::spawn_blocking(adopt).await;
     }
 
     /// Writes to disk what is here, and that it is whole: after this, a machine that fails loses nothing. For an orderly end.

@@ -81,6 +81,11 @@ impl Units {
         index.flights.entry(name.to_owned()).or_default().clone()
     }
 
+    /// Whether the unit is there, for now.
+    pub(super) fn is_there(&self, name: &str) -> bool {
+        self.index.lock().units.contains_key(name)
+    }
+
     /// The unit, where it is there.
     pub(super) fn pin(&self, name: &str) -> Option<Pin> {
         let mut index = self.index.lock();

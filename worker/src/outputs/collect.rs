@@ -1,6 +1,7 @@
 //! Collects the outputs that a command names, as specified for `Command.output_paths` and `ActionResult` in REAPI v2.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
@@ -10,7 +11,7 @@ use prost::Message;
 use reapi::command::OutputDirectoryFormat as Format;
 use tokio_util::sync::CancellationToken;
 
-use super::hash;
+use super::hash::{self, Hashed};
 use super::room::{MAX_BYTES, Room};
 use super::walk::{self, Found, Output};
 use super::{Collected, Error, Kind, Request, wanted};
@@ -19,19 +20,26 @@ use crate::inputs::Inputs;
 /// Maximum number of output files added to the input cache for later actions.
 const ADOPT_FILES: usize = 20_000;
 
+/// Bytes of an action's small outputs that are kept in memory until they are sent.
+const KEEP_BYTES: u64 = 16 << 20;
+
 /// The outputs' blobs on their way to the store.
 #[derive(Default)]
 struct Blobs {
     blobs: Vec<(Digest, Blob)>,
-    files: Vec<(Digest, bool, std::path::PathBuf)>,
+    files: Vec<(Digest, bool, PathBuf)>,
     bytes: u64,
 }
 
 impl Blobs {
-    fn file(&mut self, digest: Digest, found: &Found) {
+    fn file(&mut self, hashed: &Hashed, found: &Found) {
+        let digest = hashed.digest;
         self.bytes += digest.size;
-        self.blobs.push((digest, Blob::File(found.path.clone())));
-        self.files.push((digest, found.executable, found.path.clone()));
+        let blob = hashed.data.clone().map_or_else(|| Blob::File(found.path.clone()), Blob::Bytes);
+        self.blobs.push((digest, blob));
+        if self.files.len() < ADOPT_FILES {
+            self.files.push((digest, found.executable, found.path.clone()));
+        }
     }
 
     fn message(&mut self, digest: Digest, data: Vec<u8>) {
@@ -57,15 +65,13 @@ pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Input
     collected.bytes = blobs.bytes;
     collected.moved = client.upload(blobs.blobs).await?;
     if let Some(cache) = cache {
-        for (digest, executable, path) in blobs.files.iter().take(ADOPT_FILES) {
-            cache.adopt(digest, *executable, path).await;
-        }
+        cache.adopt_all(blobs.files, request.root, request.written).await;
     }
     Ok(collected)
 }
 
 fn read(
-    root: &std::path::Path,
+    root: &Path,
     command: &reapi::Command,
     function: DigestFunction,
     wanted: Vec<(String, Kind)>,
@@ -81,8 +87,15 @@ fn read(
     let mut found = Vec::new();
     for (path, kind) in wanted {
         let place = super::place(command, &path)?;
-        found.extend(walk::look(root, &place, &mut room)?.map(|output| (path, kind, output)));
+        let Some(output) = walk::look(root, &place, &mut room)? else { continue };
+        check(&path, kind, &output)?;
+        found.push((path, kind, output));
     }
+    // All of them at once, so that all processors have something to do.
+    let files: Vec<&Found> = found.iter().flat_map(|(_, _, output)| output.files()).collect();
+    let hashed = hash::hash(function, &files, KEEP_BYTES, cancel)?;
+    files.iter().zip(&hashed).for_each(|(found, hashed)| blobs.file(hashed, found));
+    let mut digests = hashed.iter().map(|hashed| hashed.digest);
     for (path, kind, output) in found {
         match (output, kind) {
             (Output::Link(target), kind) => {
@@ -94,17 +107,8 @@ fn read(
                 }
                 collected.output_symlinks.push(link);
             }
-            (Output::File(_), Kind::Directory) => {
-                let words = format!("output `{path}` is a file, but a directory was requested");
-                return Err(Error::Precondition(words));
-            }
-            (Output::Directory(_), Kind::File) => {
-                let words = format!("output `{path}` is a directory, but a file was requested");
-                return Err(Error::Precondition(words));
-            }
             (Output::File(found), _) => {
-                let digest = hash::hash(function, &[&found], cancel)?[0];
-                blobs.file(digest, &found);
+                let Some(digest) = digests.next() else { continue };
                 collected.output_files.push(reapi::OutputFile {
                     path,
                     digest: Some(digest.to_wire()),
@@ -114,16 +118,23 @@ fn read(
                 });
             }
             (Output::Directory(listing), _) => {
-                let files: Vec<&Found> = listing.files.iter().map(|(_, found)| found).collect();
-                let digests = hash::hash(function, &files, cancel)?;
-                files.iter().zip(&digests).for_each(|(found, digest)| blobs.file(*digest, found));
-                let tree = walk::tree(&listing, &digests, with_modes)?;
+                let tree = walk::tree(&listing, digests.by_ref().take(listing.files.len()), with_modes)?;
                 let directory = directory(path, &tree, command.output_directory_format(), function, &mut blobs)?;
                 collected.output_directories.push(directory);
             }
         }
     }
     Ok((collected, blobs))
+}
+
+/// Refuses a file where a directory was requested, and the other way round.
+fn check(path: &str, kind: Kind, output: &Output) -> Result<(), Error> {
+    let (is, requested) = match (output, kind) {
+        (Output::File(_), Kind::Directory) => ("file", "directory"),
+        (Output::Directory(_), Kind::File) => ("directory", "file"),
+        _ => return Ok(()),
+    };
+    Err(Error::Precondition(format!("output `{path}` is a {is}, but a {requested} was requested")))
 }
 
 /// An output directory in the requested format: as one `Tree`, as separate `Directory` messages, or both.

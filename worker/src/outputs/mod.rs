@@ -22,6 +22,9 @@ pub(crate) use room::MAX_BYTES;
 pub struct Request<'a> {
     /// The input root after the action.
     pub root: &'a Path,
+    /// Where what the action wrote is on this process's own disk, in the same places as below `root`. Nobody needs it
+    /// afterwards, or has it open.
+    pub written: Option<&'a Path>,
     /// The action's command, which names its outputs.
     pub command: &'a reapi::Command,
     /// The digest function for blobs.
@@ -78,12 +81,14 @@ pub(crate) fn hash_all(
 ) -> Result<Vec<Digest>, Error> {
     let found = |(path, name): &(&Path, &[u8])| walk::Found {
         path: path.to_path_buf(),
+        bytes: u64::MAX,
         executable: false,
         mode: None,
         output: String::from_utf8_lossy(name).into_owned(),
     };
     let found: Vec<walk::Found> = files.iter().map(found).collect();
-    hash::hash(function, &found.iter().collect::<Vec<_>>(), cancel)
+    let hashed = hash::hash(function, &found.iter().collect::<Vec<_>>(), 0, cancel)?;
+    Ok(hashed.into_iter().map(|one| one.digest).collect())
 }
 
 /// How an output was requested.

@@ -15,6 +15,8 @@ use super::room::Room;
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) path: PathBuf,
+    /// Its size when it was listed.
+    pub(super) bytes: u64,
     pub(super) executable: bool,
     /// Its permission bits, if they are unusual.
     pub(super) mode: Option<u32>,
@@ -25,7 +27,8 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn new(path: PathBuf, output: &str, data: &fs::Metadata) -> Self {
         let executable = data.mode() & 0o100 != 0;
-        Self { path, executable, mode: unusual_mode(data.mode(), executable), output: output.to_owned() }
+        let mode = unusual_mode(data.mode(), executable);
+        Self { path, bytes: data.len(), executable, mode, output: output.to_owned() }
     }
 }
 
@@ -35,6 +38,18 @@ pub(super) enum Output {
     File(Found),
     Link(String),
     Directory(Listing),
+}
+
+impl Output {
+    /// Its files, in the order in which they were listed.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Found> {
+        let (one, listed) = match self {
+            Self::File(found) => (Some(found), &[][..]),
+            Self::Directory(listing) => (None, &listing.files[..]),
+            Self::Link(_) => (None, &[][..]),
+        };
+        one.into_iter().chain(listed.iter().map(|(_, found)| found))
+    }
 }
 
 /// A directory and everything below it.
@@ -167,7 +182,7 @@ fn list(top: &Path, output: &str, room: &mut Room) -> Result<Listing, Error> {
 }
 
 /// The tree of a listing with its files' digests, and with unusual permission bits if `with_modes`.
-pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> Result<Tree, Error> {
+pub(super) fn tree(listing: &Listing, digests: impl Iterator<Item = Digest>, with_modes: bool) -> Result<Tree, Error> {
     let asked = |mode: Option<u32>| mode.filter(|_| with_modes);
     let mut tree = Tree { mode: asked(listing.mode), ..Tree::default() };
     let failed = |error: kiln_trees::tree::Error| Error::Farm(error.to_string());
@@ -175,7 +190,7 @@ pub(super) fn tree(listing: &Listing, digests: &[Digest], with_modes: bool) -> R
         tree.insert(directory, Entry::Directory(Tree { mode: asked(*mode), ..Tree::default() })).map_err(failed)?;
     }
     for ((path, found), digest) in listing.files.iter().zip(digests) {
-        let entry = Entry::File { digest: *digest, executable: found.executable, mode: asked(found.mode) };
+        let entry = Entry::File { digest, executable: found.executable, mode: asked(found.mode) };
         tree.insert(path, entry).map_err(failed)?;
     }
     for (path, target) in &listing.links {
@@ -282,7 +297,7 @@ mod tests {
             let directory = words(&root, "out", 9);
             let Ok(Some(Output::File(found))) = look(&root, "file", &mut room_for(9)) else { panic!("a file") };
             let file =
-                super::super::hash::hash(kiln_proto::digest::DigestFunction::Sha256, &[&found], &Default::default());
+                super::super::hash::hash(kiln_proto::digest::DigestFunction::Sha256, &[&found], 1, &Default::default());
             (directory, file)
         });
         let (directory, file) = looked.join().unwrap();

@@ -1,10 +1,9 @@
 //! What an action runs on: its input tree, or a root of its own.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
-use kiln_executor::{Exit, Finished, Job, Place, Secrets};
+use kiln_executor::{Exit, Finished, Job, OutputTree, Place, Secrets};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, transfer, v1};
 use tokio_util::sync::CancellationToken;
@@ -52,10 +51,10 @@ impl Runner {
         &self,
         at: &At<'_>,
         cancel: &CancellationToken,
-        written: &Path,
+        tree: &OutputTree,
         command: &reapi::Command,
     ) -> Result<Collected, Fault> {
-        let request = outputs::Request { root: written, command, function: at.function };
+        let request = outputs::Request { root: tree.root(), written: tree.written(), command, function: at.function };
         let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
         self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await
     }
@@ -71,9 +70,9 @@ impl Runner {
     ) -> Result<Collected, Fault> {
         let written = finished.tree.root();
         let step = match ground {
-            Ground::Tree(_) => return self.outputs(at, cancel, written, command).await,
+            Ground::Tree(_) => return self.outputs(at, cancel, &finished.tree, command).await,
             Ground::Root(step) if step.builds() => {
-                return self.outputs(at, cancel, written, &Step::command_on_inputs(command)).await;
+                return self.outputs(at, cancel, &finished.tree, &Step::command_on_inputs(command)).await;
             }
             // What a command that failed did to its root is of no use to anybody.
             Ground::Root(_) if finished.exit != Exit::Code(0) => return Ok(Collected::default()),

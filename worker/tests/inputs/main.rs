@@ -180,11 +180,68 @@ async fn an_output_that_was_made_here_is_not_fetched() {
     let mut tree = Tree::default();
     tree.insert("out/made", cas.file("made here", false)).unwrap();
     let digest = F.digest(b"made here");
-    inputs.adopt(&digest, false, &made).await;
+    inputs.adopt_all(vec![(digest, false, made.clone())], dir.path(), None).await;
     std::fs::write(&made, "changed later").unwrap();
     let fetched = inputs.fetch(&client, &cas.tree(&tree)).await.unwrap();
     assert_eq!(seen(&fetched)["out/made"], "fmade here");
     assert_eq!(cas.reads(&digest), 0);
+}
+
+/// What an action wrote lies in a directory of the worker's; its tree shows the same files elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_is_moved_into_the_cache_unless_it_is_more_than_its_content() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = open(&dir.path().join("cache"));
+    let (root, written) = (dir.path().join("root"), dir.path().join("written"));
+    for directory in [&root, &written] {
+        std::fs::create_dir_all(directory.join("out")).unwrap();
+    }
+    let (mut tree, mut made) = (Tree::default(), Vec::new());
+    for name in ["moved", "program", "linked", "marked", "replaced", "elsewhere"] {
+        let content = format!("content of {name}");
+        let executable = name == "program";
+        std::fs::write(root.join("out").join(name), &content).unwrap();
+        std::fs::write(written.join("out").join(name), &content).unwrap();
+        std::fs::set_permissions(written.join("out").join(name), PermissionsExt::from_mode(0o640)).unwrap();
+        tree.insert(&format!("out/{name}"), cas.file(content.clone(), executable)).unwrap();
+        made.push((F.digest(content.as_bytes()), executable, root.join("out").join(name)));
+    }
+    let out = |name: &str| written.join("out").join(name);
+    std::fs::hard_link(out("linked"), dir.path().join("other")).unwrap();
+    let mark = rustix::fs::setxattr(out("marked"), "user.mark", b"1", rustix::fs::XattrFlags::empty());
+    // Neither is what was hashed: a link to something of the worker's, and another size.
+    std::fs::write(dir.path().join("secret"), "content of replaced").unwrap();
+    std::fs::remove_file(out("replaced")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("secret"), out("replaced")).unwrap();
+    std::fs::write(out("elsewhere"), "longer than what was hashed").unwrap();
+    let moved = out("moved").metadata().unwrap().ino();
+    inputs.adopt_all(made.clone(), &root, Some(&written)).await;
+    let gone = |name: &str| out(name).symlink_metadata().is_err();
+    assert!(gone("moved") && gone("program"));
+    assert!(!gone("linked") && !gone("replaced") && !gone("elsewhere"), "expected these to be copied");
+    assert!(mark.is_err() || !gone("marked"), "expected no attribute to get into the cache");
+    let fetched = inputs.fetch(&client, &cas.tree(&tree)).await.unwrap();
+    let there = fetched.layers().iter().find_map(|layer| layer.join("out/moved").metadata().ok()).unwrap();
+    assert_eq!((there.ino(), there.mode() & 0o777, there.mtime()), (moved, 0o644, 946_684_800));
+    for (digest, executable, path) in made {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let kind = if executable { "x" } else { "f" };
+        assert_eq!(seen(&fetched)[&format!("out/{name}")], format!("{kind}content of {name}"));
+        assert_eq!(cas.reads(&digest), 0, "expected {name} not to be fetched");
+    }
+}
+
+/// Small directories are units of their own, and their files come together all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_all_units_come_in_one_batch() {
+    let (cas, client) = Cas::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let root = cas.tree(&wide(&cas, 8, 100, None));
+    let fetched = open(dir.path()).fetch(&client, &root).await.unwrap();
+    assert!(fetched.layers().len() > 4, "expected several units");
+    assert_eq!(seen(&fetched).len(), 808, "expected all files and their directories");
+    assert_eq!(cas.largest_batch(), 800);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,8 @@ struct State {
     blobs: HashMap<Digest, Vec<u8>>,
     reads: HashMap<Digest, u64>,
     writes: HashMap<Digest, u64>,
+    /// Blobs in the largest batch that was read.
+    largest_batch: usize,
     /// Reads of this blob block.
     withheld: Option<Digest>,
 }
@@ -115,6 +117,10 @@ impl Cas {
         self.state.lock().reads.get(digest).copied().unwrap_or(0)
     }
 
+    pub fn largest_batch(&self) -> usize {
+        self.state.lock().largest_batch
+    }
+
     pub fn all_writes(&self) -> u64 {
         self.state.lock().writes.values().sum()
     }
@@ -181,7 +187,12 @@ impl ContentAddressableStorage for Cas {
         request: Request<reapi::BatchReadBlobsRequest>,
     ) -> Result<Response<reapi::BatchReadBlobsResponse>, Status> {
         let mut responses = Vec::new();
-        for wire in request.into_inner().digests {
+        let wires = request.into_inner().digests;
+        {
+            let mut state = self.state.lock();
+            state.largest_batch = state.largest_batch.max(wires.len());
+        }
+        for wire in wires {
             let digest = digest(Some(&wire))?;
             let found = self.read_blob(&digest);
             self.given(&digest).await;
