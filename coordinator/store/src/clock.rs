@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970.
-pub type Stamp = u64;
+pub use kiln_packs::Stamp;
 
 /// The source of time for the stores. Cheap to clone.
 #[derive(Clone)]

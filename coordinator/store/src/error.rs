@@ -66,6 +66,12 @@ pub enum Error {
     Closed,
 }
 
+impl From<kiln_packs::Error> for Error {
+    fn from(kiln_packs::Error { doing, path, source }: kiln_packs::Error) -> Self {
+        Self::io(doing, &path, source)
+    }
+}
+
 impl Error {
     /// An I/O error at a path; reports a full disk as such.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {

@@ -10,8 +10,8 @@ use kiln_proto::digest::Digest;
 use super::{Error, Inner, blocking, write};
 use crate::BlobWriter;
 use crate::clock::Stamp;
-use crate::index::{Known, Located};
-use crate::packs::Place;
+use kiln_index::{Known, Located};
+use kiln_packs::Place;
 
 impl Inner {
     /// Whether blobs of this size are packed.
@@ -77,7 +77,7 @@ impl Inner {
             Ok(places) => places,
             Err(error) => {
                 self.release(bytes);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let mut twice: Vec<(Digest, Place)> = Vec::new();

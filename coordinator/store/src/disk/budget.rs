@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use super::{Bound, Inner};
 use crate::clock::Stamp;
-use crate::index::{Total, Which};
 use crate::{Error, usage};
+use kiln_index::{Total, Which};
 
 /// The common limit of several stores. Cheap to clone.
 #[derive(Debug, Clone)]

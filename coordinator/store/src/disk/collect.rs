@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use super::{Disk, Error, Inner, blocking};
 use crate::Swept;
 use crate::clock::Stamp;
-use crate::index::{Located, Version};
+use kiln_index::{Located, Version};
 use kiln_trees::Blobs;
 
 /// Blobs checked while the lock is held.

@@ -36,9 +36,9 @@ pub(crate) use self::collect::Unused;
 use super::clock::{Clock, Stamp};
 use super::floor::Floor;
 use super::in_use::InUse;
-use super::index::{Evicted, Full, Index, Known, Located, Which};
-use super::packs::{Packs, Place};
 use super::{BlobStore, BlobStream, BlobWriter, Error};
+use kiln_index::{Evicted, Full, Index, Known, Located, Which};
+use kiln_packs::{Packs, Place};
 
 /// Bytes per read of a blob, and the maximum size of a stream's pieces.
 pub const CHUNK_BYTES: usize = 1024 * 1024;

@@ -11,7 +11,7 @@ use kiln_proto::digest::{Digest, Hasher};
 use tokio::task::JoinHandle;
 
 use super::{BlobStream, CHUNK_BYTES, Error, Inner};
-use crate::index::{Known, Located, Version};
+use kiln_index::{Known, Located, Version};
 
 impl Inner {
     /// Opens a blob's file. If it is missing although the index lists it, something else removed it.

@@ -12,8 +12,8 @@ use kiln_state::syncs::{self, Syncs};
 use super::Error;
 use crate::clock::{self, Stamp};
 use crate::floor::Floor;
-use crate::index::{Index, Located};
-use crate::packs::{self, Packs, Place};
+use kiln_index::{Index, Located};
+use kiln_packs::{self as packs, Packs, Place};
 
 /// Removes what an earlier process left half written.
 pub(super) fn clear(tmp: &Path) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Error, Inner};
 use crate::BlobWriter;
-use crate::index::Version;
+use kiln_index::Version;
 
 /// Bytes buffered before each write to disk: clients send pieces as small as 16 KiB.
 const GATHER_BYTES: usize = 256 * 1024;

@@ -183,12 +183,6 @@ proptest! {
 }
 
 impl Index {
-    /// All blobs: whether a result references each, and its last use.
-    pub(crate) fn all(&self) -> Vec<(Digest, bool, Stamp)> {
-        let slot = |at: &u32| &self.slots[*at as usize];
-        self.by_digest.iter().map(|(digest, at)| (*digest, slot(at).named, slot(at).used)).collect()
-    }
-
     /// One order, oldest first.
     fn digests(&self, named: bool) -> Vec<Digest> {
         let mut found = Vec::new();

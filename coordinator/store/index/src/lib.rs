@@ -17,8 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kiln_proto::digest::Digest;
 
 use self::order::{Links, Order};
-use super::clock::Stamp;
-use super::packs::Place;
+use kiln_packs::{Place, Stamp};
 
 /// One blob's place in the order of use.
 #[derive(Debug)]
@@ -51,36 +50,36 @@ impl Slot {
 
 /// What is known of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Known {
+pub struct Known {
     /// Distinguishes this copy from earlier and later ones of the same digest.
-    pub(crate) born: u64,
+    pub born: u64,
     /// Whether its bytes were hashed in this process.
-    pub(crate) verified: bool,
+    pub verified: bool,
     /// The version of its file that was hashed in this process; `None` if it is not known.
-    pub(crate) version: Option<Version>,
+    pub version: Option<Version>,
     /// Whether its last use should be saved on disk.
-    pub(crate) unsaved: bool,
+    pub unsaved: bool,
     /// Where it is in a pack; `None` if it is a file.
-    pub(crate) place: Option<Place>,
+    pub place: Option<Place>,
 }
 
 impl Known {
     /// Whether this version of its file was hashed in this process.
-    pub(crate) fn is_hashed(&self, version: Option<Version>) -> bool {
+    pub fn is_hashed(&self, version: Option<Version>) -> bool {
         self.verified && version.is_some() && version == self.version
     }
 }
 
 /// What changes whenever a file changes: its inode and the time of its last change in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Version {
+pub struct Version {
     inode: u64,
     changed_ns: i64,
 }
 
 impl Version {
     /// The version of a file with this metadata.
-    pub(crate) fn of(data: &std::fs::Metadata) -> Self {
+    pub fn of(data: &std::fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
         let changed_ns = data.ctime().wrapping_mul(1_000_000_000).wrapping_add(data.ctime_nsec());
         Self { inode: data.ino(), changed_ns }
@@ -89,30 +88,32 @@ impl Version {
 
 /// A blob and where it is, or was until it was evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Located {
-    pub(crate) digest: Digest,
+pub struct Located {
+    /// The blob.
+    pub digest: Digest,
     /// Where it is in a pack; `None` if it is a file.
-    pub(crate) place: Option<Place>,
+    pub place: Option<Place>,
 }
 
 /// The limit is too small even if everything is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full {
+pub struct Full {
     /// Bytes reserved for blobs that are being written.
-    pub(crate) writing: u64,
+    pub writing: u64,
 }
 
 /// Evicted blobs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Evicted {
-    pub(crate) blobs: Vec<Located>,
+pub struct Evicted {
+    /// In the order in which they were evicted.
+    pub blobs: Vec<Located>,
     /// The latest use of a named blob among them: results last used by then may have lost blobs.
-    pub(crate) named_until: Option<Stamp>,
+    pub named_until: Option<Stamp>,
 }
 
 /// A selection of blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub enum Which {
     /// Blobs that no result names.
     Loose,
     /// Blobs that results name.
@@ -123,7 +124,7 @@ pub(crate) enum Which {
 
 /// What several indexes hold together. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Total(Arc<Sums>);
+pub struct Total(Arc<Sums>);
 
 #[derive(Debug, Default)]
 struct Sums {
@@ -133,22 +134,22 @@ struct Sums {
 
 impl Total {
     /// Bytes of blobs and reservations.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Acquire)
     }
 
     /// Bytes of reservations.
-    pub(crate) fn reserved(&self) -> u64 {
+    pub fn reserved(&self) -> u64 {
         self.0.reserved.load(Ordering::Acquire)
     }
 }
 
 /// How far the last use saved in a blob's file may lag behind, in milliseconds: 15 minutes.
-pub(crate) const SAVE_EVERY: u64 = 15 * 60 * 1_000;
+pub const SAVE_EVERY: u64 = 15 * 60 * 1_000;
 
 /// The index of a store's blobs.
 #[derive(Debug)]
-pub(crate) struct Index {
+pub struct Index {
     by_digest: HashMap<Digest, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -180,7 +181,7 @@ impl Drop for Index {
 
 impl Index {
     /// An empty index with a limit of `capacity` bytes.
-    pub(crate) fn new(capacity: u64) -> Self {
+    pub fn new(capacity: u64) -> Self {
         Self {
             by_digest: HashMap::new(),
             slots: Vec::new(),
@@ -198,13 +199,13 @@ impl Index {
     }
 
     /// Makes this index part of a total, until it is dropped.
-    pub(crate) fn count_in(&mut self, total: Total) {
+    pub fn count_in(&mut self, total: Total) {
         self.total = Some(Told { total, bytes: 0, reserved: 0 });
         self.tell();
     }
 
     /// Updates the total. Called at the end of every change, so that moved bytes never appear as free.
-    pub(crate) fn tell(&mut self) {
+    pub fn tell(&mut self) {
         let (bytes, reserved) = (self.bytes(), self.reserved);
         if let Some(told) = &mut self.total {
             let Sums { bytes: all, reserved: writing } = &*told.total.0;
@@ -216,28 +217,28 @@ impl Index {
     }
 
     /// Bytes of blobs and reservations, and what their packs take beyond that.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes + self.reserved + self.overhead
     }
 
     /// Sets what packs take beyond the bytes of their blobs.
-    pub(crate) fn set_overhead(&mut self, bytes: u64) {
+    pub fn set_overhead(&mut self, bytes: u64) {
         self.overhead = bytes;
         self.tell();
     }
 
     /// Bytes of reservations.
-    pub(crate) fn reserved(&self) -> u64 {
+    pub fn reserved(&self) -> u64 {
         self.reserved
     }
 
     /// The limit in bytes.
-    pub(crate) fn capacity(&self) -> u64 {
+    pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// Marks a blob as just used; `None` if it is missing.
-    pub(crate) fn touch(&mut self, digest: &Digest, now: Stamp) -> Option<Known> {
+    pub fn touch(&mut self, digest: &Digest, now: Stamp) -> Option<Known> {
         let at = *self.by_digest.get(digest)?;
         self.renew(at, now);
         let slot = &mut self.slots[at as usize];
@@ -249,14 +250,14 @@ impl Index {
     }
 
     /// Looks up a blob without counting as a use.
-    pub(crate) fn look(&self, digest: &Digest) -> Option<Known> {
+    pub fn look(&self, digest: &Digest) -> Option<Known> {
         let slot = &self.slots[*self.by_digest.get(digest)? as usize];
         Some(slot.known())
     }
 
     /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); the reservation is
     /// consumed.
-    pub(crate) fn insert_reserved(&mut self, digest: Digest, place: Option<Place>, now: Stamp) {
+    pub fn insert_reserved(&mut self, digest: Digest, place: Option<Place>, now: Stamp) {
         self.reserved = self.reserved.saturating_sub(digest.size);
         self.insert(digest, Slot { used: now, saved: now, verified: true, place, ..self.slot(digest) });
         self.tell();
@@ -264,7 +265,7 @@ impl Index {
 
     /// Adds a blob found on disk as the newest; returns the blobs to evict for it, possibly itself. It counts as named
     /// until results have been marked. Its last use may be somewhat later than the disk says.
-    pub(crate) fn insert_found(&mut self, digest: Digest, place: Option<Place>, saved: Stamp, now: Stamp) -> Evicted {
+    pub fn insert_found(&mut self, digest: Digest, place: Option<Place>, saved: Stamp, now: Stamp) -> Evicted {
         let used = saved.saturating_add(SAVE_EVERY).min(now);
         self.insert(digest, Slot { used, saved, named: true, place, ..self.slot(digest) });
         let mut evicted = Evicted::default();
@@ -302,7 +303,7 @@ impl Index {
     }
 
     /// Records that this exact copy was hashed and verified, in this version of its file.
-    pub(crate) fn set_verified(&mut self, digest: &Digest, born: u64, version: Option<Version>) {
+    pub fn set_verified(&mut self, digest: &Digest, born: u64, version: Option<Version>) {
         let Some(at) = self.by_digest.get(digest) else { return };
         let slot = &mut self.slots[*at as usize];
         if slot.born == born {
@@ -311,7 +312,7 @@ impl Index {
     }
 
     /// Records that a file got another version without another content.
-    pub(crate) fn set_version(&mut self, digest: &Digest, before: Option<Version>, version: Option<Version>) {
+    pub fn set_version(&mut self, digest: &Digest, before: Option<Version>, version: Option<Version>) {
         if let Some(at) = self.by_digest.get(digest) {
             let slot = &mut self.slots[*at as usize];
             if slot.version == before {
@@ -321,7 +322,7 @@ impl Index {
     }
 
     /// Removes this exact copy; `false` if it was replaced or is missing.
-    pub(crate) fn remove(&mut self, digest: &Digest, born: u64) -> bool {
+    pub fn remove(&mut self, digest: &Digest, born: u64) -> bool {
         let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
         if here {
             self.take(digest);
@@ -332,7 +333,7 @@ impl Index {
 
     /// Reserves bytes for a blob being written; returns the blobs to evict. Blobs used since `kept_from` are evicted
     /// last.
-    pub(crate) fn reserve(&mut self, bytes: u64, kept_from: Stamp) -> Result<Evicted, Full> {
+    pub fn reserve(&mut self, bytes: u64, kept_from: Stamp) -> Result<Evicted, Full> {
         if self.reserved.checked_add(bytes).is_none_or(|wanted| wanted > self.capacity) {
             return Err(Full { writing: self.reserved });
         }
@@ -345,7 +346,7 @@ impl Index {
     }
 
     /// Changes the limit; returns the blobs to evict.
-    pub(crate) fn set_capacity(&mut self, capacity: u64, kept_from: Stamp) -> Evicted {
+    pub fn set_capacity(&mut self, capacity: u64, kept_from: Stamp) -> Evicted {
         self.capacity = capacity;
         let mut evicted = Evicted::default();
         while self.bytes() > self.capacity && self.evict(kept_from, &mut evicted) {}
@@ -354,9 +355,15 @@ impl Index {
     }
 
     /// Releases reserved bytes.
-    pub(crate) fn release(&mut self, bytes: u64) {
+    pub fn release(&mut self, bytes: u64) {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.tell();
+    }
+
+    /// All blobs: whether a result references each, and its last use. Looks at each.
+    pub fn all(&self) -> Vec<(Digest, bool, Stamp)> {
+        let slot = |at: &u32| &self.slots[*at as usize];
+        self.by_digest.iter().map(|(digest, at)| (*digest, slot(at).named, slot(at).used)).collect()
     }
 
     /// Removes the blob that is needed least; `false` if there is none.
@@ -367,12 +374,12 @@ impl Index {
     }
 
     /// The last use of the first of these blobs, if it was before this time.
-    pub(crate) fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
+    pub fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
         self.find_first(which, before).map(|at| self.slots[at as usize].used)
     }
 
     /// Removes that blob; `false` if there is none.
-    pub(crate) fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
+    pub fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
         let Some(at) = self.find_first(which, before) else { return false };
         let Slot { named, used, .. } = self.slots[at as usize];
         let gone = self.slots[at as usize].located();

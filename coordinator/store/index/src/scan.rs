@@ -3,14 +3,14 @@
 use kiln_proto::digest::Digest;
 
 use super::{Index, Located, Slot};
-use crate::clock::Stamp;
+use kiln_packs::Stamp;
 
 /// The position of a scan.
-pub(crate) type Cursor = usize;
+pub type Cursor = usize;
 
 /// A blob that no result names any more.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Unmarked {
+pub struct Unmarked {
     at: u32,
     born: u64,
     used: Stamp,
@@ -18,19 +18,19 @@ pub(crate) struct Unmarked {
 
 impl Unmarked {
     /// Its last use.
-    pub(crate) fn used(&self) -> Stamp {
+    pub fn used(&self) -> Stamp {
         self.used
     }
 }
 
 impl Index {
     /// Starts a marking: blobs that are not named before its end are named by no result.
-    pub(crate) fn begin_marking(&mut self) {
+    pub fn begin_marking(&mut self) {
         self.marking += 1;
     }
 
     /// Records that a result used at this time names these blobs; they were used no earlier.
-    pub(crate) fn name(&mut self, digests: &[Digest], used: Stamp) {
+    pub fn name(&mut self, digests: &[Digest], used: Stamp) {
         for digest in digests {
             let Some(&at) = self.by_digest.get(digest) else { continue };
             let slot = &mut self.slots[at as usize];
@@ -49,14 +49,14 @@ impl Index {
 
     /// Among the next `count` slots, the blobs that the marking did not find named and that were not used since
     /// `kept_from`. `None` at the end.
-    pub(crate) fn unmarked(&self, cursor: &mut Cursor, count: usize, kept_from: Stamp) -> Option<Vec<Unmarked>> {
+    pub fn unmarked(&self, cursor: &mut Cursor, count: usize, kept_from: Stamp) -> Option<Vec<Unmarked>> {
         let slots = self.next(cursor, count)?;
         let is_unmarked = |(_, slot): &(u32, &Slot)| slot.named && slot.mark != self.marking && slot.used < kept_from;
         Some(slots.filter(is_unmarked).map(|(at, slot)| Unmarked { at, born: slot.born, used: slot.used }).collect())
     }
 
     /// Moves those that have not changed since to the front of the blobs that no result names, the last of them first.
-    pub(crate) fn unname(&mut self, unmarked: &[Unmarked]) {
+    pub fn unname(&mut self, unmarked: &[Unmarked]) {
         for &Unmarked { at, born, used } in unmarked {
             let slot = &self.slots[at as usize];
             let same = self.by_digest.get(&slot.digest) == Some(&at) && slot.born == born && slot.used == used;
@@ -69,7 +69,7 @@ impl Index {
     }
 
     /// Removes those of these blobs that the last marking did not find named and that were last used before this time.
-    pub(crate) fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Located> {
+    pub fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Located> {
         let mut gone = Vec::new();
         for digest in blobs {
             let slot = self.by_digest.get(digest).map(|at| &self.slots[*at as usize]);
@@ -83,7 +83,7 @@ impl Index {
     }
 
     /// Removes those in the next `count` slots that were last used before this time. `None` at the end.
-    pub(crate) fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Located>> {
+    pub fn sweep(&mut self, cursor: &mut Cursor, count: usize, before: Stamp) -> Option<Vec<Located>> {
         let old = self.next(cursor, count)?.filter(|(_, slot)| slot.used < before);
         let old: Vec<Located> = old.map(|(_, slot)| slot.located()).collect();
         old.iter().for_each(|gone| self.take(&gone.digest));

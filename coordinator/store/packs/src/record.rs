@@ -5,7 +5,7 @@
 
 use kiln_proto::digest::{Digest, DigestFunction};
 
-use crate::clock::Stamp;
+use crate::Stamp;
 
 /// Bytes of a record.
 pub(super) const BYTES: usize = 64;

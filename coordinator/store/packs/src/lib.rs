@@ -21,7 +21,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -32,9 +32,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use self::files::{Both, Files};
 use self::pack::Pack;
 use self::record::Record;
-pub(crate) use self::scan::Found;
-use super::clock::Stamp;
-use super::error::Error;
+pub use self::scan::Found;
 
 /// A pack that has reached this size gets no more blobs.
 const FULL_BYTES: u64 = 64 << 20;
@@ -47,9 +45,31 @@ const GAP_BYTES: u64 = 4096;
 /// Bytes per store that are not counted as overhead: what a nearly empty pack takes.
 const FREE_BYTES: u64 = 1 << 20;
 
+/// Milliseconds since 1970.
+pub type Stamp = u64;
+
+/// Why packs cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} `{path}`: {source}")]
+pub struct Error {
+    /// What failed.
+    pub doing: &'static str,
+    /// Where.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+impl Error {
+    fn io(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self { doing, path: path.to_owned(), source }
+    }
+}
+
 /// Where a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     pack: u32,
     /// The number of its record.
     record: u32,
@@ -59,7 +79,7 @@ pub(crate) struct Place {
 
 /// The packs of one directory.
 #[derive(Debug)]
-pub(crate) struct Packs {
+pub struct Packs {
     dir: PathBuf,
     files: Files,
     /// Held while a batch is written.
@@ -84,7 +104,7 @@ impl Packs {
     ///
     /// # Errors
     /// If the disk fails. Damaged records are skipped.
-    pub(crate) fn open(dir: PathBuf) -> Result<(Self, Vec<Found>), Error> {
+    pub fn open(dir: PathBuf) -> Result<(Self, Vec<Found>), Error> {
         let scanned = scan::scan(&dir)?;
         let files = Files::new(dir.clone());
         let newest = match scanned.newest {
@@ -106,7 +126,7 @@ impl Packs {
     }
 
     /// Bytes on the disk beyond those of the blobs.
-    pub(crate) fn overhead(&self) -> u64 {
+    pub fn overhead(&self) -> u64 {
         let overhead: u64 = self.packs.lock().values().map(Pack::overhead).sum();
         overhead.saturating_sub(FREE_BYTES)
     }
@@ -115,7 +135,7 @@ impl Packs {
     ///
     /// # Errors
     /// If the disk fails or is full.
-    pub(crate) fn append(&self, blobs: &[(Digest, Bytes)], now: Stamp) -> Result<Vec<Place>, Error> {
+    pub fn append(&self, blobs: &[(Digest, Bytes)], now: Stamp) -> Result<Vec<Place>, Error> {
         let mut newest = self.newest.lock();
         let pack = match &mut *newest {
             Some(pack) => pack,
@@ -187,7 +207,7 @@ impl Packs {
     }
 
     /// Reads blobs, unchecked and in the same order. Those of one pack that are near one another are read together.
-    pub(crate) fn read(&self, wanted: &[(Digest, Place)]) -> Vec<std::io::Result<Bytes>> {
+    pub fn read(&self, wanted: &[(Digest, Place)]) -> Vec<std::io::Result<Bytes>> {
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_unstable_by_key(|at| (wanted[*at].1.pack, wanted[*at].1.at));
         let mut results: Vec<std::io::Result<Bytes>> = Vec::new();
@@ -221,7 +241,7 @@ impl Packs {
     }
 
     /// Removes blobs. The index must not list them any more.
-    pub(crate) fn free(&self, gone: &[(Digest, Place)]) {
+    pub fn free(&self, gone: &[(Digest, Place)]) {
         if gone.is_empty() {
             return;
         }
@@ -260,7 +280,7 @@ impl Packs {
 
     /// Writes down when blobs were last used; 0 strikes them from the list. `which` selects those that are still there:
     /// what is struck stays so.
-    pub(crate) fn note(&self, used: Stamp, which: impl FnOnce() -> Vec<Place>) {
+    pub fn note(&self, used: Stamp, which: impl FnOnce() -> Vec<Place>) {
         let _one = self.noting.lock();
         let mut places = which();
         places.sort_unstable_by_key(|place| (place.pack, place.record));

@@ -14,10 +14,13 @@ use super::{Error, Place, Stamp};
 
 /// A blob in a pack, and its last use as far as it was recorded.
 #[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) digest: Digest,
-    pub(crate) place: Place,
-    pub(crate) used: Stamp,
+pub struct Found {
+    /// Which blob it is.
+    pub digest: Digest,
+    /// Where it is.
+    pub place: Place,
+    /// Its last use.
+    pub used: Stamp,
 }
 
 /// What was found in a directory.
