@@ -129,6 +129,9 @@ struct Shared {
     session: Session,
 }
 
+/// What a unit consists of, and what keeps its files where they are.
+type Fetched = (cut::Content, Arc<index::Held>);
+
 /// The cache. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inputs {
@@ -220,10 +223,11 @@ impl Inputs {
         }
         let directories = self.shared.directories.closure(client, root).await?;
         let units = Arc::new(cut::cut(&directories, root)?);
-        let _held = self.files_of(client, &directories, &units).await?;
+        let mut fetched = self.files_of(client, &directories, &units).await?;
         let mut pins = Vec::new();
         for unit in units.iter() {
-            pins.push(self.unit(client, &directories, unit).await?);
+            let content = fetched.remove(&unit.name);
+            pins.push(self.unit(client, &directories, unit, content).await?);
         }
         let mut roots = self.shared.roots.lock();
         if roots.len() >= REMEMBERED_ROOTS {
@@ -238,27 +242,43 @@ impl Inputs {
         Some(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
     }
 
-    /// Fetches the files of all units that are not here: together, because each unit has few.
+    /// Fetches the files of all units that are not here, together, because each unit has few. Returns what these units consist of.
     async fn files_of(
         &self,
         client: &Client,
         directories: &kiln_trees::Closure,
         units: &[cut::Unit],
-    ) -> Result<index::Held, Error> {
-        let mut wanted = Vec::new();
+    ) -> Result<HashMap<String, Fetched>, Error> {
+        let mut absent = Vec::new();
         for unit in units.iter().filter(|unit| !self.shared.units.is_there(&unit.name)) {
-            wanted.extend(cut::content(directories, unit)?.files);
+            absent.push((unit.name.clone(), cut::content(directories, unit)?));
         }
-        self.shared.files.ensure(client, &wanted).await
+        let wanted: Vec<(String, key::Key)> =
+            absent.iter().flat_map(|(_, content)| content.files.iter().cloned()).collect();
+        let held = Arc::new(self.shared.files.ensure(client, &wanted).await?);
+        Ok(absent.into_iter().map(|(name, content)| (name, (content, held.clone()))).collect())
     }
 
-    async fn unit(&self, client: &Client, directories: &kiln_trees::Closure, unit: &cut::Unit) -> Result<Pin, Error> {
+    async fn unit(
+        &self,
+        client: &Client,
+        directories: &kiln_trees::Closure,
+        unit: &cut::Unit,
+        fetched: Option<Fetched>,
+    ) -> Result<Pin, Error> {
         let alone = self.shared.units.flight(&unit.name).lock_owned().await;
         if let Some(pin) = self.shared.units.pin(&unit.name) {
             return Ok(pin);
         }
-        let content = cut::content(directories, unit)?;
-        let held = self.shared.files.ensure(client, &content.files).await?;
+        let (content, held) = match fetched {
+            Some(fetched) => fetched,
+            // It was evicted a moment ago.
+            None => {
+                let content = cut::content(directories, unit)?;
+                let held = self.shared.files.ensure(client, &content.files).await?;
+                (content, Arc::new(held))
+            }
+        };
         let (shared, name, unit_path) = (self.shared.clone(), unit.name.clone(), unit.path.clone());
         // Who waits for this may be cancelled; the work goes on, and with it what keeps others from the same.
         let make = move || {
