@@ -111,6 +111,10 @@ impl BlobStore for Recent {
         self.inner.put(digest, data).await
     }
 
+    async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
+        self.inner.put_many(blobs).await
+    }
+
     async fn write(&self, digest: &Digest) -> Result<Box<dyn BlobWriter>, Error> {
         self.inner.write(digest).await
     }
