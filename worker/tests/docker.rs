@@ -74,6 +74,7 @@ impl Place {
             memory_bytes: 256 * MIB,
             disk_bytes: 1 << 30,
             max_processes: 200,
+            calls: Default::default(),
         }
     }
 

@@ -58,6 +58,7 @@ impl Executor for Resolver {
             user_cpu: Duration::ZERO,
             system_cpu: Duration::ZERO,
             peak_memory_bytes: 0,
+            accesses: None,
             tree: OutputTree::new(nothing.path().to_owned(), nothing),
         })
     }

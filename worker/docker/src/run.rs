@@ -298,6 +298,7 @@ fn finished(left: Left, ended: &Ended, stop: Option<Stop>) -> Finished {
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
+        accesses: None,
         tree: OutputTree::new(left.root(), left),
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::calls::{Accesses, Calls};
 use super::{Place, Secrets};
 
 /// Where every worker puts an action's inputs.
@@ -45,6 +46,8 @@ pub struct Job {
     pub disk_bytes: u64,
     /// Maximum number of processes and threads at once.
     pub max_processes: u32,
+    /// What it has to do with other jobs.
+    pub calls: Calls,
 }
 
 impl Job {
@@ -109,6 +112,8 @@ pub struct Finished {
     pub system_cpu: Duration,
     /// Peak memory of its largest process, in bytes.
     pub peak_memory_bytes: u64,
+    /// What it looked at, if that was recorded.
+    pub accesses: Option<Accesses>,
     /// The tree that it left.
     pub tree: OutputTree,
 }

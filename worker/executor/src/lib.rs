@@ -3,6 +3,7 @@
 //! Invariant: with every implementation, a command finds its inputs at [`BUILD`] and a home directory of its own and
 //! may use what its [`Job`] allows, and every process that it started is gone when it has ended.
 
+pub mod calls;
 pub mod disk;
 pub mod ending;
 mod job;

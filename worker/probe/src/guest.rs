@@ -115,6 +115,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         memory_bytes: 2 << 30,
         disk_bytes: 1 << 30,
         max_processes: 1000,
+        calls: Default::default(),
     };
     let (sender, mut output) = mpsc::channel::<Chunk>(64);
     let mut text = Vec::new();

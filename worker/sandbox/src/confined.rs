@@ -15,6 +15,7 @@ use super::network::{self, Networks};
 use super::prepare::Prepared;
 use super::spec::{self, GO, Report, STOP};
 use super::{Error, Shared, ids, metadata};
+use kiln_executor::calls::{Accesses, Begun, Limits};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
@@ -46,13 +47,14 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<Finished, Error> {
     let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
-    let group = match &shared.cgroups {
-        Some(cgroups) => Some(
+    let group = match (&job.calls.part_of, &shared.cgroups) {
+        (Some(limits), _) => limits.of::<Group>(),
+        (None, Some(cgroups)) => Some(Arc::new(
             cgroups
                 .group(job.memory_bytes, job.max_processes, job.milli_cpus)
                 .map_err(setup("cannot create a control group"))?,
-        ),
-        None => None,
+        )),
+        (None, None) => None,
     };
     let ids = match &shared.ids {
         Ok(ids) => Some(tokio::select! {
@@ -66,7 +68,7 @@ pub(super) async fn run(
         _ => None,
     };
     let mut prepared = prepared(shared, ids.as_ref(), &scratch, &job, rooted.as_deref()).map_err(Error::Setup)?;
-    prepared.limited_by(group.as_ref());
+    prepared.limited_by(group.as_deref());
     let is_hosts = rooted.as_ref().is_some_and(|rooted| rooted.host_network);
     let networks = shared.networks.as_ref().ok().filter(|_| job.network && !is_hosts);
     if let Some(networks) = networks {
@@ -86,7 +88,7 @@ pub(super) async fn run(
         group.add(init.pid).map_err(setup("cannot limit a job"))?;
     }
     let closed =
-        if job.network && networks.is_none() { close_metadata(shared, group.as_ref(), init.pid)? } else { None };
+        if job.network && networks.is_none() { close_metadata(shared, group.as_deref(), init.pid)? } else { None };
     let mut hold = Some(own.try_clone().map_err(setup("cannot create a socket"))?);
     spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot send a job to its init"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
@@ -95,6 +97,13 @@ pub(super) async fn run(
     drop(prepared);
     writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
     drop(line);
+    if let Some(offer) = &job.calls.offer {
+        offer.begun.send_replace(Some(Begun {
+            parent: init.pid,
+            limits: Limits::new(group.clone()),
+            written: scratch.path().join("written"),
+        }));
+    }
     let disk = Disk::watch(scratch.path(), job.disk_bytes);
 
     let stdout = follow(init.stdout.take(), Stream::Stdout, output.clone());
@@ -107,10 +116,11 @@ pub(super) async fn run(
         let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
+    let mut accesses = None;
     let ending = async {
         let stop = tokio::select! {
-            report = ended(&mut reports, &mut writer, program, &mut connect) => return (report, None),
-            stop = stopped(&job, &disk, group.as_ref(), &cancel) => stop,
+            report = ended(&mut reports, &mut writer, &mut accesses, program, &mut connect) => return (report, None),
+            stop = stopped(&job, &disk, group.as_deref(), &cancel) => stop,
         };
         // Everything was stopped, so no report will come. The wall time is known here.
         let wall_us = began.elapsed().as_micros() as u64;
@@ -135,15 +145,18 @@ pub(super) async fn run(
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
         (Ok(Report::Refused(reason)), _) => return Err(Error::Refused(reason)),
-        (Ok(Report::Network), _) => return Err(Error::Setup("a job's init asked for a network twice".to_owned())),
+        (Ok(Report::Network | Report::Accessed(_)), _) => {
+            return Err(Error::Setup("a job's init reported the same twice".to_owned()));
+        }
         // The kernel had nothing else left to kill in the job's group.
-        (Err(_), None) if group.as_ref().is_some_and(Group::out_of_memory) => {
+        (Err(_), None) if group.as_deref().is_some_and(Group::out_of_memory) => {
             Ended { out_of_memory: true, wall_us: began.elapsed().as_micros() as u64, ..Ended::default() }
         }
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
+    let written = scratch.path().join("written");
     let root = match changes_root {
-        true => scratch.path().join("written"),
+        true => written.clone(),
         false => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
     };
     let failed = ended.code != Some(0);
@@ -157,8 +170,7 @@ pub(super) async fn run(
             loopbacks.put_back(network);
         }
     });
-    let exit = exit(&with_group(ended.clone(), group.as_ref()), stop);
-    let written = scratch.path().join("written");
+    let exit = exit(&with_group(ended.clone(), group.as_deref()), stop);
     // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
     let mut tree = OutputTree::new(root, (hold, scratch, group, closed));
     if rooted.is_none() && stop.is_none() {
@@ -171,6 +183,7 @@ pub(super) async fn run(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
+        accesses,
         tree,
     })
 }
@@ -223,10 +236,17 @@ async fn report(reports: &mut Reports) -> io::Result<Report> {
 async fn ended(
     reports: &mut Reports,
     writer: &mut tokio::net::unix::OwnedWriteHalf,
+    accesses: &mut Option<Accesses>,
     program: &str,
     connect: &mut impl FnMut() -> io::Result<std::process::Command>,
 ) -> io::Result<Report> {
-    let first = report(reports).await?;
+    let first = match report(reports).await? {
+        Report::Accessed(seen) => {
+            *accesses = Some(seen);
+            report(reports).await?
+        }
+        first => first,
+    };
     if !matches!(first, Report::Network) {
         return Ok(first);
     }

@@ -273,6 +273,9 @@ impl Shared {
     fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {
         let mut environment = job.environment.clone();
         Job::add_defaults(&mut environment, &path, home);
+        if let (Some(offer), Some(path)) = (&job.calls.offer, environment.get_mut("PATH")) {
+            *path = format!("{}:{path}", offer.programs.display());
+        }
         if job.network {
             for (name, value) in &self.host.network_environment {
                 environment.entry(name.clone()).or_insert_with(|| value.clone());

@@ -88,6 +88,11 @@ impl Prepared {
         let tmp = Source::Staged("0/tmp".into());
         let mut binds =
             vec![Bind { from: tmp, is_directory: true, is_public: true, to: "/tmp".into(), writable: true }];
+        if let Some(offer) = &job.calls.offer {
+            let from = Source::Path(offer.directory.clone());
+            let bind = Bind { from, is_directory: true, is_public: false, to: offer.to.clone(), writable: false };
+            binds.push(mounts.reachable(&bind)?);
+        }
         let wanted = host.binds.iter().chain(host.network_binds.iter().filter(|_| job.network));
         for bind in wanted {
             binds.push(mounts.reachable(bind)?);
@@ -121,6 +126,7 @@ impl Prepared {
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
             hostname: None,
+            recorded: job.calls.recorded,
             rooted: None,
         };
         Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rooted::RootSpec;
 use kiln_executor::Secrets;
+use kiln_executor::calls::Accesses;
 use kiln_executor::ending::Ended;
 use kiln_kernel::syscalls;
 
@@ -102,6 +103,8 @@ pub(super) struct Spec {
     pub(super) max_processes: Option<u32>,
     /// What the job takes for the name of the machine, if it is another one than usual.
     pub(super) hostname: Option<String>,
+    /// Whether to report what the command looks at.
+    pub(super) recorded: bool,
     /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
     pub(super) rooted: Option<RootSpec>,
 }
@@ -115,6 +118,8 @@ pub(super) enum Report {
     Setup(String),
     /// The command could not be started because the job asks for what its root does not have.
     Refused(String),
+    /// What the command looked at; the report of its end follows.
+    Accessed(Accesses),
     Ended(Ended),
 }
 

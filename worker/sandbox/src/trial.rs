@@ -81,6 +81,7 @@ pub(super) fn job() -> Job {
         memory_bytes: 1 << 30,
         disk_bytes: 1 << 30,
         max_processes: 100,
+        calls: Default::default(),
     }
 }
 
@@ -136,7 +137,7 @@ pub(super) fn run_prepared(
         Report::Setup(reason) | Report::Refused(reason) => {
             Err(format!("{reason}{}", connection.map_or(String::new(), |process| output_of(process, network))))
         }
-        Report::Network => Err("the trial's init asked for a network".to_owned()),
+        Report::Network | Report::Accessed(_) => Err("the trial's init reported what it was not asked for".to_owned()),
         Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code {WELL}")),
     }
 }

@@ -56,6 +56,7 @@ pub(super) async fn run(
         user_cpu: Duration::ZERO,
         system_cpu: Duration::ZERO,
         peak_memory_bytes: 0,
+        accesses: None,
         tree: OutputTree::new(tree, scratch),
     })
 }

@@ -367,6 +367,7 @@ impl Place {
             memory_bytes: 512 * MIB,
             disk_bytes: 1 << 30,
             max_processes: 400,
+            calls: Default::default(),
         };
         (step, job)
     }

@@ -10,6 +10,7 @@ mod escape;
 mod ids;
 mod network;
 mod place;
+mod recorded;
 
 use std::path::Path;
 use std::time::Duration;

@@ -104,6 +104,7 @@ impl Place {
             memory_bytes: 512 * MIB,
             disk_bytes: 1 << 30,
             max_processes: 200,
+            calls: Default::default(),
         }
     }
 

@@ -18,6 +18,8 @@ const RETURN: u16 = 0x06;
 pub(super) enum Answer {
     Allow,
     Error(u32),
+    /// A listener decides.
+    Notify,
 }
 
 fn op(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
@@ -28,6 +30,7 @@ pub(super) fn answer(answer: Answer) -> sock_filter {
     let value = match answer {
         Answer::Allow => libc::SECCOMP_RET_ALLOW,
         Answer::Error(code) => libc::SECCOMP_RET_ERRNO | code,
+        Answer::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     op(RETURN, 0, 0, value)
 }

@@ -8,6 +8,7 @@ mod filter;
 mod native;
 #[cfg(target_arch = "x86_64")]
 mod old;
+mod paths;
 
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope};
 use nix::libc;
@@ -16,6 +17,8 @@ use seccompiler::{BpfProgram, sock_filter};
 use kiln_kernel::syscalls;
 
 use filter::{Answer, Table};
+pub(super) use native::ARCHITECTURE;
+pub(super) use paths::{Paths, of_paths, paths};
 
 /// `CLONE_NEWNS`, `CLONE_NEWCGROUP`, `CLONE_NEWUTS`, `CLONE_NEWIPC`, `CLONE_NEWUSER`, `CLONE_NEWPID`, `CLONE_NEWNET`.
 const NAMESPACES: u32 = 0x7e02_0000;

@@ -8,9 +8,9 @@ use super::filter::{Answer, Table};
 use super::{ABSENT, Numbers, REFUSED};
 
 #[cfg(target_arch = "x86_64")]
-pub(super) const ARCHITECTURE: u32 = 0xc000_003e;
+pub(in super::super) const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-pub(super) const ARCHITECTURE: u32 = 0xc000_00b7;
+pub(in super::super) const ARCHITECTURE: u32 = 0xc000_00b7;
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name as u32),*] };

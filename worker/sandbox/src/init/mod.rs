@@ -5,6 +5,7 @@
 //! and with it every process in its namespace.
 
 mod reap;
+mod record;
 mod routes;
 mod watch;
 
@@ -31,6 +32,7 @@ use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, HOSTNAME, program};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
+use record::Recorder;
 use watch::{Stopped, expendable};
 
 /// The name (`argv[0]`) under which this program becomes an init.
@@ -194,8 +196,10 @@ fn as_pid_one(
     }
     limit(&spec)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let recorder = spec.recorded.then(Recorder::start).transpose().map_err(io("cannot record the job"))?;
     if place.is_none() {
         nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
+        recorder.as_ref().map_or(Ok(()), Recorder::install)?;
         calls::restrict(spec.network == Network::Machine)?;
     }
     // What the init itself needs is started first: its command may use up what may be started.
@@ -224,6 +228,9 @@ fn as_pid_one(
     };
     if let Some(place) = place {
         place.leave();
+    }
+    if let Some(recorder) = recorder {
+        report(&Report::Accessed(recorder.accesses()));
     }
     report(&Report::Ended(ended));
     loop {

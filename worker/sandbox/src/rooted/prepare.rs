@@ -253,6 +253,7 @@ impl Prepared {
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
             hostname: rooted.hostname.clone(),
+            recorded: false,
             rooted: Some(root),
         };
         Ok(Self::with(spec, made, (job.memory_bytes, job.max_processes)))

@@ -1,0 +1,161 @@
+//! `kiln-call` stands in for a compiler inside a step: it asks the step's worker for the result of the call, and where there is none it
+//! becomes the compiler.
+//!
+//! Invariant: whatever is odd (no socket, a broken connection, an output that cannot be written) ends in the compiler being run with
+//! the arguments untouched.
+
+mod descriptors;
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kiln_call::{Answer, Ask, DIRECTORY, Done, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve};
+
+/// The exit code of a shell that does not find a program.
+const NOT_FOUND: i32 = 127;
+
+fn main() {
+    let mut arguments = std::env::args_os();
+    let mut called = arguments.next().unwrap_or_default();
+    if Path::new(&called).file_name().is_some_and(|name| name == SHIM) {
+        called = arguments.next().unwrap_or_default();
+    }
+    let arguments: Vec<OsString> = arguments.collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let Some(program) = resolve(&called, &path, is_program) else {
+        eprintln!("{}: command not found", called.display());
+        std::process::exit(NOT_FOUND);
+    };
+    if std::env::var_os(SWITCH).is_none_or(|switch| switch != "off")
+        && let Ok(Some(done)) = ask(&program, &arguments)
+    {
+        std::process::exit(done);
+    }
+    let error = Command::new(&program).args(&arguments).exec();
+    eprintln!("{}: {error}", program.display());
+    std::process::exit(NOT_FOUND - 1);
+}
+
+/// Whether this is a program other than the shim, which may be linked to under any name.
+fn is_program(path: &Path) -> bool {
+    let own = std::fs::metadata("/proc/self/exe").map(|own| (own.dev(), own.ino())).ok();
+    path.metadata().is_ok_and(|data| {
+        data.is_file() && data.permissions().mode() & 0o111 != 0 && Some((data.dev(), data.ino())) != own
+    })
+}
+
+/// The exit code of the call, if the worker has carried it out and everything that it made is in place.
+fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Option<i32>> {
+    let mut socket = UnixStream::connect(Path::new(DIRECTORY).join(SOCKET))?;
+    let ask = Ask {
+        program: program.into(),
+        arguments: arguments.to_vec(),
+        directory: std::env::current_dir()?.into(),
+        environment: std::env::vars_os().collect(),
+    };
+    let content = ask.encode();
+    if content.len() > MAX_BYTES {
+        return Ok(None);
+    }
+    socket.write_all(&frame(&content))?;
+    loop {
+        let mut descriptors = Vec::new();
+        match Answer::decode(&receive(&socket, &mut descriptors)?).map_err(malformed)? {
+            Answer::Here => return Ok(None),
+            Answer::Stderr(data) => io::stderr().write_all(&data)?,
+            Answer::Done(done) => return accept(&done, descriptors).map(Some),
+        }
+    }
+}
+
+fn malformed(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The content of the next frame, with the descriptors that came along.
+fn receive(socket: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    fill(socket, &mut length, descriptors)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_BYTES {
+        return Err(malformed(Malformed));
+    }
+    let mut content = vec![0; length];
+    fill(socket, &mut content, descriptors)?;
+    Ok(content)
+}
+
+fn fill(socket: &UnixStream, mut buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match descriptors::receive(socket, buffer, descriptors) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(received) => buffer = &mut buffer[received..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Puts the outputs in place and says what the compiler said.
+fn accept(done: &Done, descriptors: Vec<OwnedFd>) -> io::Result<i32> {
+    if done.outputs.len() != descriptors.len() {
+        return Err(malformed(Malformed));
+    }
+    let mut placed = Vec::new();
+    for (output, content) in done.outputs.iter().zip(descriptors) {
+        placed.push(Placed::write(Path::new(&output.path), output.executable, File::from(content))?);
+    }
+    placed.iter_mut().try_for_each(Placed::finish)?;
+    // Nothing can be taken back from here on.
+    let _ = io::stdout().write_all(&done.stdout).and_then(|()| io::stdout().flush());
+    let _ = io::stderr().write_all(&done.stderr);
+    Ok(done.exit)
+}
+
+/// An output beside its place until it is renamed; removed on drop.
+struct Placed {
+    temporary: Option<PathBuf>,
+    path: PathBuf,
+}
+
+impl Placed {
+    fn write(path: &Path, executable: bool, mut content: File) -> io::Result<Self> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut temporary = OsString::from(".kiln-");
+        temporary.push(format!("{}-", std::process::id()));
+        temporary.push(name);
+        let temporary = directory.join(temporary);
+        // The step's umask applies, as it does to what a compiler creates.
+        let mode = if executable { 0o777 } else { 0o666 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let placed = Self { temporary: Some(temporary), path: path.to_owned() };
+        io::copy(&mut content, &mut file)?;
+        Ok(placed)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if let Some(temporary) = &self.temporary {
+            std::fs::rename(temporary, &self.path)?;
+            self.temporary = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}

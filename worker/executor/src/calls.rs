@@ -1,0 +1,92 @@
+//! Jobs that ask for other jobs: what a step needs so that its compiler calls run as jobs of their own.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// What a job has to do with other jobs; by default, nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Calls {
+    /// What the job may ask for.
+    pub offer: Option<Offer>,
+    /// The job that it is part of: both together keep within that job's limits.
+    pub part_of: Option<Limits>,
+    /// Whether to record which files it looks at.
+    pub recorded: bool,
+}
+
+/// What a job may ask its worker for.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The directory on this machine that the job finds at `to`.
+    pub directory: PathBuf,
+    /// An absolute path in the job's root.
+    pub to: PathBuf,
+    /// The directory, as the job sees it, that comes first in its `PATH`.
+    pub programs: PathBuf,
+    /// Where the executor says that the job has begun.
+    pub begun: watch::Sender<Option<Begun>>,
+}
+
+/// A job that has begun.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// The process whose only child is the first process in the job's own namespaces.
+    pub parent: u32,
+    /// The job's limits.
+    pub limits: Limits,
+    /// The directory on this machine with what the job has written to its inputs so far.
+    pub written: PathBuf,
+}
+
+impl Begun {
+    /// The job's root directory, as this process reaches it.
+    ///
+    /// # Errors
+    /// If the job has ended.
+    pub fn root(&self) -> io::Result<PathBuf> {
+        let pid = self.parent;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let first = children.split_whitespace().next().ok_or(io::ErrorKind::NotFound)?;
+        Ok(PathBuf::from(format!("/proc/{first}/root")))
+    }
+}
+
+/// The limits of a job, as its executor keeps them.
+#[derive(Clone)]
+pub struct Limits(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Limits {
+    /// Limits that the executor finds again with [`of`](Self::of).
+    pub fn new<T: Any + Send + Sync>(limits: Option<Arc<T>>) -> Self {
+        Self(limits.map(|limits| limits as Arc<dyn Any + Send + Sync>))
+    }
+
+    /// The limits that this executor made; none if the job's init enforces them.
+    pub fn of<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.clone().and_then(|limits| limits.downcast().ok())
+    }
+}
+
+impl Debug for Limits {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Limits").field(&self.0.is_some()).finish()
+    }
+}
+
+/// What a job's processes looked at, whether or not it was there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accesses {
+    /// Absolute paths, neither normalised nor resolved, in the job's root.
+    pub paths: BTreeSet<String>,
+    /// Directories that were listed.
+    pub listed: BTreeSet<String>,
+    /// Whether something may be missing: a process of another architecture, or a path that could not be read.
+    pub incomplete: bool,
+}

@@ -1,0 +1,140 @@
+//! Records which paths a job's processes look at: the filter hands each such call to a thread of the init, which reads the path from the
+//! caller's memory and lets the call go on.
+//!
+//! It is a record and not a check: a program that changes a path while it is read can hide it, but only a program that is recorded
+//! itself can do that.
+
+use std::ffi::OsString;
+use std::io::{self, IoSliceMut};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use kiln_executor::calls::Accesses;
+use kiln_kernel::notify::{Call, Listener};
+use nix::libc;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+
+use super::super::calls;
+
+/// `PATH_MAX`.
+const LONGEST: usize = 4096;
+const PAGE: usize = 4096;
+
+/// The record of a job.
+pub(super) struct Recorder {
+    seen: Arc<Mutex<Accesses>>,
+    listener: Sender<Listener>,
+}
+
+impl Recorder {
+    /// Starts the thread. From the thread that starts the job's command, [`install`](Self::install) follows.
+    pub(super) fn start() -> io::Result<Self> {
+        let seen = Arc::new(Mutex::new(Accesses::default()));
+        let (listener, arriving) = channel();
+        let into = seen.clone();
+        // Started before any filter is set: its own calls must not wait for itself.
+        std::thread::Builder::new().spawn(move || record(&arriving, &into))?;
+        Ok(Self { seen, listener })
+    }
+
+    /// Records what this thread and whatever it starts look at from now on.
+    pub(super) fn install(&self) -> Result<(), String> {
+        let listener = Listener::install(&calls::of_paths())
+            .map_err(|error| format!("the kernel does not let a job be recorded: {error}"))?;
+        self.listener.send(listener).map_err(|_| "the thread that records a job has ended".to_owned())
+    }
+
+    /// What was looked at so far.
+    pub(super) fn accesses(&self) -> Accesses {
+        self.seen.lock().clone()
+    }
+}
+
+fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {
+    let Ok(listener) = arriving.recv() else { return };
+    loop {
+        match listener.next() {
+            Ok(None) => continue,
+            Ok(Some(call)) => {
+                note(&call, seen);
+                if listener.let_go(&call).is_ok() {
+                    continue;
+                }
+            }
+            Err(_) => {}
+        }
+        seen.lock().incomplete = true;
+        return;
+    }
+}
+
+fn note(call: &Call, seen: &Mutex<Accesses>) {
+    let found = if call.architecture == calls::ARCHITECTURE { path(call) } else { None };
+    let mut seen = seen.lock();
+    match found {
+        Some(Looked::Path(path)) => drop(seen.paths.insert(path)),
+        Some(Looked::Listed(path)) => drop(seen.listed.insert(path)),
+        Some(Looked::AtOpenFile) => {}
+        None => seen.incomplete = true,
+    }
+}
+
+/// What a call looks at.
+enum Looked {
+    Path(String),
+    Listed(String),
+    /// At something that has been opened, and recorded, before.
+    AtOpenFile,
+}
+
+fn path(call: &Call) -> Option<Looked> {
+    let calls::Paths { directory, path, lists } = calls::paths(i64::from(call.number))?;
+    let text = |path: PathBuf| path.into_os_string().into_string().ok();
+    let argument = |at: usize| call.arguments.get(at).copied();
+    if lists {
+        let descriptor = argument(0)? as i32;
+        return link(call.thread, &format!("fd/{descriptor}")).and_then(text).map(Looked::Listed);
+    }
+    let name = read(call.thread, argument(path)?)?;
+    if name.is_empty() {
+        return Some(Looked::AtOpenFile);
+    }
+    let name = PathBuf::from(OsString::from_vec(name));
+    if name.as_os_str().as_bytes().starts_with(b"/") {
+        return text(name).map(Looked::Path);
+    }
+    let base = match directory.map(|at| argument(at).map(|descriptor| descriptor as i32)) {
+        None => link(call.thread, "cwd")?,
+        Some(Some(libc::AT_FDCWD)) => link(call.thread, "cwd")?,
+        Some(descriptor) => link(call.thread, &format!("fd/{}", descriptor?))?,
+    };
+    text(base.join(name)).map(Looked::Path)
+}
+
+fn link(thread: i32, name: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{thread}/{name}")).ok()
+}
+
+/// Reads a string from a thread's memory, page by page: the next page may not be there.
+fn read(thread: i32, address: u64) -> Option<Vec<u8>> {
+    let (mut text, mut address) = (Vec::new(), usize::try_from(address).ok()?);
+    let mut page = [0; PAGE];
+    while text.len() < LONGEST {
+        let length = PAGE - address % PAGE;
+        let remote = [RemoteIoVec { base: address, len: length }];
+        let read =
+            process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(&mut page[..length])], &remote).ok()?;
+        let read = page.get(..read)?;
+        if let Some(end) = read.iter().position(|byte| *byte == 0) {
+            text.extend_from_slice(&read[..end]);
+            return Some(text);
+        }
+        text.extend_from_slice(read);
+        address += length;
+    }
+    None
+}
