@@ -4,6 +4,7 @@
 //! Invariant: nothing here knows about scheduling, languages or storage engines.
 
 pub mod agent;
+pub mod calls;
 pub mod channel;
 pub mod chunking;
 pub mod clock;

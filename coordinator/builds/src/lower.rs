@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_planner::plan::{self, Step, Target};
+use kiln_planner::plan::{self, Split, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{clock, property, reapi, v1};
 use kiln_trees::tree::{Entry, Tree, mode_of};
@@ -114,7 +114,9 @@ impl Lowering<'_> {
         let command = command(step, shard, environment);
         let platform = platform(step, target, environment);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
-        Ok((lowered, Arc::new(known)))
+        // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
+        let split = step.split != Split::Off && !step.network && step.image.is_none();
+        Ok((lowered, Arc::new(Known { split, ..known })))
     }
 
     /// The inputs of a step: its own, and the outputs of the steps that it needs.

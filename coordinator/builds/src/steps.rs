@@ -309,6 +309,7 @@ fn finish(
         hit_before,
         first_error: error,
         no_exit_code: response.result.is_none() || status.is_some(),
+        calls: kiln_proto::calls::of(&metadata).filter(|_| cache != Cache::Hit),
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

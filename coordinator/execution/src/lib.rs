@@ -99,6 +99,8 @@ pub struct Known {
     pub caches: Vec<v1::CacheMount>,
     /// For an action in a root of its own: the hosts that it can resolve, whose addresses are no part of the action.
     pub hosts: Vec<kiln_proto::v1::Host>,
+    /// Whether its calls of compilers run as actions of their own, which changes nothing about its outputs.
+    pub split: bool,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -264,6 +266,8 @@ impl ExecutionHandle {
             prepared.variables.clone_from(&known.variables);
             prepared.caches.clone_from(&known.caches);
             prepared.hosts.clone_from(&known.hosts);
+            // Whoever wants a step to run wants its compilers to run.
+            prepared.split = known.split && !request.skip_cache_lookup;
         }
         if prepared.caches.len() > root::MAX_CACHES {
             return Err(Status::invalid_argument(format!(

@@ -58,6 +58,8 @@ pub struct Prepared {
     pub caches: Vec<v1::CacheMount>,
     /// For an action in a root of its own: the hosts that it can resolve.
     pub hosts: Vec<v1::Host>,
+    /// Whether its calls of compilers are actions of their own.
+    pub split: bool,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -169,6 +171,7 @@ impl Preparer {
             variables: BTreeMap::new(),
             caches: Vec::new(),
             hosts: Vec::new(),
+            split: false,
             timeout,
             inputs: walked.directories.clone(),
             hold,

@@ -188,8 +188,36 @@ pub struct Step {
     /// Whether its outputs depend on the CPU that it runs on: results are only shared between workers with the same
     /// CPU.
     pub native: bool,
+    /// Whether its calls of compilers run as actions of their own. The outputs are the same.
+    pub split: Split,
     /// Whether it only tests the project: `kiln test` runs it, `kiln build` does not.
     pub test: bool,
+}
+
+/// What becomes of a step's calls of compilers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// Kiln decides: they are cached, where that pays.
+    #[default]
+    Auto,
+    /// They are cached, and run on the step's own worker.
+    Cache,
+    /// They run in the step.
+    Off,
+}
+
+impl Split {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Cache, Self::Off];
+
+    /// The value in a `kiln.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cache => "cache",
+            Self::Off => "off",
+        }
+    }
 }
 
 impl Step {
@@ -218,6 +246,7 @@ impl Step {
             working_directory: None,
             stamp: false,
             native: false,
+            split: Split::Auto,
             test: false,
         }
     }

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod builds;
 pub mod bytestream;
 pub mod cache;
+pub mod calls;
 pub mod capabilities;
 pub mod cas;
 mod chunks;

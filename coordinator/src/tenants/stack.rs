@@ -14,6 +14,7 @@ use kiln_proto::v1::artifacts_server::ArtifactsServer;
 use kiln_proto::v1::builds_server::BuildsServer;
 use kiln_proto::v1::cache_mounts_server::CacheMountsServer;
 use kiln_proto::v1::cache_server::CacheServer;
+use kiln_proto::v1::calls_server::CallsServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
@@ -25,7 +26,9 @@ use tonic::service::Routes;
 
 use super::Quotas;
 use crate::Config;
-use crate::services::{action_cache, agents, builds, bytestream, cache, capabilities, cas, execution, farm, mounts};
+use crate::services::{
+    action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts,
+};
 use kiln_auth::{Known, check_name};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_caches::{Caches, Limits};
@@ -132,6 +135,7 @@ impl Stack {
         let routes = Routes::new(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
             .add_service(cas::ContentAddressableStorage::server(stores.clone()))
             .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
+            .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone()))))
             .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))

@@ -34,6 +34,8 @@ pub struct Grant {
     pub times: Option<Digest>,
     /// The caches that it may take and publish, as [`kiln_proto::root::entitlement`] gives them.
     pub caches: Vec<[u8; CACHE_BYTES]>,
+    /// The environment for which it may look up and keep calls of compilers; empty: it may not.
+    pub calls: String,
 }
 
 /// Why a grant is invalid.
@@ -71,6 +73,7 @@ impl Grant {
             nonce: rand::random::<[u8; 16]>().to_vec(),
             times: self.times.map(|times| times.to_wire()),
             caches: self.caches.concat(),
+            calls: self.calls.clone(),
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -99,7 +102,8 @@ impl Grant {
             return Err(Error::Expired);
         }
         let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
-        Ok(Self { lease: grant.lease, worker: grant.worker, instance: grant.instance, action, times, caches })
+        let v1::Grant { lease, worker, instance, calls, .. } = grant;
+        Ok(Self { lease, worker, instance, action, times, caches, calls })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -124,6 +128,7 @@ mod tests {
             action: DigestFunction::Sha256.digest(b"action"),
             times: Some(DigestFunction::Sha256.digest(b"times")),
             caches: vec![[1; 16], [2; 16]],
+            calls: "environment".into(),
         }
     }
 

@@ -215,6 +215,19 @@ impl LeaseAccess {
         Err(Status::permission_denied(format!("cache `{}` is not one of lease {}", name.id, self.grant.lease)))
     }
 
+    /// The environment for which the lease's worker may look up and keep calls of compilers.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` if the lease's action is not split into calls.
+    pub fn calls(&self) -> Result<&str, Status> {
+        if !self.grant.calls.is_empty() {
+            return Ok(&self.grant.calls);
+        }
+        let (worker, lease, tenant) = (&self.grant.worker, self.grant.lease, self.tenant());
+        tracing::warn!(worker, lease, tenant, "refused a worker's access to calls for a lease that has none");
+        Err(Status::permission_denied(format!("the action of lease {lease} is not split into calls")))
+    }
+
     /// The agents of the lease's caller, if its action mounts the one with this name.
     ///
     /// # Errors
@@ -261,7 +274,8 @@ mod tests {
         let action = DigestFunction::Sha256.digest(b"action");
         let name = v1::CacheName { id: "own".into(), ..Default::default() };
         let caches = vec![root::entitlement(&name)];
-        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None, caches }
+        let calls = if lease == 1 { "environment" } else { "" };
+        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None, caches, calls: calls.into() }
     }
 
     #[tokio::test]
@@ -279,6 +293,19 @@ mod tests {
         for (id, project) in [("other", ""), ("own", "another"), ("", "own")] {
             assert!(access.may_use_cache(&named(id, project)).unwrap_err().message().contains("not one of lease 1"));
         }
+    }
+
+    #[tokio::test]
+    async fn only_a_lease_whose_action_is_split_may_ask_about_calls() {
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let environment = |lease| {
+            leases.begin(lease);
+            let header = URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
+            let access = leases.admit(header.as_bytes(), Some("vm"), &scopes)?;
+            access.calls().map(str::to_owned)
+        };
+        assert_eq!(environment(1).unwrap(), "environment");
+        assert_eq!(environment(2).unwrap_err().code(), tonic::Code::PermissionDenied);
     }
 
     #[derive(Debug)]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use kiln_proto::protobuf::Timestamp;
-use kiln_proto::root;
 use kiln_proto::v1::{self, coordinator_message};
+use kiln_proto::{property, root};
 use kiln_scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, WaiterId, WorkerId};
 use tonic::Code;
 
+use super::super::prepare::Prepared;
 use super::super::{Done, State, failed};
 use super::wire::failure_response;
 use super::{Grant, Message, Owner};
@@ -93,6 +94,7 @@ impl Owner {
             action: prepared.digest,
             times: prepared.times,
             caches: prepared.caches.iter().filter_map(|cache| cache.name.as_ref()).map(root::entitlement).collect(),
+            calls: if prepared.split { environment(prepared) } else { String::new() },
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -117,6 +119,7 @@ impl Owner {
             variables: prepared.variables.clone().into_iter().collect(),
             caches: prepared.caches.clone(),
             hosts: prepared.hosts.clone(),
+            split: prepared.split,
         };
         let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));
         self.lease_begins(lease, grant);
@@ -137,4 +140,11 @@ impl Owner {
             let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
         }
     }
+}
+
+/// The environment that an action requires.
+fn environment(prepared: &Prepared) -> String {
+    let properties = prepared.action.platform.as_ref().map_or(&[][..], |platform| &platform.properties);
+    let found = properties.iter().find(|property| property.name == property::ENVIRONMENT);
+    found.map(|property| property.value.clone()).unwrap_or_default()
 }

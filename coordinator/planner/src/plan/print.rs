@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
     Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Image, Origin, Plan,
-    Step, Target, VersionOrigin, default_libraries,
+    Split, Step, Target, VersionOrigin, default_libraries,
 };
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
@@ -111,6 +111,11 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     }
     if step.native {
         key(out, "native", "true");
+    }
+    match step.split {
+        Split::Auto => {}
+        Split::Cache => key(out, "split", &quote(step.split.name())),
+        Split::Off => key(out, "split", "false"),
     }
     if let Some(image) = &step.image {
         key(out, "image", &quote(image));

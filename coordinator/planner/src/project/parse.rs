@@ -75,6 +75,7 @@ const STEP: &[&str] = &[
     "working_directory",
     "stamp",
     "native",
+    "split",
     "test",
 ];
 const ARTIFACT: &[&str] = &["from", "files", "kind", "check_elf", "bundle_libraries"];
@@ -301,6 +302,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.cache = table.bool("cache")?.unwrap_or(step.cache);
     step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
     step.native = table.bool("native")?.unwrap_or(step.native);
+    step.split = table.split("split")?.unwrap_or(step.split);
     step.image = image_name(table)?.or(step.image.take());
     if table.has("packages") {
         step.packages = packages(table, "packages")?;

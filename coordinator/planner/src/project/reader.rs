@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use kiln_plan::Split;
 use toml_edit::{Item, TableLike, Value};
 
 use super::Error;
@@ -106,6 +107,14 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.get(key, "`true` or `false`", Item::as_bool)
+    }
+
+    /// `false` is another word for `"off"`, `true` for `"auto"`.
+    pub(super) fn split(&self, key: &str) -> Result<Option<Split>, Error> {
+        self.get(key, "`\"auto\"`, `\"cache\"` or `false`", |item| match (item.as_bool(), item.as_str()) {
+            (Some(on), _) => Some(if on { Split::Auto } else { Split::Off }),
+            (None, name) => Split::ALL.into_iter().find(|split| Some(split.name()) == name),
+        })
     }
 
     pub(super) fn integer(&self, key: &str) -> Result<Option<i64>, Error> {

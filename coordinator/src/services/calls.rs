@@ -1,0 +1,111 @@
+//! `kiln.v1.Calls`: workers look up and keep the results of compiler calls, for leases whose steps are split.
+//!
+//! An entry is a result in the action cache, so it is complete or absent, counted and collected as any other. Its digest is that of no
+//! action: it has a size that no blob has, and the tenant's environment is part of it. A worker can therefore keep results of calls, and
+//! only for steps in the environment that it runs one in.
+
+use kiln_execution::LeaseAccess;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::v1::calls_server;
+use kiln_proto::{reapi, v1};
+use kiln_store::Stores;
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+/// Begins what keys are hashed with, and says which rules the entries follow.
+const DOMAIN: &str = "kiln.calls/1";
+/// The size in an entry's digest: larger than any blob's.
+const SIZE: u64 = i64::MAX as u64;
+/// Bytes of a key.
+const KEY_BYTES: usize = 32;
+/// Maximum number of keys of one request.
+const MAX_KEYS: usize = 1024;
+/// Maximum bytes of an entry: what compilers print is part of it.
+const MAX_ENTRY_BYTES: usize = 256 << 10;
+/// Maximum number of files of an entry.
+const MAX_FILES: usize = 250;
+
+/// Serves a tenant's calls.
+#[derive(Debug)]
+pub struct Calls {
+    stores: Stores,
+}
+
+impl Calls {
+    /// Serves the calls in these stores.
+    pub fn new(stores: Stores) -> Self {
+        Self { stores }
+    }
+}
+
+/// The lease of a call of this service.
+fn lease<T>(request: &Request<T>) -> Result<LeaseAccess, Status> {
+    let lease = request.extensions().get::<LeaseAccess>().cloned();
+    lease.ok_or_else(|| {
+        Status::permission_denied("no lease was presented; only a worker asks about calls, for a lease that it holds")
+    })
+}
+
+/// Where an entry is.
+fn place(lease: &LeaseAccess, key: &[u8]) -> Result<Digest, Status> {
+    if key.len() != KEY_BYTES {
+        return Err(Status::invalid_argument(format!("a key has {KEY_BYTES} bytes, found {}", key.len())));
+    }
+    // An environment has no NUL, and a key always the same length.
+    let text = [DOMAIN.as_bytes(), lease.calls()?.as_bytes(), key].join(&0);
+    Ok(Digest { size: SIZE, ..DigestFunction::Sha256.digest(&text) })
+}
+
+/// The blobs that an entry names.
+fn named(lease: &LeaseAccess, result: &reapi::ActionResult) -> Result<Vec<Digest>, Status> {
+    let files = result.output_files.iter().map(|file| file.digest.as_ref());
+    let all = files.chain(result.stdout_digest.iter().map(Some)).chain(result.stderr_digest.iter().map(Some));
+    all.map(|digest| Digest::required(lease.function(), digest).map_err(crate::status::bad_digest)).collect()
+}
+
+#[tonic::async_trait]
+impl calls_server::Calls for Calls {
+    async fn look(&self, request: Request<v1::LookCallsRequest>) -> Result<Response<v1::LookCallsResponse>, Status> {
+        let lease = lease(&request)?;
+        let keys = request.into_inner().keys;
+        if keys.len() > MAX_KEYS {
+            return Err(Status::invalid_argument(format!("{} keys; the farm allows at most {MAX_KEYS}", keys.len())));
+        }
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let result = self.stores.cached_result(lease.instance(), &place(&lease, key)?).await?;
+            for blob in result.iter().map(|result| named(&lease, result)).collect::<Result<Vec<_>, _>>()?.concat() {
+                lease.add_blob(&blob).await?;
+            }
+            entries.push(v1::CallEntry { result });
+        }
+        Ok(Response::new(v1::LookCallsResponse { entries }))
+    }
+
+    async fn keep(&self, request: Request<v1::KeepCallRequest>) -> Result<Response<v1::KeepCallResponse>, Status> {
+        let lease = lease(&request)?;
+        let v1::KeepCallRequest { key, result } = request.into_inner();
+        let place = place(&lease, &key)?;
+        let mut result = result.ok_or_else(|| Status::invalid_argument("the entry has no result"))?;
+        let is_plain =
+            result.output_directories.is_empty() && result.output_symlinks.is_empty() && result.exit_code == 0;
+        if !is_plain || result.output_files.len() > MAX_FILES || result.encoded_len() > MAX_ENTRY_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "the result of a call has exit code 0, at most {MAX_FILES} files, no directories or links, and {} KiB",
+                MAX_ENTRY_BYTES >> 10
+            )));
+        }
+        let blobs = named(&lease, &result)?;
+        let _hold = self.stores.in_use.begin();
+        if let Some(missing) = self.stores.blobs.find_missing(&blobs).await?.first() {
+            return Err(Status::failed_precondition(format!(
+                "blob `{missing}` of the entry is not stored; upload it first"
+            )));
+        }
+        // Whoever wonders about an entry finds out who made it.
+        let metadata = result.execution_metadata.get_or_insert_default();
+        lease.worker().clone_into(&mut metadata.worker);
+        self.stores.actions.put(lease.instance(), &place, result).await?;
+        Ok(Response::new(v1::KeepCallResponse {}))
+    }
+}

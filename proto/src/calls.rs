@@ -1,0 +1,33 @@
+//! What became of a step's compiler calls, as a part of its result's metadata.
+
+use crate::protobuf::Any;
+use crate::{reapi, v1};
+use prost::Message;
+
+/// The type's name in the metadata.
+const TYPE: &str = "type.googleapis.com/kiln.v1.SplitCalls";
+
+/// Adds the calls of a run to its metadata.
+pub fn add(metadata: &mut reapi::ExecutedActionMetadata, calls: &v1::SplitCalls) {
+    metadata.auxiliary_metadata.push(Any { type_url: TYPE.to_owned(), value: calls.encode_to_vec() });
+}
+
+/// The calls of a run, if its metadata has any.
+pub fn of(metadata: &reapi::ExecutedActionMetadata) -> Option<v1::SplitCalls> {
+    let found = metadata.auxiliary_metadata.iter().find(|any| any.type_url == TYPE)?;
+    v1::SplitCalls::decode(found.value.as_slice()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_found_in_the_metadata_that_they_were_added_to() {
+        let mut metadata = reapi::ExecutedActionMetadata::default();
+        assert_eq!(of(&metadata), None);
+        let calls = v1::SplitCalls { hits: 3, refused: [("link".to_owned(), 1)].into(), ..Default::default() };
+        add(&mut metadata, &calls);
+        assert_eq!(of(&metadata), Some(calls));
+    }
+}
