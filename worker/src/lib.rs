@@ -2,6 +2,7 @@
 //!
 //! Invariant: it only knows actions, neither projects nor languages.
 
+mod broker;
 pub mod config;
 mod executors;
 pub mod inputs;
@@ -23,6 +24,7 @@ pub use kiln_executor as executor;
 pub use kiln_probe as probe;
 pub use kiln_sandbox as sandbox;
 
+pub use broker::Broker;
 pub use config::{Config, DEFAULT_GRACE, grace};
 pub use serve::run;
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
+use crate::broker::{Broker, Farm, Serving};
 use crate::inputs::{self, Inputs};
 use crate::leases::Leases;
 use crate::mask::{Masked, Patterns};
@@ -28,7 +29,7 @@ use crate::output_log::{self, OutputLog};
 use crate::outputs;
 use crate::roots::Roots;
 use crate::tally::Tally;
-use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Stream};
+use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 
 /// Maximum number of processes and threads of one action at once.
 const MAX_PROCESSES: u32 = 4096;
@@ -44,6 +45,8 @@ pub struct Runner {
     inputs: Inputs,
     /// Roots of actions, if this worker runs any in roots of their own.
     roots: Option<Roots>,
+    /// Answers the compiler calls of steps, if this worker splits steps into them.
+    broker: Option<Broker>,
     executor: Arc<dyn Executor>,
     scratch: PathBuf,
     channel: watch::Sender<Option<Channel>>,
@@ -76,6 +79,7 @@ impl Runner {
             worker,
             inputs,
             roots: None,
+            broker: None,
             executor,
             scratch,
             channel: watch::Sender::new(None),
@@ -88,6 +92,12 @@ impl Runner {
     pub fn with_roots(mut self, roots: Option<Roots>) -> Self {
         self.roots = roots;
         self
+    }
+
+    /// Answers compiler calls of steps.
+    #[must_use]
+    pub fn with_broker(self, broker: Option<Broker>) -> Self {
+        Self { broker, ..self }
     }
 
     /// Transfers use this connection from now on.
@@ -208,11 +218,18 @@ impl Runner {
         metadata.input_fetch_start_timestamp = ready;
         metadata.input_fetch_completed_timestamp = ready;
         metadata.execution_start_timestamp = ready;
-        let job = ground.job(lease, &action, &command)?;
+        let mut job = ground.job(lease, &action, &command)?;
+        let serving = self.serve(at, lease, &mut job)?;
         leases.started(lease.lease).await;
         let started = Instant::now();
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
+        if let Some(serving) = serving {
+            let calls = serving.finish().await;
+            tracing::debug!(?calls, "the step's compiler calls");
+            self.tally.called(&calls);
+            kiln_proto::calls::add(&mut metadata, &calls.to_wire());
+        }
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));
@@ -257,6 +274,21 @@ impl Runner {
         tracing::debug!(?inputs, ?ran, ?outputs, "a command has run");
         let message = words(&finished.exit);
         Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), message, ..Default::default() })
+    }
+
+    /// Answers the compiler calls of a job whose lease says so.
+    fn serve(&self, at: &At<'_>, lease: &v1::Lease, job: &mut Job) -> Result<Option<Serving>, Fault> {
+        let Some(broker) = self.broker.as_ref().filter(|_| lease.split && job.place == Place::Machine) else {
+            return Ok(None);
+        };
+        let farm = Farm {
+            channel: self.channel.subscribe(),
+            instance: at.instance.to_owned(),
+            function: at.function,
+            grant: at.grant.to_vec(),
+        };
+        let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
+        broker.serve(job, farm).map_err(failed)
     }
 
     async fn execute(

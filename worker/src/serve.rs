@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::broker::Broker;
 use crate::executors::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};
@@ -81,8 +82,16 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
     };
     let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
     let identity = with_changes(identity, docker.offered(), system);
-    let executors = Arc::new(Executors::new(sandbox, docker.clone()));
-    let runner = Arc::new(Runner::new(config.name.clone(), inputs, executors, logs).with_roots(roots));
+    let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
+    let broker = match sandbox.is_confined() && config.root.is_none() {
+        true => Some(
+            Broker::open(&state.join("calls"), &sandbox.host_path(), executors.clone(), inputs.clone())
+                .context("cannot prepare for compiler calls")?,
+        ),
+        false => None,
+    };
+    let runner =
+        Arc::new(Runner::new(config.name.clone(), inputs, executors, logs).with_roots(roots).with_broker(broker));
     let stop = CancellationToken::new();
     if let Some(metrics) = metrics {
         metrics.serve(runner.clone(), config.cache_bytes, stop.clone())?;

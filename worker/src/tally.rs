@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::broker::Calls;
 use kiln_proto::v1::lease_finished::Outcome;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +16,12 @@ struct Ended {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Called {
+    result: &'static str,
+    reason: &'static str,
+}
+
 const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
 
 /// Lease counters, and whether there is a connection. Cheap to clone.
@@ -22,6 +29,8 @@ const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
 pub(crate) struct Tally {
     running: Gauge,
     ended: Family<Ended, Counter>,
+    calls: Family<Called, Counter>,
+    saved: Counter<f64, std::sync::atomic::AtomicU64>,
     linked: Arc<AtomicBool>,
 }
 
@@ -46,6 +55,17 @@ impl Tally {
         outcome
     }
 
+    /// Counts the compiler calls of a step.
+    pub(crate) fn called(&self, calls: &Calls) {
+        let count = |result, reason, count| {
+            self.calls.get_or_create(&Called { result, reason }).inc_by(count);
+        };
+        count("hit", "", calls.hits);
+        count("compiled", "", calls.compiled);
+        calls.refused.iter().for_each(|(reason, refused)| count("refused", reason, *refused));
+        self.saved.inc_by(calls.saved.as_secs_f64());
+    }
+
     /// Registers the counters, including those of outcomes that have not occurred.
     pub(crate) fn register(&self, registry: &mut Registry) {
         for outcome in OUTCOMES {
@@ -53,6 +73,12 @@ impl Tally {
         }
         registry.register("running_leases", "Running leases", self.running.clone());
         registry.register("leases", "Ended leases, by outcome", self.ended.clone());
+        for result in ["hit", "compiled"] {
+            drop(self.calls.get_or_create(&Called { result, reason: "" }));
+        }
+        registry.register("calls", "Compiler calls of steps, by result", self.calls.clone());
+        let saved = "Seconds that calls whose result was known took when they ran";
+        registry.register("calls_saved_seconds", saved, self.saved.clone());
     }
 
     /// Whether the worker is registered with a coordinator.

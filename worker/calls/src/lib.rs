@@ -27,4 +27,4 @@ pub use depfile::{DepInfo, Rule, dep_info, rules};
 pub use invocation::{Files, Invocation, Kind};
 pub use paths::absolute;
 pub use refusal::Refusal;
-pub use understand::understand;
+pub use understand::{is_compiler, understand};

@@ -1,6 +1,6 @@
 //! Which compiler a call is for.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::call::Call;
 use crate::invocation::{Files, Invocation};
@@ -23,6 +23,11 @@ pub fn understand(invocation: &Invocation, files: &dyn Files) -> Result<Call, Re
         return rust::understand(program, arguments, invocation, files);
     }
     Err(Refusal::Program { program: program.to_string_lossy().into_owned() })
+}
+
+/// Whether a program of this name is a compiler whose calls are understood.
+pub fn is_compiler(name: &OsStr) -> bool {
+    c::driver(name).is_some()
 }
 
 /// The compiler and its arguments.

@@ -129,7 +129,7 @@ impl Files {
         }
     }
 
-    fn hold(&self, keys: &[Key]) -> Held {
+    pub(super) fn hold(&self, keys: &[Key]) -> Held {
         let mut index = self.index.lock();
         keys.iter().for_each(|key| *index.held.entry(*key).or_default() += 1);
         Held { index: self.index.clone(), keys: keys.to_vec() }
@@ -258,6 +258,21 @@ impl Files {
         }
     }
 
+    /// Puts an open file into the cache unless it is there; `false` if its content is not the key's.
+    pub(super) fn take_open(&self, key: Key, file: &mut fs::File) -> Result<bool, Error> {
+        self.look_at(&key)?;
+        if self.index.lock().used.contains_key(&key) {
+            return Ok(true);
+        }
+        let temporary = self.temporary(&key);
+        let copied = fs::File::create_new(&temporary.0).and_then(|mut to| copy(key.digest.function, file, &mut to));
+        if copied.map_err(disk(&temporary.0))? != key.digest {
+            return Ok(false);
+        }
+        self.put(key, &temporary)?;
+        Ok(true)
+    }
+
     /// Takes a file that an action made: `written` is where it may be moved from.
     pub(super) fn adopt(&self, key: Key, file: &Path, written: Option<&Path>) {
         {
@@ -325,6 +340,21 @@ fn modes_of_new_files(directory: &Path) -> std::io::Result<u32> {
     let file = fs::File::options().write(true).create(true).truncate(true).mode(0o777).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file.metadata()?.mode() & 0o777)
+}
+
+/// Copies a file, and answers what was copied.
+fn copy(function: DigestFunction, from: &mut fs::File, to: &mut fs::File) -> std::io::Result<Digest> {
+    use std::io::Read;
+    let (mut hasher, mut buffer) = (function.hasher(), vec![0; 128 * 1024]);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => {
+                hasher.update(&buffer[..read]);
+                to.write_all(&buffer[..read])?;
+            }
+        }
+    }
 }
 
 fn hash(function: DigestFunction, mut file: fs::File) -> std::io::Result<Digest> {

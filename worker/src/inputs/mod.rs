@@ -7,6 +7,7 @@
 //! gets a unit but as the lower layer of an overlay, or as a copy.
 
 mod cut;
+mod delta;
 mod directories;
 pub(crate) mod fetching;
 mod files;
@@ -23,6 +24,8 @@ use kiln_proto::digest::Digest;
 use kiln_proto::transfer::{self, Client};
 use parking_lot::Mutex;
 
+use delta::Deltas;
+pub(crate) use delta::{Delta, DeltaFile};
 use directories::Directories;
 use files::Files;
 use session::Session;
@@ -122,6 +125,7 @@ struct Shared {
     files: Files,
     units: Units,
     directories: Directories,
+    deltas: Deltas,
     roots: Mutex<HashMap<Digest, Arc<Vec<cut::Unit>>>>,
     max_bytes: u64,
     /// Held by the one that evicts. Those who make trees go on: what they use is held or pinned.
@@ -183,7 +187,9 @@ impl Inputs {
         let owner = Owner(config.owner);
         let files = Files::open(objects(&config.directory), session.is_trusted(), owner)?;
         let units = Units::open(config.directory.join("units"), session.is_trusted(), owner)?;
+        let deltas = Deltas::open(&config.directory, owner)?;
         let shared = Shared {
+            deltas,
             files,
             units,
             directories: Directories::default(),

@@ -134,6 +134,7 @@ impl Ground {
             memory_bytes: reserved.memory_bytes,
             disk_bytes: DISK_BYTES,
             max_processes: MAX_PROCESSES,
+            calls: Default::default(),
         };
         match self {
             Self::Tree(tree) => {

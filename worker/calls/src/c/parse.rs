@@ -25,6 +25,9 @@ pub(crate) fn understand(
     let directory = invocation.directory.as_path();
     let environment = environment::allowed(&invocation.environment)?;
     let arguments = response::expand(arguments, directory, files)?;
+    if links(&arguments) {
+        return Err(Refusal::Link);
+    }
     let mut line = Line::new(driver, directory);
     for word in words(&arguments) {
         take(&mut line, &word?, &arguments)?;
@@ -57,6 +60,29 @@ pub(crate) fn understand(
         arguments,
         environment,
     })
+}
+
+/// Whether a call does nothing but link, whatever its other options are.
+fn links(arguments: &[OsString]) -> bool {
+    let mut files = false;
+    for word in words(arguments).filter_map(Result::ok) {
+        match word.row.map(|row| row.meaning) {
+            Some(
+                Meaning::Compile
+                | Meaning::Assembly
+                | Meaning::Language
+                | Meaning::Refuse(Why::Information | Why::Preprocess | Why::NoObject),
+            ) => return false,
+            Some(_) => {}
+            None => files |= !is_header(word.value) && word.value != "-",
+        }
+    }
+    files
+}
+
+fn is_header(file: &OsStr) -> bool {
+    let extension = Path::new(file).extension().map(OsStr::as_encoded_bytes);
+    extension.is_some_and(|extension| extension.starts_with(b"h") || extension.starts_with(b"H"))
 }
 
 /// The one source and its language.

@@ -1,0 +1,267 @@
+//! Answers one call.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kiln_call::{Answer, Done, Output};
+use kiln_calls::manifest::{Manifest, Match, Variant};
+use kiln_calls::{Call, Details};
+use kiln_executor::calls::Begun;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::Blob;
+use kiln_proto::{clock, reapi};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cell::{Ran, Reason};
+use super::step::{Step, driver, invocation, key, manifest_key, result_key};
+use super::view::View;
+use super::wire;
+
+/// Maximum bytes of what a call prints that are kept with its result.
+const MAX_KEPT: usize = 64 << 10;
+
+/// Reads what a shim asks, and answers it.
+///
+/// # Errors
+/// If the connection breaks.
+pub(super) async fn converse(
+    mut stream: UnixStream,
+    step: &Arc<Step>,
+    begun: &Begun,
+    keeping: &TaskTracker,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let Some(ask) = wire::receive(&mut stream).await? else { return Ok(()) };
+    let answered = tokio::select! {
+        answered = answer(step, begun, ask, keeping, &cancel) => answered,
+        () = wire::hung_up(&stream) => return Ok(()),
+    };
+    match answered {
+        Ok((done, files)) => {
+            let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+            wire::send(&mut stream, &Answer::Done(done), &descriptors).await
+        }
+        Err(reason) => {
+            step.tally.refused(reason);
+            wire::send(&mut stream, &Answer::Here, &[]).await
+        }
+    }
+}
+
+/// What is known of a call before it runs.
+struct Known {
+    call: Call,
+    key: Digest,
+    manifest: Arc<Manifest>,
+    /// The variant whose inputs the step's files are.
+    matching: Option<Variant>,
+    /// The variant that comes nearest.
+    nearest: Option<Variant>,
+}
+
+async fn answer(
+    step: &Arc<Step>,
+    begun: &Begun,
+    ask: kiln_call::Ask,
+    keeping: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<(Done, Vec<File>), Reason> {
+    let began = Instant::now();
+    let view = step.view(begun).map_err(|_| "worker")?;
+    let (call, key) = understood(step, begun, ask, view.clone(), cancel).await?;
+    let known = look(step, call, key, view.clone()).await?;
+    if let Some(variant) = &known.matching
+        && let Some(found) = hit(step, &known, variant).await
+    {
+        return Ok(found);
+    }
+    if known.matching.is_some() {
+        tracing::debug!(source = %known.call.source.display(), "the result of a known call is gone");
+    }
+    if step.tally.costs_too_much() {
+        return Err("does_not_pay");
+    }
+    let before = began.elapsed();
+    let place = step.gate.acquire().await.map_err(|_| "worker")?;
+    let began = Instant::now();
+    let needs = step.needs(begun, &known.call, known.nearest.as_ref());
+    let cell = step.cell(begun, view);
+    let ran = match cell.run(&known.call, needs, cancel.clone()).await {
+        Ok(ran) => ran,
+        Err(reason) => {
+            if let ("differs", Some(nearest)) = (reason, &known.nearest) {
+                step.learn(nearest.read.keys().cloned());
+            }
+            return Err(reason);
+        }
+    };
+    drop(place);
+    step.tally.compiled(ran.wall, before + began.elapsed().saturating_sub(ran.wall));
+    let files = ran.outputs.iter().map(|made| File::open(&made.file)).collect::<io::Result<Vec<_>>>();
+    let files = files.map_err(|_| "unreadable")?;
+    let done = Done {
+        exit: 0,
+        stdout: ran.stdout.clone(),
+        stderr: ran.stderr.clone(),
+        outputs: ran
+            .outputs
+            .iter()
+            .map(|made| Output { path: made.path.clone().into(), executable: made.executable })
+            .collect(),
+    };
+    keep(step, known, ran, keeping);
+    Ok((done, files))
+}
+
+/// What a call means, and what it is looked up by.
+async fn understood(
+    step: &Arc<Step>,
+    begun: &Begun,
+    ask: kiln_call::Ask,
+    view: Arc<View>,
+    cancel: &CancellationToken,
+) -> Result<(Call, Digest), Reason> {
+    let files = view.clone();
+    let understand = move || {
+        kiln_calls::understand(&invocation(ask), &*files).map_err(|refusal| {
+            tracing::debug!(%refusal, "a call runs in its step");
+            refusal.label()
+        })
+    };
+    let mut call = tokio::task::spawn_blocking(understand).await.map_err(|_| "worker")??;
+    if matches!(&call.details, Details::C(details) if !details.native.is_empty()) {
+        call = native(step, begun, call, view.clone(), cancel).await?;
+    }
+    let find = move || key(&call, &view).map(|key| (call, key));
+    tokio::task::spawn_blocking(find).await.map_err(|_| "worker")?
+}
+
+/// The call with what `native` stands for on this machine, which its driver says.
+async fn native(
+    step: &Arc<Step>,
+    begun: &Begun,
+    call: Call,
+    view: Arc<View>,
+    cancel: &CancellationToken,
+) -> Result<Call, Reason> {
+    let driver = driver(&call, &view)?;
+    let question = kiln_calls::native_query(&call);
+    let answer = match step.shared.compilers.known(driver, &question) {
+        Some(answer) => answer,
+        None => {
+            let _place = step.gate.acquire().await.map_err(|_| "worker")?;
+            let answer = step.cell(begun, view).ask(&call, &question, cancel.clone()).await?;
+            step.shared.compilers.remember(driver, question, answer.clone());
+            answer
+        }
+    };
+    kiln_calls::with_native(call, &answer).map_err(|refusal| refusal.label())
+}
+
+/// Looks for what the call read before, here and on the farm.
+async fn look(step: &Arc<Step>, call: Call, key: Digest, view: Arc<View>) -> Result<Known, Reason> {
+    let mut known = Known { call, key, manifest: Arc::default(), matching: None, nearest: None };
+    if let Some(manifest) = step.manifest(&key) {
+        known = compare(known, manifest, view.clone()).await?;
+    }
+    if known.matching.is_none() {
+        let found = step.farm.look(&manifest_key(&key)).await;
+        if let Some(manifest) = found.and_then(|result| Manifest::decode(&result.stdout_raw).ok()) {
+            let manifest = Arc::new(manifest);
+            step.remember(&key, manifest.clone());
+            known = compare(known, manifest, view).await?;
+        }
+    }
+    Ok(known)
+}
+
+async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Result<Known, Reason> {
+    let compare = move || {
+        let (matching, nearest) = match manifest.find(&*view) {
+            Match::Hit(variant) => (Some(variant.clone()), Some(variant.clone())),
+            Match::Miss(nearest) => {
+                if let Some((_, differences)) = &nearest {
+                    let (source, first) = (known.call.source.display(), differences.first());
+                    tracing::debug!(%source, ?first, count = differences.len(), "a call's inputs are not those of before");
+                }
+                (None, nearest.map(|(variant, _)| variant.clone()))
+            }
+        };
+        Known { manifest, matching, nearest, ..known }
+    };
+    tokio::task::spawn_blocking(compare).await.map_err(|_| "worker")
+}
+
+/// The result that is known for these inputs.
+async fn hit(step: &Step, known: &Known, variant: &Variant) -> Option<(Done, Vec<File>)> {
+    let result = step.farm.look(&result_key(&known.key, variant).ok()?).await?;
+    let function = DigestFunction::Sha256;
+    let mut outputs = Vec::new();
+    for file in &result.output_files {
+        let digest = Digest::required(function, file.digest.as_ref()).ok()?;
+        // An entry can only name what the call would write.
+        let output = known.call.outputs.iter().find(|output| output.absolute.to_str() == Some(&file.path))?;
+        outputs.push((output.absolute.clone(), file.is_executable, digest));
+    }
+    let client = step.farm.client()?;
+    let digests = outputs.iter().map(|(_, _, digest)| *digest);
+    let content = step.shared.inputs.content(&client, digests).await;
+    let content = content.inspect_err(|error| tracing::warn!(%error, "cannot fetch what a call made")).ok()?;
+    let open = |(_, _, digest): &(PathBuf, bool, Digest)| {
+        if digest.is_empty() { File::open("/dev/null").ok() } else { File::open(content.path(digest)).ok() }
+    };
+    let files = outputs.iter().map(open).collect::<Option<Vec<_>>>()?;
+    let took = result.execution_metadata.as_ref().and_then(|data| data.virtual_execution_duration.as_ref());
+    step.tally.hit(took.and_then(clock::read_duration).unwrap_or(Duration::ZERO));
+    let outputs = outputs.into_iter().map(|(path, executable, _)| Output { path: path.into(), executable }).collect();
+    Some((Done { exit: 0, stdout: result.stdout_raw, stderr: result.stderr_raw, outputs }, files))
+}
+
+/// Keeps a result for everybody, while the step goes on.
+fn keep(step: &Arc<Step>, known: Known, ran: Ran, keeping: &TaskTracker) {
+    if ran.stdout.len() + ran.stderr.len() > MAX_KEPT {
+        return;
+    }
+    let Ok(result_key) = result_key(&known.key, &ran.variant) else { return };
+    let step = step.clone();
+    keeping.spawn(async move {
+        // Others may have kept theirs meanwhile.
+        let kept = step.farm.look(&manifest_key(&known.key)).await;
+        let kept = kept.and_then(|result| Manifest::decode(&result.stdout_raw).ok());
+        let mut manifest = kept.unwrap_or_else(|| (*known.manifest).clone());
+        if manifest.add(ran.variant.clone()).is_err() {
+            return;
+        }
+        step.remember(&known.key, Arc::new(manifest.clone()));
+        let blobs = ran.outputs.iter().map(|made| (made.digest, Blob::File(made.file.clone()))).collect();
+        let output = |made: &super::cell::Made| reapi::OutputFile {
+            path: made.path.to_string_lossy().into_owned(),
+            digest: Some(made.digest.to_wire()),
+            is_executable: made.executable,
+            ..Default::default()
+        };
+        let metadata = reapi::ExecutedActionMetadata {
+            virtual_execution_duration: Some(clock::duration(ran.wall)),
+            ..Default::default()
+        };
+        let result = reapi::ActionResult {
+            output_files: ran.outputs.iter().map(output).collect(),
+            stdout_raw: ran.stdout.clone(),
+            stderr_raw: ran.stderr.clone(),
+            execution_metadata: Some(metadata),
+            ..Default::default()
+        };
+        let manifest = reapi::ActionResult { stdout_raw: manifest.encode(), ..Default::default() };
+        let entries = vec![(result_key, result), (manifest_key(&known.key), manifest)];
+        if let Err(reason) = step.farm.keep(blobs, entries).await {
+            tracing::warn!(reason, "cannot keep a call's result");
+        }
+        drop(ran);
+    });
+}

@@ -1,0 +1,358 @@
+//! Runs a call in a sandbox of its own, a cell, and finds out what its result depends on.
+//!
+//! A cell has the step's inputs and those files of the step that the call may need. Everything that the call looked at is compared with
+//! the step's own files afterwards: only if both are the same is the result that of the step's call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_calls::manifest::{Read, Variant};
+use kiln_calls::{Call, Details};
+use kiln_executor::calls::{Accesses, Limits};
+use kiln_executor::{BUILD, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
+use kiln_proto::digest::Digest;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::view::{Node, View, is_in_build, plain};
+use crate::inputs::{Delta, DeltaFile, Inputs};
+
+/// Maximum bytes that a call prints.
+const MAX_PRINTED: usize = 8 << 20;
+/// Maximum bytes that a call writes.
+const DISK_BYTES: u64 = 8 << 30;
+/// Longest run of a call.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+/// Files that differ between machines with the same packages, and that no result depends on.
+const IGNORED: [&str; 1] = ["/etc/ld.so.cache"];
+
+/// Why a call has no result of its own, as a label.
+pub(super) type Reason = &'static str;
+
+/// What a cell is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Parent {
+    pub(super) tenant: String,
+    pub(super) layers: Vec<PathBuf>,
+    pub(super) milli_cpus: u32,
+    pub(super) memory_bytes: u64,
+    pub(super) max_processes: u32,
+    pub(super) limits: Limits,
+}
+
+/// A call that ended well.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+    pub(super) outputs: Vec<Made>,
+    pub(super) variant: Variant,
+    pub(super) wall: Duration,
+    /// Keeps the outputs in place.
+    _kept: Finished,
+}
+
+/// An output.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    /// The absolute path in the step.
+    pub(super) path: PathBuf,
+    pub(super) executable: bool,
+    pub(super) digest: Digest,
+    /// Where it is now.
+    pub(super) file: PathBuf,
+}
+
+/// A call to be run.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) inputs: Inputs,
+    pub(super) parent: Parent,
+    pub(super) step: Arc<View>,
+}
+
+/// Paths of the step's own making that a call may need.
+#[derive(Debug, Default)]
+pub(super) struct Needs(pub(super) BTreeSet<PathBuf>);
+
+impl Cell {
+    /// Runs the call, or says why it has no result.
+    pub(super) async fn run(&self, call: &Call, needs: Needs, cancel: CancellationToken) -> Result<Ran, Reason> {
+        let (inputs, step) = (self.inputs.clone(), self.step.clone());
+        let laid = tokio::task::spawn_blocking(move || lay(&inputs, &step, needs));
+        let (delta, delivered) = laid.await.map_err(|_| "worker")??;
+        let job = self.job(call, &delta)?;
+        let (finished, stdout, stderr) = self.execute(job, cancel).await?;
+        if finished.exit != Exit::Code(0) {
+            // What it says is the truth only if it says it in the step.
+            return Err("failed");
+        }
+        let Some(accesses) = finished.accesses.clone().filter(|seen| !seen.incomplete) else {
+            return Err("unrecorded");
+        };
+        let (step, outputs) = (self.step.clone(), call.outputs.clone());
+        let searched = searched(call);
+        let checked = tokio::task::spawn_blocking(move || {
+            let _keep = delta;
+            let root = finished.tree.root().parent().ok_or("worker")?.to_owned();
+            let cell = View::open(&root, Arc::default()).map_err(|_| "worker")?;
+            let variant = observed(&accesses, &step, &cell, (&delivered, &searched), &outputs)?;
+            let made = made(&finished, &cell, &outputs)?;
+            Ok::<_, Reason>((finished, variant, made))
+        });
+        let (finished, variant, outputs) = checked.await.map_err(|_| "worker")??;
+        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, _kept: finished })
+    }
+
+    /// What the call's driver writes to standard error when it is called with other arguments.
+    pub(super) async fn ask(
+        &self,
+        call: &Call,
+        arguments: &[std::ffi::OsString],
+        cancel: CancellationToken,
+    ) -> Result<String, Reason> {
+        let inputs = self.inputs.clone();
+        let delta = tokio::task::spawn_blocking(move || inputs.delta(Vec::new())).await;
+        let (delta, _) = delta.map_err(|_| "worker")?.map_err(|_| "worker")?;
+        let question = Call { arguments: arguments.to_vec(), outputs: Vec::new(), ..call.clone() };
+        let (_, _, stderr) = self.execute(self.job(&question, &delta)?, cancel).await?;
+        String::from_utf8(stderr).map_err(|_| "not_text")
+    }
+
+    fn job(&self, call: &Call, delta: &Delta) -> Result<Job, Reason> {
+        let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned).ok_or("not_text");
+        let mut arguments = vec![text(&call.program)?];
+        for argument in &call.arguments {
+            arguments.push(text(argument)?);
+        }
+        let mut environment = BTreeMap::new();
+        for (name, value) in &call.environment {
+            environment.insert(text(name)?, text(value)?);
+        }
+        let relative = |path: &Path| text(path.strip_prefix(BUILD).map_err(|_| "outside")?.as_os_str());
+        let mut make_directories = vec![];
+        for output in &call.outputs {
+            make_directories.push(relative(output.absolute.parent().ok_or("outside")?)?);
+        }
+        make_directories.push(relative(&call.directory)?);
+        for directory in self.looked_into(call) {
+            make_directories.push(relative(directory)?);
+        }
+        make_directories.sort();
+        make_directories.dedup();
+        make_directories.retain(|path| !path.is_empty());
+        let mut job = Job {
+            place: Place::Machine,
+            tenant: self.parent.tenant.clone(),
+            layers: vec![delta.path().to_owned()],
+            arguments,
+            environment,
+            secrets: Secrets::default(),
+            working_directory: relative(&call.directory)?,
+            make_directories,
+            network: false,
+            timeout: Some(TIMEOUT),
+            milli_cpus: self.parent.milli_cpus,
+            memory_bytes: self.parent.memory_bytes,
+            disk_bytes: DISK_BYTES,
+            max_processes: self.parent.max_processes,
+            calls: kiln_executor::calls::Calls {
+                offer: None,
+                part_of: Some(self.parent.limits.clone()),
+                recorded: true,
+            },
+        };
+        job.layers.extend(self.parent.layers.iter().cloned());
+        Ok(job)
+    }
+
+    /// Directories of the inputs, and of the step's own making, that the call is told to look into.
+    fn looked_into<'a>(&self, call: &'a Call) -> Vec<&'a Path> {
+        let all: Vec<&Path> = match &call.details {
+            Details::C(details) => {
+                details.search.directories.iter().map(|directory| directory.path.as_path()).collect()
+            }
+            Details::Rust(details) => {
+                let searched = details.dependency_directories.iter().chain(&details.native_directories);
+                searched.chain(&details.out_dir).map(PathBuf::as_path).collect()
+            }
+        };
+        let is_there = |path: &&Path| is_in_build(path) && matches!(self.step.look(path), Ok(Node::Directory));
+        all.into_iter().filter(is_there).collect()
+    }
+
+    async fn execute(&self, job: Job, cancel: CancellationToken) -> Result<(Finished, Vec<u8>, Vec<u8>), Reason> {
+        let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
+        let follow = async {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            while let Some(Chunk { stream, data }) = receiver.recv().await {
+                let to = if stream == Stream::Stdout { &mut stdout } else { &mut stderr };
+                to.extend_from_slice(&data[..data.len().min((MAX_PRINTED + 1).saturating_sub(to.len()))]);
+            }
+            (stdout, stderr)
+        };
+        let (finished, (stdout, stderr)) = tokio::join!(self.executor.run(job, sender, cancel), follow);
+        let finished = finished.map_err(|error| {
+            tracing::debug!(%error, "cannot run a call");
+            "worker"
+        })?;
+        if stdout.len() > MAX_PRINTED || stderr.len() > MAX_PRINTED {
+            return Err("too_large");
+        }
+        Ok((finished, stdout, stderr))
+    }
+}
+
+/// Files of the step's own making, by path, as the cell has them.
+type Delivered = BTreeMap<PathBuf, Digest>;
+
+/// Makes the layer with the step's own files. One that is gone or changes meanwhile is left out: the comparison afterwards finds out.
+fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered), Reason> {
+    let mut files = Vec::new();
+    for path in needs.0 {
+        let Ok(below) = path.strip_prefix(BUILD) else { continue };
+        let Some(place) = step.look_at_own(below) else { continue };
+        let (Ok(content), Ok(digest)) = (step.open_place(&place), step.digest_of(&path, &place)) else { continue };
+        files.push(DeltaFile { path: below.to_owned(), digest, executable: place.executable, content });
+    }
+    let (delta, delivered) = inputs.delta(files).map_err(|error| {
+        tracing::warn!(%error, "cannot make the layer of a call");
+        "worker"
+    })?;
+    Ok((delta, delivered.into_iter().map(|(below, digest)| (Path::new(BUILD).join(below), digest)).collect()))
+}
+
+/// What the result depends on, if the call saw what it would have seen in the step.
+fn observed(
+    accesses: &Accesses,
+    step: &View,
+    cell: &View,
+    (delivered, searched): (&Delivered, &[PathBuf]),
+    outputs: &[kiln_calls::Output],
+) -> Result<Variant, Reason> {
+    let is_searched = |path: &Path| searched.iter().any(|directory| path.starts_with(directory));
+    let mut variant = Variant::default();
+    for path in &accesses.paths {
+        let path = plain(path);
+        let is_output = outputs.iter().any(|output| output.absolute == path);
+        if is_output || is_ignored(&path) {
+            continue;
+        }
+        let there = step.look(&path).map_err(|_| "unreadable")?;
+        if path.starts_with("/tmp") {
+            // The cell's own is empty.
+            if matches!(there, Node::File(_) | Node::Other) {
+                return Err("reads_tmp");
+            }
+            continue;
+        }
+        let is_in_build = is_in_build(&path);
+        match there {
+            // Temporary files of the compiler's own, which need not be gone.
+            Node::Absent if is_searched(&path) => {}
+            Node::Absent if is_in_build && !matches!(cell.look(&path), Ok(Node::Absent)) => return Err(differs(&path)),
+            Node::Absent => drop(variant.absent.insert(path)),
+            Node::Directory if is_in_build && !matches!(cell.look(&path), Ok(Node::Directory)) => {
+                return Err(differs(&path));
+            }
+            Node::Directory => {}
+            Node::Other if is_in_build => return Err("special_file"),
+            Node::Other => {}
+            Node::File(place) => {
+                let digest = step.digest_of(&path, &place).map_err(|_| "changed_meanwhile")?;
+                let read = Read { digest, executable: place.executable };
+                if is_in_build && read_in(cell, step, &path, delivered)? != read {
+                    return Err(differs(&path));
+                }
+                variant.read.insert(path, read);
+            }
+        }
+    }
+    for path in &accesses.listed {
+        let path = plain(path);
+        if is_ignored(&path) || path.starts_with("/tmp") || searched.contains(&path) {
+            continue;
+        }
+        let (here, there) = (cell.listing_of(&path), step.listing_of(&path));
+        match (here, there) {
+            (Ok(here), Ok(there)) if here == there => drop(variant.listed.insert(path, here)),
+            // A directory of the call's own, or one that is not there.
+            (_, Err(_)) if matches!(step.look(&path), Ok(Node::Absent)) => {}
+            _ => return Err(differs(&path)),
+        }
+    }
+    Ok(variant)
+}
+
+/// The cell and the step differ at this path.
+fn differs(path: &Path) -> Reason {
+    tracing::debug!(path = %path.display(), "a call did not see what it would have seen in its step");
+    "differs"
+}
+
+/// Directories in which rustc finds crates by names that contain their hashes, and in which it makes files of its own: other files in
+/// them make no difference.
+fn searched(call: &Call) -> Vec<PathBuf> {
+    let Details::Rust(details) = &call.details else { return Vec::new() };
+    let made = call.outputs.iter().filter_map(|output| output.absolute.parent()).map(Path::to_owned);
+    details.dependency_directories.iter().cloned().chain(made).collect()
+}
+
+/// Whether nothing depends on a path: it is the kernel's, or generated by each machine for itself.
+fn is_ignored(path: &Path) -> bool {
+    ["/proc", "/sys", "/dev"].iter().any(|kernel| path.starts_with(kernel))
+        || IGNORED.iter().any(|ignored| path == Path::new(ignored))
+}
+
+/// A file as the cell had it.
+fn read_in(cell: &View, step: &View, path: &Path, delivered: &Delivered) -> Result<Read, Reason> {
+    let Ok(Node::File(place)) = cell.look(path) else { return Err(differs(path)) };
+    let known = delivered.get(path).copied().or_else(|| step.noted(path, &place.stamp));
+    let digest = match known {
+        Some(digest) => digest,
+        None => cell.digest_of(path, &place).map_err(|_| "unreadable")?,
+    };
+    Ok(Read { digest, executable: place.executable })
+}
+
+/// The outputs that a call made, if it made no others.
+fn made(finished: &Finished, cell: &View, outputs: &[kiln_calls::Output]) -> Result<Vec<Made>, Reason> {
+    let written = finished.tree.written().ok_or("worker")?;
+    let mut left = BTreeSet::new();
+    files_below(written, Path::new(BUILD), &mut left).map_err(|_| "worker")?;
+    let mut made = Vec::new();
+    for output in outputs {
+        let Ok(Node::File(place)) = cell.look(&output.absolute) else {
+            if output.required {
+                return Err("no_output");
+            }
+            continue;
+        };
+        if !left.remove(&output.absolute) {
+            // It lay among the inputs, and the call did not touch it.
+            continue;
+        }
+        let digest = cell.digest_of(&output.absolute, &place).map_err(|_| "unreadable")?;
+        let below = output.absolute.strip_prefix(BUILD).map_err(|_| "outside")?;
+        let file = finished.tree.root().join(below);
+        made.push(Made { path: output.absolute.clone(), executable: place.executable, digest, file });
+    }
+    if left.is_empty() { Ok(made) } else { Err("unforeseen_output") }
+}
+
+/// Everything but directories below a directory, as paths below `at`.
+fn files_below(directory: &Path, at: &Path, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let at = at.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            files_below(&entry.path(), &at, found)?;
+        } else {
+            found.insert(at);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! What the farm knows about calls, asked for a lease over whichever connection there is.
+
+use std::time::Duration;
+
+use kiln_proto::channel::Channel;
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1::calls_client::CallsClient;
+use kiln_proto::{reapi, v1};
+use tokio::sync::watch;
+
+/// How long a look-up may take. After that the call goes on as if nothing were known.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The farm, as a lease reaches it.
+#[derive(Debug, Clone)]
+pub(crate) struct Farm {
+    pub(crate) channel: watch::Receiver<Option<Channel>>,
+    pub(crate) instance: String,
+    pub(crate) function: DigestFunction,
+    pub(crate) grant: Vec<u8>,
+}
+
+impl Farm {
+    pub(super) fn client(&self) -> Option<Client> {
+        let channel = self.channel.borrow().clone()?;
+        Some(Client::for_lease(channel, &self.instance, self.function, &self.grant))
+    }
+
+    /// The entry under a key; none if there is none, or if the farm does not answer.
+    pub(super) async fn look(&self, key: &Digest) -> Option<reapi::ActionResult> {
+        let mut calls = CallsClient::new(self.client()?.channel());
+        let request = v1::LookCallsRequest { keys: vec![key.hash.to_vec()] };
+        match tokio::time::timeout(PATIENCE, calls.look(request)).await {
+            Ok(Ok(found)) => found.into_inner().entries.into_iter().next().and_then(|entry| entry.result),
+            Ok(Err(status)) => {
+                tracing::warn!(reason = status.message(), "cannot look up a call");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(patience_s = PATIENCE.as_secs(), "the farm takes too long to look up a call");
+                None
+            }
+        }
+    }
+
+    /// Stores blobs and then the entries that name them, in their order.
+    ///
+    /// # Errors
+    /// The reason, as text.
+    pub(super) async fn keep(
+        &self,
+        blobs: Vec<(Digest, Blob)>,
+        entries: Vec<(Digest, reapi::ActionResult)>,
+    ) -> Result<(), String> {
+        let client = self.client().ok_or("no connection to the coordinator")?;
+        client.upload(blobs).await.map_err(|error| error.to_string())?;
+        let mut calls = CallsClient::new(client.channel());
+        for (key, result) in entries {
+            let request = v1::KeepCallRequest { key: key.hash.to_vec(), result: Some(result) };
+            calls.keep(request).await.map_err(|status| status.message().to_owned())?;
+        }
+        Ok(())
+    }
+}

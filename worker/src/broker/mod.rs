@@ -1,0 +1,183 @@
+//! Compiler calls of steps: answers them from what the farm knows, or runs them as jobs of their own.
+//!
+//! A step finds a shim under the names of compilers, which asks here, over a socket of the step's own, before it becomes the compiler.
+//! Invariants: whatever is not understood or goes wrong ends in the compiler being run in the step, unchanged; what is kept on the farm
+//! was made in a sandbox of its own from files that its key names; a call always finds room within its step's own limits.
+
+mod answer;
+mod cell;
+mod compiler;
+mod farm;
+mod programs;
+mod step;
+mod tally;
+mod view;
+mod wire;
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_call::{DIRECTORY, PROGRAMS, SHIM, SOCKET};
+use kiln_executor::calls::Offer;
+use kiln_executor::{Executor, Job};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use crate::inputs::Inputs;
+use compiler::Compilers;
+use programs::Programs;
+use step::Step;
+use view::SystemFiles;
+
+pub(crate) use farm::Farm;
+pub(crate) use tally::Calls;
+
+/// The variable that names what cargo calls in place of rustc.
+const WRAPPER: &str = "RUSTC_WRAPPER";
+/// Pause after a call could not be accepted.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Maximum number of calls of one step that are looked at at once; others wait until one of them is answered.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Answers the calls of this worker's steps. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    programs: Programs,
+    directory: PathBuf,
+    executor: Arc<dyn Executor>,
+    inputs: Inputs,
+    system: Arc<SystemFiles>,
+    /// What drivers have said.
+    compilers: Compilers,
+}
+
+/// A step whose calls are answered until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    step: Arc<Step>,
+    keeping: TaskTracker,
+    cancel: CancellationToken,
+    accepting: AbortOnDropHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl Broker {
+    /// A broker with its files below this directory; `path` has the compilers that it knows.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn open(directory: &Path, path: &str, executor: Arc<dyn Executor>, inputs: Inputs) -> io::Result<Self> {
+        if directory.exists() {
+            std::fs::remove_dir_all(directory)?;
+        }
+        let programs = Programs::write(directory, path)?;
+        let shared = Shared {
+            programs,
+            directory: directory.to_owned(),
+            executor,
+            inputs,
+            system: Arc::default(),
+            compilers: Compilers::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Lets a step ask, and answers. None if there is no compiler to ask for.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(crate) fn serve(&self, job: &mut Job, farm: Farm) -> io::Result<Option<Serving>> {
+        if self.shared.programs.is_empty() {
+            return Ok(None);
+        }
+        let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.shared.directory)?;
+        // The job is another user.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+        self.shared.programs.place(directory.path())?;
+        let listener = listen(directory.path())?;
+        let begun = watch::Sender::new(None);
+        let (step, told) = (Step::new(self.shared.clone(), job, farm), begun.subscribe());
+        job.calls.offer = Some(Offer {
+            directory: directory.path().to_owned(),
+            to: DIRECTORY.into(),
+            programs: Path::new(DIRECTORY).join(PROGRAMS),
+            begun,
+        });
+        // cargo asks for its compiler by this; a project's own wrapper stays.
+        if !job.environment.contains_key(WRAPPER) {
+            let shim = Path::new(DIRECTORY).join(PROGRAMS).join(SHIM);
+            job.environment.insert(WRAPPER.to_owned(), shim.display().to_string());
+        }
+        let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
+        let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
+        Ok(Some(Serving { step, keeping, cancel, accepting, _directory: directory }))
+    }
+}
+
+impl Serving {
+    /// Ends, once what its calls made is kept, and answers what became of them.
+    pub(crate) async fn finish(self) -> Calls {
+        self.cancel.cancel();
+        self.accepting.abort();
+        self.keeping.close();
+        self.keeping.wait().await;
+        self.step.calls()
+    }
+}
+
+/// The socket in a step's directory.
+fn listen(directory: &Path) -> io::Result<UnixListener> {
+    let opened = std::fs::File::open(directory)?;
+    // The path of a socket may have no more than 107 bytes.
+    let short = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(SOCKET);
+    let listener = UnixListener::bind(short)?;
+    std::fs::set_permissions(directory.join(SOCKET), std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn accept(
+    listener: UnixListener,
+    step: Arc<Step>,
+    mut begun: watch::Receiver<Option<kiln_executor::calls::Begun>>,
+    keeping: TaskTracker,
+    cancel: CancellationToken,
+) {
+    // A step that asks has begun.
+    let Ok(begun) = begun.wait_for(Option::is_some).await.map(|begun| begun.clone()) else { return };
+    let Some(begun) = begun else { return };
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // Such as too many open files: whoever waits is answered when there are fewer.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a compiler call");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        if connections.len() >= MAX_CONNECTIONS {
+            connections.join_next().await;
+        }
+        let (step, begun, keeping, cancel) = (step.clone(), begun.clone(), keeping.clone(), cancel.child_token());
+        connections.spawn(async move {
+            // Whatever is wrong with a connection ends it, and the shim becomes the compiler.
+            if let Err(error) = answer::converse(stream, &step, &begun, &keeping, cancel).await {
+                tracing::debug!(%error, "a shim hung up");
+            }
+        });
+    }
+}

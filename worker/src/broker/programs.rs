@@ -1,0 +1,60 @@
+//! The programs that stand in for compilers, as files on disk.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use kiln_call::{PROGRAMS, SHIM};
+
+/// The shim, which the worker's build script compiles.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-call"));
+
+/// The shim on disk, and the names under which jobs find it.
+#[derive(Debug)]
+pub(super) struct Programs {
+    shim: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Programs {
+    /// Writes the shim below this directory; it stands in for the compilers that `path` has.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(super) fn write(directory: &Path, path: &str) -> io::Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let shim = directory.join(SHIM);
+        let temporary = directory.join("tmp-shim");
+        let _ = std::fs::remove_file(&temporary);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+        io::Write::write_all(&mut file, PROGRAM)?;
+        drop(file);
+        std::fs::rename(&temporary, &shim)?;
+        Ok(Self { shim, names: names(path) })
+    }
+
+    /// Whether there is any compiler to stand in for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Puts the programs into a job's directory.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(super) fn place(&self, directory: &Path) -> io::Result<()> {
+        let programs = directory.join(PROGRAMS);
+        std::fs::create_dir(&programs)?;
+        let own = programs.join(SHIM);
+        std::fs::hard_link(&self.shim, &own).or_else(|_| std::fs::copy(&self.shim, &own).map(drop))?;
+        self.names.iter().try_for_each(|name| symlink(SHIM, programs.join(name)))
+    }
+}
+
+/// The names of the compilers in these directories.
+fn names(path: &str) -> BTreeSet<String> {
+    let entries = std::env::split_paths(path).filter_map(|directory| std::fs::read_dir(directory).ok()).flatten();
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| kiln_calls::is_compiler(name.as_ref())).collect()
+}

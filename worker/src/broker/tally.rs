@@ -1,0 +1,92 @@
+//! What became of a step's calls.
+
+use kiln_proto::{clock, v1};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// Counts of one step's calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// Calls whose result was known.
+    pub(crate) hits: u64,
+    /// Calls that ran as jobs of their own.
+    pub(crate) compiled: u64,
+    /// Calls that ran in the step, by reason.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+    /// How long the calls whose result was known took when they ran.
+    pub(crate) saved: Duration,
+    /// How long those that ran took.
+    pub(crate) ran: Duration,
+    /// How much longer those that ran took because they ran as jobs of their own.
+    pub(crate) overhead: Duration,
+}
+
+impl Calls {
+    /// As the farm tells it.
+    pub(crate) fn to_wire(&self) -> v1::SplitCalls {
+        v1::SplitCalls {
+            hits: self.hits,
+            compiled: self.compiled,
+            refused: self.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            saved: Some(clock::duration(self.saved)),
+            ran: Some(clock::duration(self.ran)),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Calls>);
+
+/// After this many calls that ran, it is clear whether splitting them pays.
+const ENOUGH: u64 = 20;
+
+impl Tally {
+    pub(super) fn hit(&self, saved: Duration) {
+        let mut calls = self.0.lock();
+        calls.hits += 1;
+        calls.saved += saved;
+    }
+
+    pub(super) fn compiled(&self, ran: Duration, overhead: Duration) {
+        let mut calls = self.0.lock();
+        calls.compiled += 1;
+        calls.ran += ran;
+        calls.overhead += overhead;
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        *self.0.lock().refused.entry(reason).or_default() += 1;
+    }
+
+    /// Whether jobs of their own cost more than a tenth of what the calls take, and few calls are known.
+    pub(super) fn costs_too_much(&self) -> bool {
+        let calls = self.0.lock();
+        calls.compiled >= ENOUGH && calls.hits < calls.compiled && calls.overhead * 10 > calls.ran
+    }
+
+    pub(super) fn calls(&self) -> Calls {
+        self.0.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitting_ends_when_it_costs_too_much_and_nothing_is_known() {
+        let ms = Duration::from_millis;
+        let after = |hits, compiled, overhead| {
+            let tally = Tally::default();
+            (0..hits).for_each(|_| tally.hit(ms(100)));
+            (0..compiled).for_each(|_| tally.compiled(ms(100), overhead));
+            tally.costs_too_much()
+        };
+        assert!(after(0, 20, ms(11)));
+        assert!(!after(0, 19, ms(50)), "too few to judge");
+        assert!(!after(0, 20, ms(9)), "cheap enough");
+        assert!(!after(30, 20, ms(50)), "most calls are known");
+    }
+}

@@ -1,0 +1,361 @@
+//! The files of a job as its own processes see them.
+//!
+//! Invariant: no path leads out of the job's root, whatever links the job makes, and nothing of it is opened for writing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use kiln_calls::manifest::{Present, Read};
+use kiln_calls::{Files, Kind};
+use kiln_proto::digest::{Digest, DigestFunction};
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+/// Where a job has its inputs, and what it makes of them.
+const BUILD: &str = kiln_executor::BUILD;
+/// Largest file that is hashed for a call.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+/// How old a file must be so that a later change shows in its times.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How often a path is resolved while the machine changes.
+const ATTEMPTS: u32 = 10_000;
+/// Maximum number of system files whose digests are remembered.
+const MAX_SYSTEM_FILES: usize = 100_000;
+
+/// What tells a file that has been hashed from a changed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(data: &std::fs::Metadata) -> Self {
+        Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        }
+    }
+
+    /// Whether a change after now would show.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanos) = self.changed;
+        let changed = Duration::new(seconds.max(0) as u64, nanos.clamp(0, 999_999_999) as u32);
+        now.checked_sub(changed).is_some_and(|age| age > SETTLED)
+    }
+
+    /// Whether two mounts show the same file: overlays have devices of their own, and the inodes of their layers.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.inode, self.size, self.modified, self.changed) == (other.inode, other.size, other.modified, other.changed)
+    }
+}
+
+/// Digests of the system's files, which all jobs share and none can change.
+#[derive(Debug, Default)]
+pub(super) struct SystemFiles {
+    digests: Mutex<HashMap<Stamp, Digest>>,
+}
+
+/// A job's files.
+#[derive(Debug)]
+pub(super) struct View {
+    root: OwnedFd,
+    build: OwnedFd,
+    system: Arc<SystemFiles>,
+    own: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
+}
+
+/// What is at a path.
+#[derive(Debug)]
+pub(super) enum Node {
+    Absent,
+    Directory,
+    /// A regular file, opened as a place only.
+    File(Place),
+    Other,
+}
+
+/// A regular file that was found.
+#[derive(Debug)]
+pub(super) struct Place {
+    found: OwnedFd,
+    pub(super) stamp: Stamp,
+    pub(super) executable: bool,
+}
+
+/// Whether a path is among the job's inputs, or what it makes of them.
+pub(super) fn is_in_build(path: &Path) -> bool {
+    path.starts_with(BUILD)
+}
+
+impl View {
+    /// The files below this root directory.
+    ///
+    /// # Errors
+    /// If the job has ended.
+    pub(super) fn open(root: &Path, system: Arc<SystemFiles>) -> std::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())?;
+        let build = rustix::fs::openat(&root, BUILD.trim_start_matches('/'), flags, Mode::empty())?;
+        Ok(Self { root, build, system, own: Mutex::default() })
+    }
+
+    fn at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        resolved(&self.root, below, flags, resolve)
+    }
+
+    /// What is at an absolute path, links followed.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub(super) fn look(&self, path: &Path) -> std::io::Result<Node> {
+        use rustix::io::Errno;
+        let found = match self.at(path, OFlags::PATH) {
+            Ok(found) => found,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Node::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        let file = File::from(found);
+        let data = file.metadata()?;
+        Ok(if data.is_file() {
+            let executable = data.mode() & 0o100 != 0;
+            Node::File(Place { stamp: Stamp::of(&data), found: file.into(), executable })
+        } else if data.is_dir() {
+            Node::Directory
+        } else {
+            Node::Other
+        })
+    }
+
+    /// Whether there is nothing at a path, or a regular file and no link to one.
+    ///
+    /// # Errors
+    /// If there is something else, or nothing that it could be in.
+    pub(super) fn is_plain(&self, path: &Path) -> Result<(), super::cell::Reason> {
+        let parent = path.parent().ok_or("outside")?;
+        if !matches!(self.look(parent), Ok(Node::Directory)) {
+            return Err("no_directory");
+        }
+        let found = match self.at(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            found => File::from(found.map_err(|_| "output_not_a_file")?),
+        };
+        let is_file = found.metadata().is_ok_and(|data| data.is_file());
+        if is_file { Ok(()) } else { Err("output_not_a_file") }
+    }
+
+    /// A regular file of the job's own making: one that no link and no mount brings in from elsewhere. Only such a file may be given to
+    /// others, because this process can read more than the job.
+    pub(super) fn look_at_own(&self, below: &Path) -> Option<Place> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let found = resolved(&self.build, below, OFlags::PATH, resolve).ok()?;
+        let file = File::from(found);
+        let data = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        let executable = data.mode() & 0o100 != 0;
+        Some(Place { stamp: Stamp::of(&data), found: file.into(), executable })
+    }
+
+    /// Opens the file that was found.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn open_place(&self, place: &Place) -> std::io::Result<File> {
+        use std::os::fd::AsRawFd;
+        File::open(format!("/proc/self/fd/{}", place.found.as_raw_fd()))
+    }
+
+    /// The digest of a file at this path.
+    ///
+    /// # Errors
+    /// If it cannot be read, is too large, or changes while it is read.
+    pub(super) fn digest_of(&self, path: &Path, place: &Place) -> std::io::Result<Digest> {
+        let is_own = is_in_build(path);
+        let known = if is_own {
+            self.own.lock().get(path).filter(|(stamp, _)| *stamp == place.stamp).map(|(_, digest)| *digest)
+        } else {
+            self.system.digests.lock().get(&place.stamp).copied()
+        };
+        if let Some(digest) = known {
+            return Ok(digest);
+        }
+        if place.stamp.size > MAX_FILE_BYTES {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        let is_settled = place.stamp.is_settled();
+        let mut file = self.open_place(place)?;
+        let digest = hash(&mut file)?;
+        if Stamp::of(&file.metadata()?) != place.stamp {
+            return Err(std::io::ErrorKind::ResourceBusy.into());
+        }
+        if is_own && is_settled {
+            self.own.lock().insert(path.to_owned(), (place.stamp, digest));
+        } else if !is_own {
+            let mut digests = self.system.digests.lock();
+            if digests.len() >= MAX_SYSTEM_FILES {
+                digests.clear();
+            }
+            digests.insert(place.stamp, digest);
+        }
+        Ok(digest)
+    }
+
+    /// The digest that is noted for a path with this stamp's file, whichever mount shows it.
+    pub(super) fn noted(&self, path: &Path, stamp: &Stamp) -> Option<Digest> {
+        let own = self.own.lock();
+        own.get(path).filter(|(known, _)| known.is_same_file(stamp)).map(|(_, digest)| *digest)
+    }
+
+    /// The names in a directory, as a digest.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub(super) fn listing_of(&self, path: &Path) -> std::io::Result<Digest> {
+        let directory = self.at(path, OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            let name = entry?.file_name().to_owned();
+            if name.as_bytes() != b"." && name.as_bytes() != b".." {
+                names.push(name.into_bytes());
+            }
+        }
+        names.sort();
+        Ok(DigestFunction::Sha256.digest(&names.join(&0)))
+    }
+}
+
+/// Opens a path below a directory. While something is renamed or mounted anywhere on the machine, the kernel cannot tell whether `..`
+/// leads outside, and asks to try again (openat2(2)).
+fn resolved(directory: &OwnedFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+    use rustix::io::Errno;
+    for _ in 0..ATTEMPTS {
+        match openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => std::thread::yield_now(),
+            opened => return opened,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+pub(super) fn hash(file: &mut File) -> std::io::Result<Digest> {
+    let mut hasher = DigestFunction::Sha256.hasher();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+impl Files for View {
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let Ok(Node::File(place)) = self.look(path) else { return None };
+        let mut content = Vec::new();
+        let file = self.open_place(&place).ok()?;
+        file.take(MAX_FILE_BYTES).read_to_end(&mut content).ok()?;
+        Some(content)
+    }
+
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        match self.look(path).ok()? {
+            Node::Absent => None,
+            Node::Directory => Some(Kind::Directory),
+            Node::File(_) => Some(Kind::File),
+            Node::Other => Some(Kind::Other),
+        }
+    }
+}
+
+impl Present for View {
+    fn digest(&self, path: &Path) -> Option<Read> {
+        let Ok(Node::File(place)) = self.look(path) else { return None };
+        let digest = self.digest_of(path, &place).ok()?;
+        Some(Read { digest, executable: place.executable })
+    }
+
+    fn absent(&self, path: &Path) -> bool {
+        matches!(self.look(path), Ok(Node::Absent))
+    }
+
+    fn listing(&self, path: &Path) -> Option<Digest> {
+        self.listing_of(path).ok()
+    }
+}
+
+/// A path without `.`, `..` and repeated slashes, as far as that can be said without looking at links.
+pub(super) fn plain(path: &str) -> PathBuf {
+    let path = Path::new(path);
+    // `x/..` is not `.` if `x` is a link, so such a path is left to whoever resolves it.
+    if path.components().any(|part| part == std::path::Component::ParentDir) {
+        return path.to_owned();
+    }
+    path.components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(directory: &Path) -> View {
+        View::open(directory, Arc::default()).expect("expected the directory to be opened")
+    }
+
+    #[test]
+    fn links_lead_nowhere_outside_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        std::fs::create_dir_all(root.join("build")).unwrap();
+        std::fs::write(directory.path().join("secret"), "secret").unwrap();
+        std::fs::write(root.join("secret"), "own").unwrap();
+        std::os::unix::fs::symlink("../../secret", root.join("build/up")).unwrap();
+        std::os::unix::fs::symlink("/secret", root.join("build/absolute")).unwrap();
+        let view = view(&root);
+        for name in ["up", "absolute"] {
+            assert_eq!(view.read(&Path::new("/build").join(name)).as_deref(), Some(&b"own"[..]), "{name}");
+        }
+        assert_eq!(view.read(Path::new("/build/../../secret")).as_deref(), Some(&b"own"[..]));
+    }
+
+    #[test]
+    fn a_changed_file_has_another_digest_however_fast_it_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("build")).unwrap();
+        let file = directory.path().join("build/file");
+        let view = view(directory.path());
+        for round in 0..50 {
+            let content = format!("content {}", round % 10);
+            std::fs::write(&file, &content).unwrap();
+            let found = view.digest(Path::new("/build/file")).unwrap().digest;
+            assert_eq!(found, DigestFunction::Sha256.digest(content.as_bytes()), "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_absent_and_what_is_no_file_has_no_digest() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("build/sub")).unwrap();
+        std::fs::write(directory.path().join("build/file"), "").unwrap();
+        let view = view(directory.path());
+        assert!(view.absent(Path::new("/build/none")) && view.absent(Path::new("/build/file/below")));
+        assert!(!view.absent(Path::new("/build/sub")) && view.digest(Path::new("/build/sub")).is_none());
+        let before = view.listing(Path::new("/build"));
+        std::fs::write(directory.path().join("build/new"), "").unwrap();
+        assert!(before.is_some() && before != view.listing(Path::new("/build")));
+    }
+}
