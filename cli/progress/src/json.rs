@@ -132,7 +132,21 @@ fn step_finished(finished: &v1::StepFinished) -> Value {
         "emulated": finished.emulated,
         "message": finished.message,
         "first_error": finished.first_error,
+        "calls": finished.calls.as_ref().map(calls),
         "action": finished.action_digest.as_ref().map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)),
+    })
+}
+
+fn calls(calls: &v1::SplitCalls) -> Value {
+    let seconds = |time: &Option<kiln_proto::protobuf::Duration>| {
+        time.as_ref().and_then(kiln_proto::clock::read_duration).map(|time| time.as_secs_f64())
+    };
+    json!({
+        "hits": calls.hits,
+        "compiled": calls.compiled,
+        "refused": calls.refused.iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "saved_s": seconds(&calls.saved),
+        "ran_s": seconds(&calls.ran),
     })
 }
 

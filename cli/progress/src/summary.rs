@@ -63,6 +63,11 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     if !rows.is_empty() {
         out.push_str(&Table::new(&columns).with(rows).for_stderr());
     }
+    for (key, step) in &board.steps {
+        if let Some(words) = step.finished.as_ref().and_then(told::calls) {
+            out.push_str(&format!("{}: {words}\n", harmless(&board.label(key))));
+        }
+    }
     let word = match finished.status() {
         v1::Status::FarmFailed => "infrastructure error",
         status => status_word(status),

@@ -2,10 +2,38 @@
 
 use std::path::Path;
 
-use kiln_proto::v1;
+use kiln_proto::{clock, v1};
 
 use super::Step;
-use kiln_terminal::last_overwrite;
+use kiln_terminal::{duration, harmless, last_overwrite};
+
+/// What became of a step's compiler calls; none if it had none.
+pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
+    let calls = finished.calls.as_ref()?;
+    let refused: u64 = calls.refused.values().sum();
+    let all = calls.hits + calls.compiled + refused;
+    if all == 0 {
+        return None;
+    }
+    let mut words = format!("{all} compiler call{}: {} cached, {} compiled", plural(all), calls.hits, calls.compiled);
+    if refused > 0 {
+        let mut reasons: Vec<(&str, u64)> =
+            calls.refused.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
+        words.push_str(&format!(", {refused} not split ({})", harmless(&reasons.join(", "))));
+    }
+    let saved = calls.saved.as_ref().and_then(clock::read_duration).unwrap_or_default();
+    if calls.hits > 0 {
+        words.push_str(&format!("; {} saved", duration(saved)));
+    }
+    Some(words)
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
 
 /// Why a step failed, in one line.
 pub(super) fn failure(result: &v1::StepFinished) -> String {

@@ -245,6 +245,7 @@ fn step(step: &Step) -> Value {
         "working_directory": step.working_directory,
         "stamp": step.stamp,
         "native": step.native,
+        "split": step.split.name(),
         "test": step.test,
     })
 }

@@ -1,0 +1,137 @@
+//! Steps that misuse what they are given for their calls.
+
+use kiln_harness::{Farm, project};
+
+use super::project::{built, config, counts};
+
+/// Python's side of the protocol.
+const CLIENT: &str = r#"
+import array, os, socket, struct, sys
+def connect():
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.settimeout(20)
+    s.connect('/kiln/call/farm.sock')
+    return s
+def string(x):
+    return struct.pack('<I', len(x)) + x
+def ask(program, arguments, directory=b'/build', environment=()):
+    out = b'\x01' + string(program) + string(directory)
+    out += struct.pack('<I', len(arguments)) + b''.join(map(string, arguments))
+    out += struct.pack('<I', len(environment)) + b''.join(string(n) + string(v) for n, v in environment)
+    return string(out)
+def answer(s):
+    data, fds, _, _ = socket.recv_fds(s, 1 << 20, 250)
+    return data[4:5], data, fds
+CLOCK = ((b'SOURCE_DATE_EPOCH', b'946684800'), (b'PATH', b'/usr/bin:/bin'))
+"#;
+
+fn attack(name: &str, script: &str) -> tempfile::TempDir {
+    let run = "mkdir out; python3 attack.py > out/said; cc -c one.c -o out/one.o";
+    project(&[
+        ("kiln.toml", &config(name, run, "")),
+        ("attack.py", &format!("{CLIENT}\n{script}")),
+        ("one.c", &format!("int {};\n", name.replace('-', "_"))),
+    ])
+}
+
+#[test]
+fn nonsense_on_the_socket_ends_that_connection_and_nothing_else() {
+    let script = r#"
+for data in [b'', b'\x00', b'\xff\xff\xff\xff', struct.pack('<I', 10) + b'short', string(b'\x02'), string(b'\x01' + b'\xff' * 100),
+             struct.pack('<I', 16 << 20) + b'x' * 1000]:
+    s = connect()
+    s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+    try:
+        got = s.recv(10)
+    except OSError:
+        got = b''
+    assert got in (b'', ) , (data[:20], got)
+# Half a question from many that then hang up.
+many = [connect() for _ in range(300)]
+for s in many:
+    s.sendall(struct.pack('<I', 1000) + b'\x01')
+for s in many:
+    s.close()
+print('ok')
+"#;
+    let dir = attack("nonsense", script);
+    let (ran, left) = built(Farm::shared(), dir.path());
+    assert_eq!((counts(&ran), &left["said"][..]), ((0, 1), &b"ok\n"[..]));
+}
+
+#[test]
+fn a_step_gets_nothing_through_its_calls_that_it_could_not_compile_itself() {
+    let script = r#"
+os.symlink('/etc/passwd', 'passwd.c')
+os.symlink('/proc/1/maps', 'maps.h')
+open('maps.c', 'w').write('#include "maps.h"\n')
+asks = [
+    # Programs that are no compilers, or the step's own.
+    (b'/bin/sh', [b'-c', b'id']), (b'/build/cc', [b'-c', b'one.c', b'-o', b'x.o']), (b'/kiln/call/bin/cc', [b'-c', b'one.c', b'-o', b'x.o']),
+    # Outputs and sources outside the build.
+    (b'/usr/bin/cc', [b'-c', b'one.c', b'-o', b'/etc/x.o']), (b'/usr/bin/cc', [b'-c', b'one.c', b'-o', b'../../etc/x.o']),
+    (b'/usr/bin/cc', [b'-c', b'/etc/passwd', b'-x', b'c', b'-o', b'x.o']), (b'/usr/bin/cc', [b'-c', b'passwd.c', b'-o', b'x.o']),
+    # What the worker could read, and the step cannot.
+    (b'/usr/bin/cc', [b'-c', b'maps.c', b'-o', b'x.o']), (b'/usr/bin/cc', [b'-c', b'one.c', b'-include', b'maps.h', b'-o', b'x.o']),
+    # Options that run other programs.
+    (b'/usr/bin/cc', [b'-wrapper', b'sh,-c,id', b'-c', b'one.c', b'-o', b'x.o']), (b'/usr/bin/cc', [b'-B', b'/build', b'-c', b'one.c', b'-o', b'x.o']),
+]
+for program, arguments in asks:
+    s = connect()
+    s.sendall(ask(program, arguments, environment=CLOCK))
+    kind, data, fds = answer(s)
+    assert kind == b'H', (program, arguments, data[:200])
+    assert not fds
+print('ok')
+"#;
+    let dir = attack("outsider", script);
+    let (_, left) = built(Farm::shared(), dir.path());
+    assert_eq!(left["said"], b"ok\n");
+}
+
+#[test]
+fn what_a_call_answers_with_cannot_be_changed_by_the_step() {
+    let script = r#"
+s = connect()
+s.sendall(ask(b'/usr/bin/cc', [b'-c', b'one.c', b'-o', b'y.o'], environment=CLOCK))
+kind, data, fds = answer(s)
+assert kind == b'D' and len(fds) == 1, data
+for attempt in (lambda: os.write(fds[0], b'evil'), lambda: os.ftruncate(fds[0], 0),
+                lambda: os.open('/proc/self/fd/%d' % fds[0], os.O_WRONLY), lambda: os.fchmod(fds[0], 0o777)):
+    try:
+        attempt()
+        print('CHANGED')
+    except OSError:
+        pass
+print('ok')
+"#;
+    let dir = attack("changed", script);
+    let (_, left) = built(Farm::shared(), dir.path());
+    assert_eq!(left["said"], b"ok\n");
+}
+
+#[test]
+fn a_call_that_changes_its_files_meanwhile_poisons_nobody() {
+    // A header is exchanged over and over while calls read it; whatever is kept must be what its own content gives.
+    let run = "mkdir out; python3 exchange.py & p=$!\n\
+        for n in 1 2 3 4 5 6 7 8; do cc -c v.c -o out/v$n.o; done; kill $p; wait $p || :\n\
+        echo '#define V 1' > v.h; cc -c v.c -o out/one.o; echo '#define V 2' > v.h; cc -c v.c -o out/two.o";
+    let exchange = "import os\nwhile True:\n  for v in 1, 2:\n    open('new.h', 'w').write('#define V %d\\n' % v)\n    os.rename('new.h', 'v.h')\n";
+    let source = "#include \"v.h\"\nint poisoned = V;\n";
+    let racing = project(&[
+        ("kiln.toml", &config("racing", run, "")),
+        ("v.c", source),
+        ("v.h", "#define V 1\n"),
+        ("exchange.py", exchange),
+    ]);
+    let farm = Farm::shared();
+    let (_, left) = built(farm, racing.path());
+    let honest =
+        "mkdir out; echo '#define V 1' > v.h; cc -c v.c -o out/one.o; echo '#define V 2' > v.h; cc -c v.c -o out/two.o";
+    let plain = project(&[("kiln.toml", &config("honest", honest, "split = false")), ("v.c", source)]);
+    let (_, right) = built(farm, plain.path());
+    for name in ["one.o", "two.o"] {
+        assert_eq!(left[name], right[name], "{name}");
+    }
+}

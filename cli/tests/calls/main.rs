@@ -1,0 +1,9 @@
+//! Steps that are split into their compiler calls, on a farm of real processes with real compilers.
+
+#![allow(clippy::unwrap_used)]
+
+mod attacks;
+mod c;
+mod faults;
+mod project;
+mod rust;
