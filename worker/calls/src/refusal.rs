@@ -22,7 +22,7 @@ pub enum Refusal {
     StandardInput,
     #[error("output `{path}` is not a regular file")]
     OutputNotAFile { path: String },
-    #[error("output `{path}` is given more than once, or is an input too")]
+    #[error("output `{path}` is given more than once, is an input too, or stands for several files")]
     OutputAmbiguous { path: String },
     #[error("`{option}` adds to a compilation database")]
     CompilationDatabase { option: String },

@@ -254,6 +254,16 @@ fn each_file_is_read_once_for_all_calls() {
     assert_eq!(reads, [2, 3, 3]);
 }
 
+/// The time is the same in every call, so text that has it needs no rule.
+#[test]
+fn texts_with_the_time_are_like_any_other() {
+    let files = [
+        ("/build/a.c", "#include \"b.h\"\nchar *t = __DATE__ __TIME__ __TIMESTAMP__; int Ident__DATE__;"),
+        ("/build/b.h", ""),
+    ];
+    assert_eq!(read("gcc -c a.c", &files), ["/build/a.c", "/build/b.h"]);
+}
+
 #[test]
 fn a_source_that_is_not_there_is_reported() {
     assert!(matches!(scanned("gcc -c a.c", &[]), Err(Fallback::Unreadable { .. })));
