@@ -105,6 +105,60 @@ fn is_clean(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
+/// Options with their values that are understood wherever they stand.
+const C_GROUPS: [&str; 30] = [
+    "-Iinc",
+    "-I inc/../x",
+    "-isystem s",
+    "-iquote q",
+    "-idirafter z",
+    "-include c.h",
+    "-imacros m.h",
+    "-DX=1",
+    "-D Y",
+    "-UX",
+    "-MD",
+    "-MMD -MP",
+    "-MF d/x.d",
+    "-MT x",
+    "-o out/x.o",
+    "-O2",
+    "-g",
+    "-gsplit-dwarf",
+    "--coverage",
+    "-fstack-usage",
+    "-flto",
+    "-frandom-seed=1",
+    "-Wall",
+    "-fPIC",
+    "-march=native",
+    "-fprofile-use",
+    "-specs=x.specs",
+    "-Wa,--noexecstack",
+    "@args",
+    "b.o -lm",
+];
+const RUST_GROUPS: [&str; 14] = [
+    "-C opt-level=3",
+    "-C extra-filename=-1",
+    "-Cmetadata=1",
+    "--edition=2021",
+    "--extern a=t/liba.rlib",
+    "-L dependency=t",
+    "-L native=n",
+    "--test",
+    "--crate-type staticlib",
+    "--cfg x",
+    "--json=artifacts",
+    "-g",
+    "--cap-lints allow",
+    "--emit=metadata",
+];
+
+fn groups(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+    proptest::collection::vec(proptest::sample::select(of), 0..8)
+}
+
 /// What must be true of a call that is understood.
 fn check(call: &Call, invocation: &Invocation, files: &Memory) {
     assert!(is_clean(&call.source), "{call:?}");
@@ -158,12 +212,26 @@ proptest! {
     }
 
     #[test]
-    fn calls_with_one_source_and_goal_hold_together(before in arguments(), after in arguments()) {
-        let files = Memory::default();
-        let arguments = before.into_iter().chain([OsString::from("-c"), "src/main.c".into()]).chain(after).collect();
-        let invocation = Invocation { program: "gcc".into(), arguments, directory: "/build".into(), environment: BTreeMap::new() };
-        if let Ok(call) = understand(&invocation, &files) {
-            check(&call, &invocation, &files);
+    fn calls_that_are_understood_hold_together(
+        (program, goal, groups) in prop_oneof![
+            (proptest::sample::select(&["gcc", "g++", "clang-14"][..]), Just("-c src/main.c"), groups(&C_GROUPS)),
+            (Just("/usr/bin/rustc"), Just("src/lib.rs --crate-name foo --crate-type lib --emit=dep-info,metadata,link --out-dir t"), groups(&RUST_GROUPS)),
+        ],
+        at: proptest::sample::Index,
+        odd in proptest::option::weighted(0.2, arguments()),
+    ) {
+        let files = Memory([(PathBuf::from("/build/args"), Some(b"-DFROM=file '-DA B'".to_vec()))].into());
+        let mut groups: Vec<Vec<OsString>> = groups.iter().map(|group| group.split(' ').map(OsString::from).collect()).collect();
+        groups.insert(at.index(groups.len() + 1), goal.split(' ').map(OsString::from).collect());
+        groups.extend(odd.clone());
+        let arguments = groups.concat();
+        let invocation = Invocation { program: program.into(), arguments, directory: "/build".into(), environment: BTreeMap::new() };
+        match understand(&invocation, &files) {
+            Ok(call) => check(&call, &invocation, &files),
+            Err(refusal) => prop_assert!(
+                odd.is_some() || refusal.label() == "output_ambiguous",
+                "{:?}: {}", invocation.arguments, refusal
+            ),
         }
     }
 
