@@ -19,7 +19,7 @@ use super::{CHILD, on_a_small_disk, open, put, this_test};
 fn batch(seed: u64, count: u64, most: usize) -> Vec<(Digest, Bytes)> {
     let blob = |at: u64| {
         let data = noise(seed + at, 1 + (at as usize * 7_919) % most);
-        let function = if at % 2 == 0 { SHA256 } else { BLAKE3 };
+        let function = if at.is_multiple_of(2) { SHA256 } else { BLAKE3 };
         (function.digest(&data), data.into())
     };
     (0..count).map(blob).collect()

@@ -7,7 +7,7 @@ use super::*;
 fn blob(name: u32, size: usize) -> (Digest, Bytes) {
     let mut data = DigestFunction::Blake3.digest(&name.to_le_bytes()).hash.repeat(size / 32 + 1);
     data.truncate(size);
-    let function = if name % 2 == 0 { DigestFunction::Sha256 } else { DigestFunction::Blake3 };
+    let function = if name.is_multiple_of(2) { DigestFunction::Sha256 } else { DigestFunction::Blake3 };
     (function.digest(&data), data.into())
 }
 
