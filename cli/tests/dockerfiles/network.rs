@@ -114,7 +114,12 @@ fn commands_trust_the_machines_authorities_only_if_the_worker_says_so_and_keep_n
     let variables = [("SSL_CERT_FILE", authority.to_str().unwrap())];
     let build = |more: &[&str]| -> Built { farm(more, &variables).build(dir.path(), &[]) };
     let without = build(&[]);
-    assert!(without.0.code == 1 && without.log().contains("CERTIFICATE_VERIFY_FAILED"), "{}", without.log());
+    assert!(
+        without.0.code == 1 && without.log().contains("CERTIFICATE_VERIFY_FAILED"),
+        "{} {}",
+        without.log(),
+        without.message()
+    );
     let with = build(&["--trust-host-ca"]).well();
     assert!(with.log().contains("200"), "{}", with.log());
     let image = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();

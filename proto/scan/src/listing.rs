@@ -93,7 +93,7 @@ pub(super) fn read<T: Send>(
             let fd = rustix::fs::openat(top.as_fd(), at, flags | OFlags::NOFOLLOW, Mode::empty());
             let directory = Directory { fd: fd.map_err(|source| failed(path, source))?, path };
             list(&directory, look, &mut found, &open)?;
-            taken.is_read();
+            taken.ended_well();
         }
         Ok::<_, Error>(found)
     };
@@ -197,7 +197,7 @@ mod open {
             &self.path
         }
 
-        pub(super) fn is_read(mut self) {
+        pub(super) fn ended_well(mut self) {
             self.failed = false;
         }
     }

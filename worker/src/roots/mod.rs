@@ -11,6 +11,7 @@
 mod agents;
 mod attributes;
 mod caches;
+mod dated;
 mod directories;
 mod images;
 mod layer;
@@ -34,6 +35,7 @@ use kiln_trees::root::{self, Directory, Forest, Leaf, Name, Node, Times};
 use crate::inputs::session::Session;
 use crate::inputs::{Content, Error, Inputs};
 use caches::Latest;
+use dated::Dated;
 use directories::Known;
 use images::Objects;
 use stacks::{MAX_LAYERS, Pinned, Stacks};
@@ -70,6 +72,7 @@ struct Shared {
     stacks: Stacks,
     known: Known,
     latest: Latest,
+    dated: Dated,
     objects: Objects,
     layout: Layout,
     on_disk: OnDisk,
@@ -134,6 +137,7 @@ impl Roots {
             stacks,
             known: Known::default(),
             latest: Latest::default(),
+            dated: Dated::default(),
             objects: Objects::default(),
             layout: config.layout,
             on_disk: config.on_disk,
@@ -203,8 +207,9 @@ impl Roots {
         };
         let (mut forest, digest) = (forest, *digest);
         let is_erofs = self.shared.layout == Layout::Erofs;
+        let times = Arc::new(times);
         let below = match is_erofs {
-            true => self.one_step_below(&mut forest, &digest, near),
+            true => self.one_step_below(&mut forest, &digest, near, &times),
             false => self.most_similar(&mut forest, &digest, near),
         };
         let (below, held) = match below {
@@ -235,6 +240,7 @@ impl Roots {
             };
             let lower = below.as_ref().map_or(&[][..], |(stack, _)| stack.layers());
             let stack = shared.stacks.put(&key, &made, bytes, lower)?;
+            shared.dated.remember(key, times);
             shared.make_room();
             forest.take_made();
             Ok(Root { digest, stack, forest, _content: held.or(image.map(|_| content)) })
@@ -254,16 +260,21 @@ impl Roots {
     }
 
     /// A root here from which this one differs so little that a directory over it is made sooner than an image of everything, as after an
-    /// edit of one source file; and the layer between them.
-    fn one_step_below(&self, forest: &mut Forest, digest: &Digest, near: Option<Digest>) -> Option<(Pinned, Digest)> {
+    /// edit of one source file; and the layer between them. What both have was modified at the same times.
+    fn one_step_below(
+        &self,
+        forest: &mut Forest,
+        digest: &Digest,
+        near: Option<Digest>,
+        times: &Times,
+    ) -> Option<(Pinned, Digest)> {
         let mut best: Option<(usize, Pinned, Digest)> = None;
         for key in near.as_ref().map(key).into_iter().chain(self.shared.stacks.recent(ROOT, COMPARED)) {
-            let Some(other) = parse(&key, digest) else { continue };
+            let (Some(other), Some(before)) = (parse(&key, digest), self.shared.dated.of(&key)) else { continue };
             let diff = self.shared.known.with(forest, |forest| forest.diff(&other, digest));
             let Ok(Some(layer)) = diff else { continue };
-            if unpack::count(forest, &layer).is_none_or(|count| count > STEP_NODES)
-                || bytes(forest, &layer) > STEP_BYTES
-            {
+            let is_small = unpack::count(forest, &layer).is_some_and(|count| count <= STEP_NODES);
+            if !is_small || bytes(forest, &layer) > STEP_BYTES || !dated::agree(forest, &layer, &before, times) {
                 continue;
             }
             // The lowest, so that edits one after another do not pile up.
