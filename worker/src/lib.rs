@@ -5,10 +5,8 @@
 mod broker;
 pub mod config;
 mod executors;
-pub mod inputs;
 pub mod leases;
 pub mod link;
-mod mask;
 pub mod membership;
 mod metrics;
 mod output_log;
@@ -21,6 +19,7 @@ mod tally;
 pub use executors::Executors;
 pub use kiln_docker as docker;
 pub use kiln_executor as executor;
+pub use kiln_inputs as inputs;
 pub use kiln_probe as probe;
 pub use kiln_sandbox as sandbox;
 

@@ -24,11 +24,11 @@ use tracing::{Instrument, info_span};
 use crate::broker::{Broker, Farm, Serving};
 use crate::inputs::{self, Inputs};
 use crate::leases::Leases;
-use crate::mask::{Masked, Patterns};
 use crate::output_log::{self, OutputLog};
 use crate::outputs;
 use crate::roots::Roots;
 use crate::tally::Tally;
+use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 
 /// Maximum number of processes and threads of one action at once.

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod ending;
 mod job;
 pub mod layers;
+pub mod mask;
 pub mod output;
 mod place;
 pub mod program;

@@ -31,7 +31,7 @@ const REMEMBERED_PATHS: usize = 10_000;
 const LIKELY: usize = 2;
 
 /// All the blobs that are missing, where one is.
-pub(crate) async fn name_all(client: &Client, digests: &[Digest], error: transfer::Error) -> Error {
+pub async fn name_all(client: &Client, digests: &[Digest], error: transfer::Error) -> Error {
     if let transfer::Error::Missing { .. } = error
         && let Ok(missing) = client.find_missing(digests).await
         && !missing.is_empty()
@@ -42,7 +42,7 @@ pub(crate) async fn name_all(client: &Client, digests: &[Digest], error: transfe
 }
 
 /// Does what waits for the disk, while other threads of the runtime take over what else this one had; where it has none, those wait too.
-pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),

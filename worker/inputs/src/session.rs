@@ -14,7 +14,7 @@ const CLOSED: &str = "closed";
 
 /// The use of a cache by this process.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     directory: PathBuf,
     boot: String,
     trusted: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Reads the last note, and writes that the cache is in use.
-    pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
+    pub fn open(directory: &Path) -> Result<Self, Error> {
         fs::create_dir_all(directory).map_err(disk(directory))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let last = fs::read_to_string(directory.join("session")).unwrap_or_default();
@@ -34,12 +34,13 @@ impl Session {
         Ok(session)
     }
 
-    pub(crate) fn is_trusted(&self) -> bool {
+    /// Whether what lies on disk is as this program left it.
+    pub fn is_trusted(&self) -> bool {
         self.trusted
     }
 
     /// Writes everything to disk, and then that it is there.
-    pub(crate) fn close(&self) -> io::Result<()> {
+    pub fn close(&self) -> io::Result<()> {
         rustix::fs::syncfs(fs::File::open(&self.directory)?)?;
         self.note(CLOSED)
     }

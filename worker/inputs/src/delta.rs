@@ -25,18 +25,20 @@ pub(super) struct Deltas {
 
 /// A file of a delta.
 #[derive(Debug)]
-pub(crate) struct DeltaFile {
+pub struct DeltaFile {
     /// Its path below the input root.
-    pub(crate) path: PathBuf,
-    pub(crate) digest: Digest,
-    pub(crate) executable: bool,
+    pub path: PathBuf,
+    /// What its content is said to be.
+    pub digest: Digest,
+    /// Whether it is a program.
+    pub executable: bool,
     /// Its content, if the cache lacks it.
-    pub(crate) content: File,
+    pub content: File,
 }
 
 /// A layer of files; removed on drop.
 #[derive(Debug)]
-pub(crate) struct Delta {
+pub struct Delta {
     path: PathBuf,
     _held: Held,
     _shared: Arc<Shared>,
@@ -44,7 +46,7 @@ pub(crate) struct Delta {
 
 impl Delta {
     /// Its directory, to be stacked above a job's other layers.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -85,7 +87,7 @@ impl Deltas {
 impl Inputs {
     /// Makes a layer of these files, and leaves out those whose content is not what it was said to be; answers with what is in it, too.
     /// Blocks.
-    pub(crate) fn delta(&self, files: Vec<DeltaFile>) -> Result<(Delta, BTreeMap<PathBuf, Digest>), Error> {
+    pub fn delta(&self, files: Vec<DeltaFile>) -> Result<(Delta, BTreeMap<PathBuf, Digest>), Error> {
         let shared = &self.shared;
         let deltas = &shared.deltas;
         let key = |file: &DeltaFile| Key::new(file.digest, file.executable, None);

@@ -9,11 +9,11 @@
 mod cut;
 mod delta;
 mod directories;
-pub(crate) mod fetching;
+pub mod fetching;
 mod files;
 mod index;
 mod key;
-pub(crate) mod session;
+pub mod session;
 mod units;
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use kiln_proto::transfer::{self, Client};
 use parking_lot::Mutex;
 
 use delta::Deltas;
-pub(crate) use delta::{Delta, DeltaFile};
+pub use delta::{Delta, DeltaFile};
 use directories::Directories;
 use files::Files;
 use session::Session;
@@ -36,7 +36,7 @@ const REMEMBERED_ROOTS: usize = 1024;
 /// The directory of files.
 const FILES: &str = "files";
 /// All files carry this time, 2000-01-01, so that a build sees no other machine's clock.
-pub(crate) const MTIME: i64 = 946_684_800;
+pub const MTIME: i64 = 946_684_800;
 
 /// Where the cache is and how large it may be.
 #[derive(Debug, Clone)]
@@ -88,7 +88,8 @@ fn fix_of(error: &std::io::Error) -> &'static str {
     }
 }
 
-pub(crate) fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+/// The error of a path on the disk.
+pub fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
     move |source| Error::Disk { path: path.to_owned(), source }
 }
 
@@ -151,7 +152,7 @@ pub struct InputTree {
 
 /// Files of the cache by their content, kept there until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Content {
+pub struct Content {
     shared: Arc<Shared>,
     _held: index::Held,
 }
@@ -163,12 +164,12 @@ pub fn objects(directory: &Path) -> PathBuf {
 
 impl Content {
     /// Where a file with this content is, below [`objects`]: an absolute path there.
-    pub(crate) fn object(&self, digest: &Digest) -> String {
+    pub fn object(&self, digest: &Digest) -> String {
         files::name(&key::Key::new(*digest, false, None))
     }
 
     /// Where a file with this content is. It must not be changed.
-    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+    pub fn path(&self, digest: &Digest) -> PathBuf {
         self.shared.files.path(&key::Key::new(*digest, false, None))
     }
 }
@@ -295,11 +296,7 @@ impl Inputs {
     }
 
     /// Makes the content of files available, each digest once; it stays for as long as the answer is kept.
-    pub(crate) async fn content(
-        &self,
-        client: &Client,
-        digests: impl Iterator<Item = Digest>,
-    ) -> Result<Content, Error> {
+    pub async fn content(&self, client: &Client, digests: impl Iterator<Item = Digest>) -> Result<Content, Error> {
         let distinct: std::collections::BTreeSet<Digest> = digests.filter(|digest| !digest.is_empty()).collect();
         let wanted: Vec<(String, key::Key)> =
             distinct.into_iter().map(|digest| (digest.hex(), key::Key::new(digest, false, None))).collect();
@@ -311,7 +308,7 @@ impl Inputs {
     }
 
     /// As [`content`](Self::content), if all of it is here.
-    pub(crate) fn held(&self, digests: &[Digest]) -> Option<Content> {
+    pub fn held(&self, digests: &[Digest]) -> Option<Content> {
         let keys = digests.iter().map(|digest| key::Key::new(*digest, false, None)).collect();
         let held = self.shared.files.hold_present(keys)?;
         Some(Content { shared: self.shared.clone(), _held: held })
@@ -360,7 +357,8 @@ impl Inputs {
     }
 }
 
-pub(crate) fn transfer_failed(error: transfer::Error) -> Error {
+/// What the failure of a transfer means for a tree.
+pub fn transfer_failed(error: transfer::Error) -> Error {
     match error {
         transfer::Error::Missing { digest } => Error::Missing(vec![digest]),
         transfer::Error::Message { digest, source } => {

@@ -12,7 +12,7 @@ use kiln_proto::secret;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::{Zeroize, Zeroizing};
 
-use kiln_executor::Secrets;
+use super::Secrets;
 
 /// Replaces a secret.
 const MASK: &[u8] = b"***";
@@ -22,7 +22,7 @@ const MIN_LINE_BYTES: usize = 8;
 const LINE_LENGTHS: [usize; 2] = [76, 64];
 
 /// The patterns to mask, for both streams of a command.
-pub(crate) struct Patterns {
+pub struct Patterns {
     patterns: Vec<Zeroizing<Vec<u8>>>,
     finder: AhoCorasick,
     longest: usize,
@@ -32,7 +32,7 @@ impl Patterns {
     /// All forms of these secrets; `None` if there is nothing to mask.
     ///
     /// Of secret files, only values that also appear in variables are masked; the rest tells where registries are.
-    pub(crate) fn of(secrets: &Secrets, hidden: &[Zeroizing<String>]) -> Option<Self> {
+    pub fn of(secrets: &Secrets, hidden: &[Zeroizing<String>]) -> Option<Self> {
         let mut patterns: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         for value in secrets.variables().map(|(_, value)| value).chain(hidden.iter().map(|value| value.as_str())) {
             let lines = value.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
@@ -128,7 +128,7 @@ fn lower_escapes(text: &[u8]) -> Vec<u8> {
 }
 
 /// One stream of a command's output.
-pub(crate) struct Masked<'a> {
+pub struct Masked<'a> {
     patterns: Option<&'a Patterns>,
     /// Bytes that may be the start of a secret.
     held: Vec<u8>,
@@ -140,12 +140,12 @@ pub(crate) struct Masked<'a> {
 
 impl<'a> Masked<'a> {
     /// Starts a stream.
-    pub(crate) fn new(patterns: Option<&'a Patterns>) -> Self {
+    pub fn new(patterns: Option<&'a Patterns>) -> Self {
         Self { patterns, held: Vec::new(), covered: 0, is_open: false }
     }
 
     /// Adds `data` and returns what can be shown.
-    pub(crate) fn push(&mut self, data: Bytes) -> Bytes {
+    pub fn push(&mut self, data: Bytes) -> Bytes {
         let Some(patterns) = self.patterns else { return data };
         self.held.extend_from_slice(&data);
         let decided = patterns.undecided(&self.held);
@@ -153,7 +153,7 @@ impl<'a> Masked<'a> {
     }
 
     /// Returns the rest at the end of the stream.
-    pub(crate) fn finish(&mut self) -> Bytes {
+    pub fn finish(&mut self) -> Bytes {
         let Some(patterns) = self.patterns else { return Bytes::new() };
         self.release(patterns, self.held.len())
     }
