@@ -134,10 +134,12 @@ async fn a_lost_workers_action_runs_again_elsewhere_under_the_same_operation() {
 async fn what_a_worker_finds_missing_is_named_as_well() {
     let farm = tokio::task::spawn_blocking(|| Farm::start(&[])).await.unwrap();
     let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
-    let action = caller.action(shell("cat in", &[]), &[("in", "soon gone\n")], |_| ()).await;
+    // Large enough for a file of its own.
+    let content = "soon gone\n".repeat(10_000);
+    let action = caller.action(shell("cat in", &[]), &[("in", &content)], |_| ()).await;
     let mut stream = caller.start(&action, false).await.unwrap();
     stream.message().await.unwrap().expect("expected it to wait for a worker");
-    let lost = caller.function.digest(b"soon gone\n");
+    let lost = caller.function.digest(content.as_bytes());
     let blobs = farm.dir.path().join("coordinator/blobs");
     let file = until("the input's file", || kiln_harness::find(&blobs, &format!("{}-{}", lost.hex(), lost.size)));
     std::fs::remove_file(file).unwrap();

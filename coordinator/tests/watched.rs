@@ -149,7 +149,7 @@ async fn calls_stores_and_questions_for_results_are_counted() {
     let expected = [
         "kiln_action_cache_lookups_total{result=\"miss\"} 1",
         "kiln_action_cache_lookups_total{result=\"hit\"} 0",
-        "kiln_store_operation_seconds_count{store=\"disk\",operation=\"put\"} 1",
+        "kiln_store_operation_seconds_count{store=\"disk\",operation=\"put_many\"} 1",
         "kiln_store_operation_seconds_count{store=\"disk\",operation=\"get_result\"} 1",
         "kiln_store_bytes 100000",
         "kiln_builds_total{result=\"farm_failed\"} 0",
