@@ -141,7 +141,8 @@ impl Load for DownloadFile {
     }
 
     async fn call(&self, endpoint: &Endpoint, digest: Digest) -> Result<(Digest, PathBuf), Status> {
-        let directory = self.directory.as_ref().ok_or_else(|| Status::internal("there is no directory"))?;
+        let directory =
+            self.directory.as_ref().ok_or_else(|| Status::internal("no directory to write to was given"))?;
         let path = directory.path().join(self.count.fetch_add(1, Ordering::Relaxed).to_string());
         endpoint.client().download(&digest, &path).await.map_err(status)?;
         Ok((digest, path))

@@ -1,8 +1,8 @@
 //! Steps that misuse what they are given for their calls.
 
-use kiln_harness::{Farm, project};
+use kiln_harness::{Built, Farm, Ran, project};
 
-use super::project::{built, config, counts};
+use super::project::{Calls, built, calls, config, counts};
 
 /// Python's side of the protocol.
 const CLIENT: &str = r#"
@@ -134,4 +134,33 @@ fn a_call_that_changes_its_files_meanwhile_poisons_nobody() {
     for name in ["one.o", "two.o"] {
         assert_eq!(left[name], right[name], "{name}");
     }
+}
+
+#[test]
+fn nothing_of_a_steps_secrets_is_kept_with_its_calls() {
+    // The compiler repeats the value, as a warning and in what it makes.
+    let run = "mkdir out; cc -c -DVALUE=\"\\\"$CALLS_TOKEN\\\"\" warns.c -o warns.o; rm warns.o; touch out/done";
+    let source = "#pragma message VALUE\nconst char *value = VALUE;\n";
+    let files =
+        [("kiln.toml", config("secretive", run, "secrets = [\"CALLS_TOKEN\"]")), ("warns.c", source.to_owned())];
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let (farm, dir) = (Farm::start(&["one"]), project(&files));
+    let value = "a-value-that-nobody-may-keep";
+    let mut command = farm.build_command(dir.path(), &[]);
+    command.env("CALLS_TOKEN", value).env("KILN_SECRETS", "CALLS_TOKEN");
+    let ran = Built(Ran::from(command)).well();
+    assert!(ran.log().contains("#pragma message"), "expected the compiler to have run: {}", ran.log());
+    assert_eq!(calls(&ran, "build"), Calls::default(), "expected the step not to be split");
+    assert!(!ran.0.out.contains(value) && !holds(farm.dir.path(), value.as_bytes()));
+}
+
+/// Whether a file below a directory has these bytes.
+fn holds(directory: &std::path::Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => holds(&entry.path(), bytes),
+        Ok(kind) if kind.is_file() => {
+            std::fs::read(entry.path()).unwrap_or_default().windows(bytes.len()).any(|part| part == bytes)
+        }
+        _ => false,
+    })
 }

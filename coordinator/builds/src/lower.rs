@@ -115,7 +115,8 @@ impl Lowering<'_> {
         let platform = platform(step, target, environment);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
         // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
-        let split = step.split != Split::Off && !step.network && step.image.is_none();
+        // What a call is given and prints is kept, and values of secrets must not be.
+        let split = step.split != Split::Off && !step.network && step.image.is_none() && step.secrets.is_empty();
         Ok((lowered, Arc::new(Known { split, ..known })))
     }
 

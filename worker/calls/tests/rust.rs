@@ -12,7 +12,7 @@ use kiln_calls::crates::Crates;
 use kiln_calls::{Call, CrateType, Details, Language, OutputKind, Refusal, RustDetails, dep_info, understand};
 use support::{Memory, call, inputs, invocation, outputs, refused, with_files};
 
-const RUSTC: &str = "/kiln/bin/kiln-call /root/.cargo/bin/rustc";
+const RUSTC: &str = "/kiln/call/bin/kiln-call /usr/bin/rustc";
 
 fn rust(call: &Call) -> &RustDetails {
     match &call.details {

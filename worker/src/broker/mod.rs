@@ -40,6 +40,8 @@ pub(crate) use tally::Calls;
 
 /// The variable that names what cargo calls in place of rustc.
 const WRAPPER: &str = "RUSTC_WRAPPER";
+/// How long the end of a step waits until what its calls made is kept.
+const KEEPING: Duration = Duration::from_secs(60);
 /// Pause after a call could not be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of calls of one step that are looked at at once; others wait until one of them is answered.
@@ -132,7 +134,9 @@ impl Serving {
         self.cancel.cancel();
         self.accepting.abort();
         self.keeping.close();
-        self.keeping.wait().await;
+        if tokio::time::timeout(KEEPING, self.keeping.wait()).await.is_err() {
+            tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");
+        }
         self.step.calls()
     }
 }
