@@ -26,6 +26,8 @@ pub const EMULATED: &str = "kiln.emulated";
 pub const CPUS: &str = "kiln.cpus";
 /// Bytes of memory to reserve. Reserved rather than matched.
 pub const MEMORY: &str = "kiln.memory";
+/// The version of the rules by which a worker runs calls of compilers for other workers' steps.
+pub const CALLS: &str = "kiln.calls";
 /// `on` if the action may access the network. Granted rather than matched. An action in a root of its own has one of the values in
 /// [`root`]; of these, `host` is matched as well.
 pub const NETWORK: &str = "kiln.network";
@@ -75,6 +77,7 @@ pub fn is_known(name: &str) -> bool {
             | MEMORY
             | NETWORK
             | EXECUTOR
+            | CALLS
             | root::ROOT
             | root::USER
             | root::MOUNTS

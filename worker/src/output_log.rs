@@ -71,6 +71,19 @@ impl OutputLog {
     }
 }
 
+impl Ended {
+    /// All of it, in memory.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) async fn read(&self) -> io::Result<Vec<u8>> {
+        match &self.file {
+            Some(path) => tokio::fs::read(path).await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,6 +33,8 @@ use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Plac
 
 /// Maximum number of processes and threads of one action at once.
 const MAX_PROCESSES: u32 = 4096;
+/// Maximum bytes of what a call prints that are a part of its answer.
+const MAX_TOLD: u64 = 256 << 10;
 /// How long a transfer waits for a broken connection to be restored.
 const RECONNECTING: Duration = Duration::from_secs(600);
 /// Pause before a transfer is retried on the same connection.
@@ -219,7 +221,9 @@ impl Runner {
         metadata.input_fetch_completed_timestamp = ready;
         metadata.execution_start_timestamp = ready;
         let mut job = ground.job(lease, &action, &command)?;
-        let serving = self.serve(at, lease, &mut job)?;
+        let call = self.broker.as_ref().filter(|_| lease.call && job.place == Place::Machine);
+        job.calls.recorded = call.is_some();
+        let serving = self.serve(at, lease, &root, &mut job).await?;
         leases.started(lease.lease).await;
         let started = Instant::now();
         let (finished, stdout, stderr) =
@@ -229,6 +233,9 @@ impl Runner {
             tracing::debug!(?calls, "the step's compiler calls");
             self.tally.called(&calls);
             kiln_proto::calls::add(&mut metadata, &calls.to_wire());
+        }
+        if let Some(broker) = call {
+            kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command).await);
         }
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
@@ -254,9 +261,12 @@ impl Runner {
                 result.output_directory_symlinks = collected.output_directory_symlinks;
             }
         }
+        // Whoever waits for a call takes what it printed with the answer.
+        let is_told = call.is_some() && stdout.digest.size + stderr.digest.size <= MAX_TOLD;
         let logs: Vec<(Digest, Blob)> = [&stdout, &stderr]
             .into_iter()
             .filter_map(|log| Some((log.digest, Blob::File(log.file.as_ref()?.to_path_buf()))))
+            .filter(|_| !is_told)
             .collect();
         let upload = |client: Client| {
             let logs = logs.clone();
@@ -265,8 +275,14 @@ impl Runner {
         self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload)
             .instrument(uploading)
             .await?;
-        result.stdout_digest = Some(stdout.digest.to_wire());
-        result.stderr_digest = Some(stderr.digest.to_wire());
+        if is_told {
+            let failed = |error| Fault::Worker(format!("cannot read what the call printed: {error}"));
+            result.stdout_raw = stdout.read().await.map_err(failed)?;
+            result.stderr_raw = stderr.read().await.map_err(failed)?;
+        } else {
+            result.stdout_digest = Some(stdout.digest.to_wire());
+            result.stderr_digest = Some(stderr.digest.to_wire());
+        }
         metadata.output_upload_completed_timestamp = Some(clock::now());
         metadata.worker_completed_timestamp = Some(clock::now());
         result.execution_metadata = Some(metadata);
@@ -277,7 +293,13 @@ impl Runner {
     }
 
     /// Answers the compiler calls of a job whose lease says so.
-    fn serve(&self, at: &At<'_>, lease: &v1::Lease, job: &mut Job) -> Result<Option<Serving>, Fault> {
+    async fn serve(
+        &self,
+        at: &At<'_>,
+        lease: &v1::Lease,
+        root: &Digest,
+        job: &mut Job,
+    ) -> Result<Option<Serving>, Fault> {
         // What a call is given and prints is kept, and values of secrets must not be.
         let is_split = lease.split && job.place == Place::Machine && lease.secrets.is_empty();
         let Some(broker) = self.broker.as_ref().filter(|_| is_split) else { return Ok(None) };
@@ -288,7 +310,7 @@ impl Runner {
             grant: at.grant.to_vec(),
         };
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
-        broker.serve(job, farm).map_err(failed)
+        broker.serve(job, root, farm).await.map_err(failed)
     }
 
     async fn execute(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::future::BoxFuture;
 use kiln_proto::channel::Dial;
-use kiln_proto::{property, v1};
+use kiln_proto::{calls, property, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,7 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
     let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
     let identity = with_changes(identity, docker.offered(), system);
     let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
-    let broker = match sandbox.is_confined() && config.root.is_none() {
+    let broker = match splits(&sandbox, config.root.as_deref()) {
         true => Some(
             Broker::open(&state.join("calls"), &sandbox.host_path(), executors.clone(), inputs.clone())
                 .context("cannot prepare for compiler calls")?,
@@ -133,6 +133,11 @@ fn docker_config(config: &Config, state: &Path) -> docker::Config {
     }
 }
 
+/// Whether steps are split into their compiler calls.
+fn splits(sandbox: &Sandbox, root: Option<&Path>) -> bool {
+    sandbox.is_confined() && root.is_none()
+}
+
 /// Probes the machine, or the root that actions run on.
 async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) -> anyhow::Result<v1::Environment> {
     let mut environment = match root {
@@ -148,6 +153,8 @@ async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) 
     };
     environment.host_network = sandbox.allows_host_network();
     environment.sandbox = sandbox.describe();
+    // Calls run as their steps do: on the machine's own system.
+    environment.calls = if splits(sandbox, root) { calls::RULES } else { 0 };
     environment.path = sandbox.path();
     Ok(environment)
 }

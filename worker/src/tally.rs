@@ -62,6 +62,7 @@ impl Tally {
         };
         count("hit", "", calls.hits);
         count("compiled", "", calls.compiled);
+        count("elsewhere", "", calls.elsewhere);
         calls.refused.iter().for_each(|(reason, refused)| count("refused", reason, *refused));
         self.saved.inc_by(calls.saved.as_secs_f64());
     }
@@ -73,7 +74,7 @@ impl Tally {
         }
         registry.register("running_leases", "Running leases", self.running.clone());
         registry.register("leases", "Ended leases, by outcome", self.ended.clone());
-        for result in ["hit", "compiled"] {
+        for result in ["hit", "compiled", "elsewhere"] {
             drop(self.calls.get_or_create(&Called { result, reason: "" }));
         }
         registry.register("calls", "Compiler calls of steps, by result", self.calls.clone());

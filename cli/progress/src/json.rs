@@ -144,6 +144,7 @@ fn calls(calls: &v1::SplitCalls) -> Value {
     json!({
         "hits": calls.hits,
         "compiled": calls.compiled,
+        "elsewhere": calls.elsewhere,
         "refused": calls.refused.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "saved_s": seconds(&calls.saved),
         "ran_s": seconds(&calls.ran),

@@ -11,11 +11,14 @@ use kiln_terminal::{duration, harmless, last_overwrite};
 pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
     let calls = finished.calls.as_ref()?;
     let refused: u64 = calls.refused.values().sum();
-    let all = calls.hits + calls.compiled + refused;
+    let all = calls.hits + calls.compiled + calls.elsewhere + refused;
     if all == 0 {
         return None;
     }
     let mut words = format!("{all} compiler call{}: {} cached, {} compiled", plural(all), calls.hits, calls.compiled);
+    if calls.elsewhere > 0 {
+        words.push_str(&format!(" here, {} on other workers", calls.elsewhere));
+    }
     if refused > 0 {
         let mut reasons: Vec<(&str, u64)> =
             calls.refused.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();

@@ -7,3 +7,4 @@ mod c;
 mod faults;
 mod project;
 mod rust;
+mod spread;

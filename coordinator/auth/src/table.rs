@@ -66,6 +66,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.CacheMounts", "Publish", WORK),
     ("kiln.v1.Calls", "Look", WORK),
     ("kiln.v1.Calls", "Keep", WORK),
+    ("kiln.v1.Calls", "Room", WORK),
+    ("kiln.v1.Calls", "Run", WORK),
     ("kiln.v1.SshAgents", "Serve", BUILD),
     ("kiln.v1.SshAgents", "Ask", WORK),
     ("kiln.v1.Workers", "Link", WORK),

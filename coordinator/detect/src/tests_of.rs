@@ -141,7 +141,7 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
         }
         // The build disables tests and changes nothing else.
         let configure = configured("cmake -S . -B .kiln/build").replace("=OFF", "=ON");
-        let build = format!("{configure}\ncmake --build .kiln/build -j \"$(nproc)\"\n");
+        let build = format!("{configure}\ncmake --build .kiln/build -j \"${{KILN_JOBS:-$(nproc)}}\"\n");
         ("runs `ctest`", format!("{build}cd .kiln/build\nctest --output-on-failure"))
     } else if found.language.contains("meson") {
         let below = tree::named(source, |name| name == "meson.build");
@@ -157,7 +157,10 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
             return Vec::new();
         }
         let generate = if tree::has(source, "configure") { "" } else { "autoreconf -fi\n" };
-        let build = format!("{generate}{}\nmake -j \"$(nproc)\"\n", configured("./configure --prefix=/usr/local"));
+        let build = format!(
+            "{generate}{}\nmake -j \"${{KILN_JOBS:-$(nproc)}}\"\n",
+            configured("./configure --prefix=/usr/local")
+        );
         ("runs `make check`", format!("{build}make check"))
     } else {
         let Some(path) = tree::first_of(source, &["GNUmakefile", "makefile", "Makefile"]) else { return Vec::new() };

@@ -4,6 +4,7 @@
 //! as Remote Execution clients do.
 
 mod attached;
+mod calls;
 mod inputs;
 mod leases;
 pub mod log;
@@ -26,13 +27,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, root, rpc, scope, v1};
-use kiln_scheduler::{Config, Pool, WaiterId};
+use kiln_scheduler::{Config, Pool, Requirements, WaiterId};
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::Instrument;
 
 pub use attached::{Attached, Done, State, Update};
+pub use calls::Call;
 pub use leases::LeaseAccess;
 use leases::LiveLeases;
 use log::LiveLogs;
@@ -101,6 +103,8 @@ pub struct Known {
     pub hosts: Vec<kiln_proto::v1::Host>,
     /// Whether its calls of compilers run as actions of their own, which changes nothing about its outputs.
     pub split: bool,
+    /// Whether it is a call of a step that runs on a worker already: it takes what is free, and its worker says what it looked at.
+    pub call: bool,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -268,6 +272,7 @@ impl ExecutionHandle {
             prepared.hosts.clone_from(&known.hosts);
             // Whoever wants a step to run wants its compilers to run.
             prepared.split = known.split && !request.skip_cache_lookup;
+            prepared.requirements.opportunistic = known.call;
         }
         if prepared.caches.len() > root::MAX_CACHES {
             return Err(Status::invalid_argument(format!(
@@ -415,6 +420,13 @@ impl ExecutionHandle {
     /// When this coordinator began to accept workers.
     pub fn began(&self) -> tokio::time::Instant {
         self.began
+    }
+
+    /// How many more actions with these requirements would start at once.
+    async fn room(&self, requirements: Requirements) -> usize {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Room { requirements, reply });
+        answer.await.unwrap_or_default()
     }
 
     /// A counter that changes when a worker joins or leaves.

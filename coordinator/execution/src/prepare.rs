@@ -90,6 +90,11 @@ impl Preparer {
         Self { trees: InputTrees::new(stores.clone()), stores, rules }
     }
 
+    /// The farm's rules for properties of other farms.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     async fn message<M: Message + Default>(&self, kind: &Kind, digest: &Digest) -> Result<M, Status> {
         if digest.size > MAX_MESSAGE_BYTES {
             let most = MAX_MESSAGE_BYTES >> 20;

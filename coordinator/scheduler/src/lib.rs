@@ -138,7 +138,7 @@ impl Scheduler {
             if class.absent_since.is_some() {
                 return Some(self.absent_deadline(*id));
             }
-            let since = self.passed_over_since(*id).filter(|_| class.reserved.is_none())?;
+            let since = self.passed_over_since(*id).filter(|_| self.waits_for_reservation(*id))?;
             Some(since.saturating_add(self.config.reserve_after))
         });
         // A deadline in the past waits for something other than time.

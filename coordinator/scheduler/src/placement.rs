@@ -4,7 +4,7 @@
 //! an action that has waited long, or the action waits for another worker than the one that failed it last.
 
 use super::queue::{ActionId, Class, ClassId, Rank};
-use super::types::{Effect, Millis, Requirements};
+use super::types::{Capacity, Effect, Millis, Requirements};
 use super::{Lease, Scheduler};
 
 /// Number of classes above which those without waiting actions are removed.
@@ -194,6 +194,28 @@ impl Scheduler {
         }
     }
 
+    /// Whether a worker may be reserved for a class.
+    pub(super) fn waits_for_reservation(&self, class: ClassId) -> bool {
+        let class = &self.classes[class];
+        class.reserved.is_none() && !class.requirements.opportunistic
+    }
+
+    /// How many more actions with these requirements would start at once.
+    pub fn room(&mut self, requirements: &Requirements) -> usize {
+        let class = self.class(requirements);
+        let (class, wanted) = (&self.classes[class], requirements.capacity);
+        let fits = |slot: &usize| {
+            let worker = self.workers.get(*slot)?;
+            let is_open = worker.takes_leases() && worker.reserved_for.is_none();
+            let free = if is_open { worker.free() } else { Capacity::default() };
+            let by_cpus = free.milli_cpus / wanted.milli_cpus.max(1);
+            let by_memory = free.memory_bytes.checked_div(wanted.memory_bytes).unwrap_or(u64::MAX);
+            Some(u64::from(by_cpus).min(by_memory) as usize)
+        };
+        let free: usize = class.workers.iter().filter_map(fits).sum();
+        free.saturating_sub(class.waiting.len())
+    }
+
     /// Since when a class with waiting actions has not been served.
     pub(super) fn passed_over_since(&self, class: ClassId) -> Option<Millis> {
         let class = &self.classes[class];
@@ -207,7 +229,7 @@ impl Scheduler {
         let mut long: Vec<(Millis, ClassId)> = self
             .busy
             .iter()
-            .filter(|class| self.classes[**class].reserved.is_none())
+            .filter(|class| self.waits_for_reservation(**class))
             .filter_map(|class| Some((self.passed_over_since(*class)?, *class)))
             .filter(|(since, _)| self.now >= since.saturating_add(self.config.reserve_after))
             .collect();

@@ -60,6 +60,8 @@ pub struct Requirements {
     pub capacity: Capacity,
     /// The action's tenant: a worker bound to other tenants does not run it. Empty for the default tenant.
     pub tenant: String,
+    /// Whether its caller can do without the farm: it takes what is free in its turn, but no worker is kept free for it.
+    pub opportunistic: bool,
 }
 
 /// A caller's request for an action.

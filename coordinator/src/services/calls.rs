@@ -1,15 +1,21 @@
-//! `kiln.v1.Calls`: workers look up and keep the results of compiler calls, for leases whose steps are split.
+//! `kiln.v1.Calls`: workers look up and keep the results of compiler calls, for leases whose steps are split, and have calls run on other
+//! workers.
 //!
 //! An entry is a result in the action cache, so it is complete or absent, counted and collected as any other. Its digest is that of no
 //! action: it has a size that no blob has, and the tenant's environment is part of it. A worker can therefore keep results of calls, and
 //! only for steps in the environment that it runs one in.
 
-use kiln_execution::LeaseAccess;
+use std::pin::Pin;
+
+use futures::Stream;
+use kiln_execution::{Call, ExecutionHandle, LeaseAccess, Update};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::calls_server;
 use kiln_proto::{reapi, v1};
 use kiln_store::Stores;
 use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Begins what keys are hashed with, and says which rules the entries follow.
@@ -24,17 +30,20 @@ const MAX_KEYS: usize = 1024;
 const MAX_ENTRY_BYTES: usize = 256 << 10;
 /// Maximum number of files of an entry.
 const MAX_FILES: usize = 250;
+/// The most room that is told: more than any step uses.
+const MAX_ROOM: usize = 1024;
 
 /// Serves a tenant's calls.
 #[derive(Debug)]
 pub struct Calls {
     stores: Stores,
+    execution: ExecutionHandle,
 }
 
 impl Calls {
-    /// Serves the calls in these stores.
-    pub fn new(stores: Stores) -> Self {
-        Self { stores }
+    /// Serves the calls in these stores, and runs them in this execution.
+    pub fn new(stores: Stores, execution: ExecutionHandle) -> Self {
+        Self { stores, execution }
     }
 }
 
@@ -44,6 +53,42 @@ fn lease<T>(request: &Request<T>) -> Result<LeaseAccess, Status> {
     lease.ok_or_else(|| {
         Status::permission_denied("no lease was presented; only a worker asks about calls, for a lease that it holds")
     })
+}
+
+/// Tells a worker how its call fares, until the call has ended or nobody listens.
+async fn follow(
+    mut lease: LeaseAccess,
+    mut call: Call,
+    events: mpsc::Sender<Result<v1::RunCallEvent, Status>>,
+) -> Option<()> {
+    use v1::run_call_event::Event;
+    let tell = async |event| events.send(Ok(v1::RunCallEvent { event: Some(event) })).await.ok();
+    let ran = lease.clone();
+    let mut has_started = false;
+    loop {
+        let update = tokio::select! {
+            update = call.attached.next() => update,
+            () = events.closed() => return None,
+            () = lease.over() => return None,
+        };
+        match update {
+            Update::Queued if has_started => tell(Event::Requeued(true)).await?,
+            Update::Queued | Update::Output { .. } => {}
+            Update::Executing { worker, .. } => {
+                has_started = true;
+                tell(Event::Started(worker)).await?;
+            }
+            Update::Done(done) => {
+                let response = done.response.clone();
+                let blobs = response.result.iter().map(|result| named(&ran, result)).collect::<Result<Vec<_>, _>>();
+                for blob in blobs.unwrap_or_default().concat() {
+                    // Whoever had it made may read it.
+                    ran.add_blob(&blob).await.ok()?;
+                }
+                return tell(Event::Ended(response)).await;
+            }
+        }
+    }
 }
 
 /// Where an entry is.
@@ -107,5 +152,23 @@ impl calls_server::Calls for Calls {
         lease.worker().clone_into(&mut metadata.worker);
         self.stores.actions.put(lease.instance(), &place, result).await?;
         Ok(Response::new(v1::KeepCallResponse {}))
+    }
+
+    async fn room(&self, request: Request<v1::CallRoomRequest>) -> Result<Response<v1::CallRoomResponse>, Status> {
+        let room = self.execution.room_for_calls(&lease(&request)?).await?;
+        Ok(Response::new(v1::CallRoomResponse { calls: room.min(MAX_ROOM) as u32 }))
+    }
+
+    type RunStream = Pin<Box<dyn Stream<Item = Result<v1::RunCallEvent, Status>> + Send>>;
+
+    async fn run(&self, request: Request<v1::RunCallRequest>) -> Result<Response<Self::RunStream>, Status> {
+        let lease = lease(&request)?;
+        let v1::RunCallRequest { command, input_root, memory_bytes } = request.into_inner();
+        let command = command.ok_or_else(|| Status::invalid_argument("the call has no command"))?;
+        let root = Digest::required(lease.function(), input_root.as_ref()).map_err(crate::status::bad_digest)?;
+        let call = self.execution.run_call(&lease, command, root, memory_bytes).await?;
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(follow(lease, call, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }

@@ -135,7 +135,7 @@ impl Stack {
         let routes = Routes::new(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
             .add_service(cas::ContentAddressableStorage::server(stores.clone()))
             .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
-            .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone()))))
+            .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone(), execution.clone()))))
             .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::{self, Client};
+use kiln_trees::overlay::overlay;
 use kiln_trees::walk::{Directory, Found};
-use kiln_trees::{Closure, Source, Tree, closure};
+use kiln_trees::{Closure, Encoded, Entry, Source, Tree, closure};
 use parking_lot::Mutex;
 
 use super::Error;
 
 /// Directories that are remembered.
 const REMEMBERED: usize = 100_000;
+/// A tree's own name while another is laid over it.
+const ROOT: &str = "root";
 
 type Known = HashMap<Digest, Arc<Tree>>;
 
@@ -28,12 +31,38 @@ impl Directories {
         let farm = Remembered { client, known: &self.known };
         match closure::closure(farm, &[*root]).await {
             Ok(closure) => Ok(closure),
-            Err(closure::Error::Absent(digest)) => Err(Error::Missing(vec![digest])),
-            Err(closure::Error::Malformed(error)) => Err(Error::Invalid(format!("inputs: {error}"))),
-            Err(closure::Error::Source(Failed { digests, error })) => {
-                Err(super::fetching::name_all(client, &digests, error).await)
-            }
+            Err(error) => Err(failed(client, error).await),
         }
+    }
+
+    /// The tree under a root with another laid over it, and its directories that are not those of the tree under the root.
+    pub(super) async fn overlaid(
+        &self,
+        client: &Client,
+        root: &Digest,
+        over: Tree,
+    ) -> Result<(Digest, Vec<Encoded>), Error> {
+        let farm = Remembered { client, known: &self.known };
+        let mut tree = Tree::default();
+        tree.entries.insert(ROOT.to_owned(), Entry::Sealed { digest: *root });
+        let mut above = Tree::default();
+        above.entries.insert(ROOT.to_owned(), Entry::Directory(over));
+        if let Err(error) = overlay(&farm, &mut tree, above).await {
+            return Err(failed(client, error).await);
+        }
+        let Some(Entry::Directory(tree)) = tree.entries.remove(ROOT) else { return Ok((*root, Vec::new())) };
+        let mut messages = Vec::new();
+        let digest = tree.encode(root.function, &mut |message| messages.push(message));
+        Ok((digest, messages))
+    }
+}
+
+/// Why a tree cannot be read.
+async fn failed(client: &Client, error: closure::Error<Failed>) -> Error {
+    match error {
+        closure::Error::Absent(digest) => Error::Missing(vec![digest]),
+        closure::Error::Malformed(error) => Error::Invalid(format!("inputs: {error}")),
+        closure::Error::Source(Failed { digests, error }) => super::fetching::name_all(client, &digests, error).await,
     }
 }
 

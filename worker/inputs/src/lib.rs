@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use kiln_proto::digest::Digest;
 use kiln_proto::transfer::{self, Client};
+use kiln_trees::{Encoded, Tree};
 use parking_lot::Mutex;
 
 use delta::Deltas;
@@ -242,6 +243,14 @@ impl Inputs {
         }
         roots.insert(*root, units);
         Ok(InputTree { layers: pins.iter().map(|pin| pin.path().to_owned()).collect(), _pins: pins })
+    }
+
+    /// The tree under a root with files and directories laid over it: its digest, and the messages that the farm may lack.
+    ///
+    /// # Errors
+    /// If what lies under the root cannot be read.
+    pub async fn overlaid(&self, client: &Client, root: &Digest, over: Tree) -> Result<(Digest, Vec<Encoded>), Error> {
+        self.shared.directories.overlaid(client, root, over).await
     }
 
     fn pin_all(&self, units: &[cut::Unit]) -> Option<InputTree> {

@@ -106,6 +106,7 @@ fn environment(facts: Facts, options: &Options) -> v1::Environment {
         cpu,
         roots: String::new(),
         host_network: false,
+        calls: 0,
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cell::{Ran, Reason};
+use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
 use super::view::View;
 use super::wire;
@@ -87,12 +88,8 @@ async fn answer(
     if step.tally.costs_too_much() {
         return Err("does_not_pay");
     }
-    let before = began.elapsed();
-    let place = step.gate.acquire().await.map_err(|_| "worker")?;
-    let began = Instant::now();
-    let needs = step.needs(begun, &known.call, known.nearest.as_ref());
-    let cell = step.cell(begun, view);
-    let ran = match cell.run(&known.call, needs, cancel.clone()).await {
+    let (before, nearest) = (began.elapsed(), known.nearest.as_ref());
+    let (ran, place) = match (Carried { step, begun, view, call: &known.call, nearest, cancel }).run().await {
         Ok(ran) => ran,
         Err(reason) => {
             if let ("differs", Some(nearest)) = (reason, &known.nearest) {
@@ -101,8 +98,10 @@ async fn answer(
             return Err(reason);
         }
     };
-    drop(place);
-    step.tally.compiled(ran.wall, before + began.elapsed().saturating_sub(ran.wall));
+    match place {
+        Where::Here(took) => step.tally.compiled(ran.wall, before + took.saturating_sub(ran.wall)),
+        Where::Elsewhere => step.tally.elsewhere(ran.wall),
+    }
     let files = ran.outputs.iter().map(|made| File::open(&made.file)).collect::<io::Result<Vec<_>>>();
     let files = files.map_err(|_| "unreadable")?;
     let done = Done {
@@ -155,7 +154,7 @@ async fn native(
     let answer = match step.shared.compilers.known(driver, &question) {
         Some(answer) => answer,
         None => {
-            let _place = step.gate.acquire().await.map_err(|_| "worker")?;
+            let _place = step.places.acquire().await;
             let answer = step.cell(begun, view).ask(&call, &question, cancel.clone()).await?;
             step.shared.compilers.remember(driver, question, answer.clone());
             answer

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_calls::manifest::{Read, Variant};
-use kiln_calls::{Call, Details};
+use kiln_calls::{Call, Details, Kind};
 use kiln_executor::calls::{Accesses, Limits};
 use kiln_executor::{BUILD, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
 use kiln_proto::digest::Digest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::sight::Sight;
 use super::view::{Node, View, is_in_build, plain};
-use crate::inputs::{Delta, DeltaFile, Inputs};
+use crate::inputs::{Content, Delta, DeltaFile, Inputs};
 
 /// Maximum bytes that a call prints.
 const MAX_PRINTED: usize = 8 << 20;
@@ -51,7 +52,17 @@ pub(super) struct Ran {
     pub(super) variant: Variant,
     pub(super) wall: Duration,
     /// Keeps the outputs in place.
-    _kept: Finished,
+    pub(super) _kept: Kept,
+}
+
+/// What keeps a call's outputs in place.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(super) enum Kept {
+    /// They are where the call made them.
+    Here(Finished),
+    /// They were fetched.
+    Fetched(Content),
 }
 
 /// An output.
@@ -99,12 +110,13 @@ impl Cell {
             let _keep = delta;
             let root = finished.tree.root().parent().ok_or("worker")?.to_owned();
             let cell = View::open(&root, Arc::default()).map_err(|_| "worker")?;
-            let variant = observed(&accesses, &step, &cell, (&delivered, &searched), &outputs)?;
+            let had = Had::Here { cell: &cell, delivered: &delivered };
+            let variant = observed(&accesses, &step, had, &searched, &outputs)?;
             let made = made(&finished, &cell, &outputs)?;
             Ok::<_, Reason>((finished, variant, made))
         });
         let (finished, variant, outputs) = checked.await.map_err(|_| "worker")??;
-        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, _kept: finished })
+        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, _kept: Kept::Here(finished) })
     }
 
     /// What the call's driver writes to standard error when it is called with other arguments.
@@ -122,7 +134,8 @@ impl Cell {
         String::from_utf8(stderr).map_err(|_| "not_text")
     }
 
-    fn job(&self, call: &Call, delta: &Delta) -> Result<Job, Reason> {
+    /// The call as a job, with this layer above the step's inputs.
+    pub(super) fn job(&self, call: &Call, delta: &Delta) -> Result<Job, Reason> {
         let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned).ok_or("not_text");
         let mut arguments = vec![text(&call.program)?];
         for argument in &call.arguments {
@@ -170,7 +183,7 @@ impl Cell {
     }
 
     /// Directories of the inputs, and of the step's own making, that the call is told to look into.
-    fn looked_into<'a>(&self, call: &'a Call) -> Vec<&'a Path> {
+    pub(super) fn looked_into<'a>(&self, call: &'a Call) -> Vec<&'a Path> {
         let all: Vec<&Path> = match &call.details {
             Details::C(details) => {
                 details.search.directories.iter().map(|directory| directory.path.as_path()).collect()
@@ -207,10 +220,59 @@ impl Cell {
 }
 
 /// Files of the step's own making, by path, as the cell has them.
-type Delivered = BTreeMap<PathBuf, Digest>;
+pub(super) type Delivered = BTreeMap<PathBuf, Digest>;
+
+/// Where a call ran, and what was there.
+#[derive(Clone, Copy)]
+pub(super) enum Had<'a> {
+    /// In a cell on the step's own system.
+    Here {
+        /// The cell's files.
+        cell: &'a View,
+        /// Those of them that are the step's own.
+        delivered: &'a Delivered,
+    },
+    /// On another worker.
+    Elsewhere(&'a Sight),
+}
+
+impl Had<'_> {
+    /// Whether a path has to be compared: a cell has the same system as its step.
+    fn is_compared(self, path: &Path) -> bool {
+        is_in_build(path) || matches!(self, Self::Elsewhere(_))
+    }
+
+    /// What there was, as far as that is known.
+    fn kind(self, path: &Path) -> Option<Kind> {
+        match self {
+            Self::Here { cell, .. } => match cell.look(path) {
+                Ok(Node::Absent) => None,
+                Ok(Node::Directory) => Some(Kind::Directory),
+                Ok(Node::File(_)) => Some(Kind::File),
+                Ok(Node::Other) | Err(_) => Some(Kind::Other),
+            },
+            Self::Elsewhere(sight) => sight.kind(path),
+        }
+    }
+
+    /// A file as the call had it.
+    fn read(self, step: &View, path: &Path) -> Result<Read, Reason> {
+        match self {
+            Self::Here { cell, delivered } => read_in(cell, step, path, delivered),
+            Self::Elsewhere(sight) => sight.file(path).ok_or_else(|| differs(path)),
+        }
+    }
+
+    fn listing(self, path: &Path) -> Option<Digest> {
+        match self {
+            Self::Here { cell, .. } => cell.listing_of(path).ok(),
+            Self::Elsewhere(sight) => sight.listing(path),
+        }
+    }
+}
 
 /// Makes the layer with the step's own files. One that is gone or changes meanwhile is left out: the comparison afterwards finds out.
-fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered), Reason> {
+pub(super) fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered), Reason> {
     let mut files = Vec::new();
     for path in needs.0 {
         let Ok(below) = path.strip_prefix(BUILD) else { continue };
@@ -226,11 +288,11 @@ fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered),
 }
 
 /// What the result depends on, if the call saw what it would have seen in the step.
-fn observed(
+pub(super) fn observed(
     accesses: &Accesses,
     step: &View,
-    cell: &View,
-    (delivered, searched): (&Delivered, &[PathBuf]),
+    had: Had<'_>,
+    searched: &[PathBuf],
     outputs: &[kiln_calls::Output],
 ) -> Result<Variant, Reason> {
     let is_searched = |path: &Path| searched.iter().any(|directory| path.starts_with(directory));
@@ -249,22 +311,20 @@ fn observed(
             }
             continue;
         }
-        let is_in_build = is_in_build(&path);
+        let is_compared = had.is_compared(&path);
         match there {
             // Temporary files of the compiler's own, which need not be gone.
             Node::Absent if is_searched(&path) => {}
-            Node::Absent if is_in_build && !matches!(cell.look(&path), Ok(Node::Absent)) => return Err(differs(&path)),
+            Node::Absent if is_compared && had.kind(&path).is_some() => return Err(differs(&path)),
             Node::Absent => drop(variant.absent.insert(path)),
-            Node::Directory if is_in_build && !matches!(cell.look(&path), Ok(Node::Directory)) => {
-                return Err(differs(&path));
-            }
+            Node::Directory if is_compared && had.kind(&path) != Some(Kind::Directory) => return Err(differs(&path)),
             Node::Directory => {}
-            Node::Other if is_in_build => return Err("special_file"),
+            Node::Other if is_in_build(&path) => return Err("special_file"),
             Node::Other => {}
             Node::File(place) => {
                 let digest = step.digest_of(&path, &place).map_err(|_| "changed_meanwhile")?;
                 let read = Read { digest, executable: place.executable };
-                if is_in_build && read_in(cell, step, &path, delivered)? != read {
+                if is_compared && had.read(step, &path)? != read {
                     return Err(differs(&path));
                 }
                 variant.read.insert(path, read);
@@ -276,9 +336,9 @@ fn observed(
         if is_ignored(&path) || path.starts_with("/tmp") || searched.contains(&path) {
             continue;
         }
-        let (here, there) = (cell.listing_of(&path), step.listing_of(&path));
+        let (here, there) = (had.listing(&path), step.listing_of(&path));
         match (here, there) {
-            (Ok(here), Ok(there)) if here == there => drop(variant.listed.insert(path, here)),
+            (Some(here), Ok(there)) if here == there => drop(variant.listed.insert(path, here)),
             // A directory of the call's own, or one that is not there.
             (_, Err(_)) if matches!(step.look(&path), Ok(Node::Absent)) => {}
             _ => return Err(differs(&path)),
@@ -295,7 +355,7 @@ fn differs(path: &Path) -> Reason {
 
 /// Directories in which rustc finds crates by names that contain their hashes, and in which it makes files of its own: other files in
 /// them make no difference.
-fn searched(call: &Call) -> Vec<PathBuf> {
+pub(super) fn searched(call: &Call) -> Vec<PathBuf> {
     let Details::Rust(details) = &call.details else { return Vec::new() };
     let made = call.outputs.iter().filter_map(|output| output.absolute.parent()).map(Path::to_owned);
     details.dependency_directories.iter().cloned().chain(made).collect()
@@ -344,7 +404,7 @@ fn made(finished: &Finished, cell: &View, outputs: &[kiln_calls::Output]) -> Res
 }
 
 /// Everything but directories below a directory, as paths below `at`.
-fn files_below(directory: &Path, at: &Path, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+pub(super) fn files_below(directory: &Path, at: &Path, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let at = at.join(entry.file_name());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kiln_proto::channel::Channel;
+use kiln_proto::channel::{Channel, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::calls_client::CallsClient;
@@ -11,6 +11,8 @@ use tokio::sync::watch;
 
 /// How long a look-up may take. After that the call goes on as if nothing were known.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a question about the farm's room may take. After that it has none.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The farm, as a lease reaches it.
 #[derive(Debug, Clone)]
@@ -39,6 +41,26 @@ impl Farm {
             }
             Err(_) => {
                 tracing::warn!(patience_s = PATIENCE.as_secs(), "the farm takes too long to look up a call");
+                None
+            }
+        }
+    }
+
+    /// How many calls would start at once on the farm's workers; none if the farm does not answer.
+    pub(super) async fn room(&self) -> Option<usize> {
+        let mut calls = CallsClient::new(self.client()?.channel());
+        let room = tokio::time::timeout(ROOM_PATIENCE, calls.room(v1::CallRoomRequest {})).await.ok()?.ok()?;
+        Some(room.into_inner().calls as usize)
+    }
+
+    /// Asks the farm to run a call; none if it does not.
+    pub(super) async fn run(&self, request: v1::RunCallRequest) -> Option<tonic::Streaming<v1::RunCallEvent>> {
+        let client = CallsClient::new(self.client()?.channel());
+        let mut calls = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
+        match calls.run(request).await {
+            Ok(events) => Some(events.into_inner()),
+            Err(status) => {
+                tracing::debug!(reason = status.message(), "the farm does not run a call");
                 None
             }
         }

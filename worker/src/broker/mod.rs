@@ -7,8 +7,13 @@
 mod answer;
 mod cell;
 mod compiler;
+mod elsewhere;
 mod farm;
+mod places;
 mod programs;
+mod reference;
+mod sight;
+mod spread;
 mod step;
 mod tally;
 mod view;
@@ -23,7 +28,9 @@ use std::time::Duration;
 
 use kiln_call::{DIRECTORY, PROGRAMS, SHIM, SOCKET};
 use kiln_executor::calls::Offer;
-use kiln_executor::{Executor, Job};
+use kiln_executor::{Executor, Finished, Job};
+use kiln_proto::digest::Digest;
+use kiln_proto::{reapi, v1};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +39,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::inputs::Inputs;
 use compiler::Compilers;
 use programs::Programs;
+use reference::Reference;
 use step::Step;
 use view::SystemFiles;
 
@@ -40,6 +48,14 @@ pub(crate) use tally::Calls;
 
 /// The variable that names what cargo calls in place of rustc.
 const WRAPPER: &str = "RUSTC_WRAPPER";
+/// The variable that tells a step how many compilers it may call at once.
+const JOBS: &str = "KILN_JOBS";
+/// The same for tools that ask for it by names of their own.
+const TOOLS_JOBS: [&str; 2] = ["CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL"];
+/// Maximum number of compilers that a step may call at once, unless it has more CPUs.
+const MAX_JOBS: usize = 128;
+/// Maximum number of calls on other workers for each CPU of the step's own.
+const MAX_ELSEWHERE: usize = 64;
 /// How long the end of a step waits until what its calls made is kept.
 const KEEPING: Duration = Duration::from_secs(60);
 /// Pause after a call could not be accepted.
@@ -62,6 +78,8 @@ struct Shared {
     system: Arc<SystemFiles>,
     /// What drivers have said.
     compilers: Compilers,
+    /// The system as jobs see it, for calls of other workers' steps.
+    reference: tokio::sync::Mutex<Option<Arc<Reference>>>,
 }
 
 /// A step whose calls are answered until this is dropped.
@@ -91,25 +109,54 @@ impl Broker {
             inputs,
             system: Arc::default(),
             compilers: Compilers::default(),
+            reference: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What a call of another worker's step looked at, after it has run here.
+    pub(crate) async fn sight(&self, finished: &Finished, command: &reapi::Command) -> v1::CallSight {
+        let useless = v1::CallSight { incomplete: true, ..Default::default() };
+        let reference = match self.reference().await {
+            Ok(reference) => reference,
+            Err(reason) => {
+                tracing::warn!(reason, "cannot say what a call looked at");
+                return useless;
+            }
+        };
+        sight::describe(finished, command, &reference.view)
+    }
+
+    async fn reference(&self) -> Result<Arc<Reference>, String> {
+        let mut reference = self.shared.reference.lock().await;
+        if let Some(reference) = reference.as_ref().filter(|reference| reference.is_good()) {
+            return Ok(reference.clone());
+        }
+        Ok(reference.insert(Arc::new(Reference::start(&self.shared).await?)).clone())
     }
 
     /// Lets a step ask, and answers. None if there is no compiler to ask for.
     ///
     /// # Errors
     /// If the disk fails.
-    pub(crate) fn serve(&self, job: &mut Job, farm: Farm) -> io::Result<Option<Serving>> {
+    pub(crate) async fn serve(&self, job: &mut Job, root: &Digest, farm: Farm) -> io::Result<Option<Serving>> {
         if self.shared.programs.is_empty() {
             return Ok(None);
         }
-        let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.shared.directory)?;
-        // The job is another user.
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
-        self.shared.programs.place(directory.path())?;
+        let directory = self.shared.directory_of_a_step()?;
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
-        let (step, told) = (Step::new(self.shared.clone(), job, farm), begun.subscribe());
+        let room = farm.room().await.unwrap_or(0);
+        let (step, told) = (Step::new(self.shared.clone(), job, *root, farm), begun.subscribe());
+        step.room.note(room);
+        let places = step::places(job);
+        let jobs = (places + room.min(places * MAX_ELSEWHERE)).min(MAX_JOBS.max(places));
+        job.environment.entry(JOBS.to_owned()).or_insert_with(|| jobs.to_string());
+        if room > 0 {
+            for name in TOOLS_JOBS {
+                job.environment.entry(name.to_owned()).or_insert_with(|| jobs.to_string());
+            }
+        }
         job.calls.offer = Some(Offer {
             directory: directory.path().to_owned(),
             to: DIRECTORY.into(),
@@ -125,6 +172,17 @@ impl Broker {
         let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         Ok(Some(Serving { step, keeping, cancel, accepting, _directory: directory }))
+    }
+}
+
+impl Shared {
+    /// A directory with the programs that a step finds.
+    fn directory_of_a_step(&self) -> io::Result<tempfile::TempDir> {
+        let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory)?;
+        // The job is another user.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
+        self.programs.place(directory.path())?;
+        Ok(directory)
     }
 }
 

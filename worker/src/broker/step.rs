@@ -12,11 +12,13 @@ use kiln_executor::calls::Begun;
 use kiln_executor::{BUILD, Job};
 use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use super::Shared;
 use super::cell::{Cell, Needs, Parent, Reason};
+use super::elsewhere::Sent;
 use super::farm::Farm;
+use super::places::Places;
+use super::spread::Room;
 use super::tally::{Calls, Tally};
 use super::view::{Node, View};
 
@@ -36,8 +38,12 @@ const MAX_MANIFESTS: usize = 20_000;
 pub(super) struct Step {
     pub(super) shared: Arc<Shared>,
     pub(super) farm: Farm,
+    /// The step's input tree.
+    pub(super) root: Digest,
     /// One place for each CPU that the step has.
-    pub(super) gate: Semaphore,
+    pub(super) places: Places,
+    pub(super) room: Room,
+    pub(super) sent: Sent,
     pub(super) tally: Tally,
     job: Job,
     view: Mutex<Option<Arc<View>>>,
@@ -46,13 +52,20 @@ pub(super) struct Step {
     learned: Mutex<BTreeSet<PathBuf>>,
 }
 
+/// How many calls a job runs at once: one for each of its CPUs.
+pub(super) fn places(job: &Job) -> usize {
+    job.milli_cpus.div_ceil(1000).max(1) as usize
+}
+
 impl Step {
-    pub(super) fn new(shared: Arc<Shared>, job: &Job, farm: Farm) -> Self {
-        let places = job.milli_cpus.div_ceil(1000).max(1) as usize;
+    pub(super) fn new(shared: Arc<Shared>, job: &Job, root: Digest, farm: Farm) -> Self {
         Self {
             shared,
             farm,
-            gate: Semaphore::new(places),
+            root,
+            places: Places::new(places(job)),
+            room: Room::default(),
+            sent: Sent::default(),
             tally: Tally::default(),
             job: job.clone(),
             view: Mutex::default(),

@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 pub(crate) struct Calls {
     /// Calls whose result was known.
     pub(crate) hits: u64,
-    /// Calls that ran as jobs of their own.
+    /// Calls that ran as jobs of their own on the step's worker.
     pub(crate) compiled: u64,
+    /// Calls that ran on other workers.
+    pub(crate) elsewhere: u64,
     /// Calls that ran in the step, by reason.
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// How long the calls whose result was known took when they ran.
     pub(crate) saved: Duration,
-    /// How long those that ran took.
+    /// How long those that ran took, wherever they ran.
     pub(crate) ran: Duration,
     /// How much longer those that ran took because they ran as jobs of their own.
     pub(crate) overhead: Duration,
@@ -29,6 +31,7 @@ impl Calls {
         v1::SplitCalls {
             hits: self.hits,
             compiled: self.compiled,
+            elsewhere: self.elsewhere,
             refused: self.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             saved: Some(clock::duration(self.saved)),
             ran: Some(clock::duration(self.ran)),
@@ -54,6 +57,18 @@ impl Tally {
         calls.compiled += 1;
         calls.ran += ran;
         calls.overhead += overhead;
+    }
+
+    pub(super) fn elsewhere(&self, ran: Duration) {
+        let mut calls = self.0.lock();
+        calls.elsewhere += 1;
+        calls.ran += ran;
+    }
+
+    /// How long a call of this step usually takes; none if none has run.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        let calls = self.0.lock();
+        calls.ran.checked_div(u32::try_from(calls.compiled + calls.elsewhere).ok()?)
     }
 
     pub(super) fn refused(&self, reason: &'static str) {

@@ -1,16 +1,18 @@
-# Runs a build command with one job for each processor. Where it fails as commands do that ran before what they need
-# was there, it is run again with one job, on the files that were there before.
+# Runs a build command with as many jobs as there is room for: one for each processor, and more where the farm runs
+# compilers. Where it fails as commands do that ran before what they need was there, it is run again with one job, on the
+# files that were there before.
 in_parallel() {
+    jobs="${KILN_JOBS:-$(nproc)}"
     find . -print | LC_ALL=C sort > .kiln/before
     {
         {
             status=0
-            "$@" -j "$(nproc)" || status="$?"
+            "$@" -j "$jobs" || status="$?"
             echo "$status" > .kiln/status
         } 2>&1 >&3 | tee .kiln/errors >&2
     } 3>&1
     status="$(cat .kiln/status)"
-    if [ "$status" = 0 ] || [ "$(nproc)" = 1 ]; then return "$status"; fi
+    if [ "$status" = 0 ] || [ "$jobs" = 1 ]; then return "$status"; fi
     grep -Eq "$UNORDERED" .kiln/errors || return "$status"
     echo "kiln: this failure can come from running several jobs at a time; trying again with one job" >&2
     find . -print | LC_ALL=C sort | LC_ALL=C comm -13 .kiln/before - | LC_ALL=C sort -r | while IFS= read -r path; do

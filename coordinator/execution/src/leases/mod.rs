@@ -13,7 +13,7 @@ use std::time::Duration;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{root, scope, v1};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -27,6 +27,8 @@ use reach::Reach;
 const RETURNING: Duration = Duration::from_secs(60);
 /// Number of finished leases that are remembered.
 const FINISHED: usize = 65_536;
+/// Maximum number of calls that one lease has under way at once.
+const MAX_CALLS: usize = 256;
 
 #[derive(Debug, Default)]
 struct Live {
@@ -34,6 +36,30 @@ struct Live {
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
     agents: Option<GivenAgents>,
+    charge: Option<Charge>,
+    calls: Calls,
+    alive: watch::Sender<()>,
+}
+
+/// Who is charged for what runs on behalf of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// The share of the farm.
+    pub share: String,
+    /// The build or invocation.
+    pub build: String,
+    /// Its priority.
+    pub priority: i32,
+}
+
+/// The calls that a lease may have under way.
+#[derive(Debug, Clone)]
+struct Calls(Arc<Semaphore>);
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_CALLS)))
+    }
 }
 
 /// The SSH agents of a lease's caller, and those of them that the action mounts.
@@ -76,6 +102,13 @@ impl LiveLeases {
         }
     }
 
+    /// Lets a lease have calls run, which are charged so.
+    pub fn charge(&self, lease: u64, charge: Charge) {
+        if let Some(live) = self.state.lock().live.get_mut(&lease) {
+            live.charge = Some(charge);
+        }
+    }
+
     /// Records the end of a lease. Its worker may bring it back unless it was finished.
     pub fn end(&self, lease: u64) {
         self.state.lock().live.remove(&lease);
@@ -109,9 +142,9 @@ impl LiveLeases {
         let mut state = self.state.lock();
         let is_returning = self.began.elapsed() < RETURNING && !state.finished.contains(&grant.lease);
         let known = state.live.get(&grant.lease).filter(|live| live.confirmed || is_returning);
-        let (reach, agents) = match known {
-            Some(live) => (live.reach.clone(), live.agents.clone()),
-            None if is_returning => (state.live.entry(grant.lease).or_default().reach.clone(), None),
+        let live = match known {
+            Some(live) => live,
+            None if is_returning => state.live.entry(grant.lease).or_default(),
             None => {
                 state.live.remove(&grant.lease);
                 return Err(Status::permission_denied(format!(
@@ -120,7 +153,15 @@ impl LiveLeases {
                 )));
             }
         };
-        Ok(LeaseAccess { grant, reach, agents, scopes: scopes.clone() })
+        Ok(LeaseAccess {
+            grant,
+            reach: live.reach.clone(),
+            agents: live.agents.clone(),
+            charge: live.charge.clone(),
+            calls: live.calls.clone(),
+            alive: live.alive.subscribe(),
+            scopes: scopes.clone(),
+        })
     }
 
     #[cfg(test)]
@@ -135,6 +176,9 @@ pub struct LeaseAccess {
     grant: Grant,
     reach: Arc<OnceCell<Reach>>,
     agents: Option<GivenAgents>,
+    charge: Option<Charge>,
+    calls: Calls,
+    alive: watch::Receiver<()>,
     scopes: Scopes,
 }
 
@@ -226,6 +270,34 @@ impl LeaseAccess {
         let (worker, lease, tenant) = (&self.grant.worker, self.grant.lease, self.tenant());
         tracing::warn!(worker, lease, tenant, "refused a worker's access to calls for a lease that has none");
         Err(Status::permission_denied(format!("the action of lease {lease} is not split into calls")))
+    }
+
+    /// The lease's action.
+    pub fn action(&self) -> &Digest {
+        &self.grant.action
+    }
+
+    /// Who is charged for calls of this lease, and its place among those that it may have under way.
+    ///
+    /// # Errors
+    /// If it may have none, or no more than it has.
+    pub(crate) fn charge(&self) -> Result<(Charge, OwnedSemaphorePermit), Status> {
+        self.calls()?;
+        let charge = self.charge.clone();
+        let charge = charge
+            .ok_or_else(|| Status::unavailable("the lease is older than this coordinator; run the call in its step"))?;
+        let full = |_| {
+            Status::resource_exhausted(format!(
+                "lease {} has {MAX_CALLS} calls under way; try again when some have ended",
+                self.grant.lease
+            ))
+        };
+        Ok((charge, self.calls.0.clone().try_acquire_owned().map_err(full)?))
+    }
+
+    /// Completes when the lease is over.
+    pub async fn over(&mut self) {
+        while self.alive.changed().await.is_ok() {}
     }
 
     /// The agents of the lease's caller, if its action mounts the one with this name.

@@ -120,11 +120,16 @@ impl Owner {
             caches: prepared.caches.clone(),
             hosts: prepared.hosts.clone(),
             split: prepared.split,
+            call: prepared.requirements.opportunistic,
         };
+        let charge = prepared.split.then(|| action.charge.clone());
         let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));
         self.lease_begins(lease, grant);
         if let Some((agents, names)) = agents {
             self.live.give_agents(lease.0, agents, names);
+        }
+        if let Some(charge) = charge {
+            self.live.charge(lease.0, charge);
         }
         let logs = self.logs.of(lease.0);
         self.set(key, State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });

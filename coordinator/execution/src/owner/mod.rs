@@ -19,7 +19,8 @@ use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{coordinator_message, worker_message};
 use kiln_proto::{clock, reapi, v1};
 use kiln_scheduler::{
-    ActionKey, Config, Event, LeaseId, Millis, Outcome, Scheduler, Submission, WaiterId, WorkerId, WorkerOffer,
+    ActionKey, Config, Event, LeaseId, Millis, Outcome, Requirements, Scheduler, Submission, WaiterId, WorkerId,
+    WorkerOffer,
 };
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -30,7 +31,7 @@ use tracing::Span;
 use recent::Recent;
 use results::is_success;
 
-use super::leases::{Grant, LiveLeases};
+use super::leases::{Charge, Grant, LiveLeases};
 use super::log::LiveLogs;
 use super::memory::Memory;
 use super::prepare::Prepared;
@@ -92,13 +93,17 @@ pub(super) enum Message {
     Farm {
         reply: oneshot::Sender<v1::FarmStatus>,
     },
+    Room {
+        requirements: Requirements,
+        reply: oneshot::Sender<usize>,
+    },
 }
 
 #[derive(Debug)]
 struct Action {
     prepared: Arc<Prepared>,
-    /// The build of the first caller.
-    build: String,
+    /// What the first caller is charged.
+    charge: Charge,
     /// Zeroed when the action ends or is cancelled.
     secrets: Vec<v1::Secret>,
     /// Reached by the lease alone.
@@ -284,6 +289,9 @@ impl Owner {
             Message::Farm { reply } => {
                 let _ = reply.send(self.farm());
             }
+            Message::Room { requirements, reply } => {
+                let _ = reply.send(self.scheduler.room(&requirements));
+            }
         }
     }
 
@@ -312,7 +320,7 @@ impl Owner {
         let merged = is_under_way || recent.is_some();
         let action = self.actions.entry(key.clone()).or_insert_with(|| Action {
             prepared: prepared.clone(),
-            build: request.build.clone(),
+            charge: Charge { share: request.share.clone(), build: request.build.clone(), priority: request.priority },
             secrets: request.secrets,
             agents: request.agents.filter(|_| !prepared.agents.is_empty()),
             state: watch::Sender::new(State::Queued),

@@ -12,7 +12,7 @@ impl Owner {
     /// What a caller is waiting for.
     pub(super) fn wait_of(&self, waiter: WaiterId) -> Option<Wait> {
         let key = self.waiters.get(&waiter)?;
-        let build_of = |key: &ActionKey| Some(self.actions.get(key)?.build.clone());
+        let build_of = |key: &ActionKey| Some(self.actions.get(key)?.charge.build.clone());
         Some(Wait::of(self.scheduler.wait_of(key)?, key, build_of))
     }
 

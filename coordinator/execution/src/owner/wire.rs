@@ -36,6 +36,9 @@ pub(super) fn offered(environment: &v1::Environment) -> BTreeSet<(String, String
     if environment.executors.is_empty() {
         offer(property::EXECUTOR, property::SANDBOX);
     }
+    if environment.calls > 0 {
+        offer(property::CALLS, &environment.calls.to_string());
+    }
     if environment.host_network {
         offer(property::NETWORK, root::NETWORK_HOST);
     }

@@ -48,7 +48,12 @@ fn requirements(key: u64) -> Requirements {
         _ => "aarch64",
     };
     let milli_cpus = [500, 1000, 2000][(key % 3) as usize];
-    Requirements { properties: properties(&[("ISA", isa)]), capacity: capacity(milli_cpus), ..Requirements::default() }
+    Requirements {
+        properties: properties(&[("ISA", isa)]),
+        capacity: capacity(milli_cpus),
+        opportunistic: key % 4 == 1,
+        ..Requirements::default()
+    }
 }
 
 #[derive(Debug, Default, Clone)]

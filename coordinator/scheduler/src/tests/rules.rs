@@ -265,3 +265,46 @@ fn a_farm_that_starts_waits_a_while_for_workers() {
     assert_eq!(farm.next_deadline(), Some(1000));
     assert!(matches!(farm.step(1000, Event::Tick).as_slice(), [Effect::Failed { .. }]));
 }
+
+#[test]
+fn no_worker_is_kept_free_for_an_opportunistic_action() {
+    let with = |number, milli_cpus, opportunistic| {
+        let capacity = Capacity { milli_cpus, memory_bytes: GIB };
+        let requirements = Requirements { capacity, opportunistic, ..submission(number).requirements };
+        Event::Submit(Submission { requirements, ..submission(number) })
+    };
+    for opportunistic in [true, false] {
+        let mut farm = farm(&[("vm", 2000)]);
+        let mut running: Vec<_> =
+            (1..=2).flat_map(|number| assigned(&farm.step(0, with(number, 1000, false)))).collect();
+        assert!(assigned(&farm.step(1, with(3, 2000, opportunistic))).is_empty());
+        farm.step(1, with(4, 1000, false));
+        let after = 1 + Config::default().reserve_after;
+        farm.step(after, Event::Tick);
+        let (worker, lease, _) = running.remove(0);
+        let next: Vec<String> =
+            assigned(&farm.step(after, finish(&worker, lease))).into_iter().map(|one| one.2).collect();
+        let expected: &[&str] = if opportunistic { &["a4"] } else { &[] };
+        assert_eq!(next, expected, "opportunistic: {opportunistic}");
+    }
+}
+
+#[test]
+fn room_is_what_would_start_at_once() {
+    let mut farm = farm(&[("small", 1500), ("large", 4000)]);
+    let requirements = submission(1).requirements;
+    assert_eq!(farm.room(&requirements), 5);
+    for number in 1..=3 {
+        assert_eq!(assigned(&farm.step(0, Event::Submit(submission(number)))).len(), 1);
+    }
+    assert_eq!(farm.room(&requirements), 2);
+    farm.step(0, Event::Drain { worker: WorkerId("large".into()), on: true });
+    let left = farm.room(&requirements);
+    assert!(left <= 1, "a worker that drains has no room: {left}");
+    for number in 4..=8 {
+        farm.step(0, Event::Submit(submission(number)));
+    }
+    assert_eq!(farm.room(&requirements), 0);
+    let elsewhere = Requirements { properties: properties(&[("ISA", "arm-a64")]), ..requirements };
+    assert_eq!(farm.room(&elsewhere), 0);
+}

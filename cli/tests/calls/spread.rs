@@ -1,0 +1,113 @@
+//! Calls that run on other workers than their step.
+
+use kiln_harness::{Farm, project, until, write};
+
+use super::faults::endless;
+use super::project::{calls, config, outputs};
+
+/// A C++ project whose files take long to compile, for as many compilers at once as the farm has room for. The header is made by the step.
+fn slow(name: &str, files: usize, more: &str) -> tempfile::TempDir {
+    let run = "printf '#define MADE 1\\n' > made.h; make -s -j$KILN_JOBS && mkdir out && cp obj/* out && echo jobs $KILN_JOBS";
+    let makefile = "OBJECTS = $(patsubst src/%.cc,obj/%.o,$(sort $(wildcard src/*.cc)))\n\
+        all: $(OBJECTS)\n\
+        obj/%.o: src/%.cc\n\t@mkdir -p obj empty\n\tc++ -O2 -Wall -Iempty -Iinclude -I. -MMD -c -o $@ $<\n";
+    let dir = project(&[
+        ("kiln.toml", &config(name, run, &format!("cpus = 1\n{more}"))),
+        ("Makefile", makefile),
+        ("include/own.h", "#define OWN 3\n"),
+    ]);
+    for number in 0..files {
+        let text = format!(
+            "// {name}\n#include <map>\n#include <string>\n#include <regex>\n#include \"own.h\"\n#include <made.h>\n\
+             int f{number}(std::string text) {{ int unused; std::map<std::string, int> all; all[text] = OWN + MADE;\n\
+             return std::regex_match(text, std::regex(\"a+{number}\")) + all.size(); }}\n"
+        );
+        write(dir.path(), &format!("src/f{number}.cc"), &text);
+    }
+    dir
+}
+
+fn farm_of(workers: usize) -> Farm {
+    let farm = Farm::start(&[]);
+    for number in 0..workers {
+        farm.start_worker_with(&format!("vm{number}"), &["--cpus", "1"]);
+    }
+    (0..workers).for_each(|number| farm.wait_for_worker(&format!("vm{number}")));
+    farm
+}
+
+#[test]
+fn calls_run_on_workers_that_are_free_and_come_out_the_same() {
+    let farm = farm_of(3);
+    let dir = slow("spread", 12, "");
+    let built = farm.build(dir.path(), &[]).well();
+    let calls = calls(&built, "build");
+    assert!(calls.elsewhere >= 2 && calls.compiled >= 1, "{calls:?}");
+    assert_eq!((calls.hits, calls.compiled + calls.elsewhere, calls.refused.len()), (0, 12, 0), "{calls:?}");
+    let log = built.log();
+    assert!(log.contains("jobs 3"), "expected one place here and two elsewhere: {log}");
+    assert_eq!(log.matches("unused variable").count(), 12, "{log}");
+    let spread = outputs(dir.path());
+
+    let plain = slow("spread", 12, "split = false");
+    farm.build(plain.path(), &[]).well();
+    assert_eq!(outputs(plain.path()), spread);
+}
+
+#[test]
+fn a_step_does_without_a_worker_that_is_lost_and_without_the_coordinator() {
+    let farm = farm_of(3);
+    let dir = slow("chaos", 18, "");
+    let mut running = farm.start_build(dir.path(), &[]);
+    let worker = running.started("build")["worker"].as_str().unwrap().to_owned();
+    let others: Vec<String> = (0..3).map(|number| format!("vm{number}")).filter(|name| *name != worker).collect();
+    until("a call to run elsewhere", || others.iter().any(|name| runs(&farm, name)).then_some(()));
+    farm.kill_worker(&others[0]);
+    running.until("some calls", |event| event["text"].as_str().is_some_and(|text| text.contains("unused variable")));
+    farm.restart_coordinator();
+    let built = running.end().well();
+    let calls = calls(&built, "build");
+    let all: u64 = calls.compiled + calls.elsewhere + calls.hits + calls.refused.values().sum::<u64>();
+    assert!(all == 18 && calls.refused.is_empty(), "{calls:?}");
+    let with = outputs(dir.path());
+    let plain = slow("chaos", 18, "split = false");
+    farm.build(plain.path(), &[]).well();
+    assert_eq!(outputs(plain.path()), with);
+}
+
+#[test]
+fn when_all_workers_are_full_of_steps_each_step_goes_on_in_its_own_places() {
+    let farm = farm_of(2);
+    let dirs: Vec<_> = (0..2).map(|number| slow(&format!("full{number}"), 4, "")).collect();
+    let mut running: Vec<_> = dirs.iter().map(|dir| farm.start_build(dir.path(), &[])).collect();
+    for one in &mut running {
+        one.started("build");
+    }
+    for one in running {
+        let built = one.end().well();
+        let calls = calls(&built, "build");
+        assert_eq!((calls.compiled + calls.elsewhere, calls.refused.len()), (4, 0), "{calls:?}");
+    }
+}
+
+#[test]
+fn a_step_that_is_cancelled_withdraws_its_calls_everywhere() {
+    let farm = farm_of(2);
+    let run = "mkdir out; for n in 1 2 3 4; do cc -c withdrawn$n.c -o out/e$n.o & done; wait";
+    let dir = project(&[("kiln.toml", &config("withdrawn", run, "cpus = 1"))]);
+    for number in 1..=4 {
+        let name = format!("withdrawn{number}.c");
+        write(dir.path(), &name, &endless(&name));
+    }
+    let mut running = farm.start_build(dir.path(), &[]);
+    running.started("build");
+    until("both workers to run something", || (0..2).all(|number| runs(&farm, &format!("vm{number}"))).then_some(()));
+    running.interrupt();
+    running.end();
+    until("nothing to run any more", || (0..2).all(|number| !runs(&farm, &format!("vm{number}"))).then_some(()));
+}
+
+fn runs(farm: &Farm, worker: &str) -> bool {
+    let workers = farm.workers();
+    workers.iter().any(|one| one["worker"] == worker && one["running"].as_u64().unwrap_or_default() > 0)
+}
