@@ -45,6 +45,13 @@ pub(crate) struct Calls {
     pub(crate) refused: BTreeMap<String, u64>,
 }
 
+impl Calls {
+    /// Calls that ran apart from their step, wherever.
+    pub(crate) fn ran(&self) -> u64 {
+        self.compiled + self.elsewhere
+    }
+}
+
 pub(crate) fn calls(built: &Built, step: &str) -> Calls {
     let finished = built.of_type("step_finished").into_iter().find(|event| event["step"] == step);
     let calls = finished.unwrap()["calls"].clone();
@@ -60,7 +67,7 @@ pub(crate) fn calls(built: &Built, step: &str) -> Calls {
 /// Hits and compiled ones of the step `build`, wherever they were compiled.
 pub(crate) fn counts(built: &Built) -> (u64, u64) {
     let calls = calls(built, "build");
-    (calls.hits, calls.compiled + calls.elsewhere)
+    (calls.hits, calls.ran())
 }
 
 /// Every file of the build's `out`, by name.

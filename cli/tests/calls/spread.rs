@@ -52,6 +52,12 @@ fn calls_run_on_workers_that_are_free_and_come_out_the_same() {
     let plain = slow("spread", 12, "split = false");
     farm.build(plain.path(), &[]).well();
     assert_eq!(outputs(plain.path()), spread);
+
+    let cached = slow("not_spread", 3, "split = \"cache\"");
+    let built = farm.build(cached.path(), &[]).well();
+    let calls = self::calls(&built, "build");
+    assert_eq!((calls.compiled, calls.elsewhere), (3, 0), "{calls:?}");
+    assert!(built.log().contains("jobs 1"), "{}", built.log());
 }
 
 #[test]
@@ -110,4 +116,27 @@ fn a_step_that_is_cancelled_withdraws_its_calls_everywhere() {
 fn runs(farm: &Farm, worker: &str) -> bool {
     let workers = farm.workers();
     workers.iter().any(|one| one["worker"] == worker && one["running"].as_u64().unwrap_or_default() > 0)
+}
+
+#[test]
+fn links_run_in_the_places_of_their_step_and_a_compiler_that_calls_another_does_not_wait_for_itself() {
+    let farm = farm_of(2);
+    // Each link says how many of its kind run. The first program is a compiler's name for a script that calls the compiler.
+    let run = "mkdir out bin; printf '#!/bin/sh\\nexec cc \"$@\"\\n' > bin/gcc; chmod +x bin/gcc\n\
+        cc -c one.c -o one.o; export PATH=/kiln/call/bin:$PWD/bin:$PATH\n\
+        gcc one.o -o out/nested\n\
+        for n in 1 2 3 4; do cc one.o -o out/l$n & done; wait; echo jobs $KILN_JOBS";
+    let dir = project(&[
+        ("kiln.toml", &config("links", run, "cpus = 1")),
+        ("one.c", "int main(void) { return 0; } // links\n"),
+    ]);
+    let built = farm.build(dir.path(), &[]).well();
+    assert!(built.log().contains("jobs 2"), "{}", built.log());
+    let refused = calls(&built, "build").refused;
+    assert_eq!(
+        refused.get("link").copied(),
+        Some(6),
+        "the script's own call and the compiler's, and four: {refused:?}"
+    );
+    assert_eq!(outputs(dir.path()).len(), 5);
 }

@@ -117,7 +117,7 @@ impl Lowering<'_> {
         // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
         // What a call is given and prints is kept, and values of secrets must not be.
         let split = step.split != Split::Off && !step.network && step.image.is_none() && step.secrets.is_empty();
-        Ok((lowered, Arc::new(Known { split, ..known })))
+        Ok((lowered, Arc::new(Known { split, spread: step.split == Split::Auto, ..known })))
     }
 
     /// The inputs of a step: its own, and the outputs of the steps that it needs.

@@ -38,6 +38,9 @@ impl ExecutionHandle {
     /// If its action is not split into calls, or cannot be read.
     pub async fn room_for_calls(&self, lease: &LeaseAccess) -> Result<usize, Status> {
         lease.calls()?;
+        if !lease.may_spread() {
+            return Ok(0);
+        }
         let platform = self.platform_of_calls(lease, MEMORY_BYTES).await?;
         let action = reapi::Action { platform: Some(platform), ..Default::default() };
         let asked = asked(&action, &reapi::Command::default(), self.preparer.rules());

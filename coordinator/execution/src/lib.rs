@@ -103,6 +103,8 @@ pub struct Known {
     pub hosts: Vec<kiln_proto::v1::Host>,
     /// Whether its calls of compilers run as actions of their own, which changes nothing about its outputs.
     pub split: bool,
+    /// Whether these may run on other workers.
+    pub spread: bool,
     /// Whether it is a call of a step that runs on a worker already: it takes what is free, and its worker says what it looked at.
     pub call: bool,
     /// Directories of its input tree; not necessarily all.
@@ -272,6 +274,7 @@ impl ExecutionHandle {
             prepared.hosts.clone_from(&known.hosts);
             // Whoever wants a step to run wants its compilers to run.
             prepared.split = known.split && !request.skip_cache_lookup;
+            prepared.spread = known.spread && prepared.split;
             prepared.requirements.opportunistic = known.call;
         }
         if prepared.caches.len() > root::MAX_CACHES {

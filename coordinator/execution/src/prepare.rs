@@ -60,6 +60,8 @@ pub struct Prepared {
     pub hosts: Vec<v1::Host>,
     /// Whether its calls of compilers are actions of their own.
     pub split: bool,
+    /// Whether these may run on other workers.
+    pub spread: bool,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -177,6 +179,7 @@ impl Preparer {
             caches: Vec::new(),
             hosts: Vec::new(),
             split: false,
+            spread: false,
             timeout,
             inputs: walked.directories.clone(),
             hold,

@@ -197,7 +197,7 @@ pub struct Step {
 /// What becomes of a step's calls of compilers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Split {
-    /// Kiln decides: they are cached, where that pays.
+    /// Kiln decides: they are cached, and run on other workers too, where that pays.
     #[default]
     Auto,
     /// They are cached, and run on the step's own worker.

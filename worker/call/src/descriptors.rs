@@ -1,4 +1,4 @@
-//! The one thing that the standard library cannot do: receive descriptors with a message (unix(7), cmsg(3)).
+//! What the standard library cannot do: receive descriptors with a message (unix(7), cmsg(3)), and leave one to another program.
 //!
 //! The layouts are those of 64-bit Linux, which is all that Kiln's workers run on.
 
@@ -35,6 +35,16 @@ struct Message {
 
 unsafe extern "C" {
     fn recvmsg(socket: i32, message: *mut Message, flags: i32) -> isize;
+    fn fcntl(descriptor: i32, command: i32, ...) -> i32;
+}
+
+const F_SETFD: i32 = 2;
+
+/// Leaves a connection to the program that this process becomes, and to all that it starts.
+pub(crate) fn leave_open(socket: UnixStream) {
+    // SAFETY: the descriptor is this process's own, and nothing in memory depends on its flags.
+    unsafe { fcntl(socket.as_raw_fd(), F_SETFD, 0) };
+    std::mem::forget(socket);
 }
 
 /// Receives up to `buffer.len()` bytes, and adds descriptors that came along.

@@ -1,7 +1,7 @@
 //! What the shim inside a step and its worker say to each other over the step's socket.
 //!
-//! The shim sends one [`Ask`]; the worker answers with any number of [`Answer::Stderr`] and then with [`Answer::Here`] or
-//! [`Answer::Done`]. Each message is a frame: its length in bytes (32 bits, little endian) and its content. The descriptors of a
+//! The shim sends one [`Ask`]; the worker answers with any number of [`Answer::Stderr`] and then with [`Answer::Here`],
+//! [`Answer::Held`] or [`Answer::Done`]. Each message is a frame: its length in bytes (32 bits, little endian) and its content. The descriptors of a
 //! [`Done`]'s outputs come along with the frame's first byte (`SCM_RIGHTS`), in the order of the outputs.
 //!
 //! Invariant: no dependencies, so that the shim starts at once; nothing that is received is trusted to be well-formed.
@@ -21,6 +21,8 @@ pub const SOCKET: &str = "farm.sock";
 pub const SHIM: &str = "kiln-call";
 /// The variable that switches calls off when it is `off`.
 pub const SWITCH: &str = "KILN_SPLIT";
+/// The variable that tells a compiler's own calls of compilers that a place is kept for them.
+pub const KEPT: &str = "KILN_CALL_PLACE";
 /// The version of these messages.
 pub const VERSION: u8 = 1;
 /// Maximum bytes of a frame.
@@ -29,6 +31,7 @@ pub const MAX_BYTES: usize = 16 << 20;
 pub const MAX_OUTPUTS: usize = 250;
 
 const HERE: u8 = b'H';
+const HELD: u8 = b'P';
 const DONE: u8 = b'D';
 const STDERR: u8 = b'E';
 
@@ -50,6 +53,8 @@ pub struct Ask {
 pub enum Answer {
     /// The shim runs the compiler.
     Here,
+    /// The same, in a place that the worker keeps for it until the connection ends: with the compiler's last process.
+    Held,
     /// The compiler has written this to its standard error so far.
     Stderr(Vec<u8>),
     /// The call has been carried out.
@@ -130,6 +135,7 @@ impl Answer {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Here => vec![HERE],
+            Self::Held => vec![HELD],
             Self::Stderr(data) => {
                 let mut out = vec![STDERR];
                 out.extend_from_slice(data);
@@ -158,6 +164,7 @@ impl Answer {
         let mut rest = Rest(content);
         match rest.byte()? {
             HERE => rest.end().map(|()| Self::Here),
+            HELD => rest.end().map(|()| Self::Held),
             STDERR => Ok(Self::Stderr(rest.0.to_vec())),
             DONE => {
                 let exit = i32::from_le_bytes(rest.four()?);
@@ -279,7 +286,7 @@ mod tests {
         ) {
             let ask = Ask { program, arguments, directory, environment };
             prop_assert_eq!(Ask::decode(&ask.encode()), Ok(ask));
-            for answer in [Answer::Here, Answer::Stderr(stderr), Answer::Done(done)] {
+            for answer in [Answer::Here, Answer::Held, Answer::Stderr(stderr), Answer::Done(done)] {
                 prop_assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
             }
         }

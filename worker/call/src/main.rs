@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_call::{Answer, Ask, DIRECTORY, Done, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve};
+use kiln_call::{Answer, Ask, DIRECTORY, Done, KEPT, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve};
 
 /// The exit code of a shell that does not find a program.
 const NOT_FOUND: i32 = 127;
@@ -33,12 +33,15 @@ fn main() {
         eprintln!("{}: command not found", called.display());
         std::process::exit(NOT_FOUND);
     };
-    if std::env::var_os(SWITCH).is_none_or(|switch| switch != "off")
-        && let Ok(Some(done)) = ask(&program, &arguments)
-    {
-        std::process::exit(done);
+    let mut command = Command::new(&program);
+    if std::env::var_os(SWITCH).is_none_or(|switch| switch != "off") {
+        match ask(&program, &arguments) {
+            Ok(Answered::Done(exit)) => std::process::exit(exit),
+            Ok(Answered::Held) => drop(command.env(KEPT, "1")),
+            Ok(Answered::Here) | Err(_) => {}
+        }
     }
-    let error = Command::new(&program).args(&arguments).exec();
+    let error = command.args(&arguments).exec();
     eprintln!("{}: {error}", program.display());
     std::process::exit(NOT_FOUND - 1);
 }
@@ -51,8 +54,17 @@ fn is_program(path: &Path) -> bool {
     })
 }
 
-/// The exit code of the call, if the worker has carried it out and everything that it made is in place.
-fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Option<i32>> {
+/// What a worker has answered.
+enum Answered {
+    /// The call has been carried out, with this exit code, and everything that it made is in place.
+    Done(i32),
+    /// The compiler has to run.
+    Here,
+    /// The compiler has to run, and a place is kept for it.
+    Held,
+}
+
+fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Answered> {
     let mut socket = UnixStream::connect(Path::new(DIRECTORY).join(SOCKET))?;
     let ask = Ask {
         program: program.into(),
@@ -62,15 +74,19 @@ fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Option<i32>> {
     };
     let content = ask.encode();
     if content.len() > MAX_BYTES {
-        return Ok(None);
+        return Ok(Answered::Here);
     }
     socket.write_all(&frame(&content))?;
     loop {
         let mut descriptors = Vec::new();
         match Answer::decode(&receive(&socket, &mut descriptors)?).map_err(malformed)? {
-            Answer::Here => return Ok(None),
+            Answer::Here => return Ok(Answered::Here),
+            Answer::Held => {
+                descriptors::leave_open(socket);
+                return Ok(Answered::Held);
+            }
             Answer::Stderr(data) => io::stderr().write_all(&data)?,
-            Answer::Done(done) => return accept(&done, descriptors).map(Some),
+            Answer::Done(done) => return accept(&done, descriptors).map(Answered::Done),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_call::{Answer, Done, Output};
+use kiln_call::{Answer, Done, KEPT, Output};
 use kiln_calls::manifest::{Manifest, Match, Variant};
 use kiln_calls::{Call, Details};
 use kiln_executor::calls::Begun;
@@ -24,6 +24,10 @@ use super::step::{Step, driver, invocation, key, manifest_key, result_key};
 use super::view::View;
 use super::wire;
 
+/// Reasons of calls that are over at once.
+const QUICK: [Reason; 3] = ["information", "probe", "standard_input"];
+/// How long a place is kept for a compiler that runs in its step.
+const LONGEST_HELD: Duration = Duration::from_secs(120);
 /// Maximum bytes of what a call prints that are kept with its result.
 const MAX_KEPT: usize = 64 << 10;
 
@@ -39,6 +43,7 @@ pub(super) async fn converse(
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let Some(ask) = wire::receive(&mut stream).await? else { return Ok(()) };
+    let is_in_place = ask.environment.iter().any(|(name, _)| name == KEPT);
     let answered = tokio::select! {
         answered = answer(step, begun, ask, keeping, &cancel) => answered,
         () = wire::hung_up(&stream) => return Ok(()),
@@ -50,7 +55,19 @@ pub(super) async fn converse(
         }
         Err(reason) => {
             step.tally.refused(reason);
-            wire::send(&mut stream, &Answer::Here, &[]).await
+            // What asks the compiler about itself is over at once, and what a compiler in a place calls would wait for that place.
+            if !step.is_spread || is_in_place || QUICK.contains(&reason) {
+                return wire::send(&mut stream, &Answer::Here, &[]).await;
+            }
+            let place = tokio::select! {
+                place = step.places.acquire() => place,
+                () = wire::hung_up(&stream) => return Ok(()),
+            };
+            wire::send(&mut stream, &Answer::Held, &[]).await?;
+            // Something that the compiler has left running may never end.
+            let _ = tokio::time::timeout(LONGEST_HELD, wire::hung_up(&stream)).await;
+            drop(place);
+            Ok(())
         }
     }
 }

@@ -147,8 +147,7 @@ impl Broker {
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
         let room = farm.room().await.unwrap_or(0);
-        let (step, told) = (Step::new(self.shared.clone(), job, *root, farm), begun.subscribe());
-        step.room.note(room);
+        let (step, told) = (Step::new(self.shared.clone(), job, *root, farm, room), begun.subscribe());
         let places = step::places(job);
         let jobs = (places + room.min(places * MAX_ELSEWHERE)).min(MAX_JOBS.max(places));
         job.environment.entry(JOBS.to_owned()).or_insert_with(|| jobs.to_string());

@@ -71,8 +71,12 @@ impl Drop for Counted<'_> {
 }
 
 impl Room {
-    /// Notes how many calls would start at once.
-    pub(super) fn note(&self, room: usize) {
+    /// Room for so many calls at first.
+    pub(super) fn of(room: usize) -> Self {
+        Self { known: Mutex::new(Some((Instant::now(), room))), ..Self::default() }
+    }
+
+    fn note(&self, room: usize) {
         *self.known.lock() = Some((Instant::now(), room));
     }
 

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_call::{Ask, DIRECTORY, PROGRAMS, SWITCH};
+use kiln_call::{Ask, DIRECTORY, KEPT, PROGRAMS, SWITCH};
 use kiln_calls::manifest::{self, Manifest, Toolchain};
 use kiln_calls::{Call, Details, Invocation};
 use kiln_executor::calls::Begun;
@@ -43,6 +43,8 @@ pub(super) struct Step {
     /// One place for each CPU that the step has.
     pub(super) places: Places,
     pub(super) room: Room,
+    /// Whether it calls more compilers at once than it has CPUs.
+    pub(super) is_spread: bool,
     pub(super) sent: Sent,
     pub(super) tally: Tally,
     job: Job,
@@ -58,13 +60,15 @@ pub(super) fn places(job: &Job) -> usize {
 }
 
 impl Step {
-    pub(super) fn new(shared: Arc<Shared>, job: &Job, root: Digest, farm: Farm) -> Self {
+    /// A step on this input tree, with room for so many of its calls on the farm.
+    pub(super) fn new(shared: Arc<Shared>, job: &Job, root: Digest, farm: Farm, room: usize) -> Self {
         Self {
             shared,
             farm,
             root,
             places: Places::new(places(job)),
-            room: Room::default(),
+            room: Room::of(room),
+            is_spread: room > 0,
             sent: Sent::default(),
             tally: Tally::default(),
             job: job.clone(),
@@ -195,6 +199,7 @@ pub(super) fn invocation(ask: Ask) -> Invocation {
     let own = Path::new(DIRECTORY).join(PROGRAMS);
     let mut environment: BTreeMap<OsString, OsString> = ask.environment.into_iter().collect();
     environment.remove(OsStr::new(SWITCH));
+    environment.remove(OsStr::new(KEPT));
     if let Some(path) = environment.get_mut(OsStr::new("PATH")) {
         let others = std::env::split_paths(path).filter(|directory| *directory != own);
         if let Ok(others) = std::env::join_paths(others) {

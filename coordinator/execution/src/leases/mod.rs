@@ -284,8 +284,11 @@ impl LeaseAccess {
     pub(crate) fn charge(&self) -> Result<(Charge, OwnedSemaphorePermit), Status> {
         self.calls()?;
         let charge = self.charge.clone();
-        let charge = charge
-            .ok_or_else(|| Status::unavailable("the lease is older than this coordinator; run the call in its step"))?;
+        let charge = charge.ok_or_else(|| {
+            Status::failed_precondition(
+                "calls of this lease run on its own worker: its step says so, or it is older than this coordinator",
+            )
+        })?;
         let full = |_| {
             Status::resource_exhausted(format!(
                 "lease {} has {MAX_CALLS} calls under way; try again when some have ended",
@@ -293,6 +296,11 @@ impl LeaseAccess {
             ))
         };
         Ok((charge, self.calls.0.clone().try_acquire_owned().map_err(full)?))
+    }
+
+    /// Whether calls of this lease may run on other workers.
+    pub(crate) fn may_spread(&self) -> bool {
+        self.charge.is_some()
     }
 
     /// Completes when the lease is over.

@@ -122,7 +122,7 @@ impl Owner {
             split: prepared.split,
             call: prepared.requirements.opportunistic,
         };
-        let charge = prepared.split.then(|| action.charge.clone());
+        let charge = prepared.spread.then(|| action.charge.clone());
         let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));
         self.lease_begins(lease, grant);
         if let Some((agents, names)) = agents {
