@@ -16,7 +16,7 @@ pub struct Client {
 }
 
 /// A build that ended well.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Run {
     /// The whole command.
     pub whole: Duration,
@@ -30,6 +30,19 @@ pub struct Run {
     pub bytes_uploaded: u64,
     /// Bytes that went to a registry.
     pub bytes_pushed: u64,
+    /// What became of the steps' calls of compilers.
+    pub calls: Calls,
+}
+
+/// Calls of compilers of a build's steps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Calls {
+    /// Known ones.
+    pub hits: u64,
+    /// Those that ran on their step's worker.
+    pub here: u64,
+    /// Those that ran on other workers.
+    pub elsewhere: u64,
 }
 
 impl Client {
@@ -56,8 +69,7 @@ impl Client {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut run =
-            Run { whole: Duration::ZERO, steps: None, delivered: None, misses: 0, bytes_uploaded: 0, bytes_pushed: 0 };
+        let mut run = Run::default();
         let (mut started, mut last, mut said) = (None, None, Vec::new());
         for line in BufReader::new(child.stdout.take().context("the output is piped")?).lines() {
             let line = line?;
@@ -68,6 +80,10 @@ impl Client {
                 Some("step_finished") => {
                     last = Some(Instant::now());
                     run.misses += u32::from(event["cache"] == "miss");
+                    let calls = |name: &str| event["calls"][name].as_u64().unwrap_or_default();
+                    run.calls.hits += calls("hits");
+                    run.calls.here += calls("compiled");
+                    run.calls.elsewhere += calls("elsewhere");
                 }
                 Some("pushed") => {
                     run.delivered = Some(last.unwrap_or(began).elapsed());

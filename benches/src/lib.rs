@@ -18,3 +18,4 @@ pub mod project;
 pub mod registry;
 pub mod report;
 pub mod scheduler;
+pub mod spread;

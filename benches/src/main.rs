@@ -8,7 +8,7 @@ use kiln_benches::farm::{Farm, Setup};
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler};
+use kiln_benches::{blob, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler, spread};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Cost(cost::Options),
     /// Measure a coordinator with many idle workers and many clients that watch a build.
     Crowd(crowd::Options),
+    /// Measure a step's compiler calls on one worker and on several.
+    Spread(spread::Options),
     /// Compare two reports of `load` or `layer`.
     Compare {
         /// The report to compare with.
@@ -74,6 +76,7 @@ async fn main() -> anyhow::Result<()> {
             Some(Command::Load(options)) => load::run(*options).await,
             Some(Command::Layer(options)) => layer::run(*options).await,
             Some(Command::Dockerfile(options)) => dockerfile::run(*options).await,
+            Some(Command::Spread(options)) => spread::run(options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
             Some(Command::Compare { first, second }) => {

@@ -187,3 +187,22 @@ fn a_dirty_trick_with_links_gets_the_compilers_own_result() {
     let (ran, _) = built(farm, dir.path());
     assert_eq!(calls(&ran, "build").refused.get("output_not_a_file"), Some(&1));
 }
+
+#[test]
+fn of_many_headers_that_a_step_makes_a_call_gets_those_that_it_may_include() {
+    let farm = Farm::shared();
+    let run = "mkdir -p out made/deep; ln -s made linked\n\
+        for n in $(seq 600); do echo \"#define H$n $n\" > made/h$n.h; done\n\
+        echo '#include \"../h7.h\"' > made/deep/d.h; echo '#define PLACE \"h9.h\"' > made/place.h\n\
+        printf '#include \"linked/deep/d.h\"\\nint a = H7;\\n' > a.c\n\
+        printf '#include \"place.h\"\\n#include PLACE\\nint b = H9;\\n' > b.c\n\
+        printf '#define AT(x) <h##x.h>\\n#include AT(11)\\nint c = H11;\\n' > c.c\n\
+        for f in a b c; do cc -I. -Imade -c $f.c -o out/$f.o || exit 1; done";
+    let dir = project(&[("kiln.toml", &config("many-headers", run, ""))]);
+    let (built, left) = built(farm, dir.path());
+    let calls = calls(&built, "build");
+    assert_eq!((calls.ran(), calls.refused.len()), (3, 0), "{calls:?}");
+    let plain = project(&[("kiln.toml", &config("many-headers", run, "split = false"))]);
+    farm.build(plain.path(), &[]).well();
+    assert_eq!(super::project::outputs(plain.path()), left);
+}

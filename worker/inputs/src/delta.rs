@@ -85,9 +85,13 @@ impl Deltas {
 }
 
 impl Inputs {
-    /// Makes a layer of these files, and leaves out those whose content is not what it was said to be; answers with what is in it, too.
+    /// Makes a layer of these files and symbolic links (by path, with their targets), and leaves out files those whose content is not what it was said to be; answers with what is in it, too.
     /// Blocks.
-    pub fn delta(&self, files: Vec<DeltaFile>) -> Result<(Delta, BTreeMap<PathBuf, Digest>), Error> {
+    pub fn delta(
+        &self,
+        files: Vec<DeltaFile>,
+        links: &BTreeMap<PathBuf, PathBuf>,
+    ) -> Result<(Delta, BTreeMap<PathBuf, Digest>), Error> {
         let shared = &self.shared;
         let deltas = &shared.deltas;
         let key = |file: &DeltaFile| Key::new(file.digest, file.executable, None);
@@ -96,6 +100,14 @@ impl Inputs {
         let held = shared.files.hold(&files.iter().map(key).collect::<Vec<_>>());
         let delta = Delta { path, _held: held, _shared: shared.clone() };
         deltas.owner.take(delta.path())?;
+        for (path, target) in links {
+            if let Some(parent) = path.parent() {
+                deltas.directories(delta.path(), parent)?;
+            }
+            let link = delta.path().join(path);
+            std::os::unix::fs::symlink(target, &link).map_err(disk(&link))?;
+            deltas.owner.take(&link)?;
+        }
         let mut content = BTreeMap::new();
         for mut file in files {
             if let Some(parent) = file.path.parent() {

@@ -85,9 +85,14 @@ pub(super) struct Cell {
     pub(super) step: Arc<View>,
 }
 
-/// Paths of the step's own making that a call may need.
+/// What a call may need of the step's own making.
 #[derive(Debug, Default)]
-pub(super) struct Needs(pub(super) BTreeSet<PathBuf>);
+pub(super) struct Needs {
+    /// Paths of files, on which no symbolic link lies.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Symbolic links, with where they lead.
+    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+}
 
 impl Cell {
     /// Runs the call, or says why it has no result.
@@ -127,7 +132,7 @@ impl Cell {
         cancel: CancellationToken,
     ) -> Result<String, Reason> {
         let inputs = self.inputs.clone();
-        let delta = tokio::task::spawn_blocking(move || inputs.delta(Vec::new())).await;
+        let delta = tokio::task::spawn_blocking(move || inputs.delta(Vec::new(), &BTreeMap::new())).await;
         let (delta, _) = delta.map_err(|_| "worker")?.map_err(|_| "worker")?;
         let question = Call { arguments: arguments.to_vec(), outputs: Vec::new(), ..call.clone() };
         let (_, _, stderr) = self.execute(self.job(&question, &delta)?, cancel).await?;
@@ -274,13 +279,16 @@ impl Had<'_> {
 /// Makes the layer with the step's own files. One that is gone or changes meanwhile is left out: the comparison afterwards finds out.
 pub(super) fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered), Reason> {
     let mut files = Vec::new();
-    for path in needs.0 {
+    for path in needs.files {
         let Ok(below) = path.strip_prefix(BUILD) else { continue };
         let Some(place) = step.look_at_own(below) else { continue };
         let (Ok(content), Ok(digest)) = (step.open_place(&place), step.digest_of(&path, &place)) else { continue };
         files.push(DeltaFile { path: below.to_owned(), digest, executable: place.executable, content });
     }
-    let (delta, delivered) = inputs.delta(files).map_err(|error| {
+    let below =
+        |(path, target): (&PathBuf, &PathBuf)| Some((path.strip_prefix(BUILD).ok()?.to_owned(), target.clone()));
+    let links = needs.links.iter().filter_map(below).collect();
+    let (delta, delivered) = inputs.delta(files, &links).map_err(|error| {
         tracing::warn!(%error, "cannot make the layer of a call");
         "worker"
     })?;

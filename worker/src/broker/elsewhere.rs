@@ -88,11 +88,11 @@ impl Cell {
         memory_bytes: u64,
     ) -> Result<Offered, Failed> {
         let client = farm.client().ok_or(Failed::Farm)?;
-        let (inputs, step) = (self.inputs.clone(), self.step.clone());
+        let (inputs, step, links) = (self.inputs.clone(), self.step.clone(), needs.links.clone());
         let laid = tokio::task::spawn_blocking(move || lay(&inputs, &step, needs)).await;
         let (delta, delivered) = laid.map_err(|_| Failed::Farm)?.map_err(Failed::Ran)?;
         let job = self.job(call, &delta).map_err(Failed::Ran)?;
-        let over = tree(&delivered, &self.step, &job).ok_or(Failed::Ran("outside"))?;
+        let over = tree(&delivered, &links, &self.step, &job).ok_or(Failed::Ran("outside"))?;
         let overlaid = self.inputs.overlaid(&client, root, over).await;
         let (input_root, messages) = overlaid.map_err(|error| {
             tracing::debug!(%error, "cannot make the inputs of a call");
@@ -200,9 +200,18 @@ impl Sent {
     }
 }
 
-/// The files of the step's own making, and the directories that the call finds even if they are empty.
-fn tree(delivered: &Delivered, step: &Arc<super::view::View>, job: &Job) -> Option<Tree> {
+/// What the step has made itself, and the directories that the call finds even if they are empty.
+fn tree(
+    delivered: &Delivered,
+    links: &BTreeMap<PathBuf, PathBuf>,
+    step: &Arc<super::view::View>,
+    job: &Job,
+) -> Option<Tree> {
     let mut tree = Tree::default();
+    for (path, target) in links.iter().filter(|(_, target)| target.is_relative()) {
+        let target = target.to_str()?.to_owned();
+        tree.insert(path.strip_prefix(BUILD).ok()?.to_str()?, Entry::Symlink { target }).ok()?;
+    }
     for (path, digest) in delivered {
         let executable = step.look_at_own(path.strip_prefix(BUILD).ok()?)?.executable;
         tree.insert(path.strip_prefix(BUILD).ok()?.to_str()?, Entry::file(*digest, executable)).ok()?;

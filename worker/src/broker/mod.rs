@@ -9,6 +9,7 @@ mod cell;
 mod compiler;
 mod elsewhere;
 mod farm;
+mod foresight;
 mod places;
 mod programs;
 mod reference;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_call::{DIRECTORY, PROGRAMS, SHIM, SOCKET};
+use kiln_calls::scan::Scanner;
 use kiln_executor::calls::Offer;
 use kiln_executor::{Executor, Finished, Job};
 use kiln_proto::digest::Digest;
@@ -78,6 +80,8 @@ struct Shared {
     system: Arc<SystemFiles>,
     /// What drivers have said.
     compilers: Compilers,
+    /// What sources and headers include.
+    scanner: Scanner,
     /// The system as jobs see it, for calls of other workers' steps.
     reference: tokio::sync::Mutex<Option<Arc<Reference>>>,
 }
@@ -109,6 +113,7 @@ impl Broker {
             inputs,
             system: Arc::default(),
             compilers: Compilers::default(),
+            scanner: Scanner::default(),
             reference: tokio::sync::Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -47,7 +47,7 @@ impl Reference {
         let listener = listen(directory.path()).map_err(said)?;
         let begun = watch::Sender::new(None);
         let mut told = begun.subscribe();
-        let (layer, _) = shared.inputs.delta(Vec::new()).map_err(|error| error.to_string())?;
+        let (layer, _) = shared.inputs.delta(Vec::new(), &BTreeMap::new()).map_err(|error| error.to_string())?;
         let programs = Path::new(DIRECTORY).join(PROGRAMS);
         let shim = programs.join(SHIM).display().to_string();
         let offer = Offer { directory: directory.path().to_owned(), to: DIRECTORY.into(), programs, begun };

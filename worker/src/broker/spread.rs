@@ -180,9 +180,13 @@ impl Carried<'_> {
         }
     }
 
+    async fn needs(&self) -> super::cell::Needs {
+        self.step.needs(self.begun, &self.view, self.call, self.nearest, self.cancel).await
+    }
+
     async fn here(&self, place: Place) -> Result<(Ran, Where), Reason> {
         let began = Instant::now();
-        let needs = self.step.needs(self.begun, self.call, self.nearest);
+        let needs = self.needs().await;
         let ran = self.step.cell(self.begun, self.view.clone()).run(self.call, needs, self.cancel.clone()).await;
         drop(place);
         Ok((ran?, Where::Here(began.elapsed())))
@@ -198,7 +202,7 @@ impl Carried<'_> {
         for _ in 0..ATTEMPTS {
             let offer = room.take(farm).await;
             ticket.is(Stage::Offered);
-            let needs = self.step.needs(self.begun, self.call, self.nearest);
+            let needs = self.needs().await;
             let memory_bytes = room.memory_bytes();
             let inputs = (&self.step.root, &self.step.sent);
             let ended = match cell.offer(farm, inputs, self.call, needs, memory_bytes).await {

@@ -14,7 +14,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
 
 use super::Shared;
-use super::cell::{Cell, Needs, Parent, Reason};
+use super::cell::{Cell, Parent, Reason};
 use super::elsewhere::Sent;
 use super::farm::Farm;
 use super::places::Places;
@@ -22,12 +22,6 @@ use super::spread::Room;
 use super::tally::{Calls, Tally};
 use super::view::{Node, View};
 
-/// Largest file of the step's own making that calls get without having asked for it.
-const MAX_OWN_BYTES: u64 = 4 << 20;
-/// Maximum number of such files.
-const MAX_OWN_FILES: usize = 4000;
-/// Extensions of what steps make in numbers and compilers do not read.
-const MADE: [&str; 14] = ["o", "lo", "a", "la", "so", "d", "Po", "Plo", "Tpo", "dwo", "gcno", "gcda", "rlib", "rmeta"];
 /// The variable with the time that stands for now.
 const CLOCK: &str = "SOURCE_DATE_EPOCH";
 /// Maximum number of manifests that a step remembers.
@@ -118,80 +112,15 @@ impl Step {
         manifests.insert(key.hash, manifest);
     }
 
+    /// Files of its own making that calls needed and were not foreseen.
+    pub(super) fn learned(&self) -> Vec<PathBuf> {
+        self.learned.lock().iter().cloned().collect()
+    }
+
     /// Calls of this step need these files of its own making.
     pub(super) fn learn(&self, paths: impl IntoIterator<Item = PathBuf>) {
         self.learned.lock().extend(paths);
     }
-
-    /// The files of the step's own making that a call may need: whatever it may include, and what calls like it read before.
-    pub(super) fn needs(&self, begun: &Begun, call: &Call, nearest: Option<&manifest::Variant>) -> Needs {
-        let mut found = Vec::new();
-        own_files(&begun.written, Path::new(BUILD), &mut found);
-        let mut needs: BTreeSet<PathBuf> = found.into_iter().collect();
-        let is_own = |path: &PathBuf| {
-            let below = path.strip_prefix(BUILD).ok();
-            below.is_some_and(|below| begun.written.join(below).symlink_metadata().is_ok())
-        };
-        let read = nearest.into_iter().flat_map(|variant| variant.read.keys());
-        let named = call.inputs.iter().map(|input| &input.path).chain([&call.source]);
-        needs.extend(read.chain(named).filter(|path| is_own(path)).cloned());
-        needs.extend(of_rust(begun, call));
-        needs.extend(self.learned.lock().iter().filter(|path| is_own(path)).cloned());
-        needs.retain(|path| !call.outputs.iter().any(|output| output.absolute == *path));
-        Needs(needs)
-    }
-}
-
-/// The files below the directory to which a step writes, as the step calls them, but those that compilers do not read.
-fn own_files(directory: &Path, at: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (at, name) = (at.join(entry.file_name()), entry.file_name());
-        let Ok(data) = entry.metadata() else { continue };
-        if found.len() >= MAX_OWN_FILES {
-            return;
-        }
-        if data.is_dir() {
-            own_files(&entry.path(), &at, found);
-        } else if data.is_file() && data.len() <= MAX_OWN_BYTES && !is_made(&name) {
-            found.push(at);
-        }
-    }
-}
-
-/// What a call of rustc may need of the step's own making: crates, and what build scripts left.
-fn of_rust(begun: &Begun, call: &Call) -> Vec<PathBuf> {
-    let Details::Rust(details) = &call.details else { return Vec::new() };
-    let mut found = Vec::new();
-    let mut all_of = |directory: &PathBuf, wanted: &dyn Fn(&OsStr) -> bool, is_deep: bool| {
-        if let Ok(below) = directory.strip_prefix(BUILD) {
-            all_below(&begun.written.join(below), directory, is_deep, wanted, &mut found);
-        }
-    };
-    let is_crate = |name: &OsStr| match Path::new(name).extension().and_then(OsStr::to_str) {
-        Some("rmeta" | "so") => true,
-        Some("rlib") => details.needs_code(),
-        _ => false,
-    };
-    details.dependency_directories.iter().for_each(|directory| all_of(directory, &is_crate, false));
-    details.native_directories.iter().for_each(|directory| all_of(directory, &|_| true, true));
-    details.out_dir.iter().for_each(|directory| all_of(directory, &|_| true, true));
-    found
-}
-
-fn all_below(directory: &Path, at: &Path, is_deep: bool, wanted: &dyn Fn(&OsStr) -> bool, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (at, name) = (at.join(entry.file_name()), entry.file_name());
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() && is_deep => all_below(&entry.path(), &at, is_deep, wanted, found),
-            Ok(kind) if kind.is_file() && wanted(&name) => found.push(at),
-            _ => {}
-        }
-    }
-}
-
-fn is_made(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().and_then(OsStr::to_str);
-    extension.is_some_and(|extension| MADE.contains(&extension))
 }
 
 /// A call as its build tool made it, without what is the farm's own.

@@ -3,15 +3,18 @@
 //! Invariant: no path leads out of the job's root, whatever links the job makes, and nothing of it is opened for writing.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kiln_calls::manifest::{Present, Read};
+use kiln_calls::scan::Sources;
 use kiln_calls::{Files, Kind};
 use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
@@ -21,6 +24,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 const BUILD: &str = kiln_executor::BUILD;
 /// Largest file that is hashed for a call.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Most bytes of a source that are read for what it includes.
+const MAX_SOURCE_BYTES: u64 = 64 << 20;
+/// Maximum number of symbolic links in a path.
+const MAX_LINKS: usize = 40;
 /// How old a file must be so that a later change shows in its times.
 const SETTLED: Duration = Duration::from_millis(100);
 /// How often a path is resolved while the machine changes.
@@ -221,6 +228,42 @@ impl View {
         own.get(path).filter(|(known, _)| known.is_same_file(stamp)).map(|(_, digest)| *digest)
     }
 
+    /// Where an absolute path leads, if there is something, and the symbolic links on the way with their targets.
+    pub(super) fn followed(&self, path: &Path) -> (Option<PathBuf>, Vec<(PathBuf, PathBuf)>) {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let (mut open, mut links) = (path.strip_prefix("/").unwrap_or(path).to_owned(), Vec::new());
+        for _ in 0..MAX_LINKS {
+            let below = if open.as_os_str().is_empty() { Path::new(".") } else { &open };
+            match resolved(&self.root, below, OFlags::PATH, resolve) {
+                Ok(_) => return (Some(kiln_calls::absolute(Path::new("/"), &open)), links),
+                Err(rustix::io::Errno::LOOP) => {}
+                Err(_) => break,
+            }
+            let Some((next, link)) = self.without_first_link(&open) else { break };
+            links.push(link);
+            open = next;
+        }
+        (None, links)
+    }
+
+    /// A path below the root with the first symbolic link in it replaced by where it leads; and that link, with its target.
+    fn without_first_link(&self, path: &Path) -> Option<(PathBuf, (PathBuf, PathBuf))> {
+        let mut walked = PathBuf::new();
+        let mut parts = path.components();
+        while let Some(part) = parts.next() {
+            let at = Path::new("/").join(&walked).join(part);
+            let found = self.at(&at, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+            let Ok(target) = rustix::fs::readlinkat(&found, "", Vec::new()) else {
+                walked.push(part);
+                continue;
+            };
+            let target = PathBuf::from(OsStr::from_bytes(target.as_bytes()));
+            let led = target.strip_prefix("/").map_or_else(|_| walked.join(&target), Path::to_owned);
+            return Some((led.join(parts.as_path()), (kiln_calls::absolute(Path::new("/"), &at), target)));
+        }
+        None
+    }
+
     /// The names in a directory, as a digest.
     ///
     /// # Errors
@@ -283,6 +326,20 @@ impl Files for View {
     }
 }
 
+impl Sources for View {
+    fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let Ok(Node::File(place)) = self.look(path) else { return None };
+        let mut content = Vec::new();
+        self.open_place(&place).ok()?.take(MAX_SOURCE_BYTES).read_to_end(&mut content).ok()?;
+        Some(content)
+    }
+
+    fn directory(&self, path: &Path) -> Option<PathBuf> {
+        let (there, _) = self.followed(path);
+        there.filter(|there| matches!(self.look(there), Ok(Node::Directory)))
+    }
+}
+
 impl Present for View {
     fn digest(&self, path: &Path) -> Option<Read> {
         let Ok(Node::File(place)) = self.look(path) else { return None };
@@ -332,6 +389,32 @@ mod tests {
             let path = Path::new(path);
             assert_eq!(view.digest(path).map(|read| read.digest), Some(own), "{}", path.display());
             assert_eq!(view.read(path), None, "{}: expected only the job's own files to be read", path.display());
+        }
+    }
+
+    #[test]
+    fn a_directory_is_told_by_where_its_links_lead() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir_all(root.join("build/real/sub")).unwrap();
+        for (to, link) in [
+            ("real", "build/relative"),
+            ("/build/relative/sub", "build/absolute"),
+            ("../../../../build/real", "build/above"),
+            ("round", "build/round"),
+        ] {
+            std::os::unix::fs::symlink(to, root.join(link)).unwrap();
+        }
+        std::fs::write(root.join("build/file"), "").unwrap();
+        let view = view(root);
+        let of = |path: &str| view.directory(Path::new(path)).map(|path| path.display().to_string());
+        for path in
+            ["/build/real/sub", "/build/relative/sub", "/build/absolute", "/build/above/sub", "/build/real/./sub"]
+        {
+            assert_eq!(of(path).as_deref(), Some("/build/real/sub"), "{path}");
+        }
+        for path in ["/build/round", "/build/file", "/build/none", "/build/round/sub"] {
+            assert_eq!(of(path), None, "{path}");
         }
     }
 

@@ -1,0 +1,199 @@
+//! Which files of the step's own making a call may need, before it runs.
+//!
+//! Too many cost time, and too few a call that ran in vain: what it saw is compared afterwards. A step that has made few files gives all
+//! that compilers read; otherwise the scanner finds what a C or C++ source may include.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_calls::manifest::Variant;
+use kiln_calls::{Call, Details, SystemSearch};
+use kiln_executor::BUILD;
+use kiln_executor::calls::Begun;
+use tokio_util::sync::CancellationToken;
+
+use super::cell::Needs;
+use super::step::{Step, driver};
+use super::view::View;
+
+/// Largest file of the step's own making that calls get without having asked for it.
+const MAX_OWN_BYTES: u64 = 4 << 20;
+/// Maximum number of such files.
+const MAX_OWN_FILES: usize = 4000;
+/// Where a step has made more entries than this, they are not listed for each call if there is another way.
+const FEW: usize = 400;
+/// Extensions of what steps make in numbers and compilers do not read.
+const MADE: [&str; 14] = ["o", "lo", "a", "la", "so", "d", "Po", "Plo", "Tpo", "dwo", "gcno", "gcda", "rlib", "rmeta"];
+/// Variables that add to where headers are looked for.
+const SEARCHED: [&str; 5] =
+    ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH"];
+
+impl Step {
+    /// What a call may need; `nearest` is what a call like it read before. It must hold a place, because it may have to ask the driver.
+    pub(super) async fn needs(
+        self: &Arc<Self>,
+        begun: &Begun,
+        view: &Arc<View>,
+        call: &Call,
+        nearest: Option<&Variant>,
+        cancel: &CancellationToken,
+    ) -> Needs {
+        let written = begun.written.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut found = Listed { files: Vec::new(), left: FEW };
+            found.add(&written, Path::new(BUILD)).then_some(found.files)
+        });
+        let few = listed.await.ok().flatten();
+        let found = match few {
+            Some(few) => few,
+            None => match self.scanned(begun, view, call, cancel).await {
+                Some(scanned) => scanned,
+                None => {
+                    let mut all = Listed { files: Vec::new(), left: usize::MAX };
+                    all.add(&begun.written, Path::new(BUILD));
+                    all.files
+                }
+            },
+        };
+        let is_own = |path: &PathBuf| {
+            let below = path.strip_prefix(BUILD).ok();
+            below.is_some_and(|below| begun.written.join(below).symlink_metadata().is_ok())
+        };
+        let mut needs: BTreeSet<PathBuf> = found.into_iter().filter(is_own).collect();
+        let read = nearest.into_iter().flat_map(|variant| variant.read.keys());
+        let named = call.inputs.iter().map(|input| &input.path).chain([&call.source]);
+        needs.extend(read.chain(named).filter(|path| is_own(path)).cloned());
+        needs.extend(of_rust(begun, call));
+        needs.extend(self.learned().into_iter().filter(is_own));
+        needs.retain(|path| !call.outputs.iter().any(|output| output.absolute == *path));
+        unlinked(needs, view, &begun.written)
+    }
+
+    /// All that the source may include; none if that cannot be told.
+    async fn scanned(
+        self: &Arc<Self>,
+        begun: &Begun,
+        view: &Arc<View>,
+        call: &Call,
+        cancel: &CancellationToken,
+    ) -> Option<Vec<PathBuf>> {
+        if !matches!(call.details, Details::C(_)) {
+            return None;
+        }
+        let system = self.searched_by_driver(begun, view, call, cancel).await?;
+        let (step, view, call) = (self.clone(), view.clone(), call.clone());
+        let scan = move || {
+            let scanned = step.shared.scanner.scan(&call, &system, &*view);
+            let scanned = scanned.inspect_err(|why| tracing::debug!(%why, "cannot tell what a call includes"));
+            scanned.map(|variant| variant.read.into_keys().collect()).ok()
+        };
+        tokio::task::spawn_blocking(scan).await.ok()?
+    }
+
+    /// Where the compiler itself looks for headers.
+    async fn searched_by_driver(
+        self: &Arc<Self>,
+        begun: &Begun,
+        view: &Arc<View>,
+        call: &Call,
+        cancel: &CancellationToken,
+    ) -> Option<SystemSearch> {
+        let (driver, question) = (driver(call, view).ok()?, kiln_calls::search_query(call));
+        let answer = match self.shared.compilers.known(driver, &question) {
+            Some(answer) => answer,
+            None => {
+                let mut asking = call.clone();
+                SEARCHED.iter().for_each(|name| drop(asking.environment.remove(OsStr::new(name))));
+                let answer = self.cell(begun, view.clone()).ask(&asking, &question, cancel.clone()).await.ok()?;
+                self.shared.compilers.remember(driver, question, answer.clone());
+                answer
+            }
+        };
+        Some(kiln_calls::search_directories(&answer))
+    }
+}
+
+/// The same needs as links, and files at places on which no link lies.
+fn unlinked(paths: BTreeSet<PathBuf>, view: &View, written: &Path) -> Needs {
+    let mut needs = Needs::default();
+    let is_own = |link: &Path| link.strip_prefix(BUILD).is_ok_and(|below| written.join(below).is_symlink());
+    for path in paths {
+        let (place, links) = view.followed(&path);
+        needs.files.extend(place);
+        needs.links.extend(links.into_iter().filter(|(link, _)| is_own(link)));
+    }
+    needs
+}
+
+/// The files and symbolic links below the directory to which a step writes, as the step calls them, but those that compilers do not read.
+struct Listed {
+    files: Vec<PathBuf>,
+    /// How many more entries may be looked at.
+    left: usize,
+}
+
+impl Listed {
+    /// Whether all could be listed.
+    fn add(&mut self, directory: &Path, at: &Path) -> bool {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if self.left == 0 || self.files.len() >= MAX_OWN_FILES {
+                return false;
+            }
+            self.left -= 1;
+            let (at, name) = (at.join(entry.file_name()), entry.file_name());
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => {
+                    if !self.add(&entry.path(), &at) {
+                        return false;
+                    }
+                }
+                Ok(kind) if kind.is_file() && !is_made(&name) => {
+                    if entry.metadata().is_ok_and(|data| data.len() <= MAX_OWN_BYTES) {
+                        self.files.push(at);
+                    }
+                }
+                Ok(kind) if kind.is_symlink() => self.files.push(at),
+                _ => {}
+            }
+        }
+        true
+    }
+}
+
+/// What a call of rustc may need of the step's own making: crates, and what build scripts left.
+fn of_rust(begun: &Begun, call: &Call) -> Vec<PathBuf> {
+    let Details::Rust(details) = &call.details else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut all_of = |directory: &PathBuf, wanted: &dyn Fn(&OsStr) -> bool, is_deep: bool| {
+        if let Ok(below) = directory.strip_prefix(BUILD) {
+            all_below(&begun.written.join(below), directory, is_deep, wanted, &mut found);
+        }
+    };
+    let is_crate = |name: &OsStr| match Path::new(name).extension().and_then(OsStr::to_str) {
+        Some("rmeta" | "so") => true,
+        Some("rlib") => details.needs_code(),
+        _ => false,
+    };
+    details.dependency_directories.iter().for_each(|directory| all_of(directory, &is_crate, false));
+    details.native_directories.iter().for_each(|directory| all_of(directory, &|_| true, true));
+    details.out_dir.iter().for_each(|directory| all_of(directory, &|_| true, true));
+    found
+}
+
+fn all_below(directory: &Path, at: &Path, is_deep: bool, wanted: &dyn Fn(&OsStr) -> bool, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (at, name) = (at.join(entry.file_name()), entry.file_name());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && is_deep => all_below(&entry.path(), &at, is_deep, wanted, found),
+            Ok(kind) if kind.is_file() && wanted(&name) => found.push(at),
+            _ => {}
+        }
+    }
+}
+
+fn is_made(name: &OsStr) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    extension.is_some_and(|extension| MADE.contains(&extension))
+}
