@@ -164,3 +164,17 @@ fn holds(directory: &std::path::Path, bytes: &[u8]) -> bool {
         _ => false,
     })
 }
+
+#[test]
+fn thousands_of_calls_at_once_are_all_answered() {
+    let farm = Farm::shared();
+    let run = "mkdir out; printf 'int many;\\n' > many.c\n\
+        seq 3000 | xargs -P 3000 -n 1 sh -c 'cc -dumpmachine $0.none' > out/said\n\
+        seq 64 | xargs -P 64 -I{} cc -c many.c -o out/{}.o\n\
+        sort out/said | uniq -c";
+    let dir = project(&[("kiln.toml", &config("many-calls", run, "memory = \"4GiB\""))]);
+    let (built, left) = built(farm, dir.path());
+    let calls = calls(&built, "build");
+    assert_eq!((calls.hits + calls.ran(), calls.refused.get("information").copied()), (64, Some(3000)), "{calls:?}");
+    assert_eq!((left.len(), left["said"].iter().filter(|byte| **byte == b'\n').count()), (65, 3000));
+}
