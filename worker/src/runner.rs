@@ -223,7 +223,7 @@ impl Runner {
         let mut job = ground.job(lease, &action, &command)?;
         let call = self.broker.as_ref().filter(|_| lease.call && job.place == Place::Machine);
         job.calls.recorded = call.is_some();
-        let serving = self.serve(at, lease, &root, &mut job).await?;
+        let serving = self.serve(at, lease, (&root, &action), &mut job).await?;
         leases.started(lease.lease).await;
         let started = Instant::now();
         let (finished, stdout, stderr) =
@@ -297,7 +297,7 @@ impl Runner {
         &self,
         at: &At<'_>,
         lease: &v1::Lease,
-        root: &Digest,
+        (root, action): (&Digest, &reapi::Action),
         job: &mut Job,
     ) -> Result<Option<Serving>, Fault> {
         // What a call is given and prints is kept, and values of secrets must not be.
@@ -310,7 +310,8 @@ impl Runner {
             grant: at.grant.to_vec(),
         };
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
-        broker.serve(job, root, farm).await.map_err(failed)
+        let Ok(command) = Digest::required(at.function, action.command_digest.as_ref()) else { return Ok(None) };
+        broker.serve(job, (*root, command), farm).await.map_err(failed)
     }
 
     async fn execute(

@@ -206,3 +206,27 @@ fn of_many_headers_that_a_step_makes_a_call_gets_those_that_it_may_include() {
     farm.build(plain.path(), &[]).well();
     assert_eq!(super::project::outputs(plain.path()), left);
 }
+
+#[test]
+fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
+    let farm = Farm::with(&["--metrics-listen", "127.0.0.1:0"], &["one"]);
+    let log = farm.log("coordinator");
+    let line = log.lines().find(|line| line.contains("serving metrics and health")).unwrap();
+    let address = line.split("address=").nth(1).unwrap().trim().to_owned();
+    let questions = || -> u64 {
+        let samples = kiln_harness::http::samples(&address);
+        let looks =
+            samples.iter().filter(|line| line.starts_with("kiln_grpc_calls_total") && line.contains("\"Look\""));
+        looks.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    };
+    let dir = c_project("ahead", "");
+    built(&farm, dir.path());
+    let before = questions();
+    // Waits until the answers are there, so that no call asks for itself.
+    let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
+    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tsleep 2; "));
+    let (warm, _) = built(&farm, dir.path());
+    assert_eq!(counts(&warm), (7, 0));
+    let asked = questions() - before;
+    assert!((1..=4).contains(&asked), "{asked} questions for 7 calls");
+}

@@ -118,6 +118,8 @@ fn the_environment_is_all_but_what_has_no_meaning() {
         "_",
         "RUSTC_WRAPPER",
         "KILN_JOBS",
+        "CARGO_BUILD_JOBS",
+        "CMAKE_BUILD_PARALLEL_LEVEL",
         "CARGO_PKG_NAME",
         "HOME",
         "X",

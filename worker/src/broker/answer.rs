@@ -216,7 +216,11 @@ async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Resu
 
 /// The result that is known for these inputs.
 async fn hit(step: &Step, known: &Known, variant: &Variant) -> Option<(Done, Vec<File>)> {
-    let result = step.farm.look(&result_key(&known.key, variant).ok()?).await?;
+    let key = result_key(&known.key, variant).ok()?;
+    let result = match step.ahead.result(&key) {
+        Some(result) => result,
+        None => step.farm.look(&key).await?,
+    };
     let function = DigestFunction::Sha256;
     let mut outputs = Vec::new();
     for file in &result.output_files {
@@ -234,6 +238,7 @@ async fn hit(step: &Step, known: &Known, variant: &Variant) -> Option<(Done, Vec
     };
     let files = outputs.iter().map(open).collect::<Option<Vec<_>>>()?;
     let took = result.execution_metadata.as_ref().and_then(|data| data.virtual_execution_duration.as_ref());
+    step.ahead.note(&known.key, &key);
     step.tally.hit(took.and_then(clock::read_duration).unwrap_or(Duration::ZERO));
     let outputs = outputs.into_iter().map(|(path, executable, _)| Output { path: path.into(), executable }).collect();
     Some((Done { exit: 0, stdout: result.stdout_raw, stderr: result.stderr_raw, outputs }, files))
@@ -275,8 +280,9 @@ fn keep(step: &Arc<Step>, known: Known, ran: Ran, keeping: &TaskTracker) {
         };
         let manifest = reapi::ActionResult { stdout_raw: manifest.encode(), ..Default::default() };
         let entries = vec![(result_key, result), (manifest_key(&known.key), manifest)];
-        if let Err(reason) = step.farm.keep(blobs, entries).await {
-            tracing::warn!(reason, "cannot keep a call's result");
+        match step.farm.keep(blobs, entries).await {
+            Ok(()) => step.ahead.note(&known.key, &result_key),
+            Err(reason) => tracing::warn!(reason, "cannot keep a call's result"),
         }
         drop(ran);
     });

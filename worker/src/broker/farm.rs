@@ -31,17 +31,24 @@ impl Farm {
 
     /// The entry under a key; none if there is none, or if the farm does not answer.
     pub(super) async fn look(&self, key: &Digest) -> Option<reapi::ActionResult> {
-        let mut calls = CallsClient::new(self.client()?.channel());
-        let request = v1::LookCallsRequest { keys: vec![key.hash.to_vec()] };
+        self.look_all(std::slice::from_ref(key)).await.pop().flatten()
+    }
+
+    /// The entries under keys, in their order.
+    pub(super) async fn look_all(&self, keys: &[Digest]) -> Vec<Option<reapi::ActionResult>> {
+        let none = || vec![None; keys.len()];
+        let Some(client) = self.client() else { return none() };
+        let mut calls = CallsClient::new(client.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let request = v1::LookCallsRequest { keys: keys.iter().map(|key| key.hash.to_vec()).collect() };
         match tokio::time::timeout(PATIENCE, calls.look(request)).await {
-            Ok(Ok(found)) => found.into_inner().entries.into_iter().next().and_then(|entry| entry.result),
+            Ok(Ok(found)) => found.into_inner().entries.into_iter().map(|entry| entry.result).collect(),
             Ok(Err(status)) => {
                 tracing::warn!(reason = status.message(), "cannot look up a call");
-                None
+                none()
             }
             Err(_) => {
                 tracing::warn!(patience_s = PATIENCE.as_secs(), "the farm takes too long to look up a call");
-                None
+                none()
             }
         }
     }

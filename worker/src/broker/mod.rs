@@ -4,6 +4,7 @@
 //! Invariants: whatever is not understood or goes wrong ends in the compiler being run in the step, unchanged; what is kept on the farm
 //! was made in a sandbox of its own from files that its key names; a call always finds room within its step's own limits.
 
+mod ahead;
 mod answer;
 mod cell;
 mod compiler;
@@ -93,6 +94,7 @@ pub(crate) struct Serving {
     keeping: TaskTracker,
     cancel: CancellationToken,
     accepting: AbortOnDropHandle<()>,
+    fetching: AbortOnDropHandle<()>,
     _directory: tempfile::TempDir,
 }
 
@@ -140,11 +142,11 @@ impl Broker {
         Ok(reference.insert(Arc::new(Reference::start(&self.shared).await?)).clone())
     }
 
-    /// Lets a step ask, and answers. None if there is no compiler to ask for.
+    /// Lets a step ask, and answers; `of` are the digests of its input tree and its command. None if there is no compiler to ask for.
     ///
     /// # Errors
     /// If the disk fails.
-    pub(crate) async fn serve(&self, job: &mut Job, root: &Digest, farm: Farm) -> io::Result<Option<Serving>> {
+    pub(crate) async fn serve(&self, job: &mut Job, of: (Digest, Digest), farm: Farm) -> io::Result<Option<Serving>> {
         if self.shared.programs.is_empty() {
             return Ok(None);
         }
@@ -152,7 +154,7 @@ impl Broker {
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
         let room = farm.room().await.unwrap_or(0);
-        let (step, told) = (Step::new(self.shared.clone(), job, *root, farm, room), begun.subscribe());
+        let (step, told) = (Step::new(self.shared.clone(), job, of, farm, room), begun.subscribe());
         let places = step::places(job);
         let jobs = (places + room.min(places * MAX_ELSEWHERE)).min(MAX_JOBS.max(places));
         job.environment.entry(JOBS.to_owned()).or_insert_with(|| jobs.to_string());
@@ -173,9 +175,10 @@ impl Broker {
             job.environment.insert(WRAPPER.to_owned(), shim.display().to_string());
         }
         let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
+        let fetching = AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead()));
         let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
-        Ok(Some(Serving { step, keeping, cancel, accepting, _directory: directory }))
+        Ok(Some(Serving { step, keeping, cancel, accepting, fetching, _directory: directory }))
     }
 }
 
@@ -195,6 +198,9 @@ impl Serving {
     pub(crate) async fn finish(self) -> Calls {
         self.cancel.cancel();
         self.accepting.abort();
+        self.fetching.abort();
+        let step = self.step.clone();
+        self.keeping.spawn(async move { step.keep_ahead().await });
         self.keeping.close();
         if tokio::time::timeout(KEEPING, self.keeping.wait()).await.is_err() {
             tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");

@@ -14,6 +14,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::ahead::Ahead;
 use super::cell::{Cell, Parent, Reason};
 use super::elsewhere::Sent;
 use super::farm::Farm;
@@ -34,6 +35,9 @@ pub(super) struct Step {
     pub(super) farm: Farm,
     /// The step's input tree.
     pub(super) root: Digest,
+    /// The step's command.
+    pub(super) command: Digest,
+    pub(super) ahead: Ahead,
     /// One place for each CPU that the step has.
     pub(super) places: Places,
     pub(super) room: Room,
@@ -55,11 +59,19 @@ pub(super) fn places(job: &Job) -> usize {
 
 impl Step {
     /// A step on this input tree, with room for so many of its calls on the farm.
-    pub(super) fn new(shared: Arc<Shared>, job: &Job, root: Digest, farm: Farm, room: usize) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        job: &Job,
+        (root, command): (Digest, Digest),
+        farm: Farm,
+        room: usize,
+    ) -> Self {
         Self {
             shared,
             farm,
             root,
+            command,
+            ahead: Ahead::default(),
             places: Places::new(places(job)),
             room: Room::of(room),
             is_spread: room > 0,
@@ -102,6 +114,12 @@ impl Step {
 
     pub(super) fn manifest(&self, key: &Digest) -> Option<Arc<Manifest>> {
         self.manifests.lock().get(&key.hash).cloned()
+    }
+
+    pub(super) fn remember_unless_known(&self, key: &Digest, manifest: Arc<Manifest>) {
+        if self.manifest(key).is_none() {
+            self.remember(key, manifest);
+        }
     }
 
     pub(super) fn remember(&self, key: &Digest, manifest: Arc<Manifest>) {

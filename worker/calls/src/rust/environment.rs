@@ -5,7 +5,19 @@ use std::ffi::{OsStr, OsString};
 
 /// What differs between builds and has no meaning for a crate. All else counts: `env!` and procedural macros read anything. The
 /// job server is left out because a call has one of its own.
-const DENIED: [&str; 8] = ["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS", "PWD", "OLDPWD", "SHLVL", "_", "RUSTC_WRAPPER"];
+const DENIED: [&str; 10] = [
+    "CARGO_MAKEFLAGS",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "RUSTC_WRAPPER",
+    // How many jobs there may be depends on what else the farm does.
+    "CARGO_BUILD_JOBS",
+    "CMAKE_BUILD_PARALLEL_LEVEL",
+];
 const DENIED_PREFIX: &[u8] = b"KILN_";
 
 /// The part of the environment that a call has.
