@@ -6,6 +6,7 @@
 //! step.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use kiln_proto::secret;
@@ -141,6 +142,8 @@ pub(super) struct Host {
     /// Strings masked in the output of an action with network access: proxy passwords and any credentials that are
     /// passed on.
     pub(super) secrets: Vec<Zeroizing<String>>,
+    /// Whether the recorder can be loaded into dynamic programs.
+    pub(super) loads_recorder: bool,
     /// Whether the credentials of the worker's user are passed on too.
     own_credentials: bool,
 }
@@ -183,6 +186,18 @@ pub fn within(root: &Path, path: &Path) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file))).ok()
 }
 
+/// Whether the programs of a root are of the worker's own architecture.
+fn is_of_this_machine(root: &Path) -> bool {
+    let machine = |path: &Path| {
+        let mut header = [0; 20];
+        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).ok()?;
+        // `e_machine` of an ELF header (elf(5)).
+        Some([header[18], header[19]])
+    };
+    let shell = within(root, Path::new("bin/sh")).and_then(|shell| machine(&shell));
+    shell.is_some() && shell == machine(Path::new("/proc/self/exe"))
+}
+
 /// Whether a certificate file also holds a private key.
 fn holds_a_key(path: &Path) -> bool {
     path.is_file() && std::fs::read(path).is_ok_and(|data| data.windows(11).any(|part| part == b"PRIVATE KEY"))
@@ -200,6 +215,7 @@ impl Host {
         let tools: &Tools = &config.tools;
         let mut host = Host { own_credentials: config.own_credentials, ..Host::default() };
         let root = config.root.as_deref().unwrap_or(Path::new("/"));
+        host.loads_recorder = !kiln_recorder::LIBRARY.is_empty() && is_of_this_machine(root);
         for path in SYSTEM.into_iter().chain(VAR) {
             host.system(root, path);
         }

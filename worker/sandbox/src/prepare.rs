@@ -127,6 +127,7 @@ impl Prepared {
             max_processes: Some(job.max_processes),
             hostname: None,
             recorded: job.calls.recorded,
+            preloaded: job.calls.recorded && host.loads_recorder,
             rooted: None,
         };
         Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))

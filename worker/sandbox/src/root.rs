@@ -12,6 +12,7 @@ use super::spec::{Bind, Source, Spec};
 use kiln_executor::layers::Overlay;
 use kiln_executor::{BUILD, HOME};
 use kiln_kernel::syscalls;
+use kiln_recorder::layout;
 
 /// Where files that appear in the home directory are actually stored.
 const IN_MEMORY: &str = "/run/kiln";
@@ -94,6 +95,9 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     }
     for (path, content) in spec.secrets.files() {
         write_within(root, &Path::new(HOME).join(path), content)?;
+    }
+    if spec.preloaded {
+        recorder(root)?;
     }
     devices(root, spec.shared_memory_bytes)?;
     let empty = directory(place, "empty")?;
@@ -184,6 +188,17 @@ fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
         symlink(&kept, &link).map_err(failed)?;
     }
     Ok(())
+}
+
+/// What the job's dynamic programs record themselves with. The log stays writable.
+fn recorder(root: &Path) -> Result<()> {
+    let log = inside(root, Path::new(layout::LOG));
+    let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", log.display());
+    parent(&log)?;
+    fs::File::create(&log).and_then(|log| log.set_len(layout::BYTES as u64)).map_err(failed)?;
+    mounted(Some(&log), &log, NONE, MsFlags::MS_BIND, None)?;
+    fs::write(inside(root, Path::new(layout::LIBRARY)), kiln_recorder::LIBRARY).map_err(failed)?;
+    write_within(root, Path::new(layout::PRELOADED), &format!("{}\n", layout::LIBRARY))
 }
 
 pub(super) fn directory(root: &Path, name: &str) -> Result<PathBuf> {

@@ -105,6 +105,8 @@ pub(super) struct Spec {
     pub(super) hostname: Option<String>,
     /// Whether to report what the command looks at.
     pub(super) recorded: bool,
+    /// Whether its dynamic programs record that themselves.
+    pub(super) preloaded: bool,
     /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
     pub(super) rooted: Option<RootSpec>,
 }

@@ -64,6 +64,115 @@ async fn many_processes_at_once_are_recorded_completely() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_that_no_library_sees_are_recorded_too() {
+    let place = confined();
+    // From a program's own system call, from within the C library, and from a static program.
+    let script = "perl -e 'my ($a, $b, $c) = (\"own-call\", \"/build/old-call\", \"x\" x 1000); syscall(257, -100, $a, 0); syscall(4, $b, $c)'
+         perl -e 'opendir(D, \"of-library\"); exec \"./nothing\"' 2>/dev/null
+         busybox test -e by-static; busybox cat in.txt >/dev/null";
+    let numbers = cfg!(target_arch = "x86_64");
+    let seen = accesses(&place, script).await;
+    assert!(!seen.incomplete);
+    for path in ["/build/of-library", "/build/./nothing", "/build/by-static", "/build/in.txt"] {
+        assert!(seen.paths.contains(path), "expected `{path}` among {:?}", seen.paths);
+    }
+    for path in ["/build/own-call", "/build/old-call"] {
+        assert!(!numbers || seen.paths.contains(path), "expected `{path}` among {:?}", seen.paths);
+    }
+    assert!(!seen.paths.iter().any(|path| path.starts_with("/kiln/recorder")), "{:?}", seen.paths);
+}
+
+/// Prints what the C library's functions answer, as programs that are recorded see them.
+const ANSWERS: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void) {
+    const char *paths[] = {"in.txt", "sub/../in.txt", "link", "/build/link/..", "dangling", "none/below", "in.txt/below", "",
+        ".", "/usr//bin/./env", "/bin/sh", "loop", "/build/sub/", "/build/in.txt/", "/build/none/a/b", "/build/sub/none/../x"};
+    for (unsigned at = 0; at < sizeof paths / sizeof *paths; at++) {
+        char room[PATH_MAX] = "untouched";
+        const char *path = paths[at];
+        char *real = realpath(path, room);
+        printf("%s: %s '%s' %d\n", path, real ? real : "-", room, real ? 0 : errno);
+        real = realpath(path, NULL);
+        printf("  %s %d\n", real ? real : "-", real ? 0 : errno);
+        struct stat data = {0};
+        int result = stat(path, &data);
+        printf("  stat %d %d %o %ld\n", result, result ? errno : 0, data.st_mode, result ? 0 : (long)data.st_size);
+        result = lstat(path, &data);
+        printf("  lstat %d %d %o\n", result, result ? errno : 0, data.st_mode);
+        int file = open(path, O_RDONLY);
+        printf("  open %d %d %d\n", file >= 0, file < 0 ? errno : 0, file < 0 ? 0 : fstat(file, &data));
+        if (file >= 0) close(file);
+        result = access(path, X_OK);
+        printf("  access %d %d\n", result, result ? errno : 0);
+        char target[10];
+        long length = readlink(path, target, sizeof target);
+        printf("  readlink %ld %d\n", length, length < 0 ? errno : 0);
+        struct statx more = {0};
+        result = statx(AT_FDCWD, path, 0, STATX_SIZE, &more);
+        printf("  statx %d %d %llu\n", result, result ? errno : 0, (unsigned long long)more.stx_size);
+    }
+    umask(0);
+    close(open("made", O_CREAT | O_WRONLY | O_EXCL, 0751));
+    int sub = open("sub", O_PATH | O_DIRECTORY);
+    struct stat data = {0};
+    printf("%o %d\n", stat("made", &data) ? 0 : data.st_mode, openat(sub, "deep.txt", O_RDONLY) > 0);
+    return 0;
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_recorded_is_answered_as_any_other() {
+    let place = confined();
+    let script = "ln -s sub link; ln -s gone dangling; ln -s loop loop; gcc -O1 -Wno-nonnull answers.c -o answers && ./answers; mkdir /tmp/deep; \
+                  cd /tmp/deep; rmdir ../deep; /build/answers";
+    let mut texts = Vec::new();
+    for recorded in [false, true] {
+        let mut job = place.job(script);
+        job.layers.push(place.layer("answers", &[("answers.c", ANSWERS)]));
+        job.calls.recorded = recorded;
+        let ran = place.run(job).await;
+        assert_eq!(ran.exit(), &Exit::Code(0), "{}", ran.err);
+        if let Some(seen) = &ran.finished.accesses {
+            for path in ["/build/none/below", "/build/sub/deep.txt"] {
+                assert!(seen.paths.contains(path), "expected `{path}` among {:?}", seen.paths);
+            }
+        }
+        texts.push(ran.text());
+    }
+    assert!(texts[0].contains("/usr/bin/env") && texts[0].lines().count() > 200, "{}", texts[0]);
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_a_job_spoils_is_incomplete() {
+    let place = confined();
+    let spoil = |how: &str| format!("{how}; cat in.txt");
+    for how in [
+        "printf '\\377\\377\\377\\377\\377\\377\\377\\377' | busybox dd of=/kiln/recorder/log conv=notrunc 2>/dev/null",
+        "busybox sh -c 'head -c 4096 /dev/zero | busybox dd of=/kiln/recorder/log bs=8 seek=1 conv=notrunc 2>/dev/null'",
+    ] {
+        let seen = accesses(&place, &spoil(how)).await;
+        assert!(seen.incomplete, "{how}");
+    }
+    let read_only = place
+        .script("for f in /kiln/recorder/recorder.so /etc/ld.so.preload /kiln/recorder/new; do echo x > $f; done")
+        .await;
+    assert_ne!(read_only.exit(), &Exit::Code(0));
+    let mut job = place.job("for f in /kiln/recorder/recorder.so /etc/ld.so.preload /kiln/recorder/new; do (echo x > $f) 2>/dev/null && echo wrote $f; done; \
+                             rm -f /kiln/recorder/log; echo done");
+    job.calls.recorded = true;
+    assert_eq!(place.run(job).await.text(), "done\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_reaches_what_it_is_offered_and_its_root_can_be_read() {
     let place = confined();
     let directory = place.dir.path().join("offered");

@@ -44,6 +44,18 @@ pub(super) fn load_architecture() -> sock_filter {
     op(LOAD, 0, 0, 4)
 }
 
+/// A half of a number of 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Half {
+    Low,
+    High,
+}
+
+/// Half of the address of the instruction after the call.
+pub(super) fn load_pointer(half: Half) -> sock_filter {
+    op(LOAD, 0, 0, if matches!(half, Half::Low) { 8 } else { 12 })
+}
+
 /// The lower half of an argument.
 pub(super) fn load_argument(argument: u32) -> sock_filter {
     op(LOAD, 0, 0, 16 + 8 * argument)
@@ -52,6 +64,11 @@ pub(super) fn load_argument(argument: u32) -> sock_filter {
 /// Runs the block if the loaded value equals `value`, otherwise continues after it. The block ends with an answer.
 pub(super) fn where_equal(value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
     guarded(EQUAL, value, block)
+}
+
+/// Runs the block if the loaded value is at least `value`.
+pub(super) fn where_at_least(value: u32, block: Vec<sock_filter>) -> Vec<sock_filter> {
+    guarded(AT_LEAST, value, block)
 }
 
 /// Runs the block if the loaded value has one of these bits.
@@ -99,21 +116,26 @@ impl Table {
 
     /// Looks up the answer for the loaded number.
     pub(super) fn program(&self) -> Vec<sock_filter> {
-        tree(&self.from)
+        tree(&self.from, &|only| vec![answer(only)])
+    }
+
+    /// Looks up the answer, and runs the block where it is `replaced`. The block ends with an answer.
+    pub(super) fn program_with(&self, replaced: Answer, block: &[sock_filter]) -> Vec<sock_filter> {
+        tree(&self.from, &|only| if only == replaced { block.to_vec() } else { vec![answer(only)] })
     }
 }
 
-fn tree(from: &[(u32, Answer)]) -> Vec<sock_filter> {
+fn tree(from: &[(u32, Answer)], leaf: &dyn Fn(Answer) -> Vec<sock_filter>) -> Vec<sock_filter> {
     if let [(_, only)] = from {
-        return vec![answer(*only)];
+        return leaf(*only);
     }
     let (low, high) = from.split_at(from.len() / 2);
-    let (low, start) = (tree(low), high.first().map_or(0, |(start, _)| *start));
+    let (low, start) = (tree(low, leaf), high.first().map_or(0, |(start, _)| *start));
     let mut program = match u8::try_from(low.len()) {
         Ok(over) => vec![op(AT_LEAST, over, 0, start)],
         Err(_) => vec![op(AT_LEAST, 0, 1, start), op(JUMP, 0, 0, low.len() as u32)],
     };
     program.extend(low);
-    program.extend(tree(high));
+    program.extend(tree(high, leaf));
     program
 }

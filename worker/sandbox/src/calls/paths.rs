@@ -1,8 +1,10 @@
 //! The calls that look at paths, and a filter that hands them to a listener.
 
+use kiln_recorder::layout::{GATE, GATE_BYTES};
 use nix::libc;
+use seccompiler::sock_filter;
 
-use super::filter::{self, Answer, Table};
+use super::filter::{self, Answer, Half, Table};
 use super::native;
 
 /// Where a call has its path.
@@ -26,6 +28,19 @@ pub(in super::super) fn paths(number: libc::c_long) -> Option<Paths> {
         Kind::Plain => PLAIN,
         Kind::Lists => LISTS,
     })
+}
+
+/// Lets calls from the gate pass: their paths have been written down.
+fn unless_from_gate() -> Vec<sock_filter> {
+    let (high, low) = ((GATE >> 32) as u32, GATE as u32);
+    let mut within = vec![filter::load_pointer(Half::Low)];
+    within.extend(filter::where_at_least(low + GATE_BYTES as u32, vec![filter::answer(Answer::Notify)]));
+    within.extend(filter::where_at_least(low, vec![filter::answer(Answer::Allow)]));
+    within.push(filter::answer(Answer::Notify));
+    let mut block = vec![filter::load_pointer(Half::High)];
+    block.extend(filter::where_equal(high, within));
+    block.push(filter::answer(Answer::Notify));
+    block
 }
 
 #[derive(Clone, Copy)]
@@ -70,11 +85,13 @@ const CALLS: &[(libc::c_long, Kind)] = &[
     (libc::SYS_getdents64, Kind::Lists),
 ];
 
-/// The filter: those calls, and all calls of another architecture, wait for the listener.
+/// The filter: those calls, unless they are made from the gate of the recorder in the process, and all calls of another architecture, wait
+/// for the listener.
 pub(in super::super) fn of_paths() -> Vec<libc::sock_filter> {
     let answers = CALLS.iter().map(|(number, _)| (*number as u32, Answer::Notify));
+    // Calls that look at no path are told apart by their numbers alone, which the kernel does beforehand.
     let mut own = vec![filter::load_number()];
-    own.extend(Table::new(answers, Answer::Allow).program());
+    own.extend(Table::new(answers, Answer::Allow).program_with(Answer::Notify, &unless_from_gate()));
     let mut program = vec![filter::load_architecture()];
     program.extend(filter::where_equal(native::ARCHITECTURE, own));
     program.push(filter::answer(Answer::Notify));

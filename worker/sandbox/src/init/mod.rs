@@ -230,7 +230,7 @@ fn as_pid_one(
         place.leave();
     }
     if let Some(recorder) = recorder {
-        report(&Report::Accessed(recorder.accesses()));
+        report(&Report::Accessed(recorder.accesses(spec.preloaded)));
     }
     report(&Report::Ended(ended));
     loop {

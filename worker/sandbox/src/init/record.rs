@@ -1,11 +1,13 @@
 //! Records which paths a job's processes look at: the filter hands each such call to a thread of the init, which reads the path from the
-//! caller's memory and lets the call go on.
+//! caller's memory and lets the call go on. Dynamic programs write most of their paths down themselves (`kiln_recorder`), so that they do
+//! not have to wait.
 //!
 //! It is a record and not a check: a program that changes a path while it is read can hide it, but only a program that is recorded
 //! itself can do that.
 
 use std::ffi::OsString;
-use std::io::{self, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSliceMut, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use kiln_executor::calls::Accesses;
 use kiln_kernel::notify::{Call, Listener};
+use kiln_recorder::layout;
 use nix::libc;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
@@ -48,10 +51,28 @@ impl Recorder {
         self.listener.send(listener).map_err(|_| "the thread that records a job has ended".to_owned())
     }
 
-    /// What was looked at so far.
-    pub(super) fn accesses(&self) -> Accesses {
-        self.seen.lock().clone()
+    /// What was looked at so far, with what the job's programs wrote down themselves.
+    pub(super) fn accesses(&self, preloaded: bool) -> Accesses {
+        let mut seen = std::mem::take(&mut *self.seen.lock());
+        if preloaded && add_written(&mut seen).is_none() {
+            seen.incomplete = true;
+        }
+        seen
     }
+}
+
+fn add_written(seen: &mut Accesses) -> Option<()> {
+    let mut log = File::open(layout::LOG).ok()?;
+    let mut content = vec![0; layout::COUNTER];
+    log.read_exact(&mut content).ok()?;
+    let used = u64::from_ne_bytes(content.as_slice().try_into().ok()?);
+    log.take(used.min(layout::BYTES as u64)).read_to_end(&mut content).ok()?;
+    for path in kiln_recorder::paths(&content).ok()? {
+        seen.paths.insert(std::str::from_utf8(path).ok()?.to_owned());
+    }
+    // What belongs to the recorder is not the job's.
+    seen.paths.retain(|path| !path.starts_with(layout::DIRECTORY));
+    Some(())
 }
 
 fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {

@@ -254,6 +254,7 @@ impl Prepared {
             max_processes: Some(job.max_processes),
             hostname: rooted.hostname.clone(),
             recorded: false,
+            preloaded: false,
             rooted: Some(root),
         };
         Ok(Self::with(spec, made, (job.memory_bytes, job.max_processes)))
