@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::cell::{Ran, Reason};
 use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
-use super::view::View;
+use super::view::{Compared, View};
 use super::wire;
 
 /// Reasons of calls that are over at once.
@@ -199,7 +199,7 @@ async fn look(step: &Arc<Step>, call: Call, key: Digest, view: Arc<View>) -> Res
 
 async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Result<Known, Reason> {
     let compare = move || {
-        let (matching, nearest) = match manifest.find(&*view) {
+        let (matching, nearest) = match manifest.find(&Compared::new(&view, &manifest)) {
             Match::Hit(variant) => (Some(variant.clone()), Some(variant.clone())),
             Match::Miss(nearest) => {
                 if let Some((_, differences)) = &nearest {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::sight::Sight;
-use super::view::{Node, View, is_in_build, plain};
+use super::view::{Directories, Node, View, is_in_build, plain};
 use crate::inputs::{Content, Delta, DeltaFile, Inputs};
 
 /// Maximum bytes that a call prints.
@@ -247,10 +247,23 @@ impl Had<'_> {
         is_in_build(path) || matches!(self, Self::Elsewhere(_))
     }
 
+    /// The directories that are worth to be listed for these paths.
+    fn directories<'a>(self, paths: impl Iterator<Item = &'a Path>) -> Directories {
+        match self {
+            Self::Here { cell, .. } => cell.directories(paths),
+            Self::Elsewhere(_) => Directories::default(),
+        }
+    }
+
     /// What there was, as far as that is known.
     fn kind(self, path: &Path) -> Option<Kind> {
+        self.kind_within(&Directories::default(), path)
+    }
+
+    /// The same, in directories that have been listed.
+    fn kind_within(self, directories: &Directories, path: &Path) -> Option<Kind> {
         match self {
-            Self::Here { cell, .. } => match cell.look(path) {
+            Self::Here { cell, .. } => match cell.look_within(directories, path) {
                 Ok(Node::Absent) => None,
                 Ok(Node::Directory) => Some(Kind::Directory),
                 Ok(Node::File(_)) => Some(Kind::File),
@@ -305,13 +318,14 @@ pub(super) fn observed(
 ) -> Result<Variant, Reason> {
     let is_searched = |path: &Path| searched.iter().any(|directory| path.starts_with(directory));
     let mut variant = Variant::default();
-    for path in &accesses.paths {
-        let path = plain(path);
-        let is_output = outputs.iter().any(|output| output.absolute == path);
-        if is_output || is_ignored(&path) {
-            continue;
-        }
-        let there = step.look(&path).map_err(|_| "unreadable")?;
+    let mut paths: Vec<PathBuf> = accesses.paths.iter().map(|path| plain(path)).collect();
+    paths.retain(|path| !is_ignored(path) && outputs.iter().all(|output| output.absolute != *path));
+    // Most of them are not there, in a few directories.
+    let every = || paths.iter().map(PathBuf::as_path);
+    let (of_step, of_cell) = (step.directories(every()), had.directories(every().filter(|path| is_in_build(path))));
+    let mut absent = Vec::new();
+    for path in &paths {
+        let there = step.look_within(&of_step, path).map_err(|_| "unreadable")?;
         if path.starts_with("/tmp") {
             // The cell's own is empty.
             if matches!(there, Node::File(_) | Node::Other) {
@@ -319,26 +333,27 @@ pub(super) fn observed(
             }
             continue;
         }
-        let is_compared = had.is_compared(&path);
+        let is_compared = had.is_compared(path);
         match there {
             // Temporary files of the compiler's own, which need not be gone.
-            Node::Absent if is_searched(&path) => {}
-            Node::Absent if is_compared && had.kind(&path).is_some() => return Err(differs(&path)),
-            Node::Absent => drop(variant.absent.insert(path)),
-            Node::Directory if is_compared && had.kind(&path) != Some(Kind::Directory) => return Err(differs(&path)),
+            Node::Absent if is_searched(path) => {}
+            Node::Absent if is_compared && had.kind_within(&of_cell, path).is_some() => return Err(differs(path)),
+            Node::Absent => absent.push(path.clone()),
+            Node::Directory if is_compared && had.kind(path) != Some(Kind::Directory) => return Err(differs(path)),
             Node::Directory => {}
-            Node::Other if is_in_build(&path) => return Err("special_file"),
+            Node::Other if is_in_build(path) => return Err("special_file"),
             Node::Other => {}
             Node::File(place) => {
-                let digest = step.digest_of(&path, &place).map_err(|_| "changed_meanwhile")?;
+                let digest = step.digest_of(path, &place).map_err(|_| "changed_meanwhile")?;
                 let read = Read { digest, executable: place.executable };
-                if is_compared && had.read(step, &path)? != read {
-                    return Err(differs(&path));
+                if is_compared && had.read(step, path)? != read {
+                    return Err(differs(path));
                 }
-                variant.read.insert(path, read);
+                variant.read.insert(path.clone(), read);
             }
         }
     }
+    variant.absent = absent.into_iter().collect();
     for path in &accesses.listed {
         let path = plain(path);
         if is_ignored(&path) || path.starts_with("/tmp") || searched.contains(&path) {

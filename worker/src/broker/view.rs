@@ -2,18 +2,18 @@
 //!
 //! Invariant: no path leads out of the job's root, whatever links the job makes, and nothing of it is opened for writing.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kiln_calls::manifest::{Present, Read};
+use kiln_calls::manifest::{Manifest, Present, Read};
 use kiln_calls::scan::Sources;
 use kiln_calls::{Files, Kind};
 use kiln_proto::digest::{Digest, DigestFunction};
@@ -32,6 +32,10 @@ const MAX_LINKS: usize = 40;
 const SETTLED: Duration = Duration::from_millis(100);
 /// How often a path is resolved while the machine changes.
 const ATTEMPTS: u32 = 10_000;
+/// From how many paths in one directory it is cheaper to list it than to look at each.
+const MANY: usize = 8;
+/// Maximum number of directories whose names are remembered.
+const MAX_LISTINGS: usize = 4_000;
 /// Maximum number of system files whose digests are remembered.
 const MAX_SYSTEM_FILES: usize = 100_000;
 
@@ -83,7 +87,15 @@ pub(super) struct View {
     build: OwnedFd,
     system: Arc<SystemFiles>,
     own: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
+    names: Mutex<HashMap<PathBuf, (Stamp, Names)>>,
 }
+
+/// The names in a directory.
+type Names = Arc<HashSet<OsString>>;
+
+/// Directories in which many paths of one question are; none: there is no such directory.
+#[derive(Default)]
+pub(super) struct Directories(HashMap<PathBuf, Option<Names>>);
 
 /// What is at a path.
 #[derive(Debug)]
@@ -117,7 +129,7 @@ impl View {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
         let build = rustix::fs::openat(&root, BUILD.trim_start_matches('/'), flags, Mode::empty())?;
-        Ok(Self { root, build, system, own: Mutex::default() })
+        Ok(Self { root, build, system, own: Mutex::default(), names: Mutex::default() })
     }
 
     fn at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -148,6 +160,55 @@ impl View {
         } else {
             Node::Other
         })
+    }
+
+    /// The directories that are worth to be listed for these paths.
+    pub(super) fn directories<'a>(&self, paths: impl Iterator<Item = &'a Path>) -> Directories {
+        let mut counts: HashMap<&Path, usize> = HashMap::new();
+        paths.filter_map(Path::parent).for_each(|parent| *counts.entry(parent).or_default() += 1);
+        let many = counts.into_iter().filter(|(_, count)| *count >= MANY);
+        Directories(many.filter_map(|(at, _)| Some((at.to_owned(), self.names_in(at).ok()?))).collect())
+    }
+
+    /// What is at an absolute path, as [`look`](Self::look), in directories that have been listed.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub(super) fn look_within(&self, directories: &Directories, path: &Path) -> std::io::Result<Node> {
+        let listed = path.parent().zip(path.file_name()).map(|(parent, name)| (directories.0.get(parent), name));
+        match listed {
+            Some((Some(None), _)) => Ok(Node::Absent),
+            Some((Some(Some(names)), name)) if !names.contains(name) => Ok(Node::Absent),
+            _ => self.look(path),
+        }
+    }
+
+    /// The names in a directory; none if there is no such directory.
+    fn names_in(&self, path: &Path) -> std::io::Result<Option<Names>> {
+        use rustix::io::Errno;
+        let directory = match self.at(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(directory) => File::from(directory),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let stamp = Stamp::of(&directory.metadata()?);
+        if let Some((known, names)) = self.names.lock().get(path)
+            && *known == stamp
+        {
+            return Ok(Some(names.clone()));
+        }
+        // A name that appears while the directory is listed shows in its times only if these are not of this moment.
+        let is_settled = stamp.is_settled();
+        let names = names(directory.into())?.into_iter().map(OsString::from_vec).collect();
+        let names = Arc::new(names);
+        if is_settled {
+            let mut known = self.names.lock();
+            if known.len() >= MAX_LISTINGS {
+                known.clear();
+            }
+            known.insert(path.to_owned(), (stamp, Arc::clone(&names)));
+        }
+        Ok(Some(names))
     }
 
     /// Whether there is nothing at a path, or a regular file and no link to one.
@@ -269,17 +330,23 @@ impl View {
     /// # Errors
     /// If it cannot be listed.
     pub(super) fn listing_of(&self, path: &Path) -> std::io::Result<Digest> {
-        let directory = self.at(path, OFlags::DIRECTORY)?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(directory)? {
-            let name = entry?.file_name().to_owned();
-            if name.as_bytes() != b"." && name.as_bytes() != b".." {
-                names.push(name.into_bytes());
-            }
-        }
+        let mut names = names(self.at(path, OFlags::DIRECTORY)?)?;
         names.sort();
         Ok(DigestFunction::Sha256.digest(&names.join(&0)))
     }
+}
+
+/// The names in an open directory.
+fn names(directory: OwnedFd) -> std::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Opens a path below a directory. While something is renamed or mounted anywhere on the machine, the kernel cannot tell whether `..`
@@ -356,8 +423,39 @@ impl Present for View {
     }
 }
 
+/// A job's files, of which those that a manifest names are looked at together.
+pub(super) struct Compared<'a> {
+    view: &'a View,
+    directories: Directories,
+}
+
+impl<'a> Compared<'a> {
+    pub(super) fn new(view: &'a View, manifest: &Manifest) -> Self {
+        let paths = manifest.variants().iter().flat_map(|variant| &variant.absent);
+        Self { view, directories: view.directories(paths.map(PathBuf::as_path)) }
+    }
+}
+
+impl Present for Compared<'_> {
+    fn digest(&self, path: &Path) -> Option<Read> {
+        self.view.digest(path)
+    }
+
+    fn absent(&self, path: &Path) -> bool {
+        matches!(self.view.look_within(&self.directories, path), Ok(Node::Absent))
+    }
+
+    fn listing(&self, path: &Path) -> Option<Digest> {
+        self.view.listing(path)
+    }
+}
+
 /// A path without `.`, `..` and repeated slashes, as far as that can be said without looking at links.
 pub(super) fn plain(path: &str) -> PathBuf {
+    let is_plain = !path.ends_with('/') && !path.contains("//") && !path.contains("/.");
+    if is_plain && path.starts_with('/') {
+        return PathBuf::from(path);
+    }
     let path = Path::new(path);
     // `x/..` is not `.` if `x` is a link, so such a path is left to whoever resolves it.
     if path.components().any(|part| part == std::path::Component::ParentDir) {
