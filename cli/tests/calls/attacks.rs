@@ -5,7 +5,7 @@ use kiln_harness::{Built, Farm, Ran, project};
 use super::project::{Calls, built, calls, config, counts};
 
 /// Python's side of the protocol.
-const CLIENT: &str = r#"
+pub(super) const CLIENT: &str = r#"
 import array, os, socket, struct, sys
 def connect():
     s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -15,7 +15,7 @@ def connect():
 def string(x):
     return struct.pack('<I', len(x)) + x
 def ask(program, arguments, directory=b'/build', environment=()):
-    out = b'\x01' + string(program) + string(directory)
+    out = b'\x02' + string(program) + string(directory)
     out += struct.pack('<I', len(arguments)) + b''.join(map(string, arguments))
     out += struct.pack('<I', len(environment)) + b''.join(string(n) + string(v) for n, v in environment)
     return string(out)
@@ -37,7 +37,7 @@ fn attack(name: &str, script: &str) -> tempfile::TempDir {
 #[test]
 fn nonsense_on_the_socket_ends_that_connection_and_nothing_else() {
     let script = r#"
-for data in [b'', b'\x00', b'\xff\xff\xff\xff', struct.pack('<I', 10) + b'short', string(b'\x02'), string(b'\x01' + b'\xff' * 100),
+for data in [b'', b'\x00', b'\xff\xff\xff\xff', struct.pack('<I', 10) + b'short', string(b'\x01'), string(b'\x02' + b'\xff' * 100),
              struct.pack('<I', 16 << 20) + b'x' * 1000]:
     s = connect()
     s.sendall(data)
@@ -50,7 +50,7 @@ for data in [b'', b'\x00', b'\xff\xff\xff\xff', struct.pack('<I', 10) + b'short'
 # Half a question from many that then hang up.
 many = [connect() for _ in range(300)]
 for s in many:
-    s.sendall(struct.pack('<I', 1000) + b'\x01')
+    s.sendall(struct.pack('<I', 1000) + b'\x02')
 for s in many:
     s.close()
 print('ok')

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod c;
+mod early;
 mod faults;
 mod project;
 mod rust;

@@ -1,8 +1,8 @@
 //! What the shim inside a step and its worker say to each other over the step's socket.
 //!
-//! The shim sends one [`Ask`]; the worker answers with any number of [`Answer::Stderr`] and then with [`Answer::Here`],
-//! [`Answer::Held`] or [`Answer::Done`]. Each message is a frame: its length in bytes (32 bits, little endian) and its content. The descriptors of a
-//! [`Done`]'s outputs come along with the frame's first byte (`SCM_RIGHTS`), in the order of the outputs.
+//! The shim sends one [`Ask`]; the worker answers with [`Answer::Here`], [`Answer::Held`] or [`Answer::Done`], before which there may be
+//! one [`Answer::Early`]. Each message is a frame: its length in bytes (32 bits, little endian) and its content. The descriptors of an
+//! answer's outputs come along with the frame's first byte (`SCM_RIGHTS`), in the order of the outputs.
 //!
 //! Invariant: no dependencies, so that the shim starts at once; nothing that is received is trusted to be well-formed.
 
@@ -24,7 +24,7 @@ pub const SWITCH: &str = "KILN_SPLIT";
 /// The variable that tells a compiler's own calls of compilers that a place is kept for them.
 pub const KEPT: &str = "KILN_CALL_PLACE";
 /// The version of these messages.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Maximum bytes of a frame.
 pub const MAX_BYTES: usize = 16 << 20;
 /// Maximum number of outputs of a call: each is a descriptor of one message (`SCM_MAX_FD`).
@@ -33,7 +33,7 @@ pub const MAX_OUTPUTS: usize = 250;
 const HERE: u8 = b'H';
 const HELD: u8 = b'P';
 const DONE: u8 = b'D';
-const STDERR: u8 = b'E';
+const EARLY: u8 = b'E';
 
 /// A compiler was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,19 @@ pub enum Answer {
     Here,
     /// The same, in a place that the worker keeps for it until the connection ends: with the compiler's last process.
     Held,
-    /// The compiler has written this to its standard error so far.
-    Stderr(Vec<u8>),
+    /// The compiler has announced some of its outputs, and is still at work.
+    Early(Early),
     /// The call has been carried out.
     Done(Done),
+}
+
+/// What a compiler has announced: files first, then the words that announce them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Early {
+    /// What it has written to its standard error so far. [`Done::stderr`] is what follows.
+    pub stderr: Vec<u8>,
+    /// The files that it announces there. [`Done::outputs`] are the others.
+    pub outputs: Vec<Output>,
 }
 
 /// A call that has been carried out.
@@ -136,9 +145,10 @@ impl Answer {
         match self {
             Self::Here => vec![HERE],
             Self::Held => vec![HELD],
-            Self::Stderr(data) => {
-                let mut out = vec![STDERR];
-                out.extend_from_slice(data);
+            Self::Early(early) => {
+                let mut out = vec![EARLY];
+                put(&mut out, &early.stderr);
+                put_outputs(&mut out, &early.outputs);
                 out
             }
             Self::Done(done) => {
@@ -146,11 +156,7 @@ impl Answer {
                 out.extend_from_slice(&done.exit.to_le_bytes());
                 put(&mut out, &done.stdout);
                 put(&mut out, &done.stderr);
-                put_number(&mut out, done.outputs.len());
-                for output in &done.outputs {
-                    put(&mut out, output.path.as_bytes());
-                    out.push(u8::from(output.executable));
-                }
+                put_outputs(&mut out, &done.outputs);
                 out
             }
         }
@@ -165,13 +171,15 @@ impl Answer {
         match rest.byte()? {
             HERE => rest.end().map(|()| Self::Here),
             HELD => rest.end().map(|()| Self::Held),
-            STDERR => Ok(Self::Stderr(rest.0.to_vec())),
+            EARLY => {
+                let (stderr, outputs) = (rest.bytes()?.to_vec(), rest.outputs()?);
+                rest.end()?;
+                Ok(Self::Early(Early { stderr, outputs }))
+            }
             DONE => {
                 let exit = i32::from_le_bytes(rest.four()?);
                 let (stdout, stderr) = (rest.bytes()?.to_vec(), rest.bytes()?.to_vec());
-                let count = rest.count()?;
-                let output = |_| Ok(Output { path: rest.string()?, executable: rest.byte()? == 1 });
-                let outputs = (0..count).map(output).collect::<Result<_, Malformed>>()?;
+                let outputs = rest.outputs()?;
                 rest.end()?;
                 Ok(Self::Done(Done { exit, stdout, stderr, outputs }))
             }
@@ -194,6 +202,14 @@ fn put_number(out: &mut Vec<u8>, number: usize) {
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+fn put_outputs(out: &mut Vec<u8>, outputs: &[Output]) {
+    put_number(out, outputs.len());
+    for output in outputs {
+        put(out, output.path.as_bytes());
+        out.push(u8::from(output.executable));
+    }
 }
 
 /// What is left of a frame's content.
@@ -232,6 +248,11 @@ impl<'a> Rest<'a> {
         let bytes = self.bytes()?;
         // Neither the kernel's arguments nor its paths can contain NUL.
         if bytes.contains(&0) { Err(Malformed) } else { Ok(OsString::from_vec(bytes.to_vec())) }
+    }
+
+    fn outputs(&mut self) -> Result<Vec<Output>, Malformed> {
+        let count = self.count()?;
+        (0..count).map(|_| Ok(Output { path: self.string()?, executable: self.byte()? == 1 })).collect()
     }
 
     fn end(&self) -> Result<(), Malformed> {
@@ -282,11 +303,12 @@ mod tests {
         #[test]
         fn what_one_side_says_the_other_understands(
             program in string(), directory in string(), arguments in proptest::collection::vec(string(), 0..8),
-            environment in proptest::collection::vec((string(), string()), 0..8), done in done(), stderr: Vec<u8>
+            environment in proptest::collection::vec((string(), string()), 0..8), done in done()
         ) {
             let ask = Ask { program, arguments, directory, environment };
             prop_assert_eq!(Ask::decode(&ask.encode()), Ok(ask));
-            for answer in [Answer::Here, Answer::Held, Answer::Stderr(stderr), Answer::Done(done)] {
+            let early = Early { stderr: done.stderr.clone(), outputs: done.outputs.clone() };
+            for answer in [Answer::Here, Answer::Held, Answer::Early(early), Answer::Done(done)] {
                 prop_assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
             }
         }

@@ -5,17 +5,20 @@
 //! the arguments untouched.
 
 mod descriptors;
+mod early;
+mod outputs;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use early::Given;
 use kiln_call::{Answer, Ask, DIRECTORY, Done, KEPT, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve};
 
 /// The exit code of a shell that does not find a program.
@@ -33,15 +36,24 @@ fn main() {
         eprintln!("{}: command not found", called.display());
         std::process::exit(NOT_FOUND);
     };
-    let mut command = Command::new(&program);
+    let mut given = Given::default();
+    let mut compiler = Command::new(&program);
     if std::env::var_os(SWITCH).is_none_or(|switch| switch != "off") {
-        match ask(&program, &arguments) {
+        match ask(&program, &arguments, &mut given) {
             Ok(Answered::Done(exit)) => std::process::exit(exit),
-            Ok(Answered::Held) => drop(command.env(KEPT, "1")),
+            Ok(Answered::Held) => drop(compiler.env(KEPT, "1")),
             Ok(Answered::Here) | Err(_) => {}
         }
     }
-    let error = command.args(&arguments).exec();
+    compiler.args(&arguments);
+    let error = if given.is_none() {
+        compiler.exec()
+    } else {
+        match given.run_again(compiler) {
+            Ok(code) => std::process::exit(code),
+            Err(error) => error,
+        }
+    };
     eprintln!("{}: {error}", program.display());
     std::process::exit(NOT_FOUND - 1);
 }
@@ -64,7 +76,8 @@ enum Answered {
     Held,
 }
 
-fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Answered> {
+/// Asks the worker. `given` is what was handed out before its answer.
+fn ask(program: &Path, arguments: &[OsString], given: &mut Given) -> io::Result<Answered> {
     let mut socket = UnixStream::connect(Path::new(DIRECTORY).join(SOCKET))?;
     let ask = Ask {
         program: program.into(),
@@ -79,14 +92,17 @@ fn ask(program: &Path, arguments: &[OsString]) -> io::Result<Answered> {
     socket.write_all(&frame(&content))?;
     loop {
         let mut descriptors = Vec::new();
-        match Answer::decode(&receive(&socket, &mut descriptors)?).map_err(malformed)? {
+        let answer = Answer::decode(&receive(&socket, &mut descriptors)?).map_err(malformed)?;
+        let contents: Vec<File> = descriptors.into_iter().map(File::from).collect();
+        match answer {
             Answer::Here => return Ok(Answered::Here),
             Answer::Held => {
                 descriptors::leave_open(socket);
                 return Ok(Answered::Held);
             }
-            Answer::Stderr(data) => io::stderr().write_all(&data)?,
-            Answer::Done(done) => return accept(&done, descriptors).map(Answered::Done),
+            Answer::Early(early) if given.is_none() => *given = Given::hand_out(early, contents)?,
+            Answer::Early(_) => return Err(malformed(Malformed)),
+            Answer::Done(done) => return accept(&done, contents).map(Answered::Done),
         }
     }
 }
@@ -121,57 +137,10 @@ fn fill(socket: &UnixStream, mut buffer: &mut [u8], descriptors: &mut Vec<OwnedF
 }
 
 /// Puts the outputs in place and says what the compiler said.
-fn accept(done: &Done, descriptors: Vec<OwnedFd>) -> io::Result<i32> {
-    if done.outputs.len() != descriptors.len() {
-        return Err(malformed(Malformed));
-    }
-    let mut placed = Vec::new();
-    for (output, content) in done.outputs.iter().zip(descriptors) {
-        placed.push(Placed::write(Path::new(&output.path), output.executable, File::from(content))?);
-    }
-    placed.iter_mut().try_for_each(Placed::finish)?;
+fn accept(done: &Done, mut contents: Vec<File>) -> io::Result<i32> {
+    outputs::place(&done.outputs, &mut contents)?;
     // Nothing can be taken back from here on.
     let _ = io::stdout().write_all(&done.stdout).and_then(|()| io::stdout().flush());
     let _ = io::stderr().write_all(&done.stderr);
     Ok(done.exit)
-}
-
-/// An output beside its place until it is renamed; removed on drop.
-struct Placed {
-    temporary: Option<PathBuf>,
-    path: PathBuf,
-}
-
-impl Placed {
-    fn write(path: &Path, executable: bool, mut content: File) -> io::Result<Self> {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let mut temporary = OsString::from(".kiln-");
-        temporary.push(format!("{}-", std::process::id()));
-        temporary.push(name);
-        let temporary = directory.join(temporary);
-        // The step's umask applies, as it does to what a compiler creates.
-        let mode = if executable { 0o777 } else { 0o666 };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        let placed = Self { temporary: Some(temporary), path: path.to_owned() };
-        io::copy(&mut content, &mut file)?;
-        Ok(placed)
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        if let Some(temporary) = &self.temporary {
-            std::fs::rename(temporary, &self.path)?;
-            self.temporary = None;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Placed {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            let _ = std::fs::remove_file(temporary);
-        }
-    }
 }

@@ -27,4 +27,5 @@ pub use depfile::{DepInfo, Rule, dep_info, rules};
 pub use invocation::{Files, Invocation, Kind};
 pub use paths::absolute;
 pub use refusal::Refusal;
+pub use rust::{Announced, announced};
 pub use understand::{is_compiler, understand};

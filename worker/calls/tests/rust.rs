@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use kiln_calls::crates::Crates;
-use kiln_calls::{Call, CrateType, Details, Language, OutputKind, Refusal, RustDetails, dep_info, understand};
+use kiln_calls::{
+    Call, CrateType, Details, Language, OutputKind, Refusal, RustDetails, announced, dep_info, understand,
+};
 use support::{Memory, call, inputs, invocation, outputs, refused, with_files};
 
 const RUSTC: &str = "/kiln/call/bin/kiln-call /usr/bin/rustc";
@@ -352,4 +354,26 @@ fn rustc_needs_no_other_crates() {
 fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn what_cargo_waits_for_is_announced_with_all_that_came_before() {
+    let line = cargo("lib", "dep-info,metadata,link", "");
+    let call = call(&line);
+    let artifact = |name: &str, emit: &str| {
+        format!("{{\"$message_type\":\"artifact\",\"artifact\":\"/build/target/deps/{name}\",\"emit\":\"{emit}\"}}\n")
+    };
+    let (dep_info, metadata) = (artifact("foo-b8e8.d", "dep-info"), artifact("libfoo-b8e8.rmeta", "metadata"));
+    let warning = "{\"$message_type\":\"diagnostic\",\"message\":\"unused\",\"artifact\":\"x\"}\nnot JSON\n";
+    let before = format!("{warning}{dep_info}{metadata}");
+    let all = format!("{before}{}", artifact("libfoo-b8e8.rlib", "link"));
+    let found = announced(&call, all.as_bytes()).unwrap();
+    assert_eq!(found.said, before.len());
+    let kinds: Vec<_> = found.outputs.iter().map(|output| output.kind).collect();
+    assert_eq!(kinds, [OutputKind::Depfile, OutputKind::Metadata]);
+    for incomplete in [&before[..before.len() - 1], &dep_info, "", &artifact("libother.rmeta", "metadata")] {
+        assert_eq!(announced(&call, incomplete.as_bytes()), None, "{incomplete}");
+    }
+    let silent = line.replace(",artifacts", "");
+    assert_eq!(announced(&support::call(&silent), before.as_bytes()), None, "nobody waits for what is not asked for");
 }

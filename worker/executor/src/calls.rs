@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What a job has to do with other jobs; by default, nothing.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub struct Calls {
     pub part_of: Option<Limits>,
     /// Whether to record which files it looks at.
     pub recorded: bool,
+    /// Where the executor says that the job has begun, if somebody follows it.
+    pub followed: Option<watch::Sender<Option<Begun>>>,
 }
 
 /// What a job may ask its worker for.
@@ -43,6 +45,8 @@ pub struct Begun {
     pub limits: Limits,
     /// The directory on this machine with what the job has written to its inputs so far.
     pub written: PathBuf,
+    /// What the job has looked at so far, if that is recorded.
+    pub looks: Looks,
 }
 
 impl Begun {
@@ -55,6 +59,28 @@ impl Begun {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
         let first = children.split_whitespace().next().ok_or(io::ErrorKind::NotFound)?;
         Ok(PathBuf::from(format!("/proc/{first}/root")))
+    }
+}
+
+/// Asks for the record of a job that is running.
+#[derive(Debug, Clone)]
+pub struct Looks(mpsc::Sender<oneshot::Sender<Accesses>>);
+
+/// What is asked about a job, for its executor to answer.
+pub type Asked = mpsc::Receiver<oneshot::Sender<Accesses>>;
+
+impl Looks {
+    /// Both ends.
+    pub fn new() -> (Self, Asked) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self(sender), receiver)
+    }
+
+    /// Everything that the job has looked at until now; none if it is not recorded, or has ended.
+    pub async fn so_far(&self) -> Option<Accesses> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(sender).await.ok()?;
+        receiver.await.ok()
     }
 }
 
@@ -89,4 +115,13 @@ pub struct Accesses {
     pub listed: BTreeSet<String>,
     /// Whether something may be missing: a process of another architecture, or a path that could not be read.
     pub incomplete: bool,
+}
+
+impl Accesses {
+    /// Adds what was recorded at another time.
+    pub fn add(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.listed.extend(other.listed);
+        self.incomplete |= other.incomplete;
+    }
 }

@@ -13,6 +13,7 @@ use super::syscalls::own;
 
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
+const IS_VALID: libc::c_ulong = 0x4008_2102;
 const SET_FLAGS: libc::c_ulong = 0x4008_2104;
 /// The listener is woken on the processor of whoever waits for it (Linux 6.6).
 const SYNC_WAKE_UP: u64 = 1;
@@ -80,6 +81,12 @@ impl Listener {
             number: data.nr,
             arguments: data.args,
         }))
+    }
+
+    /// Whether whoever makes a call still waits; otherwise it was killed, and the call is never carried out.
+    pub fn is_waiting(&self, call: &Call) -> bool {
+        // SAFETY: the kernel reads a number, which outlives the call.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), IS_VALID as _, &raw const call.id) == 0 }
     }
 
     /// Lets the kernel carry out a call.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::cgroup::Group;
 use super::network::{self, Networks};
 use super::prepare::Prepared;
-use super::spec::{self, GO, Report, STOP};
+use super::spec::{self, GO, LOOK, Report, STOP};
 use super::{Error, Shared, ids, metadata};
-use kiln_executor::calls::{Accesses, Begun, Limits};
+use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::scratch::Scratch;
@@ -97,29 +97,30 @@ pub(super) async fn run(
     drop(prepared);
     writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
     drop(line);
-    if let Some(offer) = &job.calls.offer {
-        offer.begun.send_replace(Some(Begun {
-            parent: init.pid,
-            limits: Limits::new(group.clone()),
-            written: scratch.path().join("written"),
-        }));
+    let (looks, asked) = Looks::new();
+    let begun =
+        Begun { parent: init.pid, limits: Limits::new(group.clone()), written: scratch.path().join("written"), looks };
+    let asks = job.calls.offer.as_ref().map(|offer| &offer.begun);
+    for told in asks.into_iter().chain(&job.calls.followed) {
+        told.send_replace(Some(begun.clone()));
     }
+    drop(begun);
     let disk = Disk::watch(scratch.path(), job.disk_bytes);
 
     let stdout = follow(init.stdout.take(), Stream::Stdout, output.clone());
     let stderr = follow(init.stderr.take(), Stream::Stderr, output);
     let began = std::time::Instant::now();
-    let mut reports = BufReader::new(reader);
+    let mut reports = BufReader::new(reader).lines();
     let (pid, user) = (init.pid, ids.as_ref().map(ids::Lease::user));
     let program = networks.map_or("", Networks::program);
     let mut connect = || {
         let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
-    let mut accesses = None;
+    let mut looked = Looked { accesses: None, asked: job.calls.recorded.then_some(asked) };
     let ending = async {
         let stop = tokio::select! {
-            report = ended(&mut reports, &mut writer, &mut accesses, program, &mut connect) => return (report, None),
+            report = ended(&mut reports, &mut writer, &mut looked, program, &mut connect) => return (report, None),
             stop = stopped(&job, &disk, group.as_deref(), &cancel) => stop,
         };
         // Everything was stopped, so no report will come. The wall time is known here.
@@ -183,7 +184,7 @@ pub(super) async fn run(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        accesses,
+        accesses: looked.accesses,
         tree,
     })
 }
@@ -224,29 +225,67 @@ async fn init_pid(pid: u32) -> u32 {
     children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
-type Reports = BufReader<tokio::net::unix::OwnedReadHalf>;
+type Reports = Lines<BufReader<tokio::net::unix::OwnedReadHalf>>;
 
+/// The next report. Nothing is lost if it is not waited for to the end.
 async fn report(reports: &mut Reports) -> io::Result<Report> {
-    let mut line = String::new();
-    reports.read_line(&mut line).await?;
+    let line = reports.next_line().await?.unwrap_or_default();
     serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// What a job looked at, and whoever wants to know that before its end.
+struct Looked {
+    accesses: Option<Accesses>,
+    /// None if the job is not recorded, or nobody can ask any more.
+    asked: Option<Asked>,
+}
+
+impl Looked {
+    /// The report that follows those of what the job looked at, which are kept and told to whoever asks.
+    async fn until_another(
+        &mut self,
+        reports: &mut Reports,
+        writer: &mut tokio::net::unix::OwnedWriteHalf,
+    ) -> io::Result<Report> {
+        let mut waiting = Vec::new();
+        loop {
+            let asked = async {
+                match &mut self.asked {
+                    Some(asked) => asked.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let next = tokio::select! {
+                next = report(reports) => next?,
+                asks = asked => {
+                    match asks {
+                        Some(asks) => {
+                            writer.write_all(LOOK.as_bytes()).await?;
+                            waiting.push(asks);
+                        }
+                        None => self.asked = None,
+                    }
+                    continue;
+                }
+            };
+            let Report::Accessed(seen) = next else { return Ok(next) };
+            self.accesses.get_or_insert_default().add(seen);
+            for asks in waiting.drain(..) {
+                let _ = asks.send(self.accesses.clone().unwrap_or_default());
+            }
+        }
+    }
 }
 
 /// Waits for the init's final report, after connecting the job's network if it has one of its own.
 async fn ended(
     reports: &mut Reports,
     writer: &mut tokio::net::unix::OwnedWriteHalf,
-    accesses: &mut Option<Accesses>,
+    looked: &mut Looked,
     program: &str,
     connect: &mut impl FnMut() -> io::Result<std::process::Command>,
 ) -> io::Result<Report> {
-    let first = match report(reports).await? {
-        Report::Accessed(seen) => {
-            *accesses = Some(seen);
-            report(reports).await?
-        }
-        first => first,
-    };
+    let first = looked.until_another(reports, writer).await?;
     if !matches!(first, Report::Network) {
         return Ok(first);
     }

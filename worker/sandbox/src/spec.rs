@@ -1,7 +1,7 @@
 //! Messages between the worker and a job's init.
 //!
 //! The worker sends one byte with the descriptors that the job needs, then one line of JSON. The init answers with one
-//! line of JSON for each [`Report`]. Later lines from the worker are [`GO`] or [`STOP`].
+//! line of JSON for each [`Report`]. Later lines from the worker are [`GO`], [`LOOK`] or [`STOP`].
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,6 +20,8 @@ use kiln_kernel::syscalls;
 
 /// The network is connected: the command may start.
 pub(super) const GO: &str = "go\n";
+/// What has the command looked at so far?
+pub(super) const LOOK: &str = "look\n";
 /// The job must be stopped.
 pub(super) const STOP: &str = "stop\n";
 /// Maximum number of descriptors in one message (`SCM_MAX_FD`).
@@ -120,7 +122,7 @@ pub(super) enum Report {
     Setup(String),
     /// The command could not be started because the job asks for what its root does not have.
     Refused(String),
-    /// What the command looked at; the report of its end follows.
+    /// What the command has looked at so far. One of these comes before the report of its end.
     Accessed(Accesses),
     Ended(Ended),
 }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +14,12 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::Blob;
 use kiln_proto::{clock, reapi};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cell::{Ran, Reason};
+use super::cell::{Made, Ran, Reason};
+use super::early::{self, Shim};
 use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
 use super::view::{Compared, View};
@@ -44,10 +45,25 @@ pub(super) async fn converse(
 ) -> io::Result<()> {
     let Some(ask) = wire::receive(&mut stream).await? else { return Ok(()) };
     let is_in_place = ask.environment.iter().any(|(name, _)| name == KEPT);
-    let answered = tokio::select! {
-        answered = answer(step, begun, ask, keeping, &cancel) => answered,
-        () = wire::hung_up(&stream) => return Ok(()),
+    let (shim, mut early) = mpsc::channel(1);
+    let answering = answer(step, begun, ask, (shim, keeping), &cancel);
+    tokio::pin!(answering);
+    let answered = loop {
+        tokio::select! {
+            // What is handed out early comes first.
+            biased;
+            Some((early, files)) = early.recv() => {
+                let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+                wire::send(&mut stream, &Answer::Early(early), &descriptors).await?;
+            }
+            answered = &mut answering => break answered,
+            () = wire::hung_up(&stream) => return Ok(()),
+        }
     };
+    if let Ok((early, files)) = early.try_recv() {
+        let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        wire::send(&mut stream, &Answer::Early(early), &descriptors).await?;
+    }
     match answered {
         Ok((done, files)) => {
             let descriptors: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -72,6 +88,9 @@ pub(super) async fn converse(
     }
 }
 
+/// A result with the contents of its outputs, or why the call runs in its step.
+type Answered = Result<(Done, Vec<File>), Reason>;
+
 /// What is known of a call before it runs.
 struct Known {
     call: Call,
@@ -87,17 +106,17 @@ async fn answer(
     step: &Arc<Step>,
     begun: &Begun,
     ask: kiln_call::Ask,
-    keeping: &TaskTracker,
+    (shim, keeping): (Shim, &TaskTracker),
     cancel: &CancellationToken,
-) -> Result<(Done, Vec<File>), Reason> {
+) -> Answered {
     let began = Instant::now();
     let view = step.view(begun).map_err(|_| "worker")?;
     let (call, key) = understood(step, begun, ask, view.clone(), cancel).await?;
     let known = look(step, call, key, view.clone()).await?;
     if let Some(variant) = &known.matching
-        && let Some(found) = hit(step, &known, variant).await
+        && let Some(found) = hit(step, &known, variant, &shim).await
     {
-        return Ok(found);
+        return found;
     }
     if known.matching.is_some() {
         tracing::debug!(source = %known.call.source.display(), "the result of a known call is gone");
@@ -106,30 +125,29 @@ async fn answer(
         return Err("does_not_pay");
     }
     let (before, nearest) = (began.elapsed(), known.nearest.as_ref());
-    let (ran, place) = match (Carried { step, begun, view, call: &known.call, nearest, cancel }).run().await {
-        Ok(ran) => ran,
-        Err(reason) => {
-            if let ("differs", Some(nearest)) = (reason, &known.nearest) {
-                step.learn(nearest.read.keys().cloned());
+    let (ran, place) =
+        match (Carried { step, begun, view, call: &known.call, nearest, shim: &shim, cancel }).run().await {
+            Ok(ran) => ran,
+            Err(reason) => {
+                if let ("differs", Some(nearest)) = (reason, &known.nearest) {
+                    step.learn(nearest.read.keys().cloned());
+                }
+                return Err(reason);
             }
-            return Err(reason);
-        }
-    };
+        };
     match place {
         Where::Here(took) => step.tally.compiled(ran.wall, before + took.saturating_sub(ran.wall)),
         Where::Elsewhere => step.tally.elsewhere(ran.wall),
     }
-    let files = ran.outputs.iter().map(|made| File::open(&made.file)).collect::<io::Result<Vec<_>>>();
+    let left: Vec<_> = ran.outputs.iter().filter(|made| !ran.given.has(&made.path)).collect();
+    let files = left.iter().map(|made| File::open(&made.file)).collect::<io::Result<Vec<_>>>();
     let files = files.map_err(|_| "unreadable")?;
+    let output = |made: &&Made| Output { path: made.path.clone().into(), executable: made.executable };
     let done = Done {
         exit: 0,
         stdout: ran.stdout.clone(),
-        stderr: ran.stderr.clone(),
-        outputs: ran
-            .outputs
-            .iter()
-            .map(|made| Output { path: made.path.clone().into(), executable: made.executable })
-            .collect(),
+        stderr: ran.stderr.get(ran.given.said..).unwrap_or_default().to_vec(),
+        outputs: left.iter().map(output).collect(),
     };
     keep(step, known, ran, keeping);
     Ok((done, files))
@@ -214,8 +232,8 @@ async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Resu
     tokio::task::spawn_blocking(compare).await.map_err(|_| "worker")
 }
 
-/// The result that is known for these inputs.
-async fn hit(step: &Step, known: &Known, variant: &Variant) -> Option<(Done, Vec<File>)> {
+/// The result that is known for these inputs; none if it is gone.
+async fn hit(step: &Step, known: &Known, variant: &Variant, shim: &Shim) -> Option<Answered> {
     let key = result_key(&known.key, variant).ok()?;
     let result = match step.ahead.result(&key) {
         Some(result) => result,
@@ -229,19 +247,18 @@ async fn hit(step: &Step, known: &Known, variant: &Variant) -> Option<(Done, Vec
         let output = known.call.outputs.iter().find(|output| output.absolute.to_str() == Some(&file.path))?;
         outputs.push((output.absolute.clone(), file.is_executable, digest));
     }
-    let client = step.farm.client()?;
-    let digests = outputs.iter().map(|(_, _, digest)| *digest);
-    let content = step.shared.inputs.content(&client, digests).await;
-    let content = content.inspect_err(|error| tracing::warn!(%error, "cannot fetch what a call made")).ok()?;
-    let open = |(_, _, digest): &(PathBuf, bool, Digest)| {
-        if digest.is_empty() { File::open("/dev/null").ok() } else { File::open(content.path(digest)).ok() }
+    // What is announced needs not wait for the rest.
+    let (said, outputs) = early::known(step, &known.call, &result.stderr_raw, outputs, shim).await?;
+    let Some(files) = early::contents(step, outputs.iter().map(|(_, _, digest)| *digest)).await else {
+        // What was handed out cannot be taken back.
+        return (said > 0).then_some(Err("result_gone"));
     };
-    let files = outputs.iter().map(open).collect::<Option<Vec<_>>>()?;
     let took = result.execution_metadata.as_ref().and_then(|data| data.virtual_execution_duration.as_ref());
     step.ahead.note(&known.key, &key);
     step.tally.hit(took.and_then(clock::read_duration).unwrap_or(Duration::ZERO));
     let outputs = outputs.into_iter().map(|(path, executable, _)| Output { path: path.into(), executable }).collect();
-    Some((Done { exit: 0, stdout: result.stdout_raw, stderr: result.stderr_raw, outputs }, files))
+    let stderr = result.stderr_raw.get(said..).unwrap_or_default().to_vec();
+    Some(Ok((Done { exit: 0, stdout: result.stdout_raw, stderr, outputs }, files)))
 }
 
 /// Keeps a result for everybody, while the step goes on.
@@ -261,7 +278,7 @@ fn keep(step: &Arc<Step>, known: Known, ran: Ran, keeping: &TaskTracker) {
         }
         step.remember(&known.key, Arc::new(manifest.clone()));
         let blobs = ran.outputs.iter().map(|made| (made.digest, Blob::File(made.file.clone()))).collect();
-        let output = |made: &super::cell::Made| reapi::OutputFile {
+        let output = |made: &Made| reapi::OutputFile {
             path: made.path.to_string_lossy().into_owned(),
             digest: Some(made.digest.to_wire()),
             is_executable: made.executable,

@@ -16,6 +16,7 @@ use kiln_proto::digest::Digest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::early::{Early, Given, Shim};
 use super::sight::Sight;
 use super::view::{Directories, Node, View, is_in_build, plain};
 use crate::inputs::{Content, Delta, DeltaFile, Inputs};
@@ -51,6 +52,8 @@ pub(super) struct Ran {
     pub(super) outputs: Vec<Made>,
     pub(super) variant: Variant,
     pub(super) wall: Duration,
+    /// What the shim has been given already.
+    pub(super) given: Given,
     /// Keeps the outputs in place.
     pub(super) _kept: Kept,
 }
@@ -95,13 +98,23 @@ pub(super) struct Needs {
 }
 
 impl Cell {
-    /// Runs the call, or says why it has no result.
-    pub(super) async fn run(&self, call: &Call, needs: Needs, cancel: CancellationToken) -> Result<Ran, Reason> {
+    /// Runs the call, or says why it has no result. The shim gets what is announced before the end, if there is one.
+    pub(super) async fn run(
+        &self,
+        call: &Call,
+        needs: Needs,
+        shim: Option<Shim>,
+        cancel: CancellationToken,
+    ) -> Result<Ran, Reason> {
         let (inputs, step) = (self.inputs.clone(), self.step.clone());
         let laid = tokio::task::spawn_blocking(move || lay(&inputs, &step, needs));
         let (delta, delivered) = laid.await.map_err(|_| "worker")??;
-        let job = self.job(call, &delta)?;
-        let (finished, stdout, stderr) = self.execute(job, cancel).await?;
+        let delivered = Arc::new(delivered);
+        let (step, begun) = (self.step.clone(), tokio::sync::watch::Sender::new(None));
+        let mut early = Early { call: call.clone(), step, delivered: delivered.clone(), begun, shim, given: None };
+        let mut job = self.job(call, &delta)?;
+        job.calls.followed = Some(early.begun.clone());
+        let (finished, stdout, stderr) = self.execute(job, Some(&mut early), cancel).await?;
         if finished.exit != Exit::Code(0) {
             // What it says is the truth only if it says it in the step.
             return Err("failed");
@@ -121,7 +134,11 @@ impl Cell {
             Ok::<_, Reason>((finished, variant, made))
         });
         let (finished, variant, outputs) = checked.await.map_err(|_| "worker")??;
-        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, _kept: Kept::Here(finished) })
+        let given = early.given.unwrap_or_default();
+        if !given.is_among(&outputs) {
+            return Err("changed_meanwhile");
+        }
+        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, given, _kept: Kept::Here(finished) })
     }
 
     /// What the call's driver writes to standard error when it is called with other arguments.
@@ -135,7 +152,7 @@ impl Cell {
         let delta = tokio::task::spawn_blocking(move || inputs.delta(Vec::new(), &BTreeMap::new())).await;
         let (delta, _) = delta.map_err(|_| "worker")?.map_err(|_| "worker")?;
         let question = Call { arguments: arguments.to_vec(), outputs: Vec::new(), ..call.clone() };
-        let (_, _, stderr) = self.execute(self.job(&question, &delta)?, cancel).await?;
+        let (_, _, stderr) = self.execute(self.job(&question, &delta)?, None, cancel).await?;
         String::from_utf8(stderr).map_err(|_| "not_text")
     }
 
@@ -181,6 +198,7 @@ impl Cell {
                 offer: None,
                 part_of: Some(self.parent.limits.clone()),
                 recorded: true,
+                followed: None,
             },
         };
         job.layers.extend(self.parent.layers.iter().cloned());
@@ -202,17 +220,34 @@ impl Cell {
         all.into_iter().filter(is_there).collect()
     }
 
-    async fn execute(&self, job: Job, cancel: CancellationToken) -> Result<(Finished, Vec<u8>, Vec<u8>), Reason> {
+    async fn execute(
+        &self,
+        job: Job,
+        mut early: Option<&mut Early>,
+        cancel: CancellationToken,
+    ) -> Result<(Finished, Vec<u8>, Vec<u8>), Reason> {
+        let cancel = cancel.child_token();
         let (sender, mut receiver) = mpsc::channel::<Chunk>(16);
         let follow = async {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let mut refused = None;
             while let Some(Chunk { stream, data }) = receiver.recv().await {
                 let to = if stream == Stream::Stdout { &mut stdout } else { &mut stderr };
                 to.extend_from_slice(&data[..data.len().min((MAX_PRINTED + 1).saturating_sub(to.len()))]);
+                if let (Stream::Stderr, Some(early), None) = (stream, &mut early, refused)
+                    && let Err(reason) = early.said(&stderr).await
+                {
+                    refused = Some(reason);
+                    cancel.cancel();
+                }
             }
-            (stdout, stderr)
+            (stdout, stderr, refused)
         };
-        let (finished, (stdout, stderr)) = tokio::join!(self.executor.run(job, sender, cancel), follow);
+        let running = self.executor.run(job, sender, cancel.clone());
+        let (finished, (stdout, stderr, refused)) = tokio::join!(running, follow);
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
         let finished = finished.map_err(|error| {
             tracing::debug!(%error, "cannot run a call");
             "worker"
@@ -418,8 +453,12 @@ fn made(finished: &Finished, cell: &View, outputs: &[kiln_calls::Output]) -> Res
             // It lay among the inputs, and the call did not touch it.
             continue;
         }
-        let digest = cell.digest_of(&output.absolute, &place).map_err(|_| "unreadable")?;
         let below = output.absolute.strip_prefix(BUILD).map_err(|_| "outside")?;
+        // A link would lead this process out of the cell's root.
+        if !written.join(below).symlink_metadata().is_ok_and(|data| data.is_file()) {
+            return Err("output_not_a_file");
+        }
+        let digest = cell.digest_of(&output.absolute, &place).map_err(|_| "unreadable")?;
         let file = finished.tree.root().join(below);
         made.push(Made { path: output.absolute.clone(), executable: place.executable, digest, file });
     }

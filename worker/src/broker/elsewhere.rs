@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tonic::Streaming;
 
 use super::cell::{Cell, Delivered, Had, Kept, Made, Needs, Ran, Reason, lay, observed, searched};
+use super::early::Given;
 use super::sight::Sight;
 
 /// Why a call did not run elsewhere.
@@ -175,6 +176,7 @@ impl Cell {
             outputs,
             variant,
             wall: wall.unwrap_or(Duration::ZERO),
+            given: Given::default(),
             _kept: Kept::Fetched(content),
         })
     }

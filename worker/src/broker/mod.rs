@@ -8,6 +8,7 @@ mod ahead;
 mod answer;
 mod cell;
 mod compiler;
+mod early;
 mod elsewhere;
 mod farm;
 mod foresight;

@@ -66,7 +66,7 @@ impl Reference {
             memory_bytes: MEMORY_BYTES,
             disk_bytes: DISK_BYTES,
             max_processes: 16,
-            calls: kiln_executor::calls::Calls { offer: Some(offer), part_of: None, recorded: false },
+            calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
         };
         let cancel = CancellationToken::new();
         let (sender, mut output) = mpsc::channel(1);

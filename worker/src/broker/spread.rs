@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cell::{Ran, Reason};
+use super::early::Shim;
 use super::elsewhere::{Failed, Next};
 use super::places::{Place, Stage, Ticket};
 use super::step::Step;
@@ -142,6 +143,8 @@ pub(super) struct Carried<'a> {
     pub(super) call: &'a Call,
     /// What a call like it read before.
     pub(super) nearest: Option<&'a Variant>,
+    /// Gets what the compiler announces, if the call runs here only.
+    pub(super) shim: &'a Shim,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -153,23 +156,24 @@ impl Carried<'_> {
     pub(super) async fn run(&self) -> Result<(Ran, Where), Reason> {
         let (ticket, mut granted) = self.step.places.join();
         let started = watch::Sender::new(None);
-        let elsewhere = self.elsewhere(&ticket, &started);
-        tokio::pin!(elsewhere);
+        let mut elsewhere = Box::pin(self.elsewhere(&ticket, &started));
         let place = tokio::select! {
             biased;
             place = granted.place() => place,
             ended = &mut elsewhere => match ended {
                 Ok(ran) => return Ok((ran, Where::Elsewhere)),
                 Err(Failed::Ran(reason)) => return Err(reason),
-                Err(Failed::Farm | Failed::Memory) => return self.here(granted.place().await).await,
+                Err(Failed::Farm | Failed::Memory) => return self.here(granted.place().await, Some(self.shim)).await,
             },
             place = self.late(&ticket, started.subscribe()) => place,
         };
         if started.borrow().is_none() {
-            // What is only offered is withdrawn by not being asked for any more.
-            return self.here(place).await;
+            // What is only offered is withdrawn.
+            drop(elsewhere);
+            return self.here(place, Some(self.shim)).await;
         }
-        let here = self.here(place);
+        // What is announced cannot be taken back, and the other worker may be the first.
+        let here = self.here(place, None);
         tokio::pin!(here);
         tokio::select! {
             ran = &mut here => ran,
@@ -184,10 +188,14 @@ impl Carried<'_> {
         self.step.needs(self.begun, &self.view, self.call, self.nearest, self.cancel).await
     }
 
-    async fn here(&self, place: Place) -> Result<(Ran, Where), Reason> {
+    async fn here(&self, place: Place, shim: Option<&Shim>) -> Result<(Ran, Where), Reason> {
         let began = Instant::now();
         let needs = self.needs().await;
-        let ran = self.step.cell(self.begun, self.view.clone()).run(self.call, needs, self.cancel.clone()).await;
+        let ran = self
+            .step
+            .cell(self.begun, self.view.clone())
+            .run(self.call, needs, shim.cloned(), self.cancel.clone())
+            .await;
         drop(place);
         Ok((ran?, Where::Here(began.elapsed())))
     }

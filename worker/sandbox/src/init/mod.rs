@@ -25,14 +25,15 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
+use parking_lot::Mutex;
 
-use super::spec::{self, GO, Network, Report, Spec};
+use super::spec::{self, GO, LOOK, Network, Report, Spec};
 use super::{calls, network, root, rooted, spawner};
 use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, HOSTNAME, program};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
-use record::Recorder;
+use record::{Recorder, Seen};
 use watch::{Stopped, expendable};
 
 /// The name (`argv[0]`) under which this program becomes an init.
@@ -72,7 +73,11 @@ fn socket() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?))
 }
 
+/// Held while a report is written: two threads write some.
+static REPORTING: Mutex<()> = Mutex::new(());
+
 fn report(report: &Report) {
+    let _reporting = REPORTING.lock();
     if let (Ok(mut socket), Ok(mut line)) = (socket(), serde_json::to_vec(report)) {
         line.push(b'\n');
         let _ = socket.write_all(&line);
@@ -205,8 +210,10 @@ fn as_pid_one(
     // What the init itself needs is started first: its command may use up what may be started.
     let (stopped, asked) = (Stopped::default(), Arc::new(AtomicBool::new(false)));
     watch::watch(&spec, stopped.clone()).map_err(io("cannot watch the job"))?;
-    let stop = asked.clone();
-    std::thread::Builder::new().spawn(move || hold(control, &stop)).map_err(io("cannot listen to the worker"))?;
+    let (stop, seen) = (asked.clone(), recorder.as_ref().map(|recorder| recorder.seen(spec.preloaded)));
+    std::thread::Builder::new()
+        .spawn(move || hold(control, seen.as_ref(), &stop))
+        .map_err(io("cannot listen to the worker"))?;
     // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
     let ended = match expendable(oom_score, || start(&spec, place.as_ref())) {
@@ -230,7 +237,7 @@ fn as_pid_one(
         place.leave();
     }
     if let Some(recorder) = recorder {
-        report(&Report::Accessed(recorder.accesses(spec.preloaded)));
+        report(&Report::Accessed(recorder.seen(spec.preloaded).so_far()));
     }
     report(&Report::Ended(ended));
     loop {
@@ -281,13 +288,18 @@ fn limit(spec: &Spec) -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the mounts until the worker closes the socket. A line from the worker means that everything must stop, which `asked` says to
-/// whoever starts something afterwards.
-fn hold(mut control: BufReader<UnixStream>, asked: &AtomicBool) {
+/// Keeps the mounts until the worker closes the socket, and answers what was looked at. Any other line from the worker means that
+/// everything must stop, which `asked` says to whoever starts something afterwards.
+fn hold(mut control: BufReader<UnixStream>, seen: Option<&Seen>, asked: &AtomicBool) {
     let mut line = String::new();
     while control.read_line(&mut line).is_ok_and(|read| read > 0) {
-        asked.store(true, Ordering::SeqCst);
-        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        match seen {
+            Some(seen) if line == LOOK => report(&Report::Accessed(seen.so_far())),
+            _ => {
+                asked.store(true, Ordering::SeqCst);
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+        }
         line.clear();
     }
     // When PID 1 exits, every process in its namespace is killed.

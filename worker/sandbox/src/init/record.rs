@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use kiln_executor::calls::Accesses;
 use kiln_kernel::notify::{Call, Listener};
@@ -26,6 +27,9 @@ use super::super::calls;
 /// `PATH_MAX`.
 const LONGEST: usize = 4096;
 const PAGE: usize = 4096;
+/// How often a log is read that something may be writing to, and how much longer each pause is than the one before.
+const ATTEMPTS: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The record of a job.
 pub(super) struct Recorder {
@@ -51,11 +55,30 @@ impl Recorder {
         self.listener.send(listener).map_err(|_| "the thread that records a job has ended".to_owned())
     }
 
-    /// What was looked at so far, with what the job's programs wrote down themselves.
-    pub(super) fn accesses(&self, preloaded: bool) -> Accesses {
-        let mut seen = std::mem::take(&mut *self.seen.lock());
-        if preloaded && add_written(&mut seen).is_none() {
-            seen.incomplete = true;
+    /// What is looked at, with what the job's programs write down themselves if they do.
+    pub(super) fn seen(&self, preloaded: bool) -> Seen {
+        Seen { seen: self.seen.clone(), preloaded }
+    }
+}
+
+/// What a job looks at. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Seen {
+    seen: Arc<Mutex<Accesses>>,
+    preloaded: bool,
+}
+
+impl Seen {
+    /// What was looked at so far. A call that looks at a path is noted before the kernel carries it out.
+    pub(super) fn so_far(&self) -> Accesses {
+        let mut seen = self.seen.lock().clone();
+        if self.preloaded {
+            // A program that is alive may be about to write something down.
+            let is_added = (0..ATTEMPTS).any(|attempt| {
+                std::thread::sleep(PAUSE * attempt);
+                add_written(&mut seen).is_some()
+            });
+            seen.incomplete |= !is_added;
         }
         seen
     }
@@ -81,7 +104,7 @@ fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {
         match listener.next() {
             Ok(None) => continue,
             Ok(Some(call)) => {
-                note(&call, seen);
+                note(&listener, &call, seen);
                 if listener.let_go(&call).is_ok() {
                     continue;
                 }
@@ -93,14 +116,15 @@ fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {
     }
 }
 
-fn note(call: &Call, seen: &Mutex<Accesses>) {
+fn note(listener: &Listener, call: &Call, seen: &Mutex<Accesses>) {
     let found = if call.architecture == calls::ARCHITECTURE { path(call) } else { None };
     let mut seen = seen.lock();
     match found {
         Some(Looked::Path(path)) => drop(seen.paths.insert(path)),
         Some(Looked::Listed(path)) => drop(seen.listed.insert(path)),
         Some(Looked::AtOpenFile) => {}
-        None => seen.incomplete = true,
+        // The memory of a process that was killed meanwhile cannot be read, and its call is not carried out.
+        None => seen.incomplete |= listener.is_waiting(call),
     }
 }
 
@@ -108,7 +132,7 @@ fn note(call: &Call, seen: &Mutex<Accesses>) {
 enum Looked {
     Path(String),
     Listed(String),
-    /// At something that has been opened, and recorded, before.
+    /// At something that has been opened, and recorded, before, or at nothing.
     AtOpenFile,
 }
 
@@ -120,7 +144,12 @@ fn path(call: &Call) -> Option<Looked> {
         let descriptor = argument(0)? as i32;
         return link(call.thread, &format!("fd/{descriptor}")).and_then(text).map(Looked::Listed);
     }
-    let name = read(call.thread, argument(path)?)?;
+    let address = argument(path)?;
+    if address == 0 {
+        // Nothing is looked at: the kernel refuses it, which is how Rust's library finds out whether there is a statx(2) at all.
+        return Some(Looked::AtOpenFile);
+    }
+    let name = read(call.thread, address)?;
     if name.is_empty() {
         return Some(Looked::AtOpenFile);
     }
