@@ -98,6 +98,10 @@ pub struct Config {
     /// They are in a file of the step's `/dev` that variables (`SSL_CERT_FILE` and the like) name, and in no layer and no key.
     #[arg(long = "trust-host-ca", env = "KILN_TRUST_HOST_CA")]
     pub trust_host_ca: bool,
+    /// How many of a hundred compiler calls with a known result are compiled again to verify it, on idle CPUs of their step, such as `1%`.
+    /// With `100%`, steps wait until all of theirs are verified.
+    #[arg(long, env = "KILN_VERIFY_CALLS", default_value = "0.1%", value_name = "PERCENT", value_parser = percent)]
+    pub verify_calls: f64,
     /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9481`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -137,6 +141,9 @@ impl Config {
     }
 }
 
+/// Default of [`Config::verify_calls`].
+pub const DEFAULT_VERIFY_CALLS: f64 = 0.1;
+
 /// Default of [`Config::grace`].
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(9 * 60);
 
@@ -149,6 +156,17 @@ fn cpus(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(cpus) if cpus > 0.0 && cpus <= 4096.0 => Ok(cpus),
         _ => Err(format!("invalid number of CPUs `{text}`; expected for example `2` or `0.5`")),
+    }
+}
+
+/// Parses a percentage, with or without its sign.
+///
+/// # Errors
+/// What was expected instead.
+pub fn percent(text: &str) -> Result<f64, String> {
+    match text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err(format!("invalid percentage `{text}`; expected a number from 0 to 100, such as `0.1%`")),
     }
 }
 
@@ -180,6 +198,8 @@ mod tests {
         assert!(grace("9").is_err() && grace("9y").unwrap_err().contains("`9y`") && grace("99999h").is_err());
         assert_eq!(label("gpu=a100"), Ok(("gpu".into(), "a100".into())));
         assert!(label("gpu").is_err() && label("=x").is_err());
+        assert_eq!((percent("0.1%"), percent("100"), percent("0")), (Ok(0.1), Ok(100.0), Ok(0.0)));
+        assert!(percent("101").is_err() && percent("nan").is_err() && percent("-1%").unwrap_err().contains("`-1%`"));
         assert!(cpus("0").is_err() && cpus("nan").is_err() && cpus("0.5").is_ok());
     }
 }

@@ -24,7 +24,7 @@ pub use kiln_probe as probe;
 pub use kiln_sandbox as sandbox;
 
 pub use broker::Broker;
-pub use config::{Config, DEFAULT_GRACE, grace};
+pub use config::{Config, DEFAULT_GRACE, DEFAULT_VERIFY_CALLS, grace, percent};
 pub use serve::run;
 
 /// Must be the first call in `main` of every program that contains a worker: if this process was started as the init of

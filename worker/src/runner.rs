@@ -233,6 +233,10 @@ impl Runner {
             tracing::debug!(?calls, "the step's compiler calls");
             self.tally.called(&calls);
             kiln_proto::calls::add(&mut metadata, &calls.to_wire());
+            if calls.is_wrong {
+                let words = "the result of a compiler call that the step used was wrong; it has been removed, and the step runs again";
+                return Err(Fault::Worker(words.to_owned()));
+            }
         }
         if let Some(broker) = call {
             kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command).await);

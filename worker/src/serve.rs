@@ -85,8 +85,14 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
     let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
     let broker = match splits(&sandbox, config.root.as_deref()) {
         true => Some(
-            Broker::open(&state.join("calls"), &sandbox.host_path(), executors.clone(), inputs.clone())
-                .context("cannot prepare for compiler calls")?,
+            Broker::open(
+                &state.join("calls"),
+                &sandbox.host_path(),
+                executors.clone(),
+                inputs.clone(),
+                config.verify_calls,
+            )
+            .context("cannot prepare for compiler calls")?,
         ),
         false => None,
     };

@@ -22,6 +22,12 @@ struct Called {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verified {
+    result: &'static str,
+}
+
+const VERDICTS: [&str; 4] = ["equal", "unreproducible", "wrong", "skipped"];
 const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
 
 /// Lease counters, and whether there is a connection. Cheap to clone.
@@ -30,6 +36,7 @@ pub(crate) struct Tally {
     running: Gauge,
     ended: Family<Ended, Counter>,
     calls: Family<Called, Counter>,
+    verified: Family<Verified, Counter>,
     saved: Counter<f64, std::sync::atomic::AtomicU64>,
     linked: Arc<AtomicBool>,
 }
@@ -64,6 +71,9 @@ impl Tally {
         count("compiled", "", calls.compiled);
         count("elsewhere", "", calls.elsewhere);
         calls.refused.iter().for_each(|(reason, refused)| count("refused", reason, *refused));
+        for (result, verified) in &calls.verified {
+            self.verified.get_or_create(&Verified { result }).inc_by(*verified);
+        }
         self.saved.inc_by(calls.saved.as_secs_f64());
     }
 
@@ -78,6 +88,11 @@ impl Tally {
             drop(self.calls.get_or_create(&Called { result, reason: "" }));
         }
         registry.register("calls", "Compiler calls of steps, by result", self.calls.clone());
+        for result in VERDICTS {
+            drop(self.verified.get_or_create(&Verified { result }));
+        }
+        let verified = "Compiler calls whose result was known and that were compiled again, by what came of it";
+        registry.register("calls_verified", verified, self.verified.clone());
         let saved = "Seconds that calls whose result was known took when they ran";
         registry.register("calls_saved_seconds", saved, self.saved.clone());
     }

@@ -146,6 +146,7 @@ fn calls(calls: &v1::SplitCalls) -> Value {
         "compiled": calls.compiled,
         "elsewhere": calls.elsewhere,
         "refused": calls.refused.iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "verified": calls.verified.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "saved_s": seconds(&calls.saved),
         "ran_s": seconds(&calls.ran),
     })

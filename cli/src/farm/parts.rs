@@ -110,6 +110,7 @@ pub(super) fn own_worker(
         root_layout: None,
         allow_host_network: false,
         trust_host_ca: false,
+        verify_calls: variables.verify_calls,
         metrics_listen: None,
         grace: kiln_worker::DEFAULT_GRACE,
     }

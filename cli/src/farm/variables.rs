@@ -18,6 +18,7 @@ pub(super) struct Variables {
     pub(super) docker: docker::Mode,
     pub(super) docker_host: String,
     pub(super) docker_network: String,
+    pub(super) verify_calls: f64,
 }
 
 impl Variables {
@@ -40,12 +41,17 @@ impl Variables {
             let wrong = |reason| Error::Variable(format!("`KILN_SUBIDS`: {reason}"));
             value.parse::<SubIds>().map_err(wrong)
         });
+        let verify_calls = set("KILN_VERIFY_CALLS")?.map(|value| {
+            let wrong = |reason| Error::Variable(format!("`KILN_VERIFY_CALLS`: {reason}"));
+            kiln_worker::percent(&value).map_err(wrong)
+        });
         Ok(Self {
             sandbox: one_of("KILN_SANDBOX", set("KILN_SANDBOX")?, Mode::Auto)?,
             sub_ids: sub_ids.transpose()?,
             network_isolation: one_of("KILN_NETWORK_ISOLATION", set("KILN_NETWORK_ISOLATION")?, Isolation::Auto)?,
             docker: one_of("KILN_DOCKER", set("KILN_DOCKER")?, docker::Mode::Auto)?,
             docker_host: set("DOCKER_HOST")?.unwrap_or_else(|| docker::DEFAULT_HOST.to_owned()),
+            verify_calls: verify_calls.transpose()?.unwrap_or(kiln_worker::DEFAULT_VERIFY_CALLS),
             docker_network: set("KILN_DOCKER_NETWORK")?.unwrap_or_else(|| "bridge".to_owned()),
         })
     }

@@ -9,3 +9,4 @@ mod faults;
 mod project;
 mod rust;
 mod spread;
+mod verify;

@@ -4,7 +4,7 @@ use kiln_harness::{Farm, project};
 
 use super::project::{built, calls, config};
 
-fn workspace(name: &str, binary: &str, leaf: &str) -> tempfile::TempDir {
+pub(super) fn workspace(name: &str, binary: &str, leaf: &str) -> tempfile::TempDir {
     let run = "export CARGO_TARGET_DIR=/build/target CARGO_HOME=/build/.cargo CARGO_NET_OFFLINE=true; cargo build --release; mkdir out; cp target/release/app out";
     let package = |name: &str, more: &str| {
         format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n{more}")
@@ -33,8 +33,8 @@ fn workspace(name: &str, binary: &str, leaf: &str) -> tempfile::TempDir {
     ])
 }
 
-const LEAF: &str = "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\npub fn leaf() -> u32 { base::base() + derive::one!() + MADE }\n";
-const APP: &str = "fn main() { println!(\"{}\", leaf::leaf()); }\n";
+pub(super) const LEAF: &str = "include!(concat!(env!(\"OUT_DIR\"), \"/made.rs\"));\npub fn leaf() -> u32 { base::base() + derive::one!() + MADE }\n";
+pub(super) const APP: &str = "fn main() { println!(\"{}\", leaf::leaf()); }\n";
 
 #[test]
 fn crates_macros_build_scripts_and_programs_are_known_again() {

@@ -11,6 +11,7 @@ use kiln_proto::reapi;
 use parking_lot::Mutex;
 
 use super::step::{Step, manifest_key};
+use super::verify::is_bar;
 use crate::inputs::Content;
 
 /// Bytes of a key.
@@ -63,6 +64,10 @@ impl Step {
             let manifests: Vec<Digest> = calls.iter().map(manifest_key).collect();
             let (manifests, found) = tokio::join!(self.farm.look_all(&manifests), self.farm.look_all(&results));
             for (call, manifest) in calls.iter().zip(manifests) {
+                if manifest.as_ref().is_some_and(is_bar) {
+                    self.shared.barred.add(call);
+                    continue;
+                }
                 if let Some(manifest) = manifest.and_then(|found| Manifest::decode(&found.stdout_raw).ok()) {
                     self.remember_unless_known(call, Arc::new(manifest));
                 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::cell::{Made, Ran, Reason};
 use super::early::{self, Shim};
 use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
+use super::verify::{Hit, is_bar};
 use super::view::{Compared, View};
 use super::wire;
 
@@ -114,7 +116,7 @@ async fn answer(
     let (call, key) = understood(step, begun, ask, view.clone(), cancel).await?;
     let known = look(step, call, key, view.clone()).await?;
     if let Some(variant) = &known.matching
-        && let Some(found) = hit(step, &known, variant, &shim).await
+        && let Some(found) = hit(step, begun, &known, variant, &shim).await
     {
         return found;
     }
@@ -200,12 +202,19 @@ async fn native(
 
 /// Looks for what the call read before, here and on the farm.
 async fn look(step: &Arc<Step>, call: Call, key: Digest, view: Arc<View>) -> Result<Known, Reason> {
+    if step.shared.barred.has(&key) {
+        return Err("barred");
+    }
     let mut known = Known { call, key, manifest: Arc::default(), matching: None, nearest: None };
     if let Some(manifest) = step.manifest(&key) {
         known = compare(known, manifest, view.clone()).await?;
     }
     if known.matching.is_none() {
         let found = step.farm.look(&manifest_key(&key)).await;
+        if found.as_ref().is_some_and(is_bar) {
+            step.shared.barred.add(&key);
+            return Err("barred");
+        }
         if let Some(manifest) = found.and_then(|result| Manifest::decode(&result.stdout_raw).ok()) {
             let manifest = Arc::new(manifest);
             step.remember(&key, manifest.clone());
@@ -233,7 +242,7 @@ async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Resu
 }
 
 /// The result that is known for these inputs; none if it is gone.
-async fn hit(step: &Step, known: &Known, variant: &Variant, shim: &Shim) -> Option<Answered> {
+async fn hit(step: &Step, begun: &Begun, known: &Known, variant: &Variant, shim: &Shim) -> Option<Answered> {
     let key = result_key(&known.key, variant).ok()?;
     let result = match step.ahead.result(&key) {
         Some(result) => result,
@@ -247,6 +256,11 @@ async fn hit(step: &Step, known: &Known, variant: &Variant, shim: &Shim) -> Opti
         let output = known.call.outputs.iter().find(|output| output.absolute.to_str() == Some(&file.path))?;
         outputs.push((output.absolute.clone(), file.is_executable, digest));
     }
+    let is_there = |path: &Path| outputs.iter().any(|(there, _, _)| there == path);
+    if !known.call.outputs.iter().all(|output| !output.required || is_there(&output.absolute)) {
+        return None;
+    }
+    let sample = step.samples.is_next().then(|| outputs.clone());
     // What is announced needs not wait for the rest.
     let (said, outputs) = early::known(step, &known.call, &result.stderr_raw, outputs, shim).await?;
     let Some(files) = early::contents(step, outputs.iter().map(|(_, _, digest)| *digest)).await else {
@@ -257,6 +271,10 @@ async fn hit(step: &Step, known: &Known, variant: &Variant, shim: &Shim) -> Opti
     step.ahead.note(&known.key, &key);
     step.tally.hit(took.and_then(clock::read_duration).unwrap_or(Duration::ZERO));
     let outputs = outputs.into_iter().map(|(path, executable, _)| Output { path: path.into(), executable }).collect();
+    if let Some(outputs) = sample {
+        let (call, key, variant) = (known.call.clone(), known.key, variant.clone());
+        step.samples.add(Hit { call, key, variant, outputs, begun: begun.clone() });
+    }
     let stderr = result.stderr_raw.get(said..).unwrap_or_default().to_vec();
     Some(Ok((Done { exit: 0, stdout: result.stdout_raw, stderr, outputs }, files)))
 }
@@ -271,6 +289,9 @@ fn keep(step: &Arc<Step>, known: Known, ran: Ran, keeping: &TaskTracker) {
     keeping.spawn(async move {
         // Others may have kept theirs meanwhile.
         let kept = step.farm.look(&manifest_key(&known.key)).await;
+        if kept.as_ref().is_some_and(is_bar) {
+            return;
+        }
         let kept = kept.and_then(|result| Manifest::decode(&result.stdout_raw).ok());
         let mut manifest = kept.unwrap_or_else(|| (*known.manifest).clone());
         if manifest.add(ran.variant.clone()).is_err() {

@@ -19,6 +19,7 @@ mod sight;
 mod spread;
 mod step;
 mod tally;
+mod verify;
 mod view;
 mod wire;
 
@@ -86,6 +87,9 @@ struct Shared {
     scanner: Scanner,
     /// The system as jobs see it, for calls of other workers' steps.
     reference: tokio::sync::Mutex<Option<Arc<Reference>>>,
+    /// How many of a hundred calls whose result was known are compiled again.
+    verified_percent: f64,
+    barred: verify::Barred,
 }
 
 /// A step whose calls are answered until this is dropped.
@@ -96,15 +100,23 @@ pub(crate) struct Serving {
     cancel: CancellationToken,
     accepting: AbortOnDropHandle<()>,
     fetching: AbortOnDropHandle<()>,
+    verifying: AbortOnDropHandle<()>,
     _directory: tempfile::TempDir,
 }
 
 impl Broker {
-    /// A broker with its files below this directory; `path` has the compilers that it knows.
+    /// A broker with its files below this directory; `path` has the compilers that it knows. It compiles this percentage of the calls
+    /// again whose result was known.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn open(directory: &Path, path: &str, executor: Arc<dyn Executor>, inputs: Inputs) -> io::Result<Self> {
+    pub fn open(
+        directory: &Path,
+        path: &str,
+        executor: Arc<dyn Executor>,
+        inputs: Inputs,
+        verified_percent: f64,
+    ) -> io::Result<Self> {
         if directory.exists() {
             std::fs::remove_dir_all(directory)?;
         }
@@ -118,6 +130,8 @@ impl Broker {
             compilers: Compilers::default(),
             scanner: Scanner::default(),
             reference: tokio::sync::Mutex::default(),
+            verified_percent,
+            barred: verify::Barred::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -179,7 +193,8 @@ impl Broker {
         let fetching = AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead()));
         let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
-        Ok(Some(Serving { step, keeping, cancel, accepting, fetching, _directory: directory }))
+        let verifying = AbortOnDropHandle::new(tokio::spawn(step.clone().verify(CancellationToken::new())));
+        Ok(Some(Serving { step, keeping, cancel, accepting, fetching, verifying, _directory: directory }))
     }
 }
 
@@ -196,7 +211,7 @@ impl Shared {
 
 impl Serving {
     /// Ends, once what its calls made is kept, and answers what became of them.
-    pub(crate) async fn finish(self) -> Calls {
+    pub(crate) async fn finish(mut self) -> Calls {
         self.cancel.cancel();
         self.accepting.abort();
         self.fetching.abort();
@@ -206,6 +221,7 @@ impl Serving {
         if tokio::time::timeout(KEEPING, self.keeping.wait()).await.is_err() {
             tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");
         }
+        self.step.verify_the_rest(&mut self.verifying).await;
         self.step.calls()
     }
 }

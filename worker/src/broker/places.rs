@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// All places of a step. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     state: Arc<Mutex<State>>,
+    crowded: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,8 @@ pub(super) struct Granted(oneshot::Receiver<Place>);
 
 impl Places {
     pub(super) fn new(count: usize) -> Self {
-        Self { state: Arc::new(Mutex::new(State { free: count, next: 0, waiting: BTreeMap::new() })) }
+        let state = State { free: count, next: 0, waiting: BTreeMap::new() };
+        Self { state: Arc::new(Mutex::new(state)), crowded: Arc::default() }
     }
 
     /// Waits in line.
@@ -70,7 +72,25 @@ impl Places {
         state.waiting.insert(number, Waiting { stage: Stage::Here, place: sender });
         drop(state);
         self.serve();
+        if self.state.lock().waiting.contains_key(&number) {
+            self.crowded.notify_waiters();
+        }
         (Ticket { number, places: self.clone() }, Granted(place))
+    }
+
+    /// A place that nobody waits for, for something that may as well be done later.
+    pub(super) fn try_acquire(&self) -> Option<Place> {
+        let mut state = self.state.lock();
+        if state.free == 0 {
+            return None;
+        }
+        state.free -= 1;
+        Some(Place { places: Some(self.clone()) })
+    }
+
+    /// Completes when a call finds no place free.
+    pub(super) async fn crowded(&self) {
+        self.crowded.notified().await;
     }
 
     /// Waits for a place, whatever happens elsewhere.

@@ -21,6 +21,7 @@ use super::farm::Farm;
 use super::places::Places;
 use super::spread::Room;
 use super::tally::{Calls, Tally};
+use super::verify::Samples;
 use super::view::{Node, View};
 
 /// The variable with the time that stands for now.
@@ -45,6 +46,7 @@ pub(super) struct Step {
     pub(super) is_spread: bool,
     pub(super) sent: Sent,
     pub(super) tally: Tally,
+    pub(super) samples: Samples,
     job: Job,
     view: Mutex<Option<Arc<View>>>,
     manifests: Mutex<BTreeMap<[u8; 32], Arc<Manifest>>>,
@@ -66,6 +68,7 @@ impl Step {
         farm: Farm,
         room: usize,
     ) -> Self {
+        let samples = Samples::new(shared.verified_percent);
         Self {
             shared,
             farm,
@@ -77,6 +80,7 @@ impl Step {
             is_spread: room > 0,
             sent: Sent::default(),
             tally: Tally::default(),
+            samples,
             job: job.clone(),
             view: Mutex::default(),
             manifests: Mutex::default(),
@@ -85,7 +89,7 @@ impl Step {
     }
 
     pub(super) fn calls(&self) -> Calls {
-        self.tally.calls()
+        Calls { is_wrong: self.samples.found_wrong(), ..self.tally.calls() }
     }
 
     /// The step's files, as its processes see them.

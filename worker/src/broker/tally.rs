@@ -17,6 +17,10 @@ pub(crate) struct Calls {
     pub(crate) elsewhere: u64,
     /// Calls that ran in the step, by reason.
     pub(crate) refused: BTreeMap<&'static str, u64>,
+    /// Calls whose result was known and that were compiled again, by what came of it.
+    pub(crate) verified: BTreeMap<&'static str, u64>,
+    /// Whether one of those results was wrong.
+    pub(crate) is_wrong: bool,
     /// How long the calls whose result was known took when they ran.
     pub(crate) saved: Duration,
     /// How long those that ran took, wherever they ran.
@@ -33,6 +37,7 @@ impl Calls {
             compiled: self.compiled,
             elsewhere: self.elsewhere,
             refused: self.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+            verified: self.verified.iter().map(|(verdict, count)| ((*verdict).to_owned(), *count)).collect(),
             saved: Some(clock::duration(self.saved)),
             ran: Some(clock::duration(self.ran)),
         }
@@ -69,6 +74,10 @@ impl Tally {
     pub(super) fn usual(&self) -> Option<Duration> {
         let calls = self.0.lock();
         calls.ran.checked_div(u32::try_from(calls.compiled + calls.elsewhere).ok()?)
+    }
+
+    pub(super) fn verified(&self, verdict: &'static str) {
+        *self.0.lock().verified.entry(verdict).or_default() += 1;
     }
 
     pub(super) fn refused(&self, reason: &'static str) {
