@@ -111,6 +111,14 @@ impl Leases {
         }
     }
 
+    /// Tells what has become of a lease's compiler calls so far.
+    pub(crate) async fn calls(&self, lease: u64, calls: v1::SplitCalls) {
+        let outbox = self.state.lock().outbox.clone();
+        if let Some(outbox) = outbox {
+            let _ = outbox.send(wrap(Message::Calls(v1::LeaseCalls { lease, calls: Some(calls) }))).await;
+        }
+    }
+
     /// Records the end of a lease; the result is kept until it is acknowledged.
     pub(crate) async fn finished(&self, finished: v1::LeaseFinished) {
         let outbox = {

@@ -226,13 +226,23 @@ impl Runner {
         let serving = self.serve(at, lease, (&root, &action), &mut job).await?;
         leases.started(lease.lease).await;
         let started = Instant::now();
+        let telling = serving.as_ref().map(|serving| serving.tell(lease.lease, leases.clone()));
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
+        drop(telling);
+        let mut lists = Vec::new();
         if let Some(serving) = serving {
             let calls = serving.finish().await;
             tracing::debug!(?calls, "the step's compiler calls");
             self.tally.called(&calls);
-            kiln_proto::calls::add(&mut metadata, &calls.to_wire());
+            let mut told = calls.to_wire();
+            if !calls.facts.keys.is_empty() {
+                let list = Bytes::from(calls.facts.list());
+                let digest = function.digest(&list);
+                told.keys = Some(digest.to_wire());
+                lists.push((digest, Blob::Bytes(list)));
+            }
+            kiln_proto::calls::add(&mut metadata, &told);
             if calls.is_wrong {
                 let words = "the result of a compiler call that the step used was wrong; it has been removed, and the step runs again";
                 return Err(Fault::Worker(words.to_owned()));
@@ -271,6 +281,7 @@ impl Runner {
             .into_iter()
             .filter_map(|log| Some((log.digest, Blob::File(log.file.as_ref()?.to_path_buf()))))
             .filter(|_| !is_told)
+            .chain(lists)
             .collect();
         let upload = |client: Client| {
             let logs = logs.clone();

@@ -106,6 +106,9 @@ impl Board {
                 *step = Step { worker: worker.clone(), since: Some(Instant::now()), ..Step::default() };
                 vec![Happening::StepStarted { key, worker }]
             }
+            Event::StepCalls(v1::StepCalls { step, calls }) => {
+                vec![Happening::StepCalls { key: key(step), calls: calls.unwrap_or_default() }]
+            }
             Event::Log(log) => self.log(log),
             Event::StepFinished(finished) => self.finished(finished),
             Event::TargetFinished(finished) => vec![Happening::TargetFinished(finished)],

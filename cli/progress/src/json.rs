@@ -78,6 +78,7 @@ fn object(happening: &Happening) -> Value {
         }),
         Happening::StepStarted { key, worker } => of_step("step_started", key, json!({ "worker": worker })),
         Happening::Log { key, stream, text } => of_step("log", key, json!({ "stream": stream, "text": text })),
+        Happening::StepCalls { key, calls: counts } => of_step("step_calls", key, json!({ "calls": calls(counts) })),
         Happening::StepFinished { key, finished } => of_step("step_finished", key, step_finished(finished)),
         Happening::Artifact { artifact, path } => json!({
             "type": "artifact",

@@ -66,6 +66,13 @@ pub enum Happening {
         /// The text, including line ends.
         text: String,
     },
+    /// What has become of a running step's compiler calls so far.
+    StepCalls {
+        /// The action.
+        key: Key,
+        /// The counts.
+        calls: v1::SplitCalls,
+    },
     /// A step finished.
     StepFinished {
         /// The action.

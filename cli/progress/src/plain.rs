@@ -23,6 +23,10 @@ pub(super) struct Plain {
 
 impl Show for Plain {
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()> {
+        if matches!(happening, Happening::StepCalls { .. }) {
+            // A line a second would drown what steps say; the counts are in the summary.
+            return Ok(());
+        }
         self.spoke = Some(Instant::now());
         let label = |key| paint(Look::Name, &harmless(&board.label(key)));
         match happening {
@@ -35,6 +39,7 @@ impl Show for Plain {
                 let lines: Vec<String> = text.lines().map(|line| format!("{label} | {line}")).collect();
                 say(&lines.join("\n"));
             }
+            Happening::StepCalls { .. } => {}
             Happening::StepFinished { key, finished } => {
                 let look = if finished.ok { Look::Good } else { Look::Bad };
                 say(&format!("{} | {}", label(key), paint(look, &harmless(&finished_words(finished)))));

@@ -7,18 +7,22 @@ use kiln_proto::{clock, v1};
 use super::Step;
 use kiln_terminal::{duration, harmless, last_overwrite};
 
-/// What became of a step's compiler calls; none if it had none.
-pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
-    let calls = finished.calls.as_ref()?;
+/// How many compiler calls there were, in short; none if there were none.
+pub(super) fn counted(calls: &v1::SplitCalls) -> Option<String> {
     let refused: u64 = calls.refused.values().sum();
     let all = calls.hits + calls.compiled + calls.elsewhere + refused;
-    if all == 0 {
-        return None;
-    }
     let mut words = format!("{all} compiler call{}: {} cached, {} compiled", plural(all), calls.hits, calls.compiled);
     if calls.elsewhere > 0 {
         words.push_str(&format!(" here, {} on other workers", calls.elsewhere));
     }
+    (all > 0).then_some(words)
+}
+
+/// What became of a step's compiler calls; none if it had none.
+pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
+    let calls = finished.calls.as_ref()?;
+    let refused: u64 = calls.refused.values().sum();
+    let mut words = counted(calls)?;
     if refused > 0 {
         let mut reasons: Vec<(&str, u64)> =
             calls.refused.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();

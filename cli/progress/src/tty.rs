@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::plain::{counts_words, delivered_words, finished_words, started_words, target_words};
+use super::told::counted;
 use super::waiting::waiting_words;
 use super::{Board, Happening, Key, Show, Work, summary};
 use kiln_terminal::{Look, colours, duration, harmless, last_overwrite, paint, say, shown};
@@ -93,6 +94,12 @@ impl Show for Tty {
                 let bar = self.bar(board, key);
                 bar.reset_elapsed();
                 bar.set_prefix(prefix);
+            }
+            Happening::StepCalls { key, calls } => {
+                if let (Some(words), Some(step)) = (counted(calls), board.steps.get(key)) {
+                    let prefix = harmless(&format!("{} on {} ({words})", board.label(key), step.worker));
+                    self.bar(board, key).set_prefix(prefix);
+                }
             }
             Happening::Log { key, text, .. } => {
                 if let Some(line) =

@@ -9,4 +9,5 @@ mod faults;
 mod project;
 mod rust;
 mod spread;
+mod told;
 mod verify;

@@ -47,6 +47,8 @@ pub struct StepFact {
     pub secrets: Vec<String>,
     /// The image that it ran in, by digest; `None` for the worker's own system.
     pub image: Option<String>,
+    /// What became of its compiler calls, if it was split into them.
+    pub calls: Option<v1::SplitCalls>,
 }
 
 /// The facts of a statement, besides subjects and steps.
@@ -171,8 +173,21 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
         "byproducts": steps.iter().map(|step| json!({
             "name": step.name,
             "digest": digest(&step.action),
-            "annotations": { "worker": step.worker, "cached": step.cached },
+            "annotations": { "worker": step.worker, "cached": step.cached, "compilerCalls": calls(step) },
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// What a step was made of besides its own work: results of compiler calls, by their keys. The list of keys is a blob beside the artifact.
+fn calls(step: &StepFact) -> Value {
+    let Some(calls) = &step.calls else { return Value::Null };
+    json!({
+        "results": calls.hits + calls.compiled,
+        "cached": calls.hits,
+        "keys": calls.keys.as_ref().map(|keys| json!({
+            "uri": format!("blobs/{}/{}", keys.hash, keys.size_bytes),
+            "digest": { step.action.function.name(): keys.hash },
+        })),
     })
 }
 

@@ -170,6 +170,9 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
                 log.push(stream, data, skipped);
                 work.events.room().await;
             }
+            Update::Calls(calls) => {
+                work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(calls) }));
+            }
             Update::Done(done) => break done,
         }
     };
@@ -327,6 +330,7 @@ fn finish(
                 network: job.step.network,
                 secrets: job.step.secrets.clone(),
                 image: job.step.image.clone(),
+                calls: kiln_proto::calls::of(&result.execution_metadata.unwrap_or_default()),
             };
             Ended::Succeeded(Box::new(Finished { outputs, fact }))
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_proto::reapi;
-use kiln_proto::v1::Stream;
+use kiln_proto::v1::{SplitCalls, Stream};
 use kiln_scheduler::WaiterId;
 use tokio::sync::watch;
 
@@ -64,6 +64,8 @@ pub enum Update {
         /// Number of bytes dropped before these because this reader was too slow.
         skipped: u64,
     },
+    /// What has become of its compiler calls so far.
+    Calls(SplitCalls),
     /// It ended; no further update follows.
     Done(Arc<Done>),
 }
@@ -93,6 +95,9 @@ struct Reading {
     stdout: u64,
     stderr: u64,
     changes: (watch::Receiver<()>, watch::Receiver<()>),
+    calls: watch::Receiver<Option<SplitCalls>>,
+    /// What was told of them last.
+    counted: Option<SplitCalls>,
 }
 
 impl Attached {
@@ -115,7 +120,7 @@ impl Attached {
             if let Some(reading) = &mut self.reading {
                 reading.changes.0.mark_unchanged();
                 reading.changes.1.mark_unchanged();
-                if let Some(update) = reading.output() {
+                if let Some(update) = reading.output().or_else(|| reading.calls()) {
                     return update;
                 }
             }
@@ -135,7 +140,9 @@ impl Attached {
                     if self.told != Some(lease) {
                         self.told = Some(lease);
                         let changes = (logs.stdout.changes(), logs.stderr.changes());
-                        self.reading = Some(Reading { lease, logs, stdout: 0, stderr: 0, changes });
+                        let calls = logs.calls.subscribe();
+                        self.reading =
+                            Some(Reading { lease, logs, stdout: 0, stderr: 0, changes, calls, counted: None });
                         return Update::Executing { worker, lease };
                     }
                 }
@@ -150,7 +157,8 @@ impl Attached {
                 }
             }
             let changed = match &mut self.reading {
-                Some(Reading { changes: (stdout, stderr), .. }) => tokio::select! {
+                Some(Reading { changes: (stdout, stderr), calls, .. }) => tokio::select! {
+                    _ = calls.changed() => Ok(()),
                     changed = self.state.changed() => changed,
                     _ = stdout.changed() => Ok(()),
                     _ = stderr.changed() => Ok(()),
@@ -182,6 +190,15 @@ impl Attached {
 }
 
 impl Reading {
+    fn calls(&mut self) -> Option<Update> {
+        let now = self.calls.borrow_and_update().clone();
+        if now == self.counted {
+            return None;
+        }
+        self.counted.clone_from(&now);
+        now.map(Update::Calls)
+    }
+
     fn output(&mut self) -> Option<Update> {
         let take = |log: &Log, cursor: &mut u64, stream| {
             log.take(cursor).map(|Found { skipped, data }| Update::Output { stream, data, skipped })

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
-use kiln_proto::v1::Stream;
+use kiln_proto::v1::{SplitCalls, Stream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -120,7 +120,7 @@ impl Log {
     }
 }
 
-/// Both streams of one lease.
+/// Both streams of one lease, and what becomes of its compiler calls.
 #[derive(Debug, Default)]
 pub struct Logs {
     tenant: OnceLock<String>,
@@ -128,6 +128,8 @@ pub struct Logs {
     pub stdout: Log,
     /// Standard error.
     pub stderr: Log,
+    /// What has become of its compiler calls so far, if its worker has said so.
+    pub calls: watch::Sender<Option<SplitCalls>>,
 }
 
 impl Logs {

@@ -2,7 +2,7 @@
 
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::step_run::Reason;
-use kiln_proto::v1::{LayerCounts, LayerPoint, StepLayers, StepRun, StoredLayer};
+use kiln_proto::v1::{LayerCounts, LayerPoint, SplitCalls, StepLayers, StepRun, StoredLayer};
 
 /// Results of one step on one target that are kept: branches built in alternation each have one.
 const LAYERS: usize = 16;
@@ -29,6 +29,7 @@ pub(super) struct Run {
     pub(super) at_ms: i64,
     pub(super) size_bytes: u64,
     pub(super) ingredients: String,
+    pub(super) calls: Option<SplitCalls>,
 }
 
 /// Adds a run to this coordinator's part of the record. `all` is the merged record before it.
@@ -54,6 +55,7 @@ pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
         reason_at_ms,
         ingredients: run.ingredients.clone(),
         base,
+        calls: run.calls.clone(),
     });
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_proto::digest::Digest;
+use kiln_proto::v1::step_finished::Cache;
 use prost::Message as _;
 use tokio::sync::mpsc;
 
@@ -86,7 +87,7 @@ async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) 
         Some(known) if is_there(blobs, known).await? => known.clone(),
         _ => store_ingredients(blobs, &ran.action, ran.ingredients.await).await?,
     };
-    let hit = ran.cache == kiln_proto::v1::step_finished::Cache::Hit;
+    let hit = ran.cache == Cache::Hit;
     let size_bytes = match layer {
         Some(layer) if hit => layer.size_bytes,
         _ => outputs::blobs(blobs, ran.action.function, &ran.result)
@@ -95,6 +96,8 @@ async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) 
     };
     record.own.project = ran.project;
     record.own.step = Some(ran.step);
+    let metadata = ran.result.execution_metadata.as_ref();
+    let calls = metadata.and_then(kiln_proto::calls::of).filter(|_| ran.cache != Cache::Hit);
     let run = Run {
         build: ran.build,
         user: ran.user,
@@ -109,6 +112,7 @@ async fn apply(blobs: &dyn BlobStore, record: &mut Known, ran: Ran, at_ms: i64) 
         at_ms,
         size_bytes,
         ingredients,
+        calls,
     };
     record::apply(&mut record.own, &all, &run);
     Ok(())

@@ -23,6 +23,7 @@ use super::cell::{Made, Ran, Reason};
 use super::early::{self, Shim};
 use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
+use super::told::Miss;
 use super::verify::{Hit, is_bar};
 use super::view::{Compared, View};
 use super::wire;
@@ -102,6 +103,7 @@ struct Known {
     matching: Option<Variant>,
     /// The variant that comes nearest.
     nearest: Option<Variant>,
+    miss: Miss,
 }
 
 async fn answer(
@@ -137,6 +139,10 @@ async fn answer(
                 return Err(reason);
             }
         };
+    step.told.missed(&known.call.source, &known.miss);
+    if let Ok(key) = result_key(&known.key, &ran.variant) {
+        step.told.used(&key);
+    }
     match place {
         Where::Here(took) => step.tally.compiled(ran.wall, before + took.saturating_sub(ran.wall)),
         Where::Elsewhere => step.tally.elsewhere(ran.wall),
@@ -163,10 +169,11 @@ async fn understood(
     view: Arc<View>,
     cancel: &CancellationToken,
 ) -> Result<(Call, Digest), Reason> {
-    let files = view.clone();
+    let (files, told) = (view.clone(), step.clone());
     let understand = move || {
         kiln_calls::understand(&invocation(ask), &*files).map_err(|refusal| {
             tracing::debug!(%refusal, "a call runs in its step");
+            told.told.refused(refusal.label(), || refusal.to_string());
             refusal.label()
         })
     };
@@ -205,7 +212,7 @@ async fn look(step: &Arc<Step>, call: Call, key: Digest, view: Arc<View>) -> Res
     if step.shared.barred.has(&key) {
         return Err("barred");
     }
-    let mut known = Known { call, key, manifest: Arc::default(), matching: None, nearest: None };
+    let mut known = Known { call, key, manifest: Arc::default(), matching: None, nearest: None, miss: Miss::First };
     if let Some(manifest) = step.manifest(&key) {
         known = compare(known, manifest, view.clone()).await?;
     }
@@ -226,17 +233,19 @@ async fn look(step: &Arc<Step>, call: Call, key: Digest, view: Arc<View>) -> Res
 
 async fn compare(known: Known, manifest: Arc<Manifest>, view: Arc<View>) -> Result<Known, Reason> {
     let compare = move || {
-        let (matching, nearest) = match manifest.find(&Compared::new(&view, &manifest)) {
-            Match::Hit(variant) => (Some(variant.clone()), Some(variant.clone())),
+        let (matching, nearest, miss) = match manifest.find(&Compared::new(&view, &manifest)) {
+            Match::Hit(variant) => (Some(variant.clone()), Some(variant.clone()), Miss::Gone),
             Match::Miss(nearest) => {
                 if let Some((_, differences)) = &nearest {
                     let (source, first) = (known.call.source.display(), differences.first());
                     tracing::debug!(%source, ?first, count = differences.len(), "a call's inputs are not those of before");
                 }
-                (None, nearest.map(|(variant, _)| variant.clone()))
+                let first = nearest.as_ref().and_then(|(_, differences)| differences.first().cloned());
+                let miss = first.map_or(Miss::First, Miss::Differs);
+                (None, nearest.map(|(variant, _)| variant.clone()), miss)
             }
         };
-        Known { manifest, matching, nearest, ..known }
+        Known { manifest, matching, nearest, miss, ..known }
     };
     tokio::task::spawn_blocking(compare).await.map_err(|_| "worker")
 }
@@ -271,6 +280,7 @@ async fn hit(step: &Step, begun: &Begun, known: &Known, variant: &Variant, shim:
     step.ahead.note(&known.key, &key);
     step.tally.hit(took.and_then(clock::read_duration).unwrap_or(Duration::ZERO));
     let outputs = outputs.into_iter().map(|(path, executable, _)| Output { path: path.into(), executable }).collect();
+    step.told.used(&key);
     if let Some(outputs) = sample {
         let (call, key, variant) = (known.call.clone(), known.key, variant.clone());
         step.samples.add(Hit { call, key, variant, outputs, begun: begun.clone() });

@@ -19,6 +19,7 @@ mod sight;
 mod spread;
 mod step;
 mod tally;
+mod told;
 mod verify;
 mod view;
 mod wire;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::inputs::Inputs;
+use crate::leases::Leases;
 use compiler::Compilers;
 use programs::Programs;
 use reference::Reference;
@@ -210,6 +212,11 @@ impl Shared {
 }
 
 impl Serving {
+    /// Tells the coordinator what becomes of the calls, until the answer is dropped.
+    pub(crate) fn tell(&self, lease: u64, leases: Arc<Leases>) -> AbortOnDropHandle<()> {
+        told::tell(self.step.clone(), lease, leases)
+    }
+
     /// Ends, once what its calls made is kept, and answers what became of them.
     pub(crate) async fn finish(mut self) -> Calls {
         self.cancel.cancel();

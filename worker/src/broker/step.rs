@@ -21,6 +21,7 @@ use super::farm::Farm;
 use super::places::Places;
 use super::spread::Room;
 use super::tally::{Calls, Tally};
+use super::told::Told;
 use super::verify::Samples;
 use super::view::{Node, View};
 
@@ -47,6 +48,7 @@ pub(super) struct Step {
     pub(super) sent: Sent,
     pub(super) tally: Tally,
     pub(super) samples: Samples,
+    pub(super) told: Told,
     job: Job,
     view: Mutex<Option<Arc<View>>>,
     manifests: Mutex<BTreeMap<[u8; 32], Arc<Manifest>>>,
@@ -81,6 +83,7 @@ impl Step {
             sent: Sent::default(),
             tally: Tally::default(),
             samples,
+            told: Told::default(),
             job: job.clone(),
             view: Mutex::default(),
             manifests: Mutex::default(),
@@ -89,7 +92,7 @@ impl Step {
     }
 
     pub(super) fn calls(&self) -> Calls {
-        Calls { is_wrong: self.samples.found_wrong(), ..self.tally.calls() }
+        Calls { is_wrong: self.samples.found_wrong(), facts: self.told.facts(), ..self.tally.calls() }
     }
 
     /// The step's files, as its processes see them.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::told::Facts;
+
 /// Counts of one step's calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Calls {
@@ -21,6 +23,8 @@ pub(crate) struct Calls {
     pub(crate) verified: BTreeMap<&'static str, u64>,
     /// Whether one of those results was wrong.
     pub(crate) is_wrong: bool,
+    /// What else is told at the end of the step.
+    pub(crate) facts: Facts,
     /// How long the calls whose result was known took when they ran.
     pub(crate) saved: Duration,
     /// How long those that ran took, wherever they ran.
@@ -38,6 +42,9 @@ impl Calls {
             elsewhere: self.elsewhere,
             refused: self.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
             verified: self.verified.iter().map(|(verdict, count)| ((*verdict).to_owned(), *count)).collect(),
+            missed: self.facts.missed.clone(),
+            examples: self.facts.examples.iter().map(|(reason, words)| ((*reason).to_owned(), words.clone())).collect(),
+            keys: None,
             saved: Some(clock::duration(self.saved)),
             ran: Some(clock::duration(self.ran)),
         }

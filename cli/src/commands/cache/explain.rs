@@ -7,6 +7,7 @@ use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::step_run::Reason;
 use serde_json::{Value, json};
 
+use super::calls;
 use super::layers::place;
 use super::{ago, timestamp};
 use crate::commands::time;
@@ -79,7 +80,7 @@ fn shard(explanation: &v1::Explanation) -> u32 {
 
 fn is_same(one: &v1::Explanation, other: &v1::Explanation) -> bool {
     let step = |of: &v1::Explanation| of.step.clone().map(|step| v1::StepRef { shard: 0, ..step });
-    let run = |of: &v1::Explanation| of.run.clone().map(|run| (run.build, run.cache, run.reason, run.ok));
+    let run = |of: &v1::Explanation| of.run.clone().map(|run| (run.build, run.cache, run.reason, run.ok, run.calls));
     step(one) == step(other)
         && run(one) == run(other)
         && (&one.differences, one.more, one.forgotten) == (&other.differences, other.more, other.forgotten)
@@ -112,6 +113,9 @@ fn paragraph(explanation: &v1::Explanation, shards: &[u32]) -> String {
     }
     if explanation.more {
         out.push_str("  and more files\n");
+    }
+    if let Some(calls) = &run.calls {
+        out.push_str(&calls::words(calls));
     }
     terminal::harmless(&out)
 }
@@ -221,5 +225,6 @@ fn object(explanation: &v1::Explanation) -> Value {
         "differences": differences.collect::<Vec<_>>(),
         "more": explanation.more,
         "forgotten": explanation.forgotten,
+        "calls": run.calls.as_ref().map(calls::object),
     })
 }

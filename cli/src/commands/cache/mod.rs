@@ -1,5 +1,6 @@
 //! `kiln cache`: cached step results, what they save, why a step missed, and cache mounts.
 
+mod calls;
 mod explain;
 mod layers;
 mod mounts;

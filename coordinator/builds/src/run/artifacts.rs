@@ -154,6 +154,7 @@ async fn make(
     // Instructions end in any order.
     own.sort_by(|a, b| a.name.cmp(&b.name));
     let all = [facts, &own].concat();
+    keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
     let statement = kiln_artifacts::statement(&build, &record, environment.as_deref(), &made, &all);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
@@ -198,6 +199,18 @@ async fn put_beside(work: &Work, data: Option<Vec<u8>>) -> Result<Option<kiln_pr
     let digest = work.function.digest(&data);
     work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
     Ok(Some(digest.to_wire()))
+}
+
+/// Keeps the lists of the compiler calls that the steps' results were made of; one that was evicted is known by its digest only.
+async fn keep_lists(work: &Work, facts: &[StepFact]) -> Result<(), kiln_store::Error> {
+    let lists = facts.iter().filter_map(|fact| fact.calls.as_ref()?.keys.as_ref());
+    for list in lists.filter_map(|list| Digest::from_wire(work.function, list).ok()) {
+        match keep(work, list).await {
+            Err(error) if !error.is_absent() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Copies a blob to the store where nothing is evicted.

@@ -115,6 +115,11 @@ impl Owner {
                     self.logs.of(chunk.lease).push(chunk.stream(), chunk.offset, chunk.data);
                 }
             }
+            worker_message::Message::Calls(calls) => {
+                if let (true, Some(counts)) = (self.has(&worker, LeaseId(calls.lease)), calls.calls) {
+                    self.logs.of(calls.lease).calls.send_replace(Some(counts));
+                }
+            }
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
                 tracing::info!(worker = worker.0, "worker is leaving");
