@@ -62,3 +62,24 @@ fn crates_macros_build_scripts_and_programs_are_known_again() {
     let (_, right) = built(farm, plain.path());
     assert_eq!(first["app"], right["app"], "expected the program that cargo builds without Kiln's help");
 }
+
+#[test]
+fn native_code_of_rust_is_known_again_on_the_same_kind_of_cpu() {
+    let farm = Farm::shared();
+    let build = |round: &str, more: &str| {
+        let run = format!(
+            "mkdir out; kiln-call rustc --crate-name n --edition=2021 n.rs --crate-type lib --emit=link -O -C target-cpu=native --out-dir out; echo {round}"
+        );
+        let run = if more.is_empty() { run } else { run.replace("kiln-call ", "") };
+        let source = "pub fn rust_native(x: &[f32; 64]) -> f32 { x.iter().map(|x| x * x).sum() }\n";
+        let dir = project(&[("kiln.toml", &config("rust-native", &run, more)), ("n.rs", source)]);
+        built(farm, dir.path())
+    };
+    let (_, plain) = build("plain", "split = false");
+    for (round, expected) in [("one", (0, 1)), ("two", (1, 0))] {
+        let (ran, left) = build(round, "");
+        let calls = calls(&ran, "build");
+        assert_eq!((calls.hits, calls.compiled), expected, "{calls:?}");
+        assert!(left == plain, "{round}: expected what is built without splitting, bit for bit");
+    }
+}

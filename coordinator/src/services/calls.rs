@@ -73,7 +73,7 @@ async fn follow(
         };
         match update {
             Update::Queued if has_started => tell(Event::Requeued(true)).await?,
-            Update::Queued | Update::Output { .. } => {}
+            Update::Queued | Update::Output { .. } | Update::Calls(_) => {}
             Update::Executing { worker, .. } => {
                 has_started = true;
                 tell(Event::Started(worker)).await?;

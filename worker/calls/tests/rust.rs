@@ -150,6 +150,30 @@ fn questions_run_in_the_step() {
 }
 
 #[test]
+fn a_question_about_the_compiler_is_told_as_it_was_asked() {
+    for question in ["-vV", "--version", "--print cfg", "--print=cfg", "--explain E0432"] {
+        let invocation = invocation(&format!("{RUSTC} {question}"));
+        let refusal = understand(&invocation, &Memory::default()).unwrap_err();
+        let shown = question.replace('=', " ");
+        assert_eq!(refusal, Refusal::Information { option: shown.clone() });
+        assert_eq!(refusal.to_string(), format!("`{shown}` asks the compiler about itself"));
+    }
+}
+
+#[test]
+fn native_code_stays_as_it_is_written_and_is_said_to_depend_on_the_cpu() {
+    let native = |more: &str| {
+        let call = call(&cargo("lib", "dep-info,link", more));
+        assert!(more.is_empty() || call.arguments.iter().any(|argument| more.contains(argument.to_str().unwrap())));
+        rust(&call).native
+    };
+    assert!(native("-C target-cpu=native") && native("-Ctarget-cpu=native"));
+    assert!(native("-C target-cpu=x86-64-v3 -C target-cpu=native"), "the last one counts");
+    assert!(!native("-C target-cpu=native -C target-cpu=x86-64-v3"));
+    assert!(!native("") && !native("-C target-cpu=x86-64-v3"));
+}
+
+#[test]
 fn what_is_not_certain_is_refused() {
     let label = |more: &str| refused(&cargo("lib", "dep-info,link", more));
     assert_eq!(label("-C incremental=/build/target/incremental"), "incremental");
@@ -161,7 +185,6 @@ fn what_is_not_certain_is_refused() {
     assert_eq!(label("b.rs"), "several_sources");
     assert_eq!(label("-C split-debuginfo=unpacked"), "extra_files");
     assert_eq!(label("-C save-temps"), "extra_files");
-    assert_eq!(label("-C target-cpu=native"), "native");
     assert_eq!(label("-C linker=/build/ld"), "other_programs");
     assert_eq!(label("-Z unstable-options"), "unknown_option");
     assert_eq!(label("--frobnicate"), "unknown_option");

@@ -8,6 +8,7 @@ mod ahead;
 mod answer;
 mod cell;
 mod compiler;
+mod cpu;
 mod early;
 mod elsewhere;
 mod farm;
@@ -63,6 +64,8 @@ const TOOLS_JOBS: [&str; 2] = ["CARGO_BUILD_JOBS", "CMAKE_BUILD_PARALLEL_LEVEL"]
 const MAX_JOBS: usize = 128;
 /// Maximum number of calls on other workers for each CPU of the step's own.
 const MAX_ELSEWHERE: usize = 64;
+/// The variables by which CMake gets what it calls compilers through (CMake 3.17).
+const LAUNCHERS: [&str; 2] = ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"];
 /// How long the end of a step waits until what its calls made is kept.
 const KEEPING: Duration = Duration::from_secs(60);
 /// Pause after a call could not be accepted.
@@ -186,10 +189,10 @@ impl Broker {
             programs: Path::new(DIRECTORY).join(PROGRAMS),
             begun,
         });
-        // cargo asks for its compiler by this; a project's own wrapper stays.
-        if !job.environment.contains_key(WRAPPER) {
-            let shim = Path::new(DIRECTORY).join(PROGRAMS).join(SHIM);
-            job.environment.insert(WRAPPER.to_owned(), shim.display().to_string());
+        // cargo and CMake call compilers through these; a project's own stay.
+        let shim = Path::new(DIRECTORY).join(PROGRAMS).join(SHIM).display().to_string();
+        for name in [WRAPPER].iter().chain(&LAUNCHERS) {
+            job.environment.entry((*name).to_owned()).or_insert_with(|| shim.clone());
         }
         let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
         let fetching = AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead()));

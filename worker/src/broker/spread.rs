@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_calls::Call;
 use kiln_calls::manifest::Variant;
+use kiln_calls::{Call, Details};
 use kiln_executor::calls::Begun;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi;
@@ -203,7 +203,9 @@ impl Carried<'_> {
     /// Offers the call to the farm whenever that has room, until it has run there.
     async fn elsewhere(&self, ticket: &Ticket, started: &watch::Sender<Option<Instant>>) -> Result<Ran, Failed> {
         let Step { farm, room, .. } = &**self.step;
-        if farm.function != DigestFunction::Sha256 {
+        // Another worker has another processor.
+        let is_native = matches!(&self.call.details, Details::Rust(details) if details.native);
+        if is_native || farm.function != DigestFunction::Sha256 {
             return Err(Failed::Farm);
         }
         let cell = self.step.cell(self.begun, self.view.clone());

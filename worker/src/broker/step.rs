@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::Shared;
 use super::ahead::Ahead;
 use super::cell::{Cell, Parent, Reason};
+use super::cpu;
 use super::elsewhere::Sent;
 use super::farm::Farm;
 use super::places::Places;
@@ -190,6 +191,9 @@ pub(super) fn key(call: &Call, view: &View) -> Result<Digest, Reason> {
     let mut hasher = DigestFunction::Sha256.hasher();
     hasher.update(&manifest::key(call, &Toolchain(driver(call, view)?)).hash);
     hasher.update(&source.hash);
+    if matches!(&call.details, Details::Rust(details) if details.native) {
+        hasher.update(&cpu::identity().ok_or("native")?.hash);
+    }
     Ok(hasher.finish())
 }
 

@@ -60,6 +60,9 @@ pub struct RustDetails {
     /// Whether the compiler tells on standard error when the `.rmeta` is there, and the caller starts dependents then. That line
     /// must be passed on at once, after the file.
     pub announces_artifacts: bool,
+    /// `-C target-cpu=native`: the result depends on the CPU, which must be part of the call's key, and the call must run on that CPU. It
+    /// is not expanded as for C, because a crate's metadata has a hash of the option as it is written.
+    pub native: bool,
     /// Whether `link` is emitted.
     pub links: bool,
 }

@@ -59,8 +59,8 @@ pub(super) fn read(line: &mut Line, text: &str) -> Result<(), Refusal> {
         ("extra-filename", value) => line.extra_filename = value.unwrap_or_default().to_owned(),
         ("incremental", _) => return Err(Refusal::Incremental { option: option() }),
         ("help", _) => return Err(Refusal::Information { option: option() }),
-        ("target-cpu", Some("native")) => return Err(Refusal::Native { argument: option() }),
-        ("target-cpu", Some(_)) => {}
+        // The last one counts.
+        ("target-cpu", Some(cpu)) => line.native = cpu == "native",
         ("profile-use", Some(path)) => line.reads(Role::Profile, Path::new(path)),
         // Debugging information beside the object, in files that are named after units of code generation.
         ("split-debuginfo", Some("off")) => {}

@@ -24,6 +24,8 @@ pub(super) struct Line<'a> {
     pub(super) native_directories: Vec<PathBuf>,
     pub(super) inputs: Vec<Input>,
     pub(super) announces_artifacts: bool,
+    /// `-C target-cpu=native`.
+    pub(super) native: bool,
 }
 
 impl<'a> Line<'a> {
@@ -42,6 +44,7 @@ impl<'a> Line<'a> {
             native_directories: Vec::new(),
             inputs: Vec::new(),
             announces_artifacts: false,
+            native: false,
         }
     }
 

@@ -80,7 +80,8 @@ static ROWS: &[Row] = &[
 
 /// One option with its value, or one file.
 pub(super) enum Word<'a> {
-    Option(Meaning, &'a OsStr),
+    /// What it means, its name, and its value.
+    Option(Meaning, &'static str, &'a OsStr),
     File(&'a OsStr),
 }
 
@@ -103,7 +104,7 @@ pub(super) fn words(arguments: &[OsString]) -> impl Iterator<Item = Result<Word<
                 None => return Some(Err(Refusal::MissingArgument { option: option() })),
             },
         };
-        Some(Ok(Word::Option(row.2, value)))
+        Some(Ok(Word::Option(row.2, row.0, value)))
     })
 }
 

@@ -26,7 +26,11 @@ pub(crate) fn understand(
     for word in words(&arguments) {
         match word? {
             Word::File(path) => line.sources.push(PathBuf::from(path)),
-            Word::Option(meaning, value) => take(&mut line, meaning, value, invocation)?,
+            Word::Option(Meaning::Information, name, value) => {
+                let option = format!("{name} {}", value.to_string_lossy()).trim_end().to_owned();
+                return Err(Refusal::Information { option });
+            }
+            Word::Option(meaning, _, value) => take(&mut line, meaning, value, invocation)?,
         }
     }
     let source = source(&line)?;
@@ -64,6 +68,7 @@ pub(crate) fn understand(
             out_dir: named("OUT_DIR"),
             manifest_directory: named("CARGO_MANIFEST_DIR"),
             announces_artifacts: line.announces_artifacts,
+            native: line.native,
             links: line.emit.iter().any(|(emit, _)| *emit == Emit::Link),
         }),
         arguments,
@@ -106,6 +111,8 @@ fn take(line: &mut Line, meaning: Meaning, value: &OsStr, invocation: &Invocatio
     // rustc refuses arguments that are not UTF-8, so what is lost here was never compiled.
     let text = value.to_string_lossy();
     match meaning {
+        // Refused before: with its name.
+        Meaning::Information => {}
         Meaning::Pass => {
             if text == "help" {
                 return Err(Refusal::Information { option: text.into_owned() });
@@ -130,7 +137,6 @@ fn take(line: &mut Line, meaning: Meaning, value: &OsStr, invocation: &Invocatio
         Meaning::LibraryDirectory => library_directory(line, &text)?,
         Meaning::Json => line.announces_artifacts |= text.split(',').any(|part| part == "artifacts"),
         Meaning::Codegen => codegen::read(line, &text)?,
-        Meaning::Information => return Err(Refusal::Information { option: text.into_owned() }),
         Meaning::Sysroot => return Err(Refusal::Sysroot { option: format!("--sysroot {text}") }),
         Meaning::Output => return Err(Refusal::OutputAmbiguous { path: text.into_owned() }),
     }
