@@ -4,6 +4,7 @@
 
 mod attacks;
 mod c;
+mod cmake;
 mod early;
 mod faults;
 mod project;

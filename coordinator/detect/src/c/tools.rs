@@ -130,7 +130,7 @@ fn cmake(source: &dyn Source, conan: bool, found: &Downloads) -> Way {
     Way {
         name: "cmake",
         because: "`CMakeLists.txt` is a CMake project".into(),
-        configure: format!("cmake -S . -B .kiln/build {}{tests}{fetched}", cmake_arguments(conan)),
+        configure: format!("with_plain_compilers cmake -S . -B .kiln/build {}{tests}{fetched}", cmake_arguments(conan)),
         build: format!(
             "in_parallel cmake --build .kiln/build\n\
              rootless env DESTDIR=\"$PWD/{OUT}\" cmake --install .kiln/build\nnote_installed_twice\n"

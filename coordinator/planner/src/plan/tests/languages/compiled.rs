@@ -292,7 +292,7 @@ name = "count"
 why = "compiles the project and installs it into a staging directory"
 run = '''
 . ./.kiln/functions.sh
-cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib;$ORIGIN/../lib64'
+with_plain_compilers cmake -S . -B .kiln/build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/usr/local -DCMAKE_INSTALL_RPATH='$ORIGIN/../lib;$ORIGIN/../lib64'
 in_parallel cmake --build .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
 note_installed_twice
