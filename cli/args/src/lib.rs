@@ -448,7 +448,7 @@ pub struct CacheList {
     /// The selection.
     #[command(flatten)]
     pub layers: Layers,
-    /// List cache mounts (`RUN --mount=type=cache`) instead: their sizes, last use, and the worker that wrote each last.
+    /// List cache mounts (`caches` of steps, `RUN --mount=type=cache`) instead: their sizes, last use, and the worker that wrote each last.
     #[arg(long, conflicts_with = "step")]
     pub mounts: bool,
 }
@@ -462,7 +462,7 @@ pub struct Prune {
     /// Drop results neither used nor created within this time, such as `30d`, `12h` or `45m`.
     #[arg(long, value_parser = kiln_units::duration, value_name = "AGE")]
     pub older_than: Duration,
-    /// Drop cache mounts (`RUN --mount=type=cache`) instead.
+    /// Drop cache mounts (`caches` of steps, `RUN --mount=type=cache`) instead.
     #[arg(long, conflicts_with = "step")]
     pub mounts: bool,
     /// Only list what would be dropped.

@@ -103,6 +103,9 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
         let inputs = if step.inputs.is_empty() { "the whole tree".to_owned() } else { step.inputs.join(" ") };
         writeln!(out, "  inputs   {inputs}")?;
+        for (path, cache) in &step.caches {
+            writeln!(out, "  cache    {path}: `{}`, {}", cache.key, cache.sharing.name())?;
+        }
         for (name, value) in &step.env {
             writeln!(out, "  env      {name}={value}")?;
         }
@@ -239,6 +242,9 @@ fn step(step: &Step) -> Value {
         "timeout_s": step.timeout.map(|timeout| timeout.as_secs_f64()),
         "shards": step.shards,
         "cache": step.cache,
+        "caches": step.caches.iter().map(|(path, cache)| {
+            (path.clone(), json!({ "key": cache.key, "sharing": cache.sharing.name() }))
+        }).collect::<serde_json::Map<_, _>>(),
         "image": step.image,
         "packages": step.packages,
         "tools": step.tools,

@@ -4,6 +4,7 @@
 //! its plan again: finished steps are cache hits, running ones are joined.
 
 mod agents;
+mod caches;
 mod chosen;
 pub mod environment;
 mod failure;

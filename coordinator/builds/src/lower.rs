@@ -14,6 +14,7 @@ use kiln_proto::{clock, property, reapi, v1};
 use kiln_trees::tree::{Entry, Tree, mode_of};
 use prost::Message;
 
+use super::caches::{self, Owner};
 use super::source::SourceTree;
 use kiln_execution::Known;
 use kiln_store::BlobStore;
@@ -101,15 +102,17 @@ pub struct Lowered {
 impl Lowering<'_> {
     /// The action of one shard of a step in an environment, with all its messages stored. The messages are returned
     /// too, for whoever runs it.
-    pub async fn action(
+    pub(super) async fn action(
         &self,
         step: &Step,
         target: &Target,
         environment: &v1::Environment,
         shard: u32,
         needs: &[Outputs],
+        owner: Owner<'_>,
     ) -> Result<(Lowered, Arc<Known>), Error> {
         let tree = self.inputs(step, needs).await?;
+        caches::check(step, &tree).map_err(|reason| Error::Tree { step: step.name.clone(), reason })?;
         let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let command = command(step, shard, environment);
         let platform = platform(step, target, environment);
@@ -117,7 +120,10 @@ impl Lowering<'_> {
         // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
         // What a call is given and prints is kept, and values of secrets must not be.
         let split = step.split != Split::Off && !step.network && step.image.is_none() && step.secrets.is_empty();
-        Ok((lowered, Arc::new(Known { split, spread: step.split == Split::Auto, ..known })))
+        // In a container of an engine, there are no caches.
+        let system = step.image.is_none().then_some(&environment.fingerprint);
+        let caches = system.map(|system| owner.of_step(step, target, system)).unwrap_or_default();
+        Ok((lowered, Arc::new(Known { split, spread: step.split == Split::Auto, caches, ..known })))
     }
 
     /// The inputs of a step: its own, and the outputs of the steps that it needs.

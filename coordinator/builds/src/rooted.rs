@@ -17,6 +17,7 @@ use kiln_proto::{property, reapi, v1};
 use kiln_store::trees;
 use kiln_trees::tree::{Entry, Tree};
 
+use super::caches::{self, Owner};
 use super::fetching::{self, COMMITTED, DOWNLOADED, MODIFIED, REPOSITORY};
 use super::in_root::Root;
 use super::libraries::OnWorker;
@@ -51,12 +52,13 @@ impl Commands for OnWorker<'_> {
     async fn are_cached(&self, commands: &[&Command]) -> Result<bool, Error> {
         let work = self.work;
         let (instance, project) = (work.request.instance.trim_matches('/'), work.build.lock().project.clone());
+        let owner = Owner { project: &project, scope: &work.request.scope };
         let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
         for command in commands {
             let job = self.job(step(command), Some(command)).await?;
             let keys = work.secrets.keys(&job.step, &command.keyed, |secret| work.execution.secret_key(secret)).await;
             let (Some(keys), false) = (keys, job.again || work.request.no_cache) else { return Ok(false) };
-            let lowered = lowering.rooted(command, &job.step, (&project, &job.target), &job.environment, &keys).await;
+            let lowered = lowering.rooted(command, &job.step, (owner, &job.target), &job.environment, &keys).await;
             let Ok((lowered, _)) = lowered else { return Ok(false) };
             if work.stores.actions.get(instance, &lowered.digest).await?.is_none() {
                 return Ok(false);
@@ -183,7 +185,7 @@ impl Lowering<'_> {
         &self,
         command: &Command,
         step: &Step,
-        (project, target): (&str, &Target),
+        (owner, target): (Owner<'_>, &Target),
         environment: &v1::Environment,
         keys: &[(String, String)],
     ) -> Result<(Lowered, Arc<Known>), lower::Error> {
@@ -213,7 +215,7 @@ impl Lowering<'_> {
             _ => None,
         });
         variables.extend(agent.map(|target| (AGENT_VARIABLE.to_owned(), target)));
-        let caches = command.caches.iter().map(|cache| named(cache, project, target)).collect();
+        let caches = command.caches.iter().map(|cache| owner.of_dockerfile(cache, target)).collect();
         let hosts = command.hosts.clone();
         Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, hosts, ..known })))
     }
@@ -221,12 +223,18 @@ impl Lowering<'_> {
 
 impl Lowering<'_> {
     /// The action of one shard of a step that runs in the file system of an image.
-    pub(super) async fn in_root(&self, job: &Job, root: &Root) -> Result<(Lowered, Arc<Known>), lower::Error> {
+    pub(super) async fn in_root(
+        &self,
+        job: &Job,
+        root: &Root,
+        owner: Owner<'_>,
+    ) -> Result<(Lowered, Arc<Known>), lower::Error> {
         let step = &job.step;
+        let inputs = self.inputs(step, &job.needs).await?;
+        caches::check(step, &inputs).map_err(|reason| lower::Error::Tree { step: step.name.clone(), reason })?;
         let mut tree = Tree::default();
         tree.entries.insert(ROOT_DIRECTORY.to_owned(), Entry::Sealed { digest: root.tree });
-        tree.entries
-            .insert(contract::BUILD_DIRECTORY.to_owned(), Entry::Directory(self.inputs(step, &job.needs).await?));
+        tree.entries.insert(contract::BUILD_DIRECTORY.to_owned(), Entry::Directory(inputs));
         let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let mut on_image = step.clone();
         for (name, value) in &root.env {
@@ -246,20 +254,9 @@ impl Lowering<'_> {
         properties.push((property::NETWORK.to_owned(), network.to_owned()));
         let platform = lower::sorted(properties);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
-        Ok((lowered, Arc::new(Known { times: Some(root.times), ..known })))
+        let caches = owner.of_step(step, &job.target, &root.image);
+        Ok((lowered, Arc::new(Known { times: Some(root.times), caches, ..known })))
     }
-}
-
-/// A cache with its whole name. Without a namespace (`BUILDKIT_CACHE_MOUNT_NS`) it is the project's own.
-fn named(cache: &v1::CacheMount, project: &str, target: &Target) -> v1::CacheMount {
-    let mut cache = cache.clone();
-    if let Some(name) = &mut cache.name {
-        if let Some(id) = name.id.strip_prefix('/') {
-            (name.id, name.project) = (id.to_owned(), project.to_owned());
-        }
-        name.platform = target.platform.to_string();
-    }
-    cache
 }
 
 /// What a command requires of a worker. `keys`: what stands for the values of secrets.

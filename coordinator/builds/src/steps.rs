@@ -14,6 +14,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use super::Work;
+use super::caches::Owner;
 use super::failure;
 use super::images;
 use super::in_root::Root;
@@ -125,14 +126,18 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         let lost = "the values of its secrets were lost when the coordinator restarted; run `kiln build` again";
         return ended(Ended::FarmFailed(format!("step `{}`: {lost}", job.step.name)));
     };
+    let project = work.build.lock().project.clone();
+    let owner = Owner { project: &project, scope: &work.request.scope };
     let lower = async {
         match (&job.rooted, &job.root) {
             (Some(command), _) => {
-                let project = work.build.lock().project.clone();
-                lowering.rooted(command, &job.step, (&project, &job.target), &job.environment, &keys).await
+                lowering.rooted(command, &job.step, (owner, &job.target), &job.environment, &keys).await
             }
-            (None, Some(root)) => lowering.in_root(job, root).await,
-            (None, None) => lowering.action(&job.step, &job.target, &job.environment, job.shard, &job.needs).await,
+            (None, Some(root)) => lowering.in_root(job, root, owner).await,
+            (None, None) => {
+                let (step, environment) = (&job.step, &job.environment);
+                lowering.action(step, &job.target, environment, job.shard, &job.needs, owner).await
+            }
         }
     };
     let lowered = lower.instrument(tracing::info_span!("lower")).await;
@@ -140,6 +145,13 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Ok(lowered) => lowered,
         Err(error) => return ended(lowering_failed(error)),
     };
+    if !job.step.caches.is_empty() && known.caches.is_empty() {
+        let text = format!(
+            "step `{}` runs in a container of a Docker Engine, where its caches are not kept; `--executor sandbox` keeps them",
+            job.step.name
+        );
+        work.tell(event::Event::Warning(v1::Warning { text }));
+    }
     Span::current().record("action", tracing::field::display(lowered.digest));
     let place = work.waits.begin(job);
     let attached = start(work, job, lowered.digest, known).await;

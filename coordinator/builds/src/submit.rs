@@ -35,6 +35,10 @@ impl Builds {
         if asked {
             request.user.clone_from(&identity.name);
         }
+        // Recorded with the request, so that a resumed build has it too.
+        if let Some(scope) = &identity.scope {
+            request.scope.clone_from(scope);
+        }
         let known = Known { identity: asked.then(|| identity.name.clone()), source_verified: false };
         self.submit_as(identity, known, request).await
     }
@@ -62,6 +66,9 @@ impl Builds {
                 "a request id of {} bytes; expected at most {MAX_REQUEST_ID}",
                 request.request_id.len()
             )));
+        }
+        if !request.scope.is_empty() {
+            kiln_auth::check_scope(&request.scope).map_err(Status::invalid_argument)?;
         }
         // From here on the request holds no secrets, so it can be recorded.
         let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;

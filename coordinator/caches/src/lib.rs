@@ -104,9 +104,14 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     /// What its tree is found under in the action cache.
-    fn recipe(&self) -> (&'static str, [&str; 5]) {
-        let CacheName { project, id, platform, owner, worker } = self.name;
-        ("cache mount", [project, id, platform, owner, worker])
+    fn recipe(&self) -> (&'static str, Vec<&str>) {
+        let CacheName { project, id, platform, owner, worker, environment, scope } = self.name;
+        let mut parts: Vec<&str> = vec![project, id, platform, owner, worker];
+        // Names without them have kept the keys that they had before there were any.
+        if !environment.is_empty() || !scope.is_empty() {
+            parts.extend([environment.as_str(), scope]);
+        }
+        ("cache mount", parts)
     }
 }
 

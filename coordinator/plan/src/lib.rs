@@ -2,6 +2,7 @@
 //!
 //! Invariant: plain data and pure functions; plans are made and executed elsewhere.
 
+mod caches;
 mod dockerfile;
 mod image;
 mod inputs;
@@ -14,6 +15,7 @@ mod view;
 pub mod words;
 pub mod xml;
 
+pub use caches::{Cache, Sharing, below_sources, cache_target, is_writable_on_system};
 pub use dockerfile::{CommandNetwork, DOCKERFILE, Dockerfile};
 pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 pub use inputs::{compile as compile_globs, glob_error, input_files, matches};

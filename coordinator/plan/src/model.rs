@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Dockerfile, Image, Platform};
+use crate::{Cache, Dockerfile, Image, Platform};
 
 /// Default memory limit of a step: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -174,6 +174,8 @@ pub struct Step {
     pub shards: u32,
     /// Whether cached results may be used.
     pub cache: bool,
+    /// Directories that outlive it and are no part of its key, by their paths: relative to the root of the tree, absolute, or below `~/`.
+    pub caches: BTreeMap<String, Cache>,
     /// The container image that it runs in; `None` for the worker's own root.
     pub image: Option<String>,
     /// Packages that its image gets before it runs, by the image's own package manager.
@@ -240,6 +242,7 @@ impl Step {
             timeout: None,
             shards: 1,
             cache: true,
+            caches: BTreeMap::new(),
             image: None,
             packages: Vec::new(),
             tools: Vec::new(),

@@ -62,7 +62,12 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
             },
         };
         let mut taken = v1::TakenCache::default();
-        if let Some(published) = self.caches.take(place).await? {
+        let base = CacheName { scope: String::new(), ..name.clone() };
+        let mut published = self.caches.take(place).await?;
+        if published.is_none() && !name.scope.is_empty() {
+            published = self.caches.take(Place { name: &base, ..place }).await?;
+        }
+        if let Some(published) = published {
             lease.add_tree(published.tree).await?;
             lease.add_blob(&published.times).await?;
             (taken.tree, taken.times) = (Some(published.tree.to_wire()), Some(published.times.to_wire()));

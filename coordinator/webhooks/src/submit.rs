@@ -99,8 +99,21 @@ fn request(
         request_id: format!("webhook-{}", key.hex()),
         user: job.push.user.clone(),
         allow_emulation: hook.allow_emulation,
+        scope: scope(&job.push.reference, &job.push.default_branch),
         ..Default::default()
     })
+}
+
+/// The scope of what builds of a reference leave in caches: the base for the default branch, which everyone trusts.
+fn scope(reference: &str, default_branch: &str) -> String {
+    let is_default = reference.strip_prefix("refs/heads/").is_some_and(|branch| branch == default_branch);
+    let name = if is_default { String::new() } else { reference.to_owned() };
+    match kiln_auth::check_scope(&name) {
+        Ok(()) => name,
+        Err(_) if is_default => name,
+        // Nothing that anybody else reads.
+        Err(_) => format!("sha256:{}", FUNCTION.digest(name.as_bytes()).hex()),
+    }
 }
 
 /// This machine's platform.

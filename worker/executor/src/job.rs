@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::calls::{Accesses, Calls};
+use super::rooted::Mount;
 use super::{Place, Secrets};
 
 /// Where every worker puts an action's inputs.
@@ -34,6 +35,8 @@ pub struct Job {
     pub working_directory: String,
     /// Directories to create before it starts, relative to the input root.
     pub make_directories: Vec<String>,
+    /// Directories that outlive it, if it runs on the machine's own system and that can have any.
+    pub caches: Vec<Mount>,
     /// Whether it may access the network.
     pub network: bool,
     /// Time limit, if any.
@@ -123,6 +126,7 @@ pub struct Finished {
 pub struct OutputTree {
     root: PathBuf,
     written: Option<PathBuf>,
+    mounts: Option<PathBuf>,
     _keep: Box<dyn Keep>,
 }
 
@@ -133,7 +137,7 @@ impl<T: Debug + Send + Sync> Keep for T {}
 impl OutputTree {
     /// A tree in this directory that lasts as long as `keep`.
     pub fn new(root: PathBuf, keep: impl Keep + 'static) -> Self {
-        Self { root, written: None, _keep: Box::new(keep) }
+        Self { root, written: None, mounts: None, _keep: Box::new(keep) }
     }
 
     /// The same tree, of which what the command wrote is in this directory on the worker's own disk, in the same places.
@@ -141,6 +145,17 @@ impl OutputTree {
     #[must_use]
     pub fn written_in(self, directory: PathBuf) -> Self {
         Self { written: Some(directory), ..self }
+    }
+
+    /// The same tree, beside whose mounts the command has written to others, see [`written_to_mount`](crate::rooted::written_to_mount).
+    #[must_use]
+    pub fn with_mounts(self, written: PathBuf) -> Self {
+        Self { mounts: Some(written), ..self }
+    }
+
+    /// Where the directory would be beside which the command wrote to its mounts.
+    pub fn mounts(&self) -> Option<&Path> {
+        self.mounts.as_deref()
     }
 
     /// Where what the command wrote can be moved away from once the tree has been read; `None` if it must be copied.

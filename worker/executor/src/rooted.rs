@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// The name of the only entry of a tree that stands for a file.
 pub const FILE: &str = "file";
 
+/// The name of the directory with what a job on the machine's own system wrote to its caches.
+pub const CACHES: &str = "caches";
+
 /// A root file system that a job runs in. The job's layers are its directories, topmost first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Rooted {

@@ -18,6 +18,7 @@ use super::{Error, Shared, ids, metadata};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
+use kiln_executor::rooted::CACHES;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted, Stream, output::follow};
 
@@ -173,7 +174,8 @@ pub(super) async fn run(
     });
     let exit = exit(&with_group(ended.clone(), group.as_deref()), stop);
     // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
-    let mut tree = OutputTree::new(root, (hold, scratch, group, closed));
+    let mounts = if rooted.is_none() { scratch.path().join(CACHES).join("written") } else { written.clone() };
+    let mut tree = OutputTree::new(root, (hold, scratch, group, closed)).with_mounts(mounts);
     if rooted.is_none() && stop.is_none() {
         // The init reported after it had killed everything else.
         tree = tree.written_in(written);
@@ -198,7 +200,8 @@ fn prepared(
 ) -> Result<Prepared, String> {
     let Some(rooted) = rooted else {
         let environment = shared.environment(job, shared.config.tools.path(), HOME);
-        return Prepared::new(&shared.host, ids, scratch, job, environment);
+        let roots = shared.roots.as_ref().ok().map(|roots| (*roots, shared.config.objects.as_path()));
+        return Prepared::new(&shared.host, ids, scratch, job, environment)?.with_caches(roots, ids, scratch, job);
     };
     if rooted.host_network && !shared.config.host_network {
         return Err("this worker does not allow the host's network (`kiln-worker --allow-host-network`)".to_owned());

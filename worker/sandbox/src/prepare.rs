@@ -13,6 +13,7 @@ use super::host::Host;
 use super::ids::Lease;
 use super::init::USER;
 use super::network::Plan;
+use super::rooted::{Caches, Roots};
 use super::spec::{Bind, Network, Source, Spec, Tree};
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{HOME, Job};
@@ -128,6 +129,7 @@ impl Prepared {
             hostname: None,
             recorded: job.calls.recorded,
             preloaded: job.calls.recorded && host.loads_recorder,
+            caches: None,
             rooted: None,
         };
         Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))
@@ -136,6 +138,20 @@ impl Prepared {
     /// A specification with the mounts that are sent along, and the limits on memory and processes.
     pub(super) fn with(spec: Spec, mounts: Vec<OwnedFd>, limits: (u64, u32)) -> Self {
         Self { spec, mounts, loopback: None, limits }
+    }
+
+    /// Gives the job its caches, if the machine can have any.
+    pub(super) fn with_caches(
+        mut self,
+        roots: Option<(Roots, &Path)>,
+        ids: Option<&Lease>,
+        scratch: &Scratch,
+        job: &Job,
+    ) -> Result<Self, String> {
+        if let (Some(roots), Some(ids), false) = (roots, ids, job.caches.is_empty()) {
+            self.spec.caches = Some(Caches::prepare(roots, ids, scratch, job, &mut self.mounts)?);
+        }
+        Ok(self)
     }
 
     /// Gives the job a network that has nothing but a loopback.

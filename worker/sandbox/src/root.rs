@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
 use rustix::mount::{MoveMountFlags, move_mount};
 
+use super::rooted::Failed;
 use super::spec::{Bind, Source, Spec};
 use kiln_executor::layers::Overlay;
 use kiln_executor::{BUILD, HOME};
@@ -50,7 +51,7 @@ const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
 /// Maximum number of files in `/dev/shm`.
 const SHARED_FILES: u32 = 100_000;
 
-type Result<T> = std::result::Result<T, String>;
+type Result<T, E = String> = std::result::Result<T, E>;
 
 pub(super) fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
     source: Option<S>,
@@ -66,13 +67,12 @@ pub(super) fn mounted<S: AsRef<Path>, F: AsRef<Path>>(
 pub(super) const NONE: Option<&Path> = None;
 
 /// Builds the root and moves into it; the previous root becomes unreachable.
-pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
+pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<(), Failed> {
     mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let place =
-        PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or(
-            "no directory to build the root file system in: expected one of `/sys`, `/mnt`, `/srv` and `/home`",
-        )?;
+    let place = PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or_else(|| {
+        "no directory to build the root file system in: expected one of `/sys`, `/mnt`, `/srv` and `/home`".to_owned()
+    })?;
     mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
     let stages = Stages { directory: directory(place, "stage")?, sent };
     for (number, source) in spec.stage.iter().enumerate() {
@@ -105,7 +105,13 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
     restrict(&empty, Restriction::ReadOnly)?;
     processes(root, &empty)?;
     inputs(root, spec, &stages.directory)?;
-    enter(root)
+    let caches = spec.caches.as_ref().map(|caches| caches.mounted(place, sent)).transpose()?;
+    enter(root)?;
+    if let (Some(caches), Some(mounted)) = (&spec.caches, caches) {
+        caches.attach(&mounted)?;
+    }
+    seal()?;
+    Ok(())
 }
 
 /// Where mounts from the worker are attached while the root is built.
@@ -115,6 +121,14 @@ pub(super) struct Stages<'a> {
 }
 
 impl Stages<'_> {
+    /// Attaches each of these at its number.
+    pub(super) fn fill(&self, stage: &[Source]) -> Result<()> {
+        for (number, source) in stage.iter().enumerate() {
+            self.attach(source, &directory(&self.directory, &number.to_string())?)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn attach(&self, source: &Source, to: &Path) -> Result<()> {
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         match source {
@@ -313,7 +327,11 @@ fn enter(root: &Path) -> Result<()> {
     std::env::set_current_dir(root).map_err(|error| format!("cannot enter the root: {error}"))?;
     pivot_root(".", ".").map_err(words("cannot change the root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(words("cannot leave the old root"))?;
-    std::env::set_current_dir("/").map_err(|error| format!("cannot enter the root: {error}"))?;
+    std::env::set_current_dir("/").map_err(|error| format!("cannot enter the root: {error}"))
+}
+
+/// Nothing is to be written to the root itself any more.
+fn seal() -> Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mounted(NONE, Path::new("/"), NONE, flags, None)
 }

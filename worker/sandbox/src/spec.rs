@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::rooted::RootSpec;
+use super::rooted::{Caches, RootSpec};
 use kiln_executor::Secrets;
 use kiln_executor::calls::Accesses;
 use kiln_executor::ending::Ended;
@@ -109,6 +109,8 @@ pub(super) struct Spec {
     pub(super) recorded: bool,
     /// Whether its dynamic programs record that themselves.
     pub(super) preloaded: bool,
+    /// The caches of a job without a root of its own.
+    pub(super) caches: Option<Caches>,
     /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
     pub(super) rooted: Option<RootSpec>,
 }

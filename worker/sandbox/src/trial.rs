@@ -75,6 +75,7 @@ pub(super) fn job() -> Job {
         secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
+        caches: Vec::new(),
         network: false,
         timeout: None,
         milli_cpus: 1000,

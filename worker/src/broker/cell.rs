@@ -188,6 +188,7 @@ impl Cell {
             secrets: Secrets::default(),
             working_directory: relative(&call.directory)?,
             make_directories,
+            caches: Vec::new(),
             network: false,
             timeout: Some(TIMEOUT),
             milli_cpus: self.parent.milli_cpus,

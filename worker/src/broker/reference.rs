@@ -66,6 +66,7 @@ impl Reference {
             memory_bytes: MEMORY_BYTES,
             disk_bytes: DISK_BYTES,
             max_processes: 16,
+            caches: Vec::new(),
             calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
         };
         let cancel = CancellationToken::new();

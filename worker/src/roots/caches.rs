@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use kiln_executor::rooted::Mount;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::entitlement;
 use kiln_proto::transfer::{self, Blob, Client};
@@ -19,9 +20,11 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::layer::{self, Changes};
+use super::mounts::Mounted;
 use super::scan::{self, Upper};
 use super::{Root, Roots, When, merge, owners};
 use crate::inputs::Error;
+use crate::inputs::fetching::in_place;
 use crate::outputs::{self, MAX_BYTES};
 
 /// Directories of a cache; more are merged.
@@ -151,6 +154,30 @@ fn times_of(forest: &Forest, root: &Digest, touched: &BTreeMap<Vec<u8>, Time>, b
     times
 }
 
+/// The caches of a step on the worker's own system, on disk until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    roots: Roots,
+    mounted: Mounted,
+}
+
+impl Caches {
+    /// Where each is mounted, and what it has.
+    pub(crate) fn mounts(&self) -> &[Mount] {
+        &self.mounted.mounts
+    }
+
+    /// What a step that succeeded left in them, given where it wrote.
+    pub(crate) async fn left(&mut self, written: &Path, function: DigestFunction) -> Vec<Left> {
+        self.roots.left(&mut self.mounted.caches, written, function).await
+    }
+
+    /// Keeps what was published for the steps that follow.
+    pub(crate) fn keep(&self, written: &Path, published: &[Left]) {
+        self.roots.keep_caches(written, published);
+    }
+}
+
 impl Left {
     /// Uploads what is new and publishes it.
     ///
@@ -266,6 +293,24 @@ impl Roots {
             }
         }
         all
+    }
+
+    /// Takes the caches of a step on the worker's own system.
+    ///
+    /// # Errors
+    /// If the connection breaks, or the disk fails.
+    pub(crate) async fn caches(&self, client: &Client, lease: &v1::Lease) -> Result<Caches, Error> {
+        let mut mounted = Mounted::default();
+        self.of_step(client, lease, &mut mounted).await?;
+        Ok(Caches { roots: self.clone(), mounted })
+    }
+
+    /// Keeps what was published for the steps that follow. That it cannot be kept is nobody's fault.
+    pub(super) fn keep_caches(&self, written: &Path, published: &[Left]) {
+        let kept = in_place(|| published.iter().try_for_each(|left| self.keep_cache(left, written)));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "cannot keep what a step left in a cache; the next one unpacks it again");
+        }
     }
 
     /// Keeps what a command left in a cache, once it is published, for the steps that follow. Blocks.

@@ -40,6 +40,7 @@ use directories::Known;
 use images::Objects;
 use stacks::{MAX_LAYERS, Pinned, Stacks};
 
+pub(crate) use caches::{Caches, Left};
 pub(crate) use step::is_rooted;
 pub use step::{Changed, Step};
 

@@ -102,6 +102,17 @@ impl Mounted {
 }
 
 impl Roots {
+    /// Takes the caches of a step, which its action does not name.
+    pub(super) async fn of_step(&self, client: &Client, lease: &v1::Lease, mounted: &mut Mounted) -> Result<(), Error> {
+        for cache in &lease.caches {
+            let (taken, top) = (self.cache(client, &lease.caches, &cache.target).await?, (CACHE_MODE, OWNER, OWNER));
+            let what = What::Tree { layers: taken.layers().to_vec(), is_file: false, writable: true, top };
+            mounted.caches.push((mounted.mounts.len(), taken, top));
+            mounted.mounts.push(Mount { target: cache.target.clone(), what });
+        }
+        Ok(())
+    }
+
     /// Reads the root of an action's input tree.
     pub(super) async fn top(&self, client: &Client, input_root: &Digest) -> Result<Top, Error> {
         let tree = plain(client, input_root).await?;

@@ -92,6 +92,7 @@ impl Roots {
                 let build = top.build.ok_or_else(|| {
                     Error::Invalid(format!("the input tree has no directory `{}`", contract::BUILD_DIRECTORY))
                 })?;
+                self.of_step(client, lease, &mut mounted).await?;
                 mounted.add_home(lease);
                 Some(self.shared.inputs.fetch(client, &build).await?)
             }
@@ -185,6 +186,11 @@ impl Step {
     /// What a command that succeeded left in its caches, and is to be published.
     pub(crate) async fn left(&mut self, written: &Path, function: DigestFunction) -> Vec<Left> {
         self.roots.clone().left(&mut self.mounted.caches, written, function).await
+    }
+
+    /// Keeps what was published for the steps that follow.
+    pub(crate) fn keep_caches(&self, written: &Path, published: &[Left]) {
+        self.roots.keep_caches(written, published);
     }
 
     /// Keeps what was written, once it is uploaded, for the steps that follow. That it cannot be kept is no fault of this one.

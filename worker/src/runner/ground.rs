@@ -12,14 +12,16 @@ use tonic::Code;
 use super::{At, Fault, MAX_PROCESSES, Runner, action_fault, cancelled, input_fault, output_fault};
 use crate::inputs::{self, InputTree};
 use crate::outputs::{self, Collected};
-use crate::roots::{self, Step};
+use crate::roots::{self, Caches, Left, Step};
 
+/// What the paths of caches begin with that are among the inputs.
+const IN_BUILD: &str = "/build/";
 /// Maximum bytes that one action may write.
 const DISK_BYTES: u64 = 64 << 30;
 
 /// What an action runs on, kept in place until this is dropped.
 pub(super) enum Ground {
-    Tree(InputTree),
+    Tree(InputTree, Option<Caches>),
     Root(Box<Step>),
 }
 
@@ -37,7 +39,14 @@ impl Runner {
         if !roots::is_rooted(action, command) {
             let fetch = |client| async move { self.inputs.fetch(&client, root).await };
             let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
-            return Ok(Ground::Tree(tree));
+            let caches = match self.roots.as_ref().filter(|_| !lease.caches.is_empty()) {
+                Some(roots) => {
+                    let take = |client| async move { roots.caches(&client, lease).await };
+                    Some(self.transfer(at, cancel, inputs::Error::is_connection, input_fault, take).await?)
+                }
+                None => None,
+            };
+            return Ok(Ground::Tree(tree, caches));
         }
         let roots = self.roots.as_ref();
         let roots = roots.ok_or_else(|| Fault::Worker("this worker runs nothing in roots of their own".to_owned()))?;
@@ -69,10 +78,25 @@ impl Runner {
         command: &reapi::Command,
     ) -> Result<Collected, Fault> {
         let written = finished.tree.root();
+        // What a command that failed left in its caches may be half done.
+        let mounts = finished.tree.mounts().filter(|_| finished.exit == Exit::Code(0));
         let step = match ground {
-            Ground::Tree(_) => return self.outputs(at, cancel, &finished.tree, command).await,
+            Ground::Tree(_, caches) => {
+                let collected = self.outputs(at, cancel, &finished.tree, command).await?;
+                if let (Some(caches), Some(written)) = (caches, mounts) {
+                    let published = self.publish(at, cancel, caches.left(written, at.function).await).await?;
+                    caches.keep(written, &published);
+                }
+                return Ok(collected);
+            }
             Ground::Root(step) if step.builds() => {
-                return self.outputs(at, cancel, &finished.tree, &Step::command_on_inputs(command)).await;
+                let command = Step::command_on_inputs(command);
+                let collected = self.outputs(at, cancel, &finished.tree, &command).await?;
+                if let Some(written) = mounts {
+                    let published = self.publish(at, cancel, step.left(written, at.function).await).await?;
+                    step.keep_caches(written, &published);
+                }
+                return Ok(collected);
             }
             // What a command that failed did to its root is of no use to anybody.
             Ground::Root(_) if finished.exit != Exit::Code(0) => return Ok(Collected::default()),
@@ -86,8 +110,15 @@ impl Runner {
         let upload = |client: transfer::Client| async move { client.upload(blobs.clone()).await };
         let fault = |error: transfer::Error| Fault::Worker(format!("cannot store the layer: {error}"));
         self.transfer(at, cancel, transfer::Error::is_connection, fault, upload).await?;
+        let published = self.publish(at, cancel, step.left(written, at.function).await).await?;
+        step.keep(written, &changed, &published);
+        Ok(std::mem::take(&mut changed.collected))
+    }
+
+    /// Publishes what a command left in its caches, and returns what the farm took.
+    async fn publish(&self, at: &At<'_>, cancel: &CancellationToken, all: Vec<Left>) -> Result<Vec<Left>, Fault> {
         let mut published = Vec::new();
-        for left in step.left(written, at.function).await {
+        for left in all {
             let cache = &left;
             let publish = |client: transfer::Client| async move { cache.publish(&client).await };
             let fault = |error: transfer::Error| Fault::Worker(error.to_string());
@@ -100,8 +131,7 @@ impl Runner {
                 Err(cancelled) => return Err(cancelled),
             }
         }
-        step.keep(written, &changed, &published);
-        Ok(std::mem::take(&mut changed.collected))
+        Ok(published)
     }
 }
 
@@ -128,6 +158,7 @@ impl Ground {
             secrets: Secrets::default(),
             working_directory: command.working_directory.clone(),
             make_directories: Vec::new(),
+            caches: Vec::new(),
             network: lease.network,
             timeout,
             milli_cpus: reserved.milli_cpus,
@@ -137,12 +168,20 @@ impl Ground {
             calls: Default::default(),
         };
         match self {
-            Self::Tree(tree) => {
+            Self::Tree(tree, caches) => {
                 let place = Place::of(action, command);
                 job.place = place.map_err(|words| action_fault(Code::InvalidArgument, words))?;
                 job.layers = tree.layers().to_vec();
                 job.secrets = Secrets::of(&lease.secrets, &lease.credentials);
                 job.make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
+                match caches {
+                    Some(caches) => job.caches = caches.mounts().to_vec(),
+                    // Without caches, a step finds directories that are empty.
+                    None => {
+                        let below = lease.caches.iter().filter_map(|cache| cache.target.strip_prefix(IN_BUILD));
+                        job.make_directories.extend(below.map(str::to_owned));
+                    }
+                }
             }
             Self::Root(step) => {
                 job.place = Place::Root(step.rooted());

@@ -15,5 +15,6 @@ mod mounts;
 mod network;
 mod packages;
 mod place;
+mod step_caches;
 #[path = "../support/mod.rs"]
 mod support;

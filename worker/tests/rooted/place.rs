@@ -272,6 +272,26 @@ impl Place {
         (said, made.collect::<Vec<_>>().join("; "))
     }
 
+    /// Runs a step on the worker's own system with these caches: its exit code, and what it said.
+    pub async fn step(&self, script: &str, caches: Vec<v1::CacheMount>) -> (i32, String) {
+        let mut asked = ask(self.cas.tree(&Tree::default()), script);
+        (asked.directory, asked.caches) = (String::new(), caches);
+        let mut lease = self.lease(&asked);
+        let mut tree = Tree::default();
+        tree.insert("in", Entry::file(self.cas.put("given\n"), false)).unwrap();
+        let action = lease.action.as_mut().unwrap();
+        (action.input_root_digest, action.platform) = (Some(self.cas.tree(&tree).to_wire()), None);
+        let outcome = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
+        let Outcome::Response(response) = outcome else { panic!("expected a result, found {outcome:?}") };
+        let result = response.result.unwrap_or_default();
+        let said = [&result.stdout_digest, &result.stderr_digest].into_iter().flatten();
+        let said: Vec<u8> =
+            said.flat_map(|digest| self.blob(&Digest::from_wire(F, digest).unwrap()).to_vec()).collect();
+        let status = response.status.unwrap_or_default();
+        let code = if status.code == 0 { result.exit_code } else { -1 };
+        (code, format!("{}{}", String::from_utf8_lossy(&said), status.message))
+    }
+
     /// Runs a lease that is the worker's fault, and returns which.
     pub async fn fault(&self, ask: Ask) -> String {
         match self.runner.run(self.lease(&ask), Arc::new(Leases::default()), CancellationToken::new()).await {
@@ -361,6 +381,7 @@ impl Place {
             secrets: Secrets::default(),
             working_directory: Step::working_directory(&command).unwrap(),
             make_directories: Vec::new(),
+            caches: Vec::new(),
             network: lease.network,
             timeout: Some(ask.timeout),
             milli_cpus: 1000,

@@ -16,7 +16,9 @@ pub(super) async fn list(farm: &Farm, args: args::Layers) -> Result<Code, Error>
         return local::print_json(&mounts.iter().map(object).collect());
     }
     if mounts.is_empty() {
-        terminal::say("there are no cache mounts; `RUN --mount=type=cache` in a Dockerfile makes one");
+        terminal::say(
+            "there are no cache mounts; `caches` of a step in kiln.toml makes one, and so does `RUN --mount=type=cache` in a Dockerfile",
+        );
         return Ok(Code::Success);
     }
     local::print(table(&mounts).as_bytes())
@@ -83,7 +85,8 @@ fn row(mount: &v1::Mount) -> Vec<String> {
 fn label(name: &v1::CacheName) -> String {
     let owner = if name.owner.is_empty() { String::new() } else { format!(" ({})", name.owner) };
     let worker = if name.worker.is_empty() { String::new() } else { format!(" (private, {})", name.worker) };
-    format!("{}{owner}{worker}", name.id)
+    let scope = if name.scope.is_empty() { String::new() } else { format!(" (scope {})", name.scope) };
+    format!("{}{owner}{worker}{scope}", name.id)
 }
 
 fn object(mount: &v1::Mount) -> Value {
@@ -95,6 +98,8 @@ fn object(mount: &v1::Mount) -> Value {
         "platform": name.platform,
         "owner": some(&name.owner),
         "private_to": some(&name.worker),
+        "environment": some(&name.environment),
+        "scope": some(&name.scope),
         "size_bytes": mount.size_bytes,
         "published": mount.published.map(|at| time(Some(at))),
         "last_use": mount.last_use.map(|at| time(Some(at))),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Artifact, ArtifactKind, Step, glob_error, path_problem, words};
+use super::{Artifact, ArtifactKind, Step, caches, glob_error, path_problem, words};
 
 /// Why steps and artifacts do not form a valid build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +106,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A step cannot have its caches.
+    #[error(transparent)]
+    Caches(#[from] caches::Error),
     /// An artifact refers to an unknown step.
     #[error("artifact `{artifact}` is from unknown step `{from}`: {hint}")]
     UnknownFrom {
@@ -188,6 +191,7 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
             }
         }
     }
+    caches::check(step)?;
     check_variables(step)
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: a [`Plan`] that [`plan`] returns is valid. Its steps are sorted so that each follows those it needs,
 //! names are unique, and outputs stay inside the tree and do not overlap.
 
+mod caches;
 mod check;
 pub mod context;
 mod planner;
@@ -17,6 +18,7 @@ mod variables;
 mod within;
 mod workspace;
 
+pub use caches::Error as InvalidCaches;
 pub use check::Error as InvalidPlan;
 pub use kiln_plan::*;
 pub use planner::{Error, Options, plan, plan_for};

@@ -4,7 +4,7 @@
 
 use super::{
     Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, Toolchains,
-    VersionOrigin, View, check, runnable, scope, toolchains, unmatched, within, words,
+    VersionOrigin, View, caches, check, runnable, scope, toolchains, unmatched, within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -172,6 +172,9 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         let in_none = |step: &&Step| !step.packages.is_empty() && target.image_of(step).is_none();
         if let Some(step) = plan.steps.iter().find(in_none) {
             return Err(Error::NoImage { step: step.name.clone(), target: target.name.clone() });
+        }
+        for step in &plan.steps {
+            caches::check_on(step, target).map_err(check::Error::from)?;
         }
     }
     if detected {

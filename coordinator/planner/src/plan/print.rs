@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Artifact, ArtifactKind, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Image, Origin, Plan,
-    Split, Step, Target, VersionOrigin, default_libraries,
+    Artifact, ArtifactKind, Cache, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Image, Origin,
+    Plan, Sharing, Split, Step, Target, VersionOrigin, default_libraries,
 };
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
@@ -106,6 +106,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if !step.cache {
         key(out, "cache", "false");
     }
+    if !step.caches.is_empty() {
+        key(out, "caches", &caches(&step.caches));
+    }
     if step.stamp {
         key(out, "stamp", "true");
     }
@@ -134,6 +137,17 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
             key(out, &bare(path), &quote(detect::builtin_name(content).unwrap_or(content)));
         }
     }
+}
+
+fn caches(caches: &BTreeMap<String, Cache>) -> String {
+    let one = |(path, cache): (&String, &Cache)| {
+        let sharing = match cache.sharing {
+            Sharing::Shared => String::new(),
+            other => format!(", sharing = {}", quote(other.name())),
+        };
+        format!("{} = {{ key = {}{sharing} }}", bare(path), quote(&cache.key))
+    };
+    format!("{{ {} }}", caches.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
 fn print_artifact(out: &mut String, artifact: &Artifact) {

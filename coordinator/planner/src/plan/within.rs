@@ -97,6 +97,10 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
     for output in &mut step.outputs {
         *output = inside(output, directory);
     }
+    step.caches = std::mem::take(&mut step.caches)
+        .into_iter()
+        .map(|(path, cache)| (if path.starts_with(['/', '~']) { path } else { inside(&path, directory) }, cache))
+        .collect();
     step.files = std::mem::take(&mut step.files)
         .into_iter()
         .map(|(path, text)| (inside(&path, directory), text.replace(ROOT, &format!("{ROOT}{directory}/"))))

@@ -1,5 +1,6 @@
 //! Reads `kiln.toml` and validates every key and value.
 
+mod caches;
 mod dockerfile;
 mod error;
 mod image;

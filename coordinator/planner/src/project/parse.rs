@@ -9,7 +9,7 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use super::{dockerfile, image};
+use super::{caches, dockerfile, image};
 use kiln_detect::{self as detect, Language};
 use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries, path_problem};
 
@@ -69,6 +69,7 @@ const STEP: &[&str] = &[
     "timeout",
     "shards",
     "cache",
+    "caches",
     "image",
     "packages",
     "tools",
@@ -297,6 +298,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     let files = table.string_map("files")?.into_iter();
     step.files.extend(files.map(|(path, text)| (path, detect::builtin(&text).map_or(text, str::to_owned))));
     step.env.extend(table.string_map("env")?);
+    step.caches.extend(caches::read(table)?);
     step.why = table.string("why")?.unwrap_or(std::mem::take(&mut step.why));
     step.network = table.bool("network")?.unwrap_or(step.network);
     step.cache = table.bool("cache")?.unwrap_or(step.cache);

@@ -110,6 +110,9 @@ fn run() -> Result<(), String> {
             if let Some(overlays) = rooted::overlays_from_outside(&spec, &sent)? {
                 sent = overlays;
             }
+            if let Some(caches) = &spec.caches {
+                caches.mount_outside(&mut sent)?;
+            }
             enter_ids(user, &namespace, flags)?;
         }
         _ => own_id(flags)?,
@@ -310,7 +313,7 @@ fn hold(mut control: BufReader<UnixStream>, seen: Option<&Seen>, asked: &AtomicB
 fn build(spec: &Spec, sent: &mut Vec<OwnedFd>) -> Result<Option<rooted::Built>, rooted::Failed> {
     match &spec.rooted {
         Some(root) => rooted::build(spec, root, sent).map(Some),
-        None => root::build(spec, sent).map(|()| None).map_err(rooted::Failed::Setup),
+        None => root::build(spec, sent).map(|()| None),
     }
 }
 

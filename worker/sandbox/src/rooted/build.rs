@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use kiln_executor::BUILD;
+use kiln_executor::{BUILD, HOME};
 use kiln_kernel::syscalls;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::pivot_root;
@@ -92,6 +92,13 @@ pub(in super::super) fn build(spec: &Spec, root: &RootSpec, sent: &mut Vec<Owned
     let user = User::find(&root.user).map_err(Failed::Refused)?;
     let mut points = Points::default();
     for part in &parts {
+        // What is mounted among the inputs, or in the home directory, is in directories of the user's.
+        let is_users = |above: &&Path| above.starts_with(BUILD) || above.starts_with(HOME);
+        let above = part.target.parent().filter(is_users);
+        if let Some(above) = above {
+            make_directory(&absolute(above), &user)
+                .map_err(|error| Failed::Refused(format!("cannot make `{}`: {error}", above.display())))?;
+        }
         points.attach(&part.target, &part.tree, part.is_directory).map_err(Failed::Refused)?;
     }
     for path in &spec.make_directories {

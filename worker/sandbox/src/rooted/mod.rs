@@ -5,6 +5,7 @@
 
 mod authorities;
 mod build;
+mod caches;
 mod image;
 mod outside;
 mod points;
@@ -26,6 +27,7 @@ use super::init::USER;
 
 pub(super) use authorities::of_machine as authorities_of_machine;
 pub(super) use build::{Built, Failed, build};
+pub(super) use caches::Caches;
 pub(super) use outside::overlays as overlays_from_outside;
 pub(super) use spec::RootSpec;
 pub(super) use start::start;

@@ -43,28 +43,21 @@ pub(super) fn place() -> Result<PathBuf> {
 /// If the overlays are to be mounted by the worker rather than in the job's namespace, does that, in a mount namespace of its own.
 pub(in super::super) fn overlays(spec: &Spec, sent: &[OwnedFd]) -> Result<Option<Vec<OwnedFd>>> {
     let Some(root) = spec.rooted.as_ref().filter(|root| root.way == Way::Outside) else { return Ok(None) };
+    mount(&apart()?, spec, root, sent).map(Some)
+}
+
+/// A place in a mount namespace of its own.
+pub(super) fn apart() -> Result<PathBuf> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("the kernel refuses namespaces: {error}"))?;
-    let place = place()?;
-    mount(&place, spec, root, sent).map(Some)
+    place()
 }
 
 /// Mounts the overlays; one detached mount for each.
 pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
     let stages = Stages { directory: root::directory(place, "stage")?, sent };
-    for (number, source) in spec.stage.iter().enumerate() {
-        stages.attach(source, &root::directory(&stages.directory, &number.to_string())?)?;
-    }
-    let mut trees = Vec::new();
-    for (number, layers) in root.overlays.iter().enumerate() {
-        let at = root::directory(place, &format!("overlay-{number}"))?;
-        overlay(layers, root.way, &stages.directory, &at)?;
-        let tree = if layers.is_file { at.join(FILE) } else { at };
-        let tree = detached(&tree)?;
-        // The root's own programs may change the user; nothing on it is a device.
-        syscalls::restrict_tree(tree.as_fd(), !layers.writable, number > 0)
-            .map_err(|error| format!("cannot restrict a mount: {error}"))?;
-        trees.push(tree);
-    }
+    stages.fill(&spec.stage)?;
+    // The root's own programs may change the user; nothing on it is a device.
+    let mut trees = overlays_at(place, &stages, root.way, &root.overlays, 1)?;
     for socket in &root.sockets {
         let tree = detached(&stages.directory.join(socket))?;
         syscalls::restrict_tree(tree.as_fd(), true, true)
@@ -72,6 +65,27 @@ pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]
         trees.push(tree);
     }
     std::env::set_current_dir("/").map_err(|error| format!("cannot leave the stages: {error}"))?;
+    Ok(trees)
+}
+
+/// Mounts overlays; one detached mount for each. From the number `restricted` on, they have no devices and no set-user-id programs.
+pub(super) fn overlays_at(
+    place: &Path,
+    stages: &Stages<'_>,
+    way: Way,
+    overlays: &[Layers],
+    restricted: usize,
+) -> Result<Vec<OwnedFd>> {
+    let mut trees = Vec::new();
+    for (number, layers) in overlays.iter().enumerate() {
+        let at = root::directory(place, &format!("overlay-{number}"))?;
+        overlay(layers, way, &stages.directory, &at)?;
+        let tree = if layers.is_file { at.join(FILE) } else { at };
+        let tree = detached(&tree)?;
+        syscalls::restrict_tree(tree.as_fd(), !layers.writable, number >= restricted)
+            .map_err(|error| format!("cannot restrict a mount: {error}"))?;
+        trees.push(tree);
+    }
     Ok(trees)
 }
 

@@ -24,15 +24,16 @@ use super::{Roots, Way};
 const RESOLVER: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
-struct Preparing<'a> {
+pub(super) struct Preparing<'a> {
     roots: Roots,
     ids: &'a Lease,
-    scratch: &'a Scratch,
+    /// What is made for the job is in this directory.
+    own: &'a Path,
     /// The directory with the content of files that images name.
     objects: &'a Path,
     /// Directories and images, each a stage after the job's own; of images also what their root directories are like.
     staged: Vec<(PathBuf, Option<Top>)>,
-    made: Vec<OwnedFd>,
+    pub(super) made: Vec<OwnedFd>,
 }
 
 /// What a stage is.
@@ -46,7 +47,22 @@ enum Staged {
     OfInputs,
 }
 
-impl Preparing<'_> {
+impl<'a> Preparing<'a> {
+    /// The first stage is the job's own directory.
+    pub(super) fn begin((roots, objects): (Roots, &'a Path), ids: &'a Lease, own: &'a Path) -> Result<Self, String> {
+        let mut preparing = Self { roots, ids, own, objects, staged: Vec::new(), made: Vec::new() };
+        preparing.give(own, (0o755, 0, 0))?;
+        preparing.view(own, roots.way == Way::Inside)?;
+        Ok(preparing)
+    }
+
+    /// The overlay of the mount with this number.
+    pub(super) fn mounted(&mut self, layers: &[PathBuf], number: usize, top: Top) -> Result<Layers, String> {
+        let upper = rooted::written_to_mount(&self.own.join("written"), number);
+        let upper = upper.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.overlay(layers, &upper, &format!("work-{number}"), top)
+    }
+
     /// The id on disk of the user 0 of what this job writes.
     fn base(&self) -> u32 {
         self.roots.on_disk.written.unwrap_or(self.ids.user() - USER)
@@ -76,8 +92,9 @@ impl Preparing<'_> {
             .map_err(|error| format!("cannot prepare `{}`: {error}", path.display()))
     }
 
-    fn directory(&self, name: &str, attributes: Top) -> Result<PathBuf, String> {
-        let made = self.scratch.directory(name).map_err(|error| format!("cannot prepare a job: {error}"))?;
+    pub(super) fn directory(&self, name: &str, attributes: Top) -> Result<PathBuf, String> {
+        let made = self.own.join(name);
+        std::fs::create_dir_all(&made).map_err(|error| format!("cannot prepare a job: {error}"))?;
         self.give(&made, attributes)?;
         Ok(made)
     }
@@ -187,18 +204,14 @@ impl Prepared {
         authorities: Option<String>,
         is_trial: bool,
     ) -> Result<Self, String> {
-        let mut preparing = Preparing { roots, ids, scratch, objects, staged: Vec::new(), made: Vec::new() };
-        preparing.give(scratch.path(), (0o755, 0, 0))?;
-        preparing.view(scratch.path(), roots.way == Way::Inside)?;
+        let mut preparing = Preparing::begin((roots, objects), ids, scratch.path())?;
         let top = (0o755, 0, 0);
         let mut overlays = vec![preparing.overlay(&job.layers, "written", "work", top)?];
         let (mut mounts, mut sockets) = (Vec::new(), Vec::new());
         for (number, mount) in rooted.mounts.iter().enumerate() {
             let what = match &mount.what {
                 rooted::What::Tree { layers, is_file, writable, top } => {
-                    let upper = rooted::written_to_mount(&scratch.path().join("written"), number);
-                    let upper = upper.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    let overlay = preparing.overlay(layers, &upper, &format!("work-{number}"), *top)?;
+                    let overlay = preparing.mounted(layers, number, *top)?;
                     overlays.push(Layers { is_file: *is_file, writable: *writable, ..overlay });
                     What::Overlay(overlays.len() - 1)
                 }
@@ -255,6 +268,7 @@ impl Prepared {
             hostname: rooted.hostname.clone(),
             recorded: false,
             preloaded: false,
+            caches: None,
             rooted: Some(root),
         };
         Ok(Self::with(spec, made, (job.memory_bytes, job.max_processes)))

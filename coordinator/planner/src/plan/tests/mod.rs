@@ -1,5 +1,6 @@
 //! The planner's behaviour as its callers see it.
 
+mod caches;
 mod detection;
 mod directories;
 mod invalid;
