@@ -54,6 +54,11 @@ impl Secrets {
         all
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.variables.is_empty() && self.files.is_empty() && self.logins.is_empty()
+    }
+
     /// Names and values of the variables.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         shown(&self.variables)

@@ -63,6 +63,15 @@ impl Listener {
     /// # Errors
     /// If there will be no more calls.
     pub fn next(&self) -> io::Result<Option<Call>> {
+        // Before Linux 6.11 to receive waits for ever once the last process is gone; to poll does not.
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one structure, which outlives the call.
+        if unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {
+            return Ok(None);
+        }
+        if poll.revents & libc::POLLIN == 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         // SAFETY: all zeroes are a valid structure, and the kernel requires them.
         let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: the structure is the kernel's own and outlives the call.

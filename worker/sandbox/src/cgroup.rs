@@ -2,6 +2,7 @@
 //!
 //! Source: the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
+use super::kept::{Sandboxed, Waiting};
 use kiln_kernel::counters::count;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub(super) struct Group {
     directories: Vec<PathBuf>,
     memory_events: Option<PathBuf>,
     pids_events: Option<PathBuf>,
+    /// Sandboxes in this group that wait for another job that is part of it.
+    pub(super) waiting: Waiting<Sandboxed>,
 }
 
 /// The mount point of a hierarchy and this process's place in it.
@@ -95,11 +98,20 @@ impl Cgroups {
         }
     }
 
+    /// Whether groups limit the number of processes.
+    pub(super) fn limit_processes(&self) -> bool {
+        match &self.hierarchy {
+            Hierarchy::V1 { pids, .. } => pids.is_some(),
+            Hierarchy::V2 { .. } => true,
+        }
+    }
+
     /// Creates a job's groups with their limits.
     pub(super) fn group(&self, memory_bytes: u64, max_processes: u32, milli_cpus: u32) -> std::io::Result<Group> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut group = Group { directories: Vec::new(), memory_events: None, pids_events: None };
+        let mut group =
+            Group { directories: Vec::new(), memory_events: None, pids_events: None, waiting: Waiting::default() };
         match &self.hierarchy {
             Hierarchy::V1 { memory, pids, cpu } => {
                 if let Some(directory) = group.make(memory.as_deref(), &name)? {
@@ -171,6 +183,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        self.waiting.clear();
         for directory in std::mem::take(&mut self.directories) {
             remove_soon(directory);
         }

@@ -1,16 +1,20 @@
 //! The worker's side of a sandboxed job: starts the job's init, streams its output, stops it and reads its report.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::cgroup::Group;
+use super::cgroup::{Cgroups, Group};
+use super::held::Held;
+use super::kept::{Key, Reports, Sandboxed};
 use super::network::{self, Networks};
 use super::prepare::Prepared;
 use super::spec::{self, GO, LOOK, Report, STOP};
@@ -39,7 +43,7 @@ fn close_metadata(shared: &Shared, limits: Option<&Group>, pid: u32) -> Result<O
     Ok(Some(group))
 }
 
-/// Runs a job in its own namespaces.
+/// Runs a job in its own namespaces, or in those of another that has ended.
 pub(super) async fn run(
     shared: &Shared,
     scratch: Scratch,
@@ -47,9 +51,25 @@ pub(super) async fn run(
     output: mpsc::Sender<Chunk>,
     cancel: CancellationToken,
 ) -> Result<Finished, Error> {
+    let is_limited = match &job.calls.part_of {
+        Some(limits) => limits.of::<Group>().is_some_and(|group| group.limits_processes()),
+        None => shared.cgroups.as_ref().is_some_and(Cgroups::limit_processes),
+    };
+    let key = Key::of(shared, &job, is_limited);
+    let part_of = job.calls.part_of.as_ref().map(|limits| limits.of::<Group>());
+    let known = key.as_ref().and_then(|key| match &part_of {
+        Some(group) => group.clone().and_then(|group| group.waiting.take(key).map(|sandboxed| (group, sandboxed))),
+        None => shared.kept.waiting.take(key),
+    });
+    // One that has ended meanwhile is no loss.
+    if let Some((group, sandboxed)) = known
+        && let Ok(started) = further(shared, &scratch, &job, (&group, sandboxed)).await
+    {
+        return follow_to_the_end(shared, scratch, job, (output, cancel), Some(group), (started, None), key).await;
+    }
     let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
-    let group = match (&job.calls.part_of, &shared.cgroups) {
-        (Some(limits), _) => limits.of::<Group>(),
+    let group = match (part_of, &shared.cgroups) {
+        (Some(group), _) => group,
         (None, Some(cgroups)) => Some(Arc::new(
             cgroups
                 .group(job.memory_bytes, job.max_processes, job.milli_cpus)
@@ -57,21 +77,60 @@ pub(super) async fn run(
         )),
         (None, None) => None,
     };
+    let started = first(shared, &scratch, &job, group.as_deref(), &cancel, key.is_some()).await?;
+    let (looks, asked) = Looks::new();
+    let begun = Begun {
+        parent: started.sandboxed.pid,
+        limits: Limits::new(group.clone()),
+        written: scratch.path().join("written"),
+        looks,
+    };
+    let asks = job.calls.offer.as_ref().map(|offer| &offer.begun);
+    for told in asks.into_iter().chain(&job.calls.followed) {
+        told.send_replace(Some(begun.clone()));
+    }
+    drop(begun);
+    let started = (started, job.calls.recorded.then_some(asked));
+    follow_to_the_end(shared, scratch, job, (output, cancel), group, started, key).await
+}
+
+/// A job that has been sent to its init.
+struct Started {
+    sandboxed: Sandboxed,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    closed: Option<metadata::Group>,
+}
+
+/// Starts a job in a sandbox of its own, which may be kept for others.
+async fn first(
+    shared: &Shared,
+    scratch: &Scratch,
+    job: &Job,
+    group: Option<&Group>,
+    cancel: &CancellationToken,
+    is_kept: bool,
+) -> Result<Started, Error> {
+    let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
     let ids = match &shared.ids {
-        Ok(ids) => Some(tokio::select! {
-            lease = ids.take() => lease.map_err(Error::Setup)?,
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-        }),
+        Ok(ids) => {
+            if !ids.are_left() {
+                shared.kept.waiting.clear();
+            }
+            Some(Arc::new(tokio::select! {
+                lease = ids.take() => lease.map_err(Error::Setup)?,
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+            }))
+        }
         Err(_) => None,
     };
-    let rooted = match &job.place {
-        Place::Root(rooted) => Some(rooted.clone()),
-        _ => None,
-    };
-    let mut prepared = prepared(shared, ids.as_ref(), &scratch, &job, rooted.as_deref()).map_err(Error::Setup)?;
-    prepared.limited_by(group.as_deref());
-    let is_hosts = rooted.as_ref().is_some_and(|rooted| rooted.host_network);
-    let networks = shared.networks.as_ref().ok().filter(|_| job.network && !is_hosts);
+    let rooted = rooted(job);
+    let mut prepared = prepared(shared, ids.as_deref(), scratch, job, rooted.as_deref()).map_err(Error::Setup)?;
+    prepared.limited_by(group);
+    if is_kept {
+        prepared.keep();
+    }
+    let networks = own_networks(shared, job);
     if let Some(networks) = networks {
         prepared.with_own_network(networks.plan(), &shared.ports);
     }
@@ -85,43 +144,73 @@ pub(super) async fn run(
     }
     let (mut init, own) = shared.spawner.start().map_err(setup("cannot start a job's init"))?;
     own.set_nonblocking(true).map_err(setup("cannot create a socket"))?;
-    if let Some(group) = &group {
+    if let Some(group) = group {
         group.add(init.pid).map_err(setup("cannot limit a job"))?;
     }
-    let closed =
-        if job.network && networks.is_none() { close_metadata(shared, group.as_deref(), init.pid)? } else { None };
-    let mut hold = Some(own.try_clone().map_err(setup("cannot create a socket"))?);
-    spec::send(&own, &prepared.descriptors(ids.as_ref())).map_err(setup("cannot send a job to its init"))?;
+    let closed = if job.network && networks.is_none() { close_metadata(shared, group, init.pid)? } else { None };
+    spec::send(&own, &prepared.descriptors(ids.as_deref())).map_err(setup("cannot send a job to its init"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
     let (reader, mut writer) = socket.into_split();
     let line = prepared.line().map_err(setup("cannot send a job to its init"))?;
     drop(prepared);
     writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
-    drop(line);
-    let (looks, asked) = Looks::new();
-    let begun =
-        Begun { parent: init.pid, limits: Limits::new(group.clone()), written: scratch.path().join("written"), looks };
-    let asks = job.calls.offer.as_ref().map(|offer| &offer.begun);
-    for told in asks.into_iter().chain(&job.calls.followed) {
-        told.send_replace(Some(begun.clone()));
-    }
-    drop(begun);
-    let disk = Disk::watch(scratch.path(), job.disk_bytes);
+    let (stdout, stderr) = (init.stdout.take(), init.stderr.take());
+    let talk = (BufReader::new(reader).lines(), writer);
+    let sandboxed = Sandboxed::new(init, talk, ids, loopback, shared.loopbacks.clone());
+    Ok(Started { sandboxed, stdout, stderr, closed })
+}
 
-    let stdout = follow(init.stdout.take(), Stream::Stdout, output.clone());
-    let stderr = follow(init.stderr.take(), Stream::Stderr, output);
+/// Starts a job in a sandbox whose last job has ended.
+async fn further(
+    shared: &Shared,
+    scratch: &Scratch,
+    job: &Job,
+    (group, mut sandboxed): (&Group, Sandboxed),
+) -> Result<Started, Error> {
+    let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
+    let ids = sandboxed.ids.as_deref().ok_or_else(|| Error::Setup("a kept sandbox has no ids".to_owned()))?;
+    let environment = shared.environment(job, shared.config.tools.path(), HOME);
+    let mut prepared = Prepared::further(&shared.host, ids, scratch, job, environment).map_err(Error::Setup)?;
+    prepared.limited_by(Some(group));
+    let (stdout, their_stdout) = io::pipe().map_err(setup("cannot create a pipe"))?;
+    let (stderr, their_stderr) = io::pipe().map_err(setup("cannot create a pipe"))?;
+    let mut descriptors = prepared.mounts();
+    descriptors.extend([their_stdout.as_fd(), their_stderr.as_fd()]);
+    spec::send(sandboxed.writer.as_ref(), &descriptors).map_err(setup("cannot send a job to its init"))?;
+    let line = prepared.line().map_err(setup("cannot send a job to its init"))?;
+    sandboxed.writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
+    let receiver =
+        |pipe: io::PipeReader| pipe::Receiver::from_owned_fd(pipe.into()).map_err(setup("cannot read a pipe"));
+    Ok(Started { sandboxed, stdout: Some(receiver(stdout)?), stderr: Some(receiver(stderr)?), closed: None })
+}
+
+/// Streams a job's output, stops it and reads its report.
+async fn follow_to_the_end(
+    shared: &Shared,
+    scratch: Scratch,
+    job: Job,
+    (output, cancel): (mpsc::Sender<Chunk>, CancellationToken),
+    group: Option<Arc<Group>>,
+    (started, asked): (Started, Option<Asked>),
+    key: Option<Key>,
+) -> Result<Finished, Error> {
+    let Started { mut sandboxed, stdout, stderr, closed } = started;
+    let disk = Disk::watch(scratch.path(), job.disk_bytes);
+    let stdout = follow(stdout, Stream::Stdout, output.clone());
+    let stderr = follow(stderr, Stream::Stderr, output);
     let began = std::time::Instant::now();
-    let mut reports = BufReader::new(reader).lines();
-    let (pid, user) = (init.pid, ids.as_ref().map(ids::Lease::user));
+    let (pid, user) = (sandboxed.pid, sandboxed.ids.as_ref().map(|ids| ids.user()));
+    let networks = own_networks(shared, &job);
     let program = networks.map_or("", Networks::program);
     let mut connect = || {
         let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
-    let mut looked = Looked { accesses: None, asked: job.calls.recorded.then_some(asked) };
+    let mut told = Told { root: None, accesses: None, asked };
+    let (reports, writer) = (&mut sandboxed.reports, &mut sandboxed.writer);
     let ending = async {
         let stop = tokio::select! {
-            report = ended(&mut reports, &mut writer, &mut looked, program, &mut connect) => return (report, None),
+            report = ended(reports, writer, &mut told, program, &mut connect) => return (report, None),
             stop = stopped(&job, &disk, group.as_deref(), &cancel) => stop,
         };
         // Everything was stopped, so no report will come. The wall time is known here.
@@ -131,23 +220,28 @@ pub(super) async fn run(
     };
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    let rooted = rooted(&job);
     let changes_root = rooted.as_ref().is_some_and(|rooted| rooted.inputs.is_none());
-    let pid = if changes_root {
+    let (sandboxed, pid) = if changes_root {
         // What it wrote is read and moved, so nothing may be mounted on it any more.
-        drop((hold.take(), reports, writer));
-        init.wait().await;
-        0
+        sandboxed.use_up();
+        let Sandboxed { ended, reports, writer, .. } = sandboxed;
+        drop((reports, writer));
+        let _ = ended.await;
+        (None, 0)
     } else {
-        // Dropping the writer would shut the socket down, and the init that holds the mounts would exit.
-        writer.forget();
-        init_pid(init.pid).await
+        let pid = init_pid(sandboxed.pid).await;
+        (Some(sandboxed), pid)
     };
-    let used_up = pid == 0 || stop.is_some() || !network::is_as_new(pid);
+    let is_used_up = pid == 0 || stop.is_some() || !network::is_as_new(pid);
+    if let (Some(sandboxed), true) = (&sandboxed, is_used_up) {
+        sandboxed.use_up();
+    }
     let ended = match (report, stop) {
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
         (Ok(Report::Refused(reason)), _) => return Err(Error::Refused(reason)),
-        (Ok(Report::Network | Report::Accessed(_)), _) => {
+        (Ok(Report::Network | Report::Root(_) | Report::Accessed(_)), _) => {
             return Err(Error::Setup("a job's init reported the same twice".to_owned()));
         }
         // The kernel had nothing else left to kill in the job's group.
@@ -157,25 +251,21 @@ pub(super) async fn run(
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
     let written = scratch.path().join("written");
-    let root = match changes_root {
-        true => written.clone(),
-        false => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
+    let root = match (changes_root, told.root) {
+        (true, _) => written.clone(),
+        (false, Some(root)) => PathBuf::from(format!("/proc/{pid}/fd/{root}{BUILD}")),
+        (false, None) => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
     };
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
-    let loopbacks = shared.loopbacks.clone();
-    tokio::spawn(async move {
-        // It ends when the tree is dropped. After that no process has these ids.
-        init.wait().await;
-        drop((init, ids));
-        if let (Some(network), false) = (loopback.and_then(Arc::into_inner), used_up) {
-            loopbacks.put_back(network);
-        }
-    });
+    let is_excessive = group.as_deref().is_some_and(|group| group.out_of_memory() || group.too_many_processes());
+    let next = key.filter(|_| !is_used_up && stop.is_none() && !is_excessive && shared.has_ids_left());
+    let next = next.map(|key| (key, job.calls.part_of.is_none().then(|| shared.kept.clone())));
     let exit = exit(&with_group(ended.clone(), group.as_deref()), stop);
-    // The socket comes first: processes and mounts must be gone before their groups and directories are removed.
+    // The sandbox comes first: processes and mounts must be gone before their groups and directories are removed.
+    let held = Held::new(sandboxed, group.clone(), next);
     let mounts = if rooted.is_none() { scratch.path().join(CACHES).join("written") } else { written.clone() };
-    let mut tree = OutputTree::new(root, (hold, scratch, group, closed)).with_mounts(mounts);
+    let mut tree = OutputTree::new(root, (held, scratch, group, closed)).with_mounts(mounts);
     if rooted.is_none() && stop.is_none() {
         // The init reported after it had killed everything else.
         tree = tree.written_in(written);
@@ -186,9 +276,30 @@ pub(super) async fn run(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
-        accesses: looked.accesses,
+        accesses: told.accesses,
         tree,
     })
+}
+
+fn rooted(job: &Job) -> Option<Arc<Rooted>> {
+    match &job.place {
+        Place::Root(rooted) => Some(rooted.clone()),
+        _ => None,
+    }
+}
+
+/// What gives the job a network of its own, if it has one.
+fn own_networks<'a>(shared: &'a Shared, job: &Job) -> Option<&'a Networks> {
+    let is_hosts = matches!(&job.place, Place::Root(rooted) if rooted.host_network);
+    shared.networks.as_ref().ok().filter(|_| job.network && !is_hosts)
+}
+
+/// What an init reports before the end, and whoever wants to know what its job looks at before that.
+struct Told {
+    root: Option<i32>,
+    accesses: Option<Accesses>,
+    /// None if the job is not recorded, or nobody can ask any more.
+    asked: Option<Asked>,
 }
 
 fn prepared(
@@ -228,22 +339,13 @@ async fn init_pid(pid: u32) -> u32 {
     children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
-type Reports = Lines<BufReader<tokio::net::unix::OwnedReadHalf>>;
-
 /// The next report. Nothing is lost if it is not waited for to the end.
 async fn report(reports: &mut Reports) -> io::Result<Report> {
     let line = reports.next_line().await?.unwrap_or_default();
     serde_json::from_str(&line).map_err(io::Error::other)
 }
 
-/// What a job looked at, and whoever wants to know that before its end.
-struct Looked {
-    accesses: Option<Accesses>,
-    /// None if the job is not recorded, or nobody can ask any more.
-    asked: Option<Asked>,
-}
-
-impl Looked {
+impl Told {
     /// The report that follows those of what the job looked at, which are kept and told to whoever asks.
     async fn until_another(
         &mut self,
@@ -271,7 +373,14 @@ impl Looked {
                     continue;
                 }
             };
-            let Report::Accessed(seen) = next else { return Ok(next) };
+            let seen = match next {
+                Report::Root(root) => {
+                    self.root = Some(root);
+                    continue;
+                }
+                Report::Accessed(seen) => seen,
+                other => return Ok(other),
+            };
             self.accesses.get_or_insert_default().add(seen);
             for asks in waiting.drain(..) {
                 let _ = asks.send(self.accesses.clone().unwrap_or_default());
@@ -284,11 +393,11 @@ impl Looked {
 async fn ended(
     reports: &mut Reports,
     writer: &mut tokio::net::unix::OwnedWriteHalf,
-    looked: &mut Looked,
+    told: &mut Told,
     program: &str,
     connect: &mut impl FnMut() -> io::Result<std::process::Command>,
 ) -> io::Result<Report> {
-    let first = looked.until_another(reports, writer).await?;
+    let first = told.until_another(reports, writer).await?;
     if !matches!(first, Report::Network) {
         return Ok(first);
     }

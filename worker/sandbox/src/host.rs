@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::mirrors::{self, Cleaned};
 use super::spec::{Bind, Source};
 use super::{Config, Tools};
-use kiln_executor::HOME;
+use kiln_executor::{BUILD, HOME};
 
 /// System directories, shown read-only.
 const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];
@@ -246,6 +246,18 @@ impl Host {
             host.network_binds.extend(etc(Path::new("/"), AUTHORITIES));
         }
         host
+    }
+
+    /// What is left to be shown to an action whose sandbox has been built.
+    pub(super) fn already_shown(&self) -> Self {
+        Self { loads_recorder: self.loads_recorder, ..Self::default() }
+    }
+
+    /// Whether nothing for every action lies where each has its own files.
+    pub(super) fn is_apart_from_jobs(&self) -> bool {
+        let binds = self.binds.iter().map(|bind| &bind.to);
+        let mut all = binds.chain(self.links.iter().map(|(at, _)| at)).chain(self.files.iter().map(|(at, _)| at));
+        !all.any(|path| path.starts_with("/tmp") || path.starts_with(BUILD))
     }
 
     fn system(&mut self, root: &Path, path: &str) {

@@ -194,6 +194,11 @@ impl Ids {
         self.permits.available_permits() > 1
     }
 
+    /// Whether there are ids for another action.
+    pub(super) fn are_left(&self) -> bool {
+        self.permits.available_permits() > 0
+    }
+
     /// Notes why actions do not have a range of ids each.
     pub(super) fn shared_because(mut self, why: String) -> Self {
         self.why_shared = Some(why);

@@ -8,9 +8,11 @@ mod calls;
 mod cgroup;
 mod config;
 mod confined;
+mod held;
 mod host;
 mod ids;
 mod init;
+mod kept;
 mod metadata;
 mod mirrors;
 mod network;
@@ -62,6 +64,9 @@ struct Shared {
     roots: Result<Roots, String>,
     spawner: Arc<spawner::Spawner>,
     loopbacks: Arc<network::Loopbacks>,
+    /// Whether one can run jobs one after another.
+    keeps: bool,
+    kept: Arc<held::Kept>,
 }
 
 /// Runs commands isolated from the worker and from each other. Cheap to clone.
@@ -125,8 +130,11 @@ impl Sandbox {
             roots,
             spawner,
             loopbacks: Arc::default(),
+            keeps: false,
+            kept: Arc::default(),
             config,
         };
+        shared.keeps = shared.cgroups.is_some() && shared.can_keep();
         (shared.networks, shared.roots) = shared.try_out(found);
         match &shared.networks {
             Err(reason) if required => Err(Error::NoNetwork { reason: reason.clone() }),
@@ -268,6 +276,19 @@ impl Shared {
             let roots = scope.spawn(roots);
             (networks(), roots.join().unwrap_or_else(|_| Err("the trial panicked".to_owned())))
         })
+    }
+
+    fn can_keep(&self) -> bool {
+        let Ok(ids) = &self.ids else { return false };
+        let tried = trial::kept(&self.config, &self.host, ids);
+        tried
+            .inspect_err(|reason| tracing::warn!(reason, "each action gets a sandbox of its own, which takes longer"))
+            .is_ok()
+    }
+
+    /// Whether another job could have ids at once.
+    fn has_ids_left(&self) -> bool {
+        self.ids.as_ref().is_ok_and(ids::Ids::are_left)
     }
 
     fn environment(&self, job: &Job, path: String, home: &str) -> BTreeMap<String, String> {

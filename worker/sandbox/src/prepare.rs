@@ -87,27 +87,29 @@ impl Prepared {
         }
         let tree = Tree { lower, upper: "0/written".into(), work: "0/work".into() };
         let tmp = Source::Staged("0/tmp".into());
-        let mut binds =
-            vec![Bind { from: tmp, is_directory: true, is_public: true, to: "/tmp".into(), writable: true }];
+        let mut own = vec![Bind { from: tmp, is_directory: true, is_public: true, to: "/tmp".into(), writable: true }];
         if let Some(offer) = &job.calls.offer {
             let from = Source::Path(offer.directory.clone());
             let bind = Bind { from, is_directory: true, is_public: false, to: offer.to.clone(), writable: false };
-            binds.push(mounts.reachable(&bind)?);
+            own.push(mounts.reachable(&bind)?);
         }
+        let mut binds = Vec::new();
         let wanted = host.binds.iter().chain(host.network_binds.iter().filter(|_| job.network));
         for bind in wanted {
             binds.push(mounts.reachable(bind)?);
         }
-        let mut own: Vec<(PathBuf, String)> = host.files.clone();
-        own.extend(host.network_files.iter().filter(|_| job.network).cloned());
+        let mut provided: Vec<(PathBuf, String)> = host.files.clone();
+        provided.extend(host.network_files.iter().filter(|_| job.network).cloned());
         let mut files = files(&binds);
         // The farm's files take precedence over the machine's.
         let given: Vec<PathBuf> = job.secrets.files().map(|(path, _)| Path::new(HOME).join(path)).collect();
         binds.retain(|bind| !given.contains(&bind.to));
-        files.extend(own.into_iter().filter(|(path, _)| !given.contains(path)));
+        files.extend(provided.into_iter().filter(|(path, _)| !given.contains(path)));
         let spec = Spec {
             user: ids.map(Lease::user),
             stage,
+            own,
+            kept: false,
             binds,
             links: host.links.clone(),
             files,
@@ -154,6 +156,25 @@ impl Prepared {
         Ok(self)
     }
 
+    /// Prepares a job for a sandbox that has its root already.
+    pub(super) fn further(
+        host: &Host,
+        ids: &Lease,
+        scratch: &Scratch,
+        job: &Job,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        let mut prepared = Self::new(&host.already_shown(), Some(ids), scratch, job, environment)?;
+        prepared.spec.files.clear();
+        prepared.spec.kept = true;
+        Ok(prepared)
+    }
+
+    /// Keeps the sandbox for further jobs.
+    pub(super) fn keep(&mut self) {
+        self.spec.kept = true;
+    }
+
     /// Gives the job a network that has nothing but a loopback.
     pub(super) fn with_loopback(&mut self, network: Arc<OwnedFd>) {
         self.spec.loopback = true;
@@ -177,6 +198,11 @@ impl Prepared {
         let (memory_bytes, max_processes) = self.limits;
         self.spec.memory_bytes = group.is_none().then_some(memory_bytes);
         self.spec.max_processes = group.is_none_or(|group| !group.limits_processes()).then_some(max_processes);
+    }
+
+    /// The descriptors to send to an init that has a user namespace and a network.
+    pub(super) fn mounts(&self) -> Vec<BorrowedFd<'_>> {
+        self.mounts.iter().map(AsFd::as_fd).collect()
     }
 
     /// The descriptors to send to the init: its user namespace, its network, and the mounts.

@@ -48,6 +48,10 @@ const HIDDEN: [&str; 21] = [
 const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
 /// Directories that every Linux system has and that a job's init does not need. The root is built on one of them.
 const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
+/// Where mounts from the worker are attached, in that place.
+const STAGE: &str = "stage";
+/// Where the root is built, in that place.
+const ROOT: &str = "root";
 /// Maximum number of files in `/dev/shm`.
 const SHARED_FILES: u32 = 100_000;
 
@@ -68,20 +72,69 @@ pub(super) const NONE: Option<&Path> = None;
 
 /// Builds the root and moves into it; the previous root becomes unreachable.
 pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<(), Failed> {
+    let place = begin()?;
+    let stages = stages(&place, spec, sent)?;
+    let root = place.join(ROOT);
+    own(&root, spec, &stages)?;
+    system(&place, spec, &stages)?;
+    job(&root, spec, &stages)?;
+    let caches = spec.caches.as_ref().map(|caches| caches.mounted(&place, sent)).transpose()?;
+    leave(&root)?;
+    if let (Some(caches), Some(mounted)) = (&spec.caches, caches) {
+        caches.attach(&mounted)?;
+    }
+    seal()?;
+    Ok(())
+}
+
+/// Builds what all jobs of a kept sandbox have in common, and moves to where it lies; the previous root becomes unreachable.
+pub(super) fn prepare(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
+    let place = begin()?;
+    system(&place, spec, &Stages { directory: place.join(STAGE), sent })?;
+    leave(&place)
+}
+
+/// Completes the root of one job in the mount namespace of this thread, and moves into it. It is a copy of what was prepared.
+pub(super) fn complete(spec: &Spec, sent: &[OwnedFd]) -> Result<()> {
+    let place = Path::new("/");
+    let stages = stages(place, spec, sent)?;
+    let root = place.join(ROOT);
+    own(&root, spec, &stages)?;
+    job(&root, spec, &stages)?;
+    leave(&root)?;
+    seal()
+}
+
+/// The place where everything is built, out of sight of the command.
+fn begin() -> Result<PathBuf> {
     mounted(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let place = PLACES.iter().map(Path::new).find(|place| place.is_dir()).ok_or_else(|| {
         "no directory to build the root file system in: expected one of `/sys`, `/mnt`, `/srv` and `/home`".to_owned()
     })?;
     mounted(Some("tmpfs"), place, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
-    let stages = Stages { directory: directory(place, "stage")?, sent };
+    let root = directory(place, ROOT)?;
+    mounted(Some("tmpfs"), &root, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    Ok(place.to_owned())
+}
+
+fn stages<'a>(place: &Path, spec: &Spec, sent: &'a [OwnedFd]) -> Result<Stages<'a>> {
+    let stages = Stages { directory: directory(place, STAGE)?, sent };
     for (number, source) in spec.stage.iter().enumerate() {
         let at = directory(&stages.directory, &number.to_string())?;
         stages.attach(source, &at)?;
         restrict(&at, Restriction::NoDevices)?;
     }
-    let root = &directory(place, "root")?;
-    mounted(Some("tmpfs"), root, Some("tmpfs"), safe, Some("mode=0755,size=16m"))?;
+    Ok(stages)
+}
+
+fn own(root: &Path, spec: &Spec, stages: &Stages<'_>) -> Result<()> {
+    spec.own.iter().try_for_each(|bind| stages.place(root, bind))
+}
+
+/// The machine's files, which no job can change.
+fn system(place: &Path, spec: &Spec, stages: &Stages<'_>) -> Result<()> {
+    let root = &place.join(ROOT);
     for bind in &spec.binds {
         stages.place(root, bind)?;
     }
@@ -93,25 +146,26 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<(), Failed> {
     for (at, content) in &spec.files {
         write_within(root, at, content)?;
     }
+    if spec.preloaded {
+        recorder(root)?;
+    }
+    device_files(root)?;
+    let empty = directory(place, "empty")?;
+    mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
+    restrict(&empty, Restriction::ReadOnly)?;
+    processes(root, &empty)
+}
+
+/// What a job has for itself.
+fn job(root: &Path, spec: &Spec, stages: &Stages<'_>) -> Result<()> {
     for (path, content) in spec.secrets.files() {
         write_within(root, &Path::new(HOME).join(path), content)?;
     }
     if spec.preloaded {
-        recorder(root)?;
+        log(root)?;
     }
-    devices(root, spec.shared_memory_bytes)?;
-    let empty = directory(place, "empty")?;
-    mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
-    restrict(&empty, Restriction::ReadOnly)?;
-    processes(root, &empty)?;
-    inputs(root, spec, &stages.directory)?;
-    let caches = spec.caches.as_ref().map(|caches| caches.mounted(place, sent)).transpose()?;
-    enter(root)?;
-    if let (Some(caches), Some(mounted)) = (&spec.caches, caches) {
-        caches.attach(&mounted)?;
-    }
-    seal()?;
-    Ok(())
+    job_devices(root, spec.shared_memory_bytes)?;
+    inputs(root, spec, &stages.directory)
 }
 
 /// Where mounts from the worker are attached while the root is built.
@@ -206,13 +260,22 @@ fn write_within(root: &Path, at: &Path, content: &str) -> Result<()> {
 
 /// What the job's dynamic programs record themselves with. The log stays writable.
 fn recorder(root: &Path) -> Result<()> {
-    let log = inside(root, Path::new(layout::LOG));
-    let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", log.display());
-    parent(&log)?;
-    fs::File::create(&log).and_then(|log| log.set_len(layout::BYTES as u64)).map_err(failed)?;
-    mounted(Some(&log), &log, NONE, MsFlags::MS_BIND, None)?;
-    fs::write(inside(root, Path::new(layout::LIBRARY)), kiln_recorder::LIBRARY).map_err(failed)?;
+    let at = inside(root, Path::new(layout::LOG));
+    log(root)?;
+    mounted(Some(&at), &at, NONE, MsFlags::MS_BIND, None)?;
+    let library = inside(root, Path::new(layout::LIBRARY));
+    fs::write(&library, kiln_recorder::LIBRARY)
+        .map_err(|error| format!("cannot write `{}`: {error}", library.display()))?;
     write_within(root, Path::new(layout::PRELOADED), &format!("{}\n", layout::LIBRARY))
+}
+
+/// Makes the log, or empties it.
+fn log(root: &Path) -> Result<()> {
+    let at = inside(root, Path::new(layout::LOG));
+    parent(&at)?;
+    fs::File::create(&at)
+        .and_then(|log| log.set_len(layout::BYTES as u64))
+        .map_err(|error| format!("cannot write `{}`: {error}", at.display()))
 }
 
 pub(super) fn directory(root: &Path, name: &str) -> Result<PathBuf> {
@@ -227,6 +290,11 @@ fn parent(path: &Path) -> Result<()> {
 }
 
 pub(super) fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+    device_files(root)?;
+    job_devices(root, shared_memory_bytes)
+}
+
+fn device_files(root: &Path) -> Result<()> {
     let dev = directory(root, "dev")?;
     for name in DEVICES {
         let host = Path::new("/dev").join(name);
@@ -237,9 +305,6 @@ pub(super) fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
             restrict(&to, Restriction::Device)?;
         }
     }
-    let shm = directory(&dev, "shm")?;
-    let options = format!("mode=1777,size={shared_memory_bytes},nr_inodes={SHARED_FILES}");
-    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
     let links = [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -250,6 +315,17 @@ pub(super) fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
         std::os::unix::fs::symlink(target, dev.join(name))
             .map_err(|error| format!("cannot link /dev/{name}: {error}"))?;
     }
+    directory(&dev, "shm")?;
+    directory(&dev, "pts")?;
+    Ok(())
+}
+
+/// Devices that no two jobs share.
+fn job_devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+    let dev = root.join("dev");
+    let shm = directory(&dev, "shm")?;
+    let options = format!("mode=1777,size={shared_memory_bytes},nr_inodes={SHARED_FILES}");
+    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
     // Terminals, for tools that want one. A kernel that refuses them does not stop the job.
     let pts = directory(&dev, "pts")?;
     let options = Some("newinstance,ptmxmode=0666,mode=620");
@@ -322,7 +398,8 @@ fn inputs(root: &Path, spec: &Spec, stages: &Path) -> Result<()> {
     Ok(())
 }
 
-fn enter(root: &Path) -> Result<()> {
+/// Makes a directory the root of this mount namespace.
+fn leave(root: &Path) -> Result<()> {
     let words = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     std::env::set_current_dir(root).map_err(|error| format!("cannot enter the root: {error}"))?;
     pivot_root(".", ".").map_err(words("cannot change the root"))?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -24,6 +24,10 @@ pub(super) const GO: &str = "go\n";
 pub(super) const LOOK: &str = "look\n";
 /// The job must be stopped.
 pub(super) const STOP: &str = "stop\n";
+/// The job's tree is no longer needed.
+pub(super) const RELEASE: &str = "release\n";
+/// What comes with the descriptors of a job, before its specification.
+pub(super) const JOB: u8 = b'J';
 /// Maximum number of descriptors in one message (`SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
 
@@ -77,6 +81,10 @@ pub(super) struct Spec {
     /// Sources that are mounted where the command cannot see them, each at its index, until the root is built.
     pub(super) stage: Vec<Source>,
     pub(super) binds: Vec<Bind>,
+    /// What comes before them: the job's own directories.
+    pub(super) own: Vec<Bind>,
+    /// Whether further jobs run in the same sandbox once this one's tree is no longer needed.
+    pub(super) kept: bool,
     /// Symbolic links: path and target.
     pub(super) links: Vec<(PathBuf, PathBuf)>,
     /// Small files that the sandbox provides itself: path and content.
@@ -124,36 +132,42 @@ pub(super) enum Report {
     Setup(String),
     /// The command could not be started because the job asks for what its root does not have.
     Refused(String),
+    /// The init's descriptor of the job's root, if the sandbox is kept; the report of its end follows.
+    Root(i32),
     /// What the command has looked at so far. One of these comes before the report of its end.
     Accessed(Accesses),
     Ended(Ended),
 }
 
 /// Sends the descriptors of a job in one non-blocking call.
-pub(super) fn send(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(super) fn send(socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &control[..0] } else { &control[..] };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"J")], control, flags, None)?;
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(&[JOB])], control, flags, None)?;
     Ok(())
 }
 
 /// Waits for the descriptors of a job.
 pub(super) fn receive(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {
-    let mut byte = [0];
-    let mut pieces = [IoSliceMut::new(&mut byte)];
+    let (mut byte, mut descriptors) = ([0], Vec::new());
+    match receive_with(socket, &mut byte, &mut descriptors)? {
+        1 => Ok(descriptors),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Receives bytes, and adds the descriptors that come with them.
+pub(super) fn receive_with(socket: &UnixStream, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut pieces = [IoSliceMut::new(bytes)];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
-    if message.bytes != 1 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {
             descriptors.extend(raw.into_iter().map(syscalls::own));
         }
     }
-    Ok(descriptors)
+    Ok(message.bytes)
 }

@@ -36,7 +36,12 @@ impl Drop for Running {
 
 /// Tests whether the kernel allows a sandbox, with or without ids. The error is the reason if it does not.
 pub(super) fn sandbox(config: &Config, host: &Host, ids: Option<&Lease>) -> Result<(), String> {
-    run(config, host, ids, None)
+    run(config, host, ids, None, false)
+}
+
+/// Tests whether a sandbox can run one job after another.
+pub(super) fn kept(config: &Config, host: &Host, ids: &Ids) -> Result<(), String> {
+    run(config, host, Some(&ids.try_take()?), None, true)
 }
 
 /// Creates an allocator of ids and tests it with a job. The error is the reason why actions cannot have ids other than the worker's.
@@ -56,7 +61,7 @@ pub(super) fn best_network(shared: &Shared, candidates: Vec<Networks>) -> Result
     let mut reasons = Vec::new();
     for networks in candidates {
         let lease = shared.ids.as_ref().ok().map(Ids::try_take).transpose()?;
-        match run(&shared.config, &shared.host, lease.as_ref(), Some((&networks, &shared.ports))) {
+        match run(&shared.config, &shared.host, lease.as_ref(), Some((&networks, &shared.ports)), false) {
             Ok(()) => return Ok(networks),
             Err(reason) => reasons.push(reason),
         }
@@ -86,7 +91,13 @@ pub(super) fn job() -> Job {
     }
 }
 
-fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Networks, &[u16])>) -> Result<(), String> {
+fn run(
+    config: &Config,
+    host: &Host,
+    ids: Option<&Lease>,
+    network: Option<(&Networks, &[u16])>,
+    is_kept: bool,
+) -> Result<(), String> {
     let words = |error: io::Error| error.to_string();
     let scratch = Scratch::new(&config.scratch).map_err(words)?;
     let lower = scratch.directory("lower").map_err(words)?;
@@ -94,6 +105,9 @@ fn run(config: &Config, host: &Host, ids: Option<&Lease>, network: Option<(&Netw
     let mut prepared = Prepared::new(host, ids, &scratch, &job, BTreeMap::new())?;
     if let Some((networks, ports)) = network {
         prepared.with_own_network(networks.plan(), ports);
+    }
+    if is_kept {
+        prepared.keep();
     }
     run_prepared(config, ids, prepared, network)
 }
@@ -124,6 +138,9 @@ pub(super) fn run_prepared(
     told.map_err(words)?;
     let silent = |error: io::Error| format!("the trial's init did not answer: {error}");
     let mut answer = report().map_err(silent)?;
+    if matches!(answer, Report::Root(_)) {
+        answer = report().map_err(silent)?;
+    }
     let mut connection = None;
     if let (Report::Network, Some((networks, ports))) = (&answer, network) {
         let mut command = networks.connection(child.0.id(), ids.map(Lease::user), ports);
@@ -138,7 +155,9 @@ pub(super) fn run_prepared(
         Report::Setup(reason) | Report::Refused(reason) => {
             Err(format!("{reason}{}", connection.map_or(String::new(), |process| output_of(process, network))))
         }
-        Report::Network | Report::Accessed(_) => Err("the trial's init reported what it was not asked for".to_owned()),
+        Report::Network | Report::Root(_) | Report::Accessed(_) => {
+            Err("the trial's init reported what it was not asked for".to_owned())
+        }
         Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code {WELL}")),
     }
 }

@@ -113,7 +113,9 @@ impl Cell {
         let (step, begun) = (self.step.clone(), tokio::sync::watch::Sender::new(None));
         let mut early = Early { call: call.clone(), step, delivered: delivered.clone(), begun, shim, given: None };
         let mut job = self.job(call, &delta)?;
-        job.calls.followed = Some(early.begun.clone());
+        if matches!(&call.details, Details::Rust(details) if details.announces_artifacts) {
+            job.calls.followed = Some(early.begun.clone());
+        }
         let (finished, stdout, stderr) = self.execute(job, Some(&mut early), cancel).await?;
         if finished.exit != Exit::Code(0) {
             // What it says is the truth only if it says it in the step.

@@ -1,6 +1,8 @@
 //! What a command in the sandbox can see, do and leave.
 
 #![allow(clippy::unwrap_used)]
+// The same attempts are made in sandboxes that are new and in those that were used.
+#![allow(clippy::duplicate_mod)]
 
 #[path = "../support/attempts.rs"]
 mod attempts;
@@ -8,9 +10,11 @@ mod calls;
 mod devices;
 mod escape;
 mod ids;
+mod kept;
 mod network;
 mod place;
 mod recorded;
+mod used;
 
 use std::path::Path;
 use std::time::Duration;

@@ -13,6 +13,8 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
+    /// Whether another job uses the namespaces of each job before it.
+    is_used: bool,
 }
 
 /// A sandbox with its own directory. Machines that cannot provide one cannot run these tests.
@@ -22,6 +24,13 @@ pub(crate) fn place(mode: Mode) -> Place {
 
 pub(crate) fn confined() -> Place {
     place(Mode::Required)
+}
+
+/// One in which each job, if that is possible, gets the namespaces of another that has ended.
+pub(crate) fn used() -> Place {
+    let mut place = place(Mode::Required);
+    place.is_used = true;
+    place
 }
 
 /// One whose steps with the network share the machine's network.
@@ -59,7 +68,7 @@ fn open(dir: tempfile::TempDir, mode: Mode, network: Isolation) -> Place {
     };
     let sandbox = Sandbox::open(config).unwrap_or_else(|error| panic!("expected a sandbox on this machine: {error}"));
     assert_eq!(sandbox.is_confined(), mode != Mode::Off, "{}", sandbox.describe());
-    Place { dir, sandbox }
+    Place { dir, sandbox, is_used: false }
 }
 
 impl Drop for Place {
@@ -114,6 +123,26 @@ impl Place {
     }
 
     pub(crate) async fn run_until(&self, job: Job, cancel: CancellationToken) -> Ran {
+        if self.is_used && job.calls.offer.is_none() {
+            let marks = "for at in /tmp /dev/shm /build; do echo x > $at/of-another-job; done";
+            let before = self.job(marks);
+            let before = Job { arguments: before.arguments, environment: BTreeMap::new(), ..job.clone() };
+            self.run_once(Job { working_directory: String::new(), timeout: None, ..before }, CancellationToken::new())
+                .await;
+        }
+        self.run_once(job, cancel).await
+    }
+
+    async fn run_once(&self, job: Job, cancel: CancellationToken) -> Ran {
+        self.attempt(job, cancel).await.unwrap()
+    }
+
+    /// The same, but the sandbox itself may fail.
+    pub(crate) async fn sandbox_result(&self, job: Job) -> Result<Ran, kiln_worker::sandbox::Error> {
+        self.attempt(job, CancellationToken::new()).await
+    }
+
+    async fn attempt(&self, job: Job, cancel: CancellationToken) -> Result<Ran, kiln_worker::sandbox::Error> {
         let (sender, mut receiver) = mpsc::channel(16);
         let collect = async {
             let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -123,7 +152,7 @@ impl Place {
             (out, err)
         };
         let (finished, (out, err)) = tokio::join!(self.sandbox.run(job, sender, cancel), collect);
-        Ran { finished: finished.unwrap(), out, err: String::from_utf8_lossy(&err).into_owned() }
+        Ok(Ran { finished: finished?, out, err: String::from_utf8_lossy(&err).into_owned() })
     }
 
     pub(crate) async fn script(&self, script: &str) -> Ran {

@@ -4,6 +4,7 @@
 //! It talks to the worker over a socket, its standard input. When the worker closes the socket or dies, the init exits,
 //! and with it every process in its namespace.
 
+mod further;
 mod reap;
 mod record;
 mod routes;
@@ -190,6 +191,9 @@ fn as_pid_one(
     }
     // Opened in the machine's /proc: the sandbox's is read-only.
     let oom_score = std::fs::OpenOptions::new().write(true).open("/proc/self/oom_score_adj").ok();
+    if spec.kept {
+        return further::serve(spec, sent, control, null, oom_score);
+    }
     let place = match build(&spec, &mut sent) {
         Ok(place) => place,
         Err(rooted::Failed::Setup(reason)) => return Err(reason),
@@ -203,6 +207,32 @@ fn as_pid_one(
         std::process::exit(0);
     }
     limit(&spec)?;
+    let asked = Arc::new(AtomicBool::new(false));
+    let stop = asked.clone();
+    let listen = move |seen: Option<Seen>| {
+        std::thread::Builder::new().spawn(move || hold(control, seen.as_ref(), &stop)).map(drop)
+    };
+    carry_out(&spec, place, None, (null, oom_score), &asked, listen)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The command's standard output and error output, if they are not this process's own.
+type Streams = Option<(OwnedFd, OwnedFd)>;
+
+/// Runs a job's command, whose root this thread is in, and reports how it ended. From then on this thread is as restricted as the command.
+/// `listen` is called before the command starts, with what it looks at if that is recorded.
+fn carry_out(
+    spec: &Spec,
+    place: Option<rooted::Built>,
+    streams: Streams,
+    (null, oom_score): (&File, Option<File>),
+    asked: &AtomicBool,
+    listen: impl FnOnce(Option<Seen>) -> std::io::Result<()>,
+) -> Result<(), String> {
+    let io = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let recorder = spec.recorded.then(Recorder::start).transpose().map_err(io("cannot record the job"))?;
     if place.is_none() {
@@ -211,27 +241,22 @@ fn as_pid_one(
         calls::restrict(spec.network == Network::Machine)?;
     }
     // What the init itself needs is started first: its command may use up what may be started.
-    let (stopped, asked) = (Stopped::default(), Arc::new(AtomicBool::new(false)));
-    watch::watch(&spec, stopped.clone()).map_err(io("cannot watch the job"))?;
-    let (stop, seen) = (asked.clone(), recorder.as_ref().map(|recorder| recorder.seen(spec.preloaded)));
-    std::thread::Builder::new()
-        .spawn(move || hold(control, seen.as_ref(), &stop))
+    let stopped = Stopped::default();
+    watch::watch(spec, stopped.clone()).map_err(io("cannot watch the job"))?;
+    listen(recorder.as_ref().map(|recorder| recorder.seen(spec.preloaded)))
         .map_err(io("cannot listen to the worker"))?;
     // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
-    let ended = match expendable(oom_score, || start(&spec, place.as_ref())) {
+    let ended = match expendable(oom_score, || start(spec, place.as_ref(), streams)) {
         Ok(child) => {
             silence(null).map_err(io("cannot close the output"))?;
             if asked.load(Ordering::SeqCst) {
                 let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
             }
-            let status = reap(child, || stopped.look(spec.max_processes));
-            ended(status, began.elapsed(), &stopped)
+            let reaped = reap(child, || stopped.look(spec.max_processes));
+            ended(reaped, began.elapsed(), &stopped)
         }
-        Err((code, message)) => {
-            if !message.is_empty() {
-                eprintln!("kiln: {message}");
-            }
+        Err(code) => {
             silence(null).map_err(io("cannot close the output"))?;
             Ended { code: Some(code), ..Ended::default() }
         }
@@ -243,9 +268,7 @@ fn as_pid_one(
         report(&Report::Accessed(recorder.seen(spec.preloaded).so_far()));
     }
     report(&Report::Ended(ended));
-    loop {
-        std::thread::park();
-    }
+    Ok(())
 }
 
 /// Waits until the worker has connected the network, then blocks what must not be reachable. `false`: the job was
@@ -317,10 +340,25 @@ fn build(spec: &Spec, sent: &mut Vec<OwnedFd>) -> Result<Option<rooted::Built>, 
     }
 }
 
-fn start(spec: &Spec, place: Option<&rooted::Built>) -> Result<Pid, (i32, String)> {
-    if let (Some(root), Some(place)) = (&spec.rooted, place) {
-        return rooted::start(spec, root, place);
-    }
+/// Starts the command, or says on its error output why it cannot be started; answers with the exit code then.
+fn start(spec: &Spec, place: Option<&rooted::Built>, streams: Streams) -> Result<Pid, i32> {
+    let mut errors = streams.as_ref().and_then(|(_, errors)| errors.try_clone().ok()).map(File::from);
+    let started = match (&spec.rooted, place) {
+        (Some(root), Some(place)) => rooted::start(spec, root, place),
+        _ => start_here(spec, streams),
+    };
+    started.map_err(|(code, message)| {
+        if !message.is_empty() {
+            let _ = match &mut errors {
+                Some(errors) => writeln!(errors, "kiln: {message}"),
+                None => writeln!(std::io::stderr(), "kiln: {message}"),
+            };
+        }
+        code
+    })
+}
+
+fn start_here(spec: &Spec, streams: Streams) -> Result<Pid, (i32, String)> {
     let directory = Path::new(BUILD).join(&spec.working_directory);
     let program = spec.arguments.first().map(String::as_str).unwrap_or_default();
     let path = spec.environment.get("PATH").map_or("", String::as_str);
@@ -334,6 +372,9 @@ fn start(spec: &Spec, place: Option<&rooted::Built>) -> Result<Pid, (i32, String
         .envs(spec.secrets.variables())
         .current_dir(&directory)
         .stdin(Stdio::null());
+    if let Some((output, errors)) = streams {
+        command.stdout(output).stderr(errors);
+    }
     match command.spawn() {
         Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
         Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),

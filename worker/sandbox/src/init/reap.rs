@@ -3,49 +3,44 @@
 use std::time::Duration;
 
 use kiln_executor::ending::Ended;
-use nix::sys::resource::{UsageWho, getrusage};
+use kiln_kernel::syscalls::{Reaped, reap_any};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::watch::Stopped;
 
-/// Reaps until the command has ended, calls `look`, then kills and reaps the remaining processes.
-pub(super) fn reap(child: Pid, look: impl Fn()) -> Option<WaitStatus> {
-    let mut own = None;
+/// Reaps until the command has ended, calls `look`, then kills and reaps the remaining processes. Answers with the command's end and what
+/// all of them used.
+pub(super) fn reap(child: Pid, look: impl Fn()) -> Reaped {
+    let mut all = Reaped::default();
     loop {
-        match waitpid(Pid::from_raw(-1), None) {
-            Ok(status) if status.pid() == Some(child) => {
-                own = Some(status);
-                look();
-                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        match reap_any() {
+            Ok(Some(one)) => {
+                all.user_us += one.user_us;
+                all.system_us += one.system_us;
+                all.peak_bytes = all.peak_bytes.max(one.peak_bytes);
+                if one.pid == child.as_raw() {
+                    (all.pid, all.code, all.signal) = (one.pid, one.code, one.signal);
+                    look();
+                    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+                }
             }
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(_) => return own,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(None) | Err(_) => return all,
         }
     }
 }
 
 /// What was seen of a command's end.
-pub(super) fn ended(status: Option<WaitStatus>, wall: Duration, stopped: &Stopped) -> Ended {
-    let (code, signal) = match status {
-        Some(WaitStatus::Exited(_, code)) => (Some(code), None),
-        Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
-        _ => (None, None),
-    };
-    let mut ended = Ended {
-        code,
-        signal,
+pub(super) fn ended(reaped: Reaped, wall: Duration, stopped: &Stopped) -> Ended {
+    Ended {
+        code: reaped.code,
+        signal: reaped.signal,
         out_of_memory: stopped.out_of_memory(),
         too_many_processes: stopped.too_many_processes(),
         wall_us: wall.as_micros() as u64,
-        ..Ended::default()
-    };
-    if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
-        let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-        ended.user_us = micros(usage.user_time());
-        ended.system_us = micros(usage.system_time());
-        ended.peak_bytes = usage.max_rss() as u64 * 1024;
+        user_us: reaped.user_us,
+        system_us: reaped.system_us,
+        peak_bytes: reaped.peak_bytes,
     }
-    ended
 }

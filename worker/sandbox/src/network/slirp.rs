@@ -178,5 +178,5 @@ fn listen(mut arguments: std::env::Args) -> Played {
         listeners.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)));
     }
     let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(AsFd::as_fd).collect();
-    spec::send(&UnixStream::from(socket), &descriptors).map_err(words("cannot hand over sockets"))
+    spec::send(UnixStream::from(socket), &descriptors).map_err(words("cannot hand over sockets"))
 }

@@ -247,6 +247,8 @@ impl Prepared {
         let spec = Spec {
             user: Some(ids.user()),
             stage: (0..made.len()).map(Source::Sent).collect(),
+            own: Vec::new(),
+            kept: false,
             binds: Vec::new(),
             links: Vec::new(),
             files: files(job, rooted),
