@@ -183,7 +183,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
                 work.events.room().await;
             }
             Update::Calls(calls) => {
-                work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(calls) }));
+                work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(*calls) }));
             }
             Update::Done(done) => break done,
         }

@@ -65,7 +65,7 @@ pub enum Update {
         skipped: u64,
     },
     /// What has become of its compiler calls so far.
-    Calls(SplitCalls),
+    Calls(Box<SplitCalls>),
     /// It ended; no further update follows.
     Done(Arc<Done>),
 }
@@ -196,7 +196,7 @@ impl Reading {
             return None;
         }
         self.counted.clone_from(&now);
-        now.map(Update::Calls)
+        now.map(|now| Update::Calls(Box::new(now)))
     }
 
     fn output(&mut self) -> Option<Update> {
