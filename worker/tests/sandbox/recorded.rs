@@ -173,6 +173,45 @@ async fn a_record_that_a_job_spoils_is_incomplete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_has_looked_at_so_far_is_known_while_it_runs() {
+    let place = confined();
+    // It goes on when it has been seen to have looked at the first file.
+    let mut job = place
+        .job("test -e /build/first; echo said; until [ -e /kiln/call/go ]; do sleep 0.01; done; test -e second; true");
+    let directory = place.dir.path().join("offered");
+    std::fs::create_dir_all(&directory).unwrap();
+    let begun = watch::Sender::new(None);
+    let mut told = begun.subscribe();
+    let offered =
+        Offer { directory: directory.clone(), to: "/kiln/call".into(), programs: "/kiln/call/bin".into(), begun };
+    (job.calls.offer, job.calls.recorded) = (Some(offered), true);
+    let look = async {
+        let begun = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        loop {
+            let seen = begun.looks.so_far().await.expect("expected a job that is recorded to answer");
+            if seen.paths.contains("/build/first") {
+                assert!(!seen.paths.contains("/build/second") && !seen.incomplete);
+                std::fs::write(directory.join("go"), "").unwrap();
+                return begun;
+            }
+        }
+    };
+    let (ran, begun) = tokio::join!(place.run(job), look);
+    let seen = ran.finished.accesses.clone().unwrap();
+    assert!(seen.paths.contains("/build/first") && seen.paths.contains("/build/second"));
+    assert_eq!(begun.looks.so_far().await, None, "nobody answers for a job that is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_path_looks_at_nothing() {
+    let place = confined();
+    // As Rust's library does to find out whether the kernel has statx(2).
+    let script = "python3 -c 'import ctypes; ctypes.CDLL(None).statx(0, None, 0, 4095, None)'; test -e after; true";
+    let seen = accesses(&place, script).await;
+    assert!(!seen.incomplete && seen.paths.contains("/build/after"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_reaches_what_it_is_offered_and_its_root_can_be_read() {
     let place = confined();
     let directory = place.dir.path().join("offered");
