@@ -237,3 +237,22 @@ async fn the_property_container_image_runs_an_action_in_that_images_file_system(
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("absent"), "{}", refused.message());
 }
+
+#[test]
+fn a_step_in_an_image_has_caches_anywhere_in_it() {
+    let config = "name = \"cached\"\nversion = \"1\"\n[steps.work]\nimage = \"./base\"\ninputs = [\"in\"]\n\
+                  run = '''\nfor at in deep/cache ~/.c/d /var/cache/x; do echo x >> $at/lines; stat -c '%u %a' $at; done\n\
+                  touch deep/own ~/.c/own; echo \"lines $(cat deep/cache/lines ~/.c/d/lines /var/cache/x/lines | wc -l).\"\ncp in out\n'''\n\
+                  outputs = [\"out\"]\ncaches = { \"deep/cache\" = { key = \"a\" }, \"~/.c/d\" = { key = \"b\" }, \"/var/cache/x\" = { key = \"c\" } }\n";
+    let Some(dir) = with_base(config) else { return };
+    let farm = Farm::shared();
+    for round in 1..=3 {
+        kiln_harness::write(dir.path(), "in", &round.to_string());
+        let built = farm.build(dir.path(), &["--executor", "sandbox"]).well();
+        let log = built.log();
+        assert!(log.contains(&format!("lines {}.", round * 3)), "{log}");
+        assert_eq!(log.matches("1000 755").count(), 3, "{log}");
+    }
+    let unpacked: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!unpacked.iter().any(|name| name == "deep"), "expected nothing of it to be an output");
+}

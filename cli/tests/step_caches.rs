@@ -129,11 +129,19 @@ fn a_branch_reads_what_everyone_has_and_writes_for_itself() {
     assert_eq!(count(&main), "2", "expected nothing of the branch");
     assert_eq!(count(&other), "3", "expected what the base has, and nothing of the other branch");
     assert_eq!(count(&branch), "4", "expected its own rather than the base's");
+    // What a branch made may come from its cache, so it is no result of anybody else's; what the base has made is everyone's.
+    let cached = |by: &str| {
+        let arguments = ["build", "--progress", "json", sources.path().to_str().unwrap()];
+        kiln_harness::Built(guarded.ran(token(&guarded.dir(), by), &arguments)).well().caches()["work"].clone()
+    };
+    assert_eq!([cached(&branch), cached(&other), cached(&main)], ["hit", "miss", "miss"]);
+    write(sources.path(), "in", "by the base\n");
+    assert_eq!([cached(&main), cached(&branch)], ["miss", "hit"]);
     // A restarted coordinator knows whose it is.
     farm.restart_coordinator();
     farm.wait_for_worker("one");
     assert_eq!(count(&branch), "5");
-    assert_eq!(count(&main), "3");
+    assert_eq!(count(&main), "5");
     let mut scopes: Vec<String> = listed(farm, "scoped").iter().map(|mount| mount["scope"].to_string()).collect();
     scopes.sort();
     assert_eq!(scopes, ["\"feature/x\"", "\"feature/y\"", "null"]);

@@ -157,6 +157,19 @@ impl Lowering<'_> {
         Ok((Lowered { digest, input_root, action, command }, known))
     }
 
+    /// The same action with a key of its own.
+    pub(super) async fn salted(
+        &self,
+        lowered: Lowered,
+        known: &Known,
+        salt: &str,
+    ) -> Result<(Lowered, Arc<Known>), Error> {
+        let action = reapi::Action { salt: salt.as_bytes().to_vec(), ..lowered.action };
+        let digest = self.put(&action).await?;
+        let known = Arc::new(Known { action: action.clone(), ..known.clone() });
+        Ok((Lowered { digest, action, ..lowered }, known))
+    }
+
     async fn put(&self, message: &impl Message) -> Result<Digest, kiln_store::Error> {
         let data = message.encode_to_vec();
         let digest = self.function.digest(&data);

@@ -145,6 +145,10 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Ok(lowered) => lowered,
         Err(error) => return ended(lowering_failed(error)),
     };
+    let (lowered, known) = match apart(work, job, &lowering, lowered, known).await {
+        Ok(lowered) => lowered,
+        Err(error) => return ended(lowering_failed(error)),
+    };
     if !job.step.caches.is_empty() && known.caches.is_empty() {
         let text = format!(
             "step `{}` runs in a container of a Docker Engine, where its caches are not kept; `--executor sandbox` keeps them",
@@ -200,6 +204,26 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
     ended(finish(work, job, lowered, &done, error, attached.merged, hit_before, began))
+}
+
+/// The action as it is run. What a step with caches makes in a branch scope may come from what that branch left in them, so it is a result of the
+/// branch alone: unless everyone has one, the action is another one.
+async fn apart(
+    work: &Work,
+    job: &Job,
+    lowering: &Lowering<'_>,
+    lowered: Lowered,
+    known: Arc<Known>,
+) -> Result<(Lowered, Arc<Known>), lower::Error> {
+    let (scope, instance) = (&work.request.scope, work.request.instance.trim_matches('/'));
+    if scope.is_empty() || known.caches.is_empty() {
+        return Ok((lowered, known));
+    }
+    let asks = !work.request.no_cache && !job.again && job.step.cache;
+    if asks && work.stores.actions.get(instance, &lowered.digest).await?.is_some() {
+        return Ok((lowered, known));
+    }
+    lowering.salted(lowered, &known, scope).await
 }
 
 /// Starts the action. If it needs secrets that were lost when the coordinator restarted, and its result is not cached,
