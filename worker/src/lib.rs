@@ -9,7 +9,6 @@ pub mod leases;
 pub mod link;
 pub mod membership;
 mod metrics;
-mod output_log;
 pub mod outputs;
 pub mod roots;
 pub mod runner;

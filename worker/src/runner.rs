@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use crate::broker::{Broker, Farm, Serving};
+use crate::broker::{Broker, Farm, Serving, Wanted};
 use crate::inputs::{self, Inputs};
 use crate::leases::Leases;
-use crate::output_log::{self, OutputLog};
 use crate::outputs;
 use crate::roots::Roots;
 use crate::tally::Tally;
 use kiln_executor::mask::{Masked, Patterns};
+use kiln_executor::output_log::{self, OutputLog};
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 
 /// Maximum number of processes and threads of one action at once.
@@ -316,8 +316,10 @@ impl Runner {
         job: &mut Job,
     ) -> Result<Option<Serving>, Fault> {
         // What a call is given and prints is kept, and values of secrets must not be.
-        let is_split = lease.split && job.place == Place::Machine && lease.secrets.is_empty();
-        let Some(broker) = self.broker.as_ref().filter(|_| is_split) else { return Ok(None) };
+        let is_apt = job.place == Place::Machine && lease.secrets.is_empty();
+        let Some(broker) = self.broker.as_ref().filter(|_| is_apt) else { return Ok(None) };
+        let tools = (!lease.tools.is_empty()).then_some((lease.tools.as_str(), lease.tools_read_only));
+        let wanted = Wanted { splits: lease.split, tools };
         let farm = Farm {
             channel: self.channel.subscribe(),
             instance: at.instance.to_owned(),
@@ -326,7 +328,7 @@ impl Runner {
         };
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
         let Ok(command) = Digest::required(at.function, action.command_digest.as_ref()) else { return Ok(None) };
-        broker.serve(job, (*root, command), farm).await.map_err(failed)
+        broker.serve(job, (*root, command), farm, wanted).await.map_err(failed)
     }
 
     async fn execute(

@@ -146,6 +146,8 @@ fn calls(calls: &v1::SplitCalls) -> Value {
         "hits": calls.hits,
         "compiled": calls.compiled,
         "elsewhere": calls.elsewhere,
+        "go_hits": calls.go_hits,
+        "go_misses": calls.go_misses,
         "refused": calls.refused.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "verified": calls.verified.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "saved_s": seconds(&calls.saved),

@@ -22,7 +22,9 @@ pub(super) fn counted(calls: &v1::SplitCalls) -> Option<String> {
 pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
     let calls = finished.calls.as_ref()?;
     let refused: u64 = calls.refused.values().sum();
-    let mut words = counted(calls)?;
+    let go = calls.go_hits + calls.go_misses;
+    let of_go = || format!("Go's build cache had {} of {go} entries", calls.go_hits);
+    let Some(mut words) = counted(calls) else { return (go > 0).then(of_go) };
     if refused > 0 {
         let mut reasons: Vec<(&str, u64)> =
             calls.refused.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
@@ -34,6 +36,9 @@ pub(super) fn calls(finished: &v1::StepFinished) -> Option<String> {
     let saved = calls.saved.as_ref().and_then(clock::read_duration).unwrap_or_default();
     if calls.hits > 0 {
         words.push_str(&format!("; {} saved", duration(saved)));
+    }
+    if go > 0 {
+        words.push_str(&format!("; {}", of_go()));
     }
     Some(words)
 }

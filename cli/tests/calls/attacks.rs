@@ -178,3 +178,63 @@ fn thousands_of_calls_at_once_are_all_answered() {
     assert_eq!((calls.hits + calls.ran(), calls.refused.get("information").copied()), (64, Some(3000)), "{calls:?}");
     assert_eq!((left.len(), left["said"].iter().filter(|byte| **byte == b'\n').count()), (65, 3000));
 }
+
+/// Python's side of Go's protocol, and a step that speaks it.
+const GO: &str = r#"
+import base64, hashlib, json
+def go():
+    s = connect()
+    s.sendall(string(b'G'))
+    f = s.makefile('rwb')
+    assert json.loads(f.readline())['KnownCommands'] == ['get', 'put', 'close']
+    return f
+def say(f, message, body=b''):
+    f.write(json.dumps(message).encode() + b'\n\n')
+    if body:
+        f.write(b'"' + base64.b64encode(body) + b'"\n')
+    f.flush()
+    return json.loads(f.readline())
+def of(data):
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+def put(f, action, body, output=None):
+    message = {'ID': 1, 'Command': 'put', 'ActionID': of(action), 'OutputID': output or of(body), 'BodySize': len(body)}
+    return say(f, message, body)
+def get(f, action):
+    return say(f, {'ID': 2, 'Command': 'get', 'ActionID': of(action)})
+"#;
+
+#[test]
+fn a_step_stores_for_its_own_project_only_and_nothing_under_a_wrong_name() {
+    let farm = Farm::shared();
+    let script = r#"
+f = go()
+print('before', get(f, b'action').get('Miss'))
+print('wrong', 'OutputID' in put(f, b'wrong', b'body', of(b'other')).get('Err', ''))
+print('wrong', get(f, b'wrong').get('Miss'))
+path = put(f, b'action', b'body')['DiskPath']
+assert open(path, 'rb').read() == b'body', path
+for attempt in (lambda: open(path, 'ab'), lambda: os.unlink(path), lambda: os.chmod(path, 0o777)):
+    try:
+        attempt()
+        print('changed')
+    except OSError:
+        pass
+print('after', get(f, b'action').get('Size'))
+# Whatever else is said ends that connection alone.
+for nonsense in (b'{"ID":1}\n', b'rubbish\n', b'{"ID":1,"Command":"put","BodySize":-1}\n', b'{"ID":3,"Command":"put","ActionID":"AA==","OutputID":"AA==","BodySize":9}\n"!!!"\n'):
+    other = go()
+    other.write(nonsense)
+    other.flush()
+    assert other.readline() == b'', nonsense
+print('still', get(f, b'action').get('Size'))
+"#;
+    let said = |name: &str| {
+        let dir = attack(name, &format!("{GO}\n{script}"));
+        let (_, left) = built(farm, dir.path());
+        String::from_utf8_lossy(&left["said"]).into_owned()
+    };
+    let expected = "before True\nwrong True\nwrong True\nafter 4\nstill 4\n";
+    for project in ["go-own", "go-other"] {
+        assert_eq!(said(project), expected, "{project}");
+    }
+}

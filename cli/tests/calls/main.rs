@@ -7,6 +7,7 @@ mod c;
 mod cmake;
 mod early;
 mod faults;
+mod go;
 mod project;
 mod rust;
 mod spread;

@@ -33,6 +33,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Go(#[from] kiln_gocache::Error),
     #[error("{tool} broke off")]
     Pipe {
         tool: &'static str,

@@ -1,6 +1,8 @@
 //! The caches of steps: which names they travel under with a lease. They are no part of any action.
 
+use kiln_execution::ToolSpace;
 use kiln_planner::plan::{Sharing, Step, Target, below_sources, cache_target};
+use kiln_proto::digest::DigestFunction;
 use kiln_proto::v1::{self, CacheName, CacheSharing};
 use kiln_trees::tree::{Entry, Tree};
 
@@ -25,6 +27,14 @@ impl Owner<'_> {
             name.scope = self.scope.to_owned();
         }
         cache
+    }
+
+    /// Where the build tools of steps in an environment keep what they find by keys of their own. A key is the tool's word, so a project has its
+    /// own, and a scope only reads: whatever its steps make is everyone's result.
+    pub(super) fn tools(&self, environment: &str) -> ToolSpace {
+        let text = ["kiln.steps/1", environment, self.project].join("\0");
+        let name = DigestFunction::Sha256.digest(text.as_bytes()).hex();
+        ToolSpace { name, read_only: !self.scope.is_empty() }
     }
 
     /// The caches of a step on a system: a fingerprint of the workers' own, or an image with its digest.

@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::caches::{self, Owner};
 use super::source::SourceTree;
-use kiln_execution::Known;
+use kiln_execution::{Known, ToolSpace};
 use kiln_store::BlobStore;
 use kiln_store::trees::{self, overlay};
 
@@ -117,13 +117,15 @@ impl Lowering<'_> {
         let command = command(step, shard, environment);
         let platform = platform(step, target, environment);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
-        // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
-        // What a call is given and prints is kept, and values of secrets must not be.
-        let split = step.split != Split::Off && !step.network && step.image.is_none() && step.secrets.is_empty();
         // In a container of an engine, there are no caches.
         let system = step.image.is_none().then_some(&environment.fingerprint);
         let caches = system.map(|system| owner.of_step(step, target, system)).unwrap_or_default();
-        Ok((lowered, Arc::new(Known { split, spread: step.split == Split::Auto, caches, ..known })))
+        // Sockets are not for steps that share the machine's network, and other systems' compilers are not the worker's.
+        // What a call is given and prints is kept, and values of secrets must not be.
+        let is_closed = !step.network && step.image.is_none() && step.secrets.is_empty();
+        let tools = if is_closed { owner.tools(&environment.fingerprint) } else { ToolSpace::default() };
+        let (split, spread) = (is_closed && step.split != Split::Off, step.split == Split::Auto);
+        Ok((lowered, Arc::new(Known { split, spread, tools, caches, ..known })))
     }
 
     /// The inputs of a step: its own, and the outputs of the steps that it needs.

@@ -17,6 +17,10 @@ use kiln_plan::{ArtifactKind, Source, Step};
 pub(super) const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
 /// Go's build cache in a step.
 pub(super) const CACHE: &str = ".kiln/go-cache";
+/// The same in a step that tests.
+pub(super) const TEST_CACHE: &str = ".kiln/go-test-cache";
+/// The caches of a detected project, which are outputs of the steps that fill them.
+pub const CACHES: [&str; 2] = [CACHE, TEST_CACHE];
 
 /// The content of a `go.mod`.
 struct Module {
@@ -25,6 +29,25 @@ struct Module {
     /// Module path, version, and whether it is a direct requirement.
     requires: Vec<(String, String, bool)>,
     replaced: Vec<String>,
+}
+
+/// The first version of Go that lets the worker keep its build cache (`GOCACHEPROG`).
+const ASKS_FOR_ITS_CACHE: (u32, u32) = (1, 24);
+
+/// Whether every Go that can build the project lets the worker keep its build cache, by what its modules require.
+pub fn asks_for_its_cache(source: &dyn Source) -> bool {
+    let texts = ["go.work", "go.mod"].into_iter().filter_map(|file| tree::text(source, file));
+    texts.into_iter().any(|text| {
+        let required = directives(&text).into_iter().find(|(verb, _)| *verb == "go");
+        required.and_then(|(_, version)| minor(version)).is_some_and(|version| version >= ASKS_FOR_ITS_CACHE)
+    })
+}
+
+/// `1.24` of `1.24.3` or `1.24rc1`.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let (major, rest) = version.trim().split_once('.')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((major.parse().ok()?, rest[..digits].parse().ok()?))
 }
 
 /// The name of the root module.
@@ -265,4 +288,23 @@ fn short_name(path: &str) -> String {
     let version =
         |p: &&str| p.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     path.rsplit('/').find(|part| !version(part)).unwrap_or(path).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_plan::MemorySource;
+
+    use super::*;
+
+    #[test]
+    fn what_the_modules_require_says_whether_go_asks_for_its_cache() {
+        let asks = |file: &str, text: &str| asks_for_its_cache(&[(file, text)].into_iter().collect::<MemorySource>());
+        for newer in ["go 1.24", "go 1.24.0", "go 1.25rc1", "go 2.0 // later"] {
+            assert!(asks("go.mod", &format!("module x\n\n{newer}\n")), "{newer}");
+            assert!(asks("go.work", &format!("{newer}\nuse .\n")), "{newer}");
+        }
+        for older in ["go 1.23.9", "go 1.9", "", "toolchain go1.24.0", "go one"] {
+            assert!(!asks("go.mod", &format!("module x\n\n{older}\n")), "{older}");
+        }
+    }
 }

@@ -29,6 +29,7 @@ pub use error::Error;
 pub use evidence::{Language, UnknownLanguage};
 pub use found::artifact_name;
 pub use found::{Detected, Identity};
+pub use go::{CACHES as GO_CACHES, asks_for_its_cache as go_asks_for_its_cache};
 
 pub use java::{gradle_project, maven_modules};
 use kiln_plan::Source;

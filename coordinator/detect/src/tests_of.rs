@@ -83,7 +83,7 @@ fn rust(found: &Detected) -> Vec<Step> {
 
 /// `go test ./...` in each module. It compiles with other flags than the build, so it has its own layer.
 fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
-    const CACHE: &str = ".kiln/go-test-cache";
+    use go::TEST_CACHE as CACHE;
     let Some(compile) = step(found, "compile") else { return Vec::new() };
     if tree::named(source, |name| name.ends_with("_test.go")).iter().all(|path| path.starts_with("vendor/")) {
         return Vec::new();

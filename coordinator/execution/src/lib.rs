@@ -107,8 +107,19 @@ pub struct Known {
     pub spread: bool,
     /// Whether it is a call of a step that runs on a worker already: it takes what is free, and its worker says what it looked at.
     pub call: bool,
+    /// Where its build tools keep what they find by keys of their own, which changes nothing about its outputs either.
+    pub tools: ToolSpace,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
+}
+
+/// The entries of build tools that steps share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolSpace {
+    /// Its name, a hash; empty: there are none.
+    pub name: String,
+    /// Whether new ones are not kept.
+    pub read_only: bool,
 }
 
 /// Options of the execution's owner.
@@ -276,6 +287,9 @@ impl ExecutionHandle {
             prepared.split = known.split && !request.skip_cache_lookup;
             prepared.spread = known.spread && prepared.split;
             prepared.requirements.opportunistic = known.call;
+            if !request.skip_cache_lookup {
+                prepared.tools.clone_from(&known.tools);
+            }
         }
         if prepared.caches.len() > root::MAX_CACHES {
             return Err(Status::invalid_argument(format!(

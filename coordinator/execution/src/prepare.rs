@@ -13,6 +13,7 @@ use kiln_trees::{Entry, tree};
 use prost::Message;
 use tonic::Status;
 
+use super::ToolSpace;
 use super::inputs::InputTrees;
 use super::properties::Rules;
 use super::requirements;
@@ -62,6 +63,8 @@ pub struct Prepared {
     pub split: bool,
     /// Whether these may run on other workers.
     pub spread: bool,
+    /// Where its build tools keep their entries.
+    pub tools: ToolSpace,
     /// Its time limit.
     pub timeout: Duration,
     /// Hashes of its topmost input directories, for affinity.
@@ -180,6 +183,7 @@ impl Preparer {
             hosts: Vec::new(),
             split: false,
             spread: false,
+            tools: ToolSpace::default(),
             timeout,
             inputs: walked.directories.clone(),
             hold,

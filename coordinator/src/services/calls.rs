@@ -1,9 +1,10 @@
-//! `kiln.v1.Calls`: workers look up and keep the results of compiler calls, for leases whose steps are split, and have calls run on other
-//! workers.
+//! `kiln.v1.Calls`: workers look up and keep the results of compiler calls, for leases whose steps are split, and entries of build tools; and
+//! they have calls run on other workers.
 //!
 //! An entry is a result in the action cache, so it is complete or absent, counted and collected as any other. Its digest is that of no
 //! action: it has a size that no blob has, and the tenant's environment is part of it. A worker can therefore keep results of calls, and
-//! only for steps in the environment that it runs one in.
+//! only for steps in the environment that it runs one in. Entries of build tools are found by the tool's word, so a space of them is a
+//! project's alone.
 
 use std::pin::Pin;
 
@@ -20,6 +21,10 @@ use tonic::{Request, Response, Status};
 
 /// Begins what keys are hashed with, and says which rules the entries follow.
 const DOMAIN: &str = "kiln.calls/1";
+/// The same for entries of build tools.
+const TOOLS_DOMAIN: &str = "kiln.steps/1";
+/// The tools that steps have caches of.
+const TOOLS: [&str; 1] = ["go"];
 /// The size in an entry's digest: larger than any blob's.
 const SIZE: u64 = i64::MAX as u64;
 /// Bytes of a key.
@@ -92,12 +97,18 @@ async fn follow(
 }
 
 /// Where an entry is.
-fn place(lease: &LeaseAccess, key: &[u8]) -> Result<Digest, Status> {
+fn place(lease: &LeaseAccess, tool: &str, key: &[u8], writes: bool) -> Result<Digest, Status> {
     if key.len() != KEY_BYTES {
         return Err(Status::invalid_argument(format!("a key has {KEY_BYTES} bytes, found {}", key.len())));
     }
-    // An environment has no NUL, and a key always the same length.
-    let text = [DOMAIN.as_bytes(), lease.calls()?.as_bytes(), key].join(&0);
+    // An environment has no NUL, nor has a space or the name of a tool, and a key always the same length.
+    let text = match tool {
+        "" => [DOMAIN.as_bytes(), lease.calls()?.as_bytes(), key].join(&0),
+        tool if TOOLS.contains(&tool) => {
+            [TOOLS_DOMAIN.as_bytes(), tool.as_bytes(), lease.tools(writes)?.as_bytes(), key].join(&0)
+        }
+        _ => return Err(Status::invalid_argument(format!("unknown tool; expected one of {}", TOOLS.join(", ")))),
+    };
     Ok(Digest { size: SIZE, ..DigestFunction::Sha256.digest(&text) })
 }
 
@@ -112,13 +123,13 @@ fn named(lease: &LeaseAccess, result: &reapi::ActionResult) -> Result<Vec<Digest
 impl calls_server::Calls for Calls {
     async fn look(&self, request: Request<v1::LookCallsRequest>) -> Result<Response<v1::LookCallsResponse>, Status> {
         let lease = lease(&request)?;
-        let keys = request.into_inner().keys;
+        let v1::LookCallsRequest { keys, tool } = request.into_inner();
         if keys.len() > MAX_KEYS {
             return Err(Status::invalid_argument(format!("{} keys; the farm allows at most {MAX_KEYS}", keys.len())));
         }
         let mut entries = Vec::with_capacity(keys.len());
         for key in &keys {
-            let result = self.stores.cached_result(lease.instance(), &place(&lease, key)?).await?;
+            let result = self.stores.cached_result(lease.instance(), &place(&lease, &tool, key, false)?).await?;
             for blob in result.iter().map(|result| named(&lease, result)).collect::<Result<Vec<_>, _>>()?.concat() {
                 lease.add_blob(&blob).await?;
             }
@@ -129,8 +140,8 @@ impl calls_server::Calls for Calls {
 
     async fn keep(&self, request: Request<v1::KeepCallRequest>) -> Result<Response<v1::KeepCallResponse>, Status> {
         let lease = lease(&request)?;
-        let v1::KeepCallRequest { key, result } = request.into_inner();
-        let place = place(&lease, &key)?;
+        let v1::KeepCallRequest { key, result, tool } = request.into_inner();
+        let place = place(&lease, &tool, &key, true)?;
         let mut result = result.ok_or_else(|| Status::invalid_argument("the entry has no result"))?;
         let is_plain =
             result.output_directories.is_empty() && result.output_symlinks.is_empty() && result.exit_code == 0;

@@ -23,6 +23,12 @@ pub const SHIM: &str = "kiln-call";
 pub const SWITCH: &str = "KILN_SPLIT";
 /// The variable that tells a compiler's own calls of compilers that a place is kept for them.
 pub const KEPT: &str = "KILN_CALL_PLACE";
+/// The argument after [`SHIM`] with which `go` starts it as its cache (`GOCACHEPROG`).
+pub const GOCACHE: &str = "gocache";
+/// The content of the frame with which a connection becomes `go`'s cache: what follows, in both directions, is Go's protocol.
+pub const GO: &[u8] = b"G";
+/// The directory with the files of that cache, below [`DIRECTORY`].
+pub const GO_FILES: &str = "go";
 /// The version of these messages.
 pub const VERSION: u8 = 2;
 /// Maximum bytes of a frame.

@@ -10,8 +10,8 @@ mod outputs;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -19,7 +19,9 @@ use std::path::Path;
 use std::process::Command;
 
 use early::Given;
-use kiln_call::{Answer, Ask, DIRECTORY, Done, KEPT, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve};
+use kiln_call::{
+    Answer, Ask, DIRECTORY, Done, GO, GOCACHE, KEPT, MAX_BYTES, Malformed, SHIM, SOCKET, SWITCH, frame, resolve,
+};
 
 /// The exit code of a shell that does not find a program.
 const NOT_FOUND: i32 = 127;
@@ -29,6 +31,9 @@ fn main() {
     let mut called = arguments.next().unwrap_or_default();
     if Path::new(&called).file_name().is_some_and(|name| name == SHIM) {
         called = arguments.next().unwrap_or_default();
+        if called == GOCACHE && arguments.len() == 0 {
+            std::process::exit(gocache());
+        }
     }
     let arguments: Vec<OsString> = arguments.collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -56,6 +61,42 @@ fn main() {
     };
     eprintln!("{}: {error}", program.display());
     std::process::exit(NOT_FOUND - 1);
+}
+
+/// Lets `go`, at standard input and output, speak to the worker.
+fn gocache() -> i32 {
+    let carried = UnixStream::connect(Path::new(DIRECTORY).join(SOCKET)).and_then(|mut socket| {
+        socket.write_all(&frame(GO))?;
+        let mut from_go = socket.try_clone()?;
+        std::thread::spawn(move || {
+            let _ = carry(&mut io::stdin().lock(), &mut from_go);
+            let _ = from_go.shutdown(std::net::Shutdown::Write);
+        });
+        let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        carry(&mut socket, &mut out)
+    });
+    match carried {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!(
+                "{SHIM}: the worker does not answer as a cache: {error}; `GOCACHEPROG=` in front of `go` does without"
+            );
+            1
+        }
+    }
+}
+
+/// Passes on what arrives at once. `io::copy` would let the kernel wait for more of it.
+fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&buffer[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether this is a program other than the shim, which may be linked to under any name.

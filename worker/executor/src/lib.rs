@@ -10,6 +10,7 @@ mod job;
 pub mod layers;
 pub mod mask;
 pub mod output;
+pub mod output_log;
 mod place;
 pub mod program;
 pub mod rooted;

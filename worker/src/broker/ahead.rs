@@ -10,6 +10,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use parking_lot::Mutex;
 
+use super::farm::PATIENCE;
 use super::step::{Step, manifest_key};
 use super::verify::is_bar;
 use crate::inputs::Content;
@@ -62,7 +63,7 @@ impl Step {
             let calls: Vec<Digest> = pairs.iter().map(|(call, _)| digest(call)).collect();
             let results: Vec<Digest> = pairs.iter().map(|(_, result)| digest(result)).collect();
             let manifests: Vec<Digest> = calls.iter().map(manifest_key).collect();
-            let (manifests, found) = tokio::join!(self.farm.look_all(&manifests), self.farm.look_all(&results));
+            let (manifests, found) = tokio::join!(self.look_ahead(&manifests), self.look_ahead(&results));
             for (call, manifest) in calls.iter().zip(manifests) {
                 if manifest.as_ref().is_some_and(is_bar) {
                     self.shared.barred.add(call);
@@ -88,6 +89,10 @@ impl Step {
                 self.ahead.content.lock().push(content);
             }
         }
+    }
+
+    async fn look_ahead(&self, keys: &[Digest]) -> Vec<Option<reapi::ActionResult>> {
+        self.farm.look_all(keys, "", PATIENCE).await.unwrap_or_default()
     }
 
     /// Remembers what this step's calls asked for.

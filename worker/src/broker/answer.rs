@@ -21,12 +21,13 @@ use tokio_util::task::TaskTracker;
 
 use super::cell::{Made, Ran, Reason};
 use super::early::{self, Shim};
+use super::gocache;
 use super::spread::{Carried, Where};
 use super::step::{Step, driver, invocation, key, manifest_key, result_key};
 use super::told::Miss;
 use super::verify::{Hit, is_bar};
 use super::view::{Compared, View};
-use super::wire;
+use super::wire::{self, Asked};
 
 /// Reasons of calls that are over at once.
 const QUICK: [Reason; 3] = ["information", "probe", "standard_input"];
@@ -46,7 +47,12 @@ pub(super) async fn converse(
     keeping: &TaskTracker,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    let Some(ask) = wire::receive(&mut stream).await? else { return Ok(()) };
+    let ask = match wire::receive(&mut stream).await? {
+        None => return Ok(()),
+        Some(Asked::GoCache) => return gocache::serve(step, begun, keeping, stream).await,
+        Some(Asked::Call(_)) if !step.splits => return wire::send(&mut stream, &Answer::Here, &[]).await,
+        Some(Asked::Call(ask)) => ask,
+    };
     let is_in_place = ask.environment.iter().any(|(name, _)| name == KEPT);
     let (shim, mut early) = mpsc::channel(1);
     let answering = answer(step, begun, ask, (shim, keeping), &cancel);

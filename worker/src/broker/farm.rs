@@ -10,7 +10,7 @@ use kiln_proto::{reapi, v1};
 use tokio::sync::watch;
 
 /// How long a look-up may take. After that the call goes on as if nothing were known.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a question about the farm's room may take. After that it has none.
 const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,24 +31,28 @@ impl Farm {
 
     /// The entry under a key; none if there is none, or if the farm does not answer.
     pub(super) async fn look(&self, key: &Digest) -> Option<reapi::ActionResult> {
-        self.look_all(std::slice::from_ref(key)).await.pop().flatten()
+        self.look_all(std::slice::from_ref(key), "", PATIENCE).await?.into_iter().next().flatten()
     }
 
-    /// The entries under keys, in their order.
-    pub(super) async fn look_all(&self, keys: &[Digest]) -> Vec<Option<reapi::ActionResult>> {
-        let none = || vec![None; keys.len()];
-        let Some(client) = self.client() else { return none() };
-        let mut calls = CallsClient::new(client.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let request = v1::LookCallsRequest { keys: keys.iter().map(|key| key.hash.to_vec()).collect() };
-        match tokio::time::timeout(PATIENCE, calls.look(request)).await {
-            Ok(Ok(found)) => found.into_inner().entries.into_iter().map(|entry| entry.result).collect(),
+    /// The entries of a tool under these keys, or of calls if none is named; none if the farm does not answer in time.
+    pub(super) async fn look_all(
+        &self,
+        keys: &[Digest],
+        tool: &str,
+        patience: Duration,
+    ) -> Option<Vec<Option<reapi::ActionResult>>> {
+        let mut calls = CallsClient::new(self.client()?.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let keys = keys.iter().map(|key| key.hash.to_vec()).collect();
+        let request = v1::LookCallsRequest { keys, tool: tool.to_owned() };
+        match tokio::time::timeout(patience, calls.look(request)).await {
+            Ok(Ok(found)) => Some(found.into_inner().entries.into_iter().map(|entry| entry.result).collect()),
             Ok(Err(status)) => {
                 tracing::warn!(reason = status.message(), "cannot look up a call");
-                none()
+                None
             }
             Err(_) => {
-                tracing::warn!(patience_s = PATIENCE.as_secs(), "the farm takes too long to look up a call");
-                none()
+                tracing::warn!(patience_s = patience.as_secs(), "the farm takes too long to look up a call");
+                None
             }
         }
     }
@@ -82,11 +86,24 @@ impl Farm {
         blobs: Vec<(Digest, Blob)>,
         entries: Vec<(Digest, reapi::ActionResult)>,
     ) -> Result<(), String> {
+        self.keep_of("", blobs, entries).await
+    }
+
+    /// The same for entries of a tool.
+    ///
+    /// # Errors
+    /// The reason, as text.
+    pub(super) async fn keep_of(
+        &self,
+        tool: &str,
+        blobs: Vec<(Digest, Blob)>,
+        entries: Vec<(Digest, reapi::ActionResult)>,
+    ) -> Result<(), String> {
         let client = self.client().ok_or("no connection to the coordinator")?;
         client.upload(blobs).await.map_err(|error| error.to_string())?;
         let mut calls = CallsClient::new(client.channel());
         for (key, result) in entries {
-            let request = v1::KeepCallRequest { key: key.hash.to_vec(), result: Some(result) };
+            let request = v1::KeepCallRequest { key: key.hash.to_vec(), result: Some(result), tool: tool.to_owned() };
             calls.keep(request).await.map_err(|status| status.message().to_owned())?;
         }
         Ok(())

@@ -13,6 +13,7 @@ mod early;
 mod elsewhere;
 mod farm;
 mod foresight;
+mod gocache;
 mod places;
 mod programs;
 mod reference;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_call::{DIRECTORY, PROGRAMS, SHIM, SOCKET};
+use kiln_call::{DIRECTORY, GO_FILES, GOCACHE, PROGRAMS, SHIM, SOCKET};
 use kiln_calls::scan::Scanner;
 use kiln_executor::calls::Offer;
 use kiln_executor::{Executor, Finished, Job};
@@ -46,6 +47,8 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::inputs::Inputs;
 use crate::leases::Leases;
 use compiler::Compilers;
+use gocache::Tools;
+use kiln_gocache::Spaces;
 use programs::Programs;
 use reference::Reference;
 use step::Step;
@@ -66,8 +69,14 @@ const MAX_JOBS: usize = 128;
 const MAX_ELSEWHERE: usize = 64;
 /// The variables by which CMake gets what it calls compilers through (CMake 3.17).
 const LAUNCHERS: [&str; 2] = ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"];
+/// The variable that names the program that is `go`'s cache.
+const GO_CACHE: &str = "GOCACHEPROG";
+/// The variables with which a step says where its cache is.
+const GO_CACHES: [&str; 2] = [GO_CACHE, "GOCACHE"];
 /// How long the end of a step waits until what its calls made is kept.
 const KEEPING: Duration = Duration::from_secs(60);
+/// The directory of entries of build tools, below the worker's state.
+const ENTRIES: &str = "tools";
 /// Pause after a call could not be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of calls of one step that are looked at at once; others wait until one of them is answered.
@@ -95,6 +104,19 @@ struct Shared {
     /// How many of a hundred calls whose result was known are compiled again.
     verified_percent: f64,
     barred: verify::Barred,
+    /// Entries of build tools.
+    entries: Spaces,
+    /// Whether steps can be shown entries.
+    has_entries: bool,
+}
+
+/// What a step's lease says of its calls.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Calls of compilers run as jobs of their own.
+    pub(crate) splits: bool,
+    /// The space of its build tools' entries, and whether it only reads.
+    pub(crate) tools: Option<(&'a str, bool)>,
 }
 
 /// A step whose calls are answered until this is dropped.
@@ -126,6 +148,10 @@ impl Broker {
             std::fs::remove_dir_all(directory)?;
         }
         let programs = Programs::write(directory, path)?;
+        // Beside the directory, which is not kept.
+        let entries = directory.with_file_name(ENTRIES);
+        let entries = Spaces::new(entries);
+        let has_entries = entries.can_show_in(directory);
         let shared = Shared {
             programs,
             directory: directory.to_owned(),
@@ -137,6 +163,8 @@ impl Broker {
             reference: tokio::sync::Mutex::default(),
             verified_percent,
             barred: verify::Barred::default(),
+            entries,
+            has_entries,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -166,22 +194,33 @@ impl Broker {
     ///
     /// # Errors
     /// If the disk fails.
-    pub(crate) async fn serve(&self, job: &mut Job, of: (Digest, Digest), farm: Farm) -> io::Result<Option<Serving>> {
-        if self.shared.programs.is_empty() {
+    pub(crate) async fn serve(
+        &self,
+        job: &mut Job,
+        of: (Digest, Digest),
+        farm: Farm,
+        wanted: Wanted<'_>,
+    ) -> io::Result<Option<Serving>> {
+        let splits = wanted.splits && !self.shared.programs.is_empty();
+        if !splits && wanted.tools.is_none() {
             return Ok(None);
         }
-        let directory = self.shared.directory_of_a_step()?;
+        let directory = self.shared.directory_of_a_step(splits)?;
+        let tools = wanted.tools.filter(|_| self.shared.has_entries);
+        let tools = tools.map(|(space, read_only)| {
+            let (space, to) = ([farm.instance.as_str(), space], Path::new(DIRECTORY));
+            let shown = self.shared.entries.show((&space, read_only), directory.path(), GO_FILES, to)?;
+            Ok::<_, io::Error>(Tools::new(shown, read_only))
+        });
+        let tools = tools.transpose()?;
+        let has_tools = tools.is_some();
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
-        let room = farm.room().await.unwrap_or(0);
-        let (step, told) = (Step::new(self.shared.clone(), job, of, farm, room), begun.subscribe());
-        let places = step::places(job);
-        let jobs = (places + room.min(places * MAX_ELSEWHERE)).min(MAX_JOBS.max(places));
-        job.environment.entry(JOBS.to_owned()).or_insert_with(|| jobs.to_string());
-        if room > 0 {
-            for name in TOOLS_JOBS {
-                job.environment.entry(name.to_owned()).or_insert_with(|| jobs.to_string());
-            }
+        let room = if splits { farm.room().await.unwrap_or(0) } else { 0 };
+        let step = Step::new(self.shared.clone(), job, of, farm, (splits, room, tools));
+        let told = begun.subscribe();
+        if splits {
+            tell_jobs(job, room);
         }
         job.calls.offer = Some(Offer {
             directory: directory.path().to_owned(),
@@ -189,10 +228,16 @@ impl Broker {
             programs: Path::new(DIRECTORY).join(PROGRAMS),
             begun,
         });
-        // cargo and CMake call compilers through these; a project's own stay.
         let shim = Path::new(DIRECTORY).join(PROGRAMS).join(SHIM).display().to_string();
-        for name in [WRAPPER].iter().chain(&LAUNCHERS) {
-            job.environment.entry((*name).to_owned()).or_insert_with(|| shim.clone());
+        if splits {
+            // cargo and CMake call compilers through these; a project's own stay.
+            for name in [WRAPPER].iter().chain(&LAUNCHERS) {
+                job.environment.entry((*name).to_owned()).or_insert_with(|| shim.clone());
+            }
+        }
+        // Go before 1.24 does not know it. A step that says where its cache is may have it among its outputs.
+        if has_tools && !GO_CACHES.iter().any(|own| job.environment.contains_key(*own)) {
+            job.environment.insert(GO_CACHE.to_owned(), format!("{shim} {GOCACHE}"));
         }
         let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
         let fetching = AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead()));
@@ -204,12 +249,12 @@ impl Broker {
 }
 
 impl Shared {
-    /// A directory with the programs that a step finds.
-    fn directory_of_a_step(&self) -> io::Result<tempfile::TempDir> {
+    /// A directory with the programs that a step finds, under the names of compilers if it is split.
+    fn directory_of_a_step(&self, splits: bool) -> io::Result<tempfile::TempDir> {
         let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory)?;
         // The job is another user.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
-        self.programs.place(directory.path())?;
+        self.programs.place(directory.path(), splits)?;
         Ok(directory)
     }
 }
@@ -232,7 +277,23 @@ impl Serving {
             tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");
         }
         self.step.verify_the_rest(&mut self.verifying).await;
+        if self.step.tools.is_some() {
+            let shared = self.step.shared.clone();
+            tokio::task::spawn_blocking(move || shared.entries.make_room());
+        }
         self.step.calls()
+    }
+}
+
+/// Tells a job how many compilers it may call at once.
+fn tell_jobs(job: &mut Job, room: usize) {
+    let places = step::places(job);
+    let jobs = (places + room.min(places * MAX_ELSEWHERE)).min(MAX_JOBS.max(places));
+    job.environment.entry(JOBS.to_owned()).or_insert_with(|| jobs.to_string());
+    if room > 0 {
+        for name in TOOLS_JOBS {
+            job.environment.entry(name.to_owned()).or_insert_with(|| jobs.to_string());
+        }
     }
 }
 

@@ -39,16 +39,16 @@ impl Programs {
         self.names.is_empty()
     }
 
-    /// Puts the programs into a job's directory.
+    /// Puts the shim into a job's directory, and if it stands in for compilers, their names.
     ///
     /// # Errors
     /// If the disk fails.
-    pub(super) fn place(&self, directory: &Path) -> io::Result<()> {
+    pub(super) fn place(&self, directory: &Path, for_compilers: bool) -> io::Result<()> {
         let programs = directory.join(PROGRAMS);
         std::fs::create_dir(&programs)?;
         let own = programs.join(SHIM);
         std::fs::hard_link(&self.shim, &own).or_else(|_| std::fs::copy(&self.shim, &own).map(drop))?;
-        self.names.iter().try_for_each(|name| symlink(SHIM, programs.join(name)))
+        self.names.iter().filter(|_| for_compilers).try_for_each(|name| symlink(SHIM, programs.join(name)))
     }
 }
 

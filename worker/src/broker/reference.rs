@@ -43,7 +43,7 @@ impl Reference {
     /// Why it cannot be had, as text.
     pub(super) async fn start(shared: &Shared) -> Result<Self, String> {
         let said = |error: std::io::Error| error.to_string();
-        let directory = shared.directory_of_a_step().map_err(said)?;
+        let directory = shared.directory_of_a_step(true).map_err(said)?;
         let listener = listen(directory.path()).map_err(said)?;
         let begun = watch::Sender::new(None);
         let mut told = begun.subscribe();

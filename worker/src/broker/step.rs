@@ -19,6 +19,7 @@ use super::cell::{Cell, Parent, Reason};
 use super::cpu;
 use super::elsewhere::Sent;
 use super::farm::Farm;
+use super::gocache::Tools;
 use super::places::Places;
 use super::spread::Room;
 use super::tally::{Calls, Tally};
@@ -50,6 +51,10 @@ pub(super) struct Step {
     pub(super) tally: Tally,
     pub(super) samples: Samples,
     pub(super) told: Told,
+    /// Whether its calls of compilers are carried out here.
+    pub(super) splits: bool,
+    /// Where the entries of its build tools are, if it has any.
+    pub(super) tools: Option<Tools>,
     job: Job,
     view: Mutex<Option<Arc<View>>>,
     manifests: Mutex<BTreeMap<[u8; 32], Arc<Manifest>>>,
@@ -69,7 +74,7 @@ impl Step {
         job: &Job,
         (root, command): (Digest, Digest),
         farm: Farm,
-        room: usize,
+        (splits, room, tools): (bool, usize, Option<Tools>),
     ) -> Self {
         let samples = Samples::new(shared.verified_percent);
         Self {
@@ -85,6 +90,8 @@ impl Step {
             tally: Tally::default(),
             samples,
             told: Told::default(),
+            splits,
+            tools,
             job: job.clone(),
             view: Mutex::default(),
             manifests: Mutex::default(),

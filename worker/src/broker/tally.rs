@@ -31,6 +31,9 @@ pub(crate) struct Calls {
     pub(crate) ran: Duration,
     /// How much longer those that ran took because they ran as jobs of their own.
     pub(crate) overhead: Duration,
+    /// Entries of Go's build cache that were asked for and there, and those that were not.
+    pub(crate) go_hits: u64,
+    pub(crate) go_misses: u64,
 }
 
 impl Calls {
@@ -47,6 +50,8 @@ impl Calls {
             keys: None,
             saved: Some(clock::duration(self.saved)),
             ran: Some(clock::duration(self.ran)),
+            go_hits: self.go_hits,
+            go_misses: self.go_misses,
         }
     }
 }
@@ -95,6 +100,13 @@ impl Tally {
     pub(super) fn costs_too_much(&self) -> bool {
         let calls = self.0.lock();
         calls.compiled >= ENOUGH && calls.hits < calls.compiled && calls.overhead * 2 > calls.ran
+    }
+
+    /// A `go` command has ended.
+    pub(super) fn served_go(&self, served: &kiln_gocache::Served) {
+        let mut calls = self.0.lock();
+        calls.go_hits += served.hits;
+        calls.go_misses += served.misses;
     }
 
     pub(super) fn calls(&self) -> Calls {

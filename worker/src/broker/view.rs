@@ -325,6 +325,24 @@ impl View {
         None
     }
 
+    /// The names in a directory, and whether each is a directory itself. Links are none.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub(super) fn listed(&self, path: &Path) -> std::io::Result<Vec<(PathBuf, bool)>> {
+        let directory = self.at(path, OFlags::DIRECTORY)?;
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                let name = std::os::unix::ffi::OsStrExt::from_bytes(name);
+                found.push((path.join::<&std::ffi::OsStr>(name), entry.file_type().is_dir()));
+            }
+        }
+        Ok(found)
+    }
+
     /// The names in a directory, as a digest.
     ///
     /// # Errors

@@ -3,16 +3,24 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use kiln_call::{Answer, Ask, MAX_BYTES, frame};
+use kiln_call::{Answer, Ask, GO, MAX_BYTES, frame};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+
+/// What a shim asks for.
+pub(super) enum Asked {
+    /// To carry out a call.
+    Call(Ask),
+    /// To be the cache of a `go` command from now on.
+    GoCache,
+}
 
 /// What a shim asks; none if it hung up.
 ///
 /// # Errors
 /// If the connection breaks, or what arrives is not a question.
-pub(super) async fn receive(stream: &mut UnixStream) -> io::Result<Option<Ask>> {
+pub(super) async fn receive(stream: &mut UnixStream) -> io::Result<Option<Asked>> {
     let length = match stream.read_u32_le().await {
         Ok(length) => length as usize,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -24,7 +32,10 @@ pub(super) async fn receive(stream: &mut UnixStream) -> io::Result<Option<Ask>> 
     // Not reserved at once: the length is the job's word.
     let mut content = Vec::new();
     stream.take(length as u64).read_to_end(&mut content).await?;
-    Ask::decode(&content).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    if content == GO {
+        return Ok(Some(Asked::GoCache));
+    }
+    Ask::decode(&content).map(Asked::Call).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Completes when the shim is gone.

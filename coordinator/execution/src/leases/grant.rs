@@ -10,6 +10,7 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{scope, v1};
 use prost::Message;
 
+use crate::ToolSpace;
 use kiln_state::farm_key::{FarmKey, Purpose};
 
 /// How long a grant outlives its action's timeout: inputs are fetched before the timeout starts, and outputs are uploaded after it.
@@ -36,6 +37,8 @@ pub struct Grant {
     pub caches: Vec<[u8; CACHE_BYTES]>,
     /// The environment for which it may look up and keep calls of compilers; empty: it may not.
     pub calls: String,
+    /// The space whose entries of build tools it may look up and keep.
+    pub tools: ToolSpace,
 }
 
 /// Why a grant is invalid.
@@ -74,6 +77,8 @@ impl Grant {
             times: self.times.map(|times| times.to_wire()),
             caches: self.caches.concat(),
             calls: self.calls.clone(),
+            tools: self.tools.name.clone(),
+            tools_read_only: self.tools.read_only,
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -102,8 +107,9 @@ impl Grant {
             return Err(Error::Expired);
         }
         let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
-        let v1::Grant { lease, worker, instance, calls, .. } = grant;
-        Ok(Self { lease, worker, instance, action, times, caches, calls })
+        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, .. } = grant;
+        let tools = ToolSpace { name, read_only };
+        Ok(Self { lease, worker, instance, action, times, caches, calls, tools })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -129,6 +135,7 @@ mod tests {
             times: Some(DigestFunction::Sha256.digest(b"times")),
             caches: vec![[1; 16], [2; 16]],
             calls: "environment".into(),
+            tools: ToolSpace::default(),
         }
     }
 

@@ -308,6 +308,22 @@ impl LeaseAccess {
         while self.alive.changed().await.is_ok() {}
     }
 
+    /// The space whose entries of build tools the lease's worker may look up, and keep if `writes`.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` if it may not.
+    pub fn tools(&self, writes: bool) -> Result<&str, Status> {
+        let space = &self.grant.tools;
+        let may = !writes || !space.read_only;
+        if may && !space.name.is_empty() {
+            return Ok(&space.name);
+        }
+        let (worker, lease, tenant) = (&self.grant.worker, self.grant.lease, self.tenant());
+        tracing::warn!(worker, lease, tenant, writes, "refused a worker's access to the caches of build tools");
+        let what = if writes { "keep" } else { "look up" };
+        Err(Status::permission_denied(format!("lease {lease} may not {what} entries of build tools")))
+    }
+
     /// The agents of the lease's caller, if its action mounts the one with this name.
     ///
     /// # Errors
@@ -344,6 +360,7 @@ impl LeaseAccess {
 
 #[cfg(test)]
 mod tests {
+    use crate::ToolSpace;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -355,7 +372,34 @@ mod tests {
         let name = v1::CacheName { id: "own".into(), ..Default::default() };
         let caches = vec![root::entitlement(&name)];
         let calls = if lease == 1 { "environment" } else { "" };
-        Grant { lease, worker: "vm".into(), instance: "main".into(), action, times: None, caches, calls: calls.into() }
+        let name = if lease == 2 { "" } else { "space" };
+        let tools = ToolSpace { name: name.to_owned(), read_only: lease == 3 };
+        Grant {
+            lease,
+            worker: "vm".into(),
+            instance: "main".into(),
+            action,
+            times: None,
+            caches,
+            calls: calls.into(),
+            tools,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_says_whether_its_tools_have_entries_and_may_keep_new_ones() {
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let space = |lease, writes| {
+            leases.begin(lease);
+            let header = URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
+            let access = leases.admit(header.as_bytes(), Some("vm"), &scopes)?;
+            access.tools(writes).map(str::to_owned)
+        };
+        assert_eq!((space(1, false).unwrap(), space(1, true).unwrap()), ("space".to_owned(), "space".to_owned()));
+        assert_eq!(space(3, false).unwrap(), "space");
+        for (lease, writes) in [(2, false), (2, true), (3, true)] {
+            assert_eq!(space(lease, writes).unwrap_err().code(), tonic::Code::PermissionDenied, "{lease} {writes}");
+        }
     }
 
     #[tokio::test]

@@ -95,6 +95,7 @@ impl Owner {
             times: prepared.times,
             caches: prepared.caches.iter().filter_map(|cache| cache.name.as_ref()).map(root::entitlement).collect(),
             calls: if prepared.split { environment(prepared) } else { String::new() },
+            tools: prepared.tools.clone(),
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -121,6 +122,8 @@ impl Owner {
             hosts: prepared.hosts.clone(),
             split: prepared.split,
             call: prepared.requirements.opportunistic,
+            tools: prepared.tools.name.clone(),
+            tools_read_only: prepared.tools.read_only,
         };
         let charge = prepared.spread.then(|| action.charge.clone());
         let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));

@@ -4,7 +4,7 @@
 
 use super::{
     Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, Toolchains,
-    VersionOrigin, View, caches, check, runnable, scope, toolchains, unmatched, within, words,
+    VersionOrigin, View, caches, check, go_cache, runnable, scope, toolchains, unmatched, within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -163,6 +163,7 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
     }
     plan.targets = choose(plan.targets, options)?;
     toolchains::apply(&mut plan, &options.toolchains);
+    go_cache::apply(&mut plan, source);
     if let Some(base) = &options.image {
         runnable::apply(&mut plan, source, base)?;
     }

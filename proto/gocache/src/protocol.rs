@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use crate::Error;
+use crate::disk::Found;
 
 /// Longest line of a request, in bytes.
 const MAX_LINE: u64 = 64 << 10;
 /// Bytes of base64 that are decoded at once; a multiple of four.
 const PIECE: usize = 64 << 10;
-
-const TOOL: &str = "go";
 
 /// A request.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,9 +82,9 @@ impl Answer {
         Self { id, miss: true, ..Self::default() }
     }
 
-    pub(super) fn hit(id: i64, output: &[u8], size: u64, path: &Path) -> Self {
-        let (output, path) = (STANDARD.encode(output), path.display().to_string());
-        Self { id, output: Some(output), size: Some(size), disk_path: Some(path), ..Self::default() }
+    pub(super) fn hit(id: i64, found: &Found, path: &Path) -> Self {
+        let (output, path) = (STANDARD.encode(&found.output), path.display().to_string());
+        Self { id, output: Some(output), size: Some(found.size), disk_path: Some(path), ..Self::default() }
     }
 
     pub(super) fn stored(id: i64, path: &Path) -> Self {
@@ -106,11 +105,11 @@ impl Answer {
 pub(super) struct Reader<R>(BufReader<R>);
 
 fn broken(reason: impl ToString) -> Error {
-    Error::Protocol { tool: TOOL, reason: reason.to_string() }
+    Error::Protocol(reason.to_string())
 }
 
 fn pipe(source: std::io::Error) -> Error {
-    Error::Pipe { tool: TOOL, source }
+    Error::Pipe(source)
 }
 
 fn id(text: Option<&str>) -> Result<Vec<u8>, Error> {

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncRead;
 
-use super::protocol::{Answer, Reader};
+use super::protocol::Reader;
 use crate::Error;
 
 /// How old a date of use becomes before it is set again.
@@ -24,29 +25,30 @@ const TRIMMED: &str = "trimmed";
 
 /// A directory of entries.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     directory: PathBuf,
 }
 
-/// An entry.
+/// An output on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    output: Vec<u8>,
-    pub(super) size: u64,
-    pub(super) path: PathBuf,
-}
-
-impl Found {
-    pub(super) fn answer(&self, id: i64) -> Answer {
-        Answer::hit(id, &self.output, self.size, &self.path)
-    }
+pub struct Found {
+    /// Its SHA-256.
+    pub output: Vec<u8>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its file.
+    pub path: PathBuf,
 }
 
 impl Disk {
-    pub(super) fn open(directory: PathBuf) -> Result<Self, Error> {
+    /// Opens a directory of entries, and makes it if it is missing.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn open(directory: PathBuf) -> Result<Self, Error> {
         let absolute = std::path::absolute(&directory);
         let made = absolute.and_then(|directory| std::fs::create_dir_all(&directory).map(|()| directory));
-        let directory = made.map_err(|source| Error::File { doing: "create", path: directory, source })?;
+        let directory = made.map_err(|source| Error::Directory { path: directory, source })?;
         Ok(Self { directory })
     }
 
@@ -74,30 +76,36 @@ impl Disk {
         Some(Found { output: id, size, path })
     }
 
-    /// Makes a complete file the entry of an action.
-    pub(super) fn keep(&self, action: &str, output: &str, size: u64, mut file: NamedTempFile) -> io::Result<Found> {
-        let (entry, path) = (self.path(action, "a"), self.path(output, "d"));
-        for parent in [entry.parent(), path.parent()].into_iter().flatten() {
-            std::fs::create_dir_all(parent)?;
-        }
+    /// Makes a complete file an output.
+    pub(super) fn keep(&self, output: &str, size: u64, mut file: NamedTempFile) -> io::Result<Found> {
+        let path = self.path(output, "d");
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         file.flush()?;
+        // In a step, `go` is another user.
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         // One that is there is the same, and a running `go` may be reading it.
         if std::fs::metadata(&path).is_ok_and(|data| data.len() == size) {
             used(&path);
         } else {
             file.persist(&path).map_err(|error| error.error)?;
         }
-        let mut text = self.begin()?;
-        writeln!(text, "{output} {size}")?;
-        text.persist(&entry).map_err(|error| error.error)?;
         let id = hex::decode(output).map_err(io::Error::other)?;
         Ok(Found { output: id, size, path })
     }
 
+    /// Makes an output the entry of an action.
+    pub(super) fn name(&self, action: &str, found: &Found) -> io::Result<()> {
+        let entry = self.path(action, "a");
+        entry.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        let mut text = self.begin()?;
+        writeln!(text, "{} {}", hex::encode(&found.output), found.size)?;
+        text.persist(&entry).map_err(|error| error.error)?;
+        Ok(())
+    }
+
     /// Stores the body of a `put`; the inner error is for `go`, which goes on.
-    pub(super) async fn put(
+    pub(super) async fn receive(
         &self,
-        action: &[u8],
         output: &[u8],
         size: u64,
         reader: &mut Reader<impl AsyncRead + Unpin>,
@@ -121,12 +129,12 @@ impl Disk {
         if received != size || found[..] != *output {
             return Ok(Err("the body is not what its size and `OutputID` say".to_owned()));
         }
-        let kept = file.and_then(|file| self.keep(&hex::encode(action), &hex::encode(found), size, file));
+        let kept = file.and_then(|file| self.keep(&hex::encode(found), size, file));
         Ok(kept.map_err(|error| format!("cannot write into `{}`: {error}", self.directory.display())))
     }
 
     /// Removes what nobody used for this long, if that was not done lately.
-    pub(super) fn trim(&self, life: Duration) {
+    pub fn trim(&self, life: Duration) {
         let mark = self.directory.join(TRIMMED);
         if age(&mark).is_some_and(|age| age < TRIM) || File::create(&mark).is_err() {
             return;

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 const MAX_BYTES: u64 = 4 << 30;
 
 /// A growing stream. Its file is removed on drop, unless [`OutputLog::finish`] hands it on.
-pub(crate) struct OutputLog {
+pub struct OutputLog {
     path: PathBuf,
     file: Option<(File, TempPath)>,
     hasher: Hasher,
@@ -23,15 +23,24 @@ pub(crate) struct OutputLog {
 }
 
 /// A complete stream. Its file is removed on drop.
-pub(crate) struct Ended {
-    pub(crate) digest: Digest,
+#[derive(Debug)]
+pub struct Ended {
+    /// The digest of its bytes.
+    pub digest: Digest,
     /// The file with its bytes; `None` if the stream is empty.
-    pub(crate) file: Option<TempPath>,
+    pub file: Option<TempPath>,
+}
+
+impl std::fmt::Debug for OutputLog {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("OutputLog");
+        shown.field("path", &self.path).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
 }
 
 impl OutputLog {
     /// An empty stream, to be stored at `path`.
-    pub(crate) fn new(path: PathBuf, function: DigestFunction) -> Self {
+    pub fn new(path: PathBuf, function: DigestFunction) -> Self {
         Self { path, file: None, hasher: function.hasher(), bytes: 0 }
     }
 
@@ -39,7 +48,7 @@ impl OutputLog {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(crate) async fn push(&mut self, data: &Bytes) -> io::Result<u64> {
+    pub async fn push(&mut self, data: &Bytes) -> io::Result<u64> {
         let offset = self.bytes;
         self.bytes += data.len() as u64;
         if self.hasher.size() >= MAX_BYTES || data.is_empty() {
@@ -61,7 +70,7 @@ impl OutputLog {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(crate) async fn finish(self) -> io::Result<Ended> {
+    pub async fn finish(self) -> io::Result<Ended> {
         let mut kept = None;
         if let Some((mut file, path)) = self.file {
             file.flush().await?;
@@ -76,7 +85,7 @@ impl Ended {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) async fn read(&self) -> io::Result<Vec<u8>> {
+    pub async fn read(&self) -> io::Result<Vec<u8>> {
         match &self.file {
             Some(path) => tokio::fs::read(path).await,
             None => Ok(Vec::new()),

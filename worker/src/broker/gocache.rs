@@ -1,0 +1,157 @@
+//! Go's build cache inside a step: answers `go` from this worker's disk and from the farm.
+//!
+//! Invariant: `go` finds only what it finds by the content of all that an entry was made from, see [`Kept::Content`]; a farm that is slow or
+//! away costs a moment for each `go` command, and no failure.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kiln_executor::BUILD;
+use kiln_executor::calls::Begun;
+use kiln_gocache::{Body, Cache, Found, Kept, Shown, Sources, others};
+use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::reapi;
+use kiln_proto::transfer::Blob;
+use tokio::net::UnixStream;
+use tokio_util::task::TaskTracker;
+
+use super::farm::Farm;
+use super::step::Step;
+use super::view::{Node, View};
+
+/// The tool, as the farm names it.
+const TOOL: &str = "go";
+/// How long `go` waits for the farm's answer for one entry.
+const WAIT: Duration = Duration::from_secs(1);
+/// Largest entry that is sent to the farm.
+const MAX_ENTRY_BYTES: u64 = 128 << 20;
+
+/// Where the entries of a step's build tools are.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) shown: Shown,
+    pub(super) read_only: bool,
+    /// The farm did not answer in time.
+    is_late: Arc<AtomicBool>,
+}
+
+impl Tools {
+    pub(super) fn new(shown: Shown, read_only: bool) -> Self {
+        Self { shown, read_only, is_late: Arc::default() }
+    }
+}
+
+/// Answers a `go` command until it closes its cache.
+///
+/// # Errors
+/// If it breaks off, or says what is not understood.
+pub(super) async fn serve(
+    step: &Arc<Step>,
+    begun: &Begun,
+    keeping: &TaskTracker,
+    stream: UnixStream,
+) -> io::Result<()> {
+    // Without entries, the connection ends, and `go` says that its cache does.
+    let Some(tools) = &step.tools else { return Ok(()) };
+    let view = step.view(begun)?;
+    let others =
+        tokio::task::spawn_blocking(move || others(&*view, Path::new(BUILD))).await.map_err(io::Error::other)??;
+    let farm = OfFarm { farm: step.farm.clone(), is_late: tools.is_late.clone() };
+    let cache = Cache {
+        disks: tools.shown.disks.clone(),
+        farm: Some(Arc::new(farm)),
+        sends: !tools.read_only,
+        wait: WAIT,
+        flush: Duration::ZERO,
+        kept: Kept::Content(others),
+        show: Some(Arc::new(tools.shown.shows())),
+        sending: keeping.clone(),
+    };
+    let (input, output) = stream.into_split();
+    let served = kiln_gocache::serve(cache, input, output).await.map_err(io::Error::other)?;
+    tracing::debug!(?served, "served a go command");
+    step.tally.served_go(&served);
+    Ok(())
+}
+
+impl Sources for View {
+    fn entries(&self, directory: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+        self.listed(directory)
+    }
+
+    fn digest(&self, file: &Path) -> io::Result<String> {
+        Ok(match self.look(file)? {
+            Node::File(place) => self.digest_of(file, &place)?.hex(),
+            Node::Absent | Node::Directory | Node::Other => String::new(),
+        })
+    }
+}
+
+/// The farm, as a lease reaches it.
+#[derive(Debug)]
+struct OfFarm {
+    farm: Farm,
+    is_late: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl kiln_gocache::Farm for OfFarm {
+    fn is_down(&self) -> bool {
+        // One that was late once is not waited for again in this step.
+        self.is_late.load(Ordering::Relaxed)
+    }
+
+    fn is_late(&self) {
+        self.is_late.store(true, Ordering::Relaxed);
+    }
+
+    async fn get(&self, actions: &[Vec<u8>], body: &mut Body) -> Option<(Vec<u8>, String)> {
+        let keys: Vec<Digest> = actions.iter().map(|action| key(action)).collect();
+        let entries = self.farm.look_all(&keys, TOOL, WAIT).await?;
+        let (action, result) = actions.iter().zip(entries).find_map(|(action, entry)| Some((action, entry?)))?;
+        let file = result.output_files.first()?;
+        let digest = Digest::required(self.farm.function, file.digest.as_ref()).ok()?;
+        body.push(&self.farm.client()?.get(&digest).await.ok()?).ok()?;
+        Some((action.clone(), file.path.clone()))
+    }
+
+    async fn put(&self, action: &[u8], found: &Found) {
+        if let Err(reason) = self.kept(action, found).await {
+            tracing::debug!(reason, "an entry of Go's build cache was not kept");
+        }
+    }
+}
+
+impl OfFarm {
+    async fn kept(&self, action: &[u8], found: &Found) -> Result<(), String> {
+        if found.size > MAX_ENTRY_BYTES {
+            return Ok(());
+        }
+        let words = |error: io::Error| error.to_string();
+        let function = self.farm.function;
+        let digest = match function {
+            DigestFunction::Sha256 => {
+                let digest = Digest::new(function, &hex::encode(&found.output), found.size);
+                digest.map_err(|error| error.to_string())?
+            }
+            _ => function.digest(&tokio::fs::read(&found.path).await.map_err(words)?),
+        };
+        let blob = (digest, Blob::File(found.path.clone()));
+        let output = reapi::OutputFile {
+            path: hex::encode(&found.output),
+            digest: Some(digest.to_wire()),
+            ..Default::default()
+        };
+        let result = reapi::ActionResult { output_files: vec![output], ..Default::default() };
+        self.farm.keep_of(TOOL, vec![blob], vec![(key(action), result)]).await
+    }
+}
+
+/// Where the farm has an action's entry.
+fn key(action: &[u8]) -> Digest {
+    DigestFunction::Sha256.digest(action)
+}
