@@ -24,6 +24,7 @@ pub mod root;
 pub mod scope;
 pub mod secret;
 pub mod transfer;
+pub mod usage;
 
 /// REAPI v2 messages and services.
 pub use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;

@@ -251,6 +251,9 @@ impl Runner {
         if let Some(broker) = call {
             kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command).await);
         }
+        let out_of_memory = finished.exit == Exit::OutOfMemory;
+        let usage = v1::Usage { peak_memory_bytes: finished.peak_memory_bytes, out_of_memory };
+        kiln_proto::usage::add(&mut metadata, &usage);
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));

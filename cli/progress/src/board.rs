@@ -99,12 +99,13 @@ impl Board {
                 self.steps.entry(key(queued.step)).or_default().queued = true;
                 Vec::new()
             }
-            Event::StepStarted(v1::StepStarted { step, worker }) => {
+            Event::StepStarted(v1::StepStarted { step, worker, expected_ms }) => {
+                let expected = (expected_ms > 0).then(|| Duration::from_millis(expected_ms));
                 let key = key(step);
                 let step = self.steps.entry(key.clone()).or_default();
                 // After a lost worker the action starts again, and so does its log.
                 *step = Step { worker: worker.clone(), since: Some(Instant::now()), ..Step::default() };
-                vec![Happening::StepStarted { key, worker }]
+                vec![Happening::StepStarted { key, worker, expected }]
             }
             Event::StepCalls(v1::StepCalls { step, calls }) => {
                 vec![Happening::StepCalls { key: key(step), calls: calls.unwrap_or_default() }]

@@ -76,7 +76,10 @@ fn object(happening: &Happening) -> Value {
             "steps": started.steps.len(),
             "resumed": started.resumed,
         }),
-        Happening::StepStarted { key, worker } => of_step("step_started", key, json!({ "worker": worker })),
+        Happening::StepStarted { key, worker, expected } => {
+            let expected_ms = expected.map(|expected| expected.as_millis() as u64);
+            of_step("step_started", key, json!({ "worker": worker, "expected_ms": expected_ms }))
+        }
         Happening::Log { key, stream, text } => of_step("log", key, json!({ "stream": stream, "text": text })),
         Happening::StepCalls { key, calls: counts } => of_step("step_calls", key, json!({ "calls": calls(counts) })),
         Happening::StepFinished { key, finished } => of_step("step_finished", key, step_finished(finished)),

@@ -56,6 +56,8 @@ pub enum Happening {
         key: Key,
         /// The worker.
         worker: String,
+        /// How long it is likely to run, if that is known.
+        expected: Option<std::time::Duration>,
     },
     /// Output of a step, in complete lines if possible.
     Log {

@@ -31,8 +31,10 @@ impl Show for Plain {
         let label = |key| paint(Look::Name, &harmless(&board.label(key)));
         match happening {
             Happening::Started(started) => say(&harmless(&started_words(started))),
-            Happening::StepStarted { key, worker } => {
-                say(&format!("{} | runs on {}", label(key), harmless(worker)));
+            Happening::StepStarted { key, worker, expected } => {
+                let about =
+                    expected.map_or(String::new(), |expected| format!(", about {}", kiln_terminal::duration(expected)));
+                say(&format!("{} | runs on {}{about}", label(key), harmless(worker)));
             }
             Happening::Log { key, text, .. } => {
                 let (label, text) = (label(key), shown(text, colours()));

@@ -89,8 +89,9 @@ impl Show for Tty {
                 self.clear();
                 self.line(&harmless(&started_words(started)));
             }
-            Happening::StepStarted { key, worker } => {
-                let prefix = harmless(&format!("{} on {worker}", board.label(key)));
+            Happening::StepStarted { key, worker, expected } => {
+                let about = expected.map_or(String::new(), |expected| format!(", about {}", duration(expected)));
+                let prefix = harmless(&format!("{} on {worker}{about}", board.label(key)));
                 let bar = self.bar(board, key);
                 bar.reset_elapsed();
                 bar.set_prefix(prefix);

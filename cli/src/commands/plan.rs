@@ -1,27 +1,37 @@
 //! `kiln plan`: the steps that a build would run, and why. Needs no farm; one that is named is asked for its toolchains.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use kiln_planner::plan::{
     Artifact, ArtifactKind, Dockerfile, Image, Options, Origin, Plan, Scope, Step, Target, Toolchains, VersionOrigin,
 };
 use serde_json::{Value, json};
 
-use crate::farm::Farm;
+use crate::farm::{Farm, INSTANCE};
 use crate::local::Project;
 use crate::{Code, Error, args, left_out, local};
+use kiln_proto::v1;
 use kiln_terminal as terminal;
 
 pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Error> {
     let project = Project::open_for(&args.dir, args.dockerfile.wanted())?;
     let scope = if args.test { Scope::Tests } else { Scope::Build };
+    let farm = named(farm).await?;
+    let toolchains = match &farm {
+        Some(farm) => {
+            Toolchains::read(&farm.status().await?.toolchains).map_err(|error| Error::Usage(error.to_string()))?
+        }
+        None => Toolchains::default(),
+    };
     let options = Options {
         platforms: args.platform.clone(),
         targets: args.target.clone(),
         language: args.language,
         dockerfile: args.dockerfile.wanted(),
         image: args.image.clone(),
-        toolchains: toolchains(farm).await?,
+        toolchains,
         ..project.options()
     };
     let mut plan = project.plan_for(&options, scope)?;
@@ -30,10 +40,17 @@ pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Er
     if !plan.steps.is_empty() {
         plan.notes.extend(left_out::words(&project.root, &project.left_out));
     }
-    if args.json {
-        return local::print_json(&object(&plan));
+    let expected = match &farm {
+        Some(farm) => expected(farm, &plan, project.paths.len()).await,
+        None => BTreeMap::new(),
+    };
+    if let Some(farm) = farm {
+        farm.close().await;
     }
-    let mut words = words(&plan);
+    if args.json {
+        return local::print_json(&object(&plan, &expected));
+    }
+    let mut words = words(&plan, &expected);
     let all = project.plan_for(&options, Scope::All)?;
     // The steps before the last one are those that it needs.
     let test = all.steps.iter().rev().find(|step| step.test).filter(|_| scope == Scope::Build);
@@ -43,25 +60,45 @@ pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Er
     local::print(terminal::harmless(&words).as_bytes())
 }
 
-/// The images for languages of the farm that the caller names; none if none is named.
-async fn toolchains(args: &args::Farm) -> Result<Toolchains, Error> {
+/// The farm that the caller names; none if none is named.
+async fn named(args: &args::Farm) -> Result<Option<Farm>, Error> {
     if args.farm.as_deref().is_none_or(|url| url.trim().is_empty()) {
-        return Ok(Toolchains::default());
+        return Ok(None);
     }
-    let farm = Farm::open(args).await?;
-    let status = farm.status().await;
-    farm.close().await;
-    Toolchains::read(&status?.toolchains).map_err(|error| Error::Usage(error.to_string()))
+    Farm::open(args).await.map(Some)
 }
 
-fn words(plan: &Plan) -> String {
+/// How long each step is likely to run, by what it took before on the first target. A farm that does not know costs a plan nothing.
+async fn expected(farm: &Farm, plan: &Plan, files: usize) -> BTreeMap<String, Duration> {
+    let platform = plan.targets.first().map(|target| target.platform.to_string()).unwrap_or_default();
+    let kind = |step: &Step| v1::StepKind {
+        step: step.name.clone(),
+        platform: platform.clone(),
+        command: step.run.clone(),
+        files: files as u64,
+        image: step.image.clone().unwrap_or_default(),
+    };
+    let request = v1::ExpectRequest {
+        instance: INSTANCE.to_owned(),
+        project: plan.name.clone(),
+        steps: plan.steps.iter().map(kind).collect(),
+    };
+    let Ok(answer) = farm.call(farm.builds().expect(request)).await else { return BTreeMap::new() };
+    let histories = answer.into_inner().steps;
+    let known = plan.steps.iter().zip(histories).filter(|(_, history)| history.at_ms != 0);
+    known.map(|(step, history)| (step.name.clone(), Duration::from_millis(history.duration_ms))).collect()
+}
+
+type Expected = BTreeMap<String, Duration>;
+
+fn words(plan: &Plan, expected: &Expected) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_words(&mut out, plan);
+    let _ = write_words(&mut out, plan, expected);
     out
 }
 
-fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
+fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::Result {
     let version = plan.version.as_deref().unwrap_or("(named after its commit)");
     writeln!(out, "{} {version}", plan.name)?;
     match &plan.origin {
@@ -90,8 +127,14 @@ fn write_words(out: &mut String, plan: &Plan) -> std::fmt::Result {
         let sharded = if step.shards > 1 { format!(", {} shards", step.shards) } else { String::new() };
         let network = if step.network { ", network" } else { "" };
         let after = if step.needs.is_empty() { String::new() } else { format!(", after {}", step.needs.join(", ")) };
-        let memory = terminal::size(step.memory_bytes);
+        let memory = match step.memory_auto {
+            true => "memory as earlier runs used".to_owned(),
+            false => terminal::size(step.memory_bytes),
+        };
         writeln!(out, "\nstep {}: {} cpu, {memory}{sharded}{network}{after}", step.name, cpus(step))?;
+        if let Some(expected) = expected.get(&step.name) {
+            writeln!(out, "  takes    about {} by its last runs", terminal::duration(*expected))?;
+        }
         if !step.why.is_empty() {
             writeln!(out, "  why      {}", step.why)?;
         }
@@ -184,7 +227,7 @@ fn cpus(step: &Step) -> f64 {
     f64::from(step.milli_cpus) / 1000.0
 }
 
-fn object(plan: &Plan) -> Value {
+fn object(plan: &Plan, expected: &Expected) -> Value {
     let (origin, because, considered) = match &plan.origin {
         Origin::KilnToml => ("kiln.toml".to_owned(), Vec::new(), Vec::new()),
         Origin::Detected { language, because, considered } => (language.clone(), because.clone(), considered.clone()),
@@ -204,7 +247,7 @@ fn object(plan: &Plan) -> Value {
         "because": because,
         "considered": considered,
         "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
-        "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
+        "steps": plan.steps.iter().map(|planned| step(planned, expected.get(&planned.name))).collect::<Vec<_>>(),
         "artifacts": plan.artifacts.iter().map(artifact).collect::<Vec<_>>(),
         "exclude": plan.exclude,
         "excludable": plan.excludable,
@@ -224,7 +267,7 @@ fn target(target: &Target) -> Value {
     })
 }
 
-fn step(step: &Step) -> Value {
+fn step(step: &Step, expected: Option<&Duration>) -> Value {
     json!({
         "name": step.name,
         "why": step.why,
@@ -239,6 +282,7 @@ fn step(step: &Step) -> Value {
         "network": step.network,
         "cpus": cpus(step),
         "memory_bytes": step.memory_bytes,
+        "memory_auto": step.memory_auto,
         "timeout_s": step.timeout.map(|timeout| timeout.as_secs_f64()),
         "shards": step.shards,
         "cache": step.cache,
@@ -253,6 +297,7 @@ fn step(step: &Step) -> Value {
         "native": step.native,
         "split": step.split.name(),
         "test": step.test,
+        "expected_ms": expected.map(|expected| expected.as_millis() as u64),
     })
 }
 

@@ -257,7 +257,7 @@ pub fn started(steps: &[Option<v1::StepRef>]) -> Event {
 }
 
 pub fn runs(step: Option<v1::StepRef>) -> Event {
-    Event::StepStarted(v1::StepStarted { step, worker: "one".into() })
+    Event::StepStarted(v1::StepStarted { step, worker: "one".into(), expected_ms: 0 })
 }
 
 pub fn log(step: Option<v1::StepRef>, data: &[u8]) -> Event {

@@ -87,6 +87,10 @@ impl Builds for Service {
         Ok(Response::new(self.0.build.lock().clone()))
     }
 
+    async fn expect(&self, _: Request<v1::ExpectRequest>) -> Answer<v1::ExpectResponse> {
+        Ok(Response::new(v1::ExpectResponse::default()))
+    }
+
     async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Answer<v1::CancelAllResponse> {
         let (user, build) = (request.into_inner().user, self.0.build.lock().clone());
         let builds = Some(build).filter(|build| build.user == user).into_iter().collect();

@@ -52,6 +52,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Builds", "Watch", BUILD),
     ("kiln.v1.Builds", "Cancel", BUILD),
     ("kiln.v1.Builds", "CancelAll", BUILD),
+    ("kiln.v1.Builds", "Expect", BUILD),
     ("kiln.v1.Builds", "List", BUILD),
     ("kiln.v1.Builds", "Get", BUILD),
     ("kiln.v1.Artifacts", "List", LOOK),

@@ -13,6 +13,7 @@ mod image_actions;
 mod images;
 mod in_root;
 mod layer;
+mod learned;
 mod libraries;
 mod lookup;
 pub mod lower;
@@ -56,6 +57,7 @@ use kiln_execution::ExecutionHandle;
 use kiln_journal::Journal;
 use kiln_layers::Layers;
 use kiln_store::Stores;
+pub use learned::Histories;
 pub use metrics::BuildMetrics;
 use records::EventLog;
 pub use records::{Error as RecordsError, InvalidKeep, Keep, Records};
@@ -79,6 +81,7 @@ struct Shared {
     execution: ExecutionHandle,
     layers: Layers,
     records: Records,
+    histories: Histories,
     settings: Settings,
     active: Mutex<HashMap<String, Active>>,
     /// Submissions with the same request id are handled one at a time.
@@ -107,6 +110,7 @@ pub(crate) struct Work {
     pub(crate) execution: ExecutionHandle,
     pub(crate) layers: Layers,
     pub(crate) records: Records,
+    pub(crate) histories: Histories,
     pub(crate) build: Arc<Mutex<Build>>,
     pub(crate) events: EventLog,
     pub(crate) cancel: CancellationToken,
@@ -154,6 +158,7 @@ impl Builds {
         layers: Layers,
         settings: Settings,
     ) -> Result<Self, RecordsError> {
+        let histories = Histories::over(journal.clone());
         let records = Records::over(journal);
         records.import(old).await?;
         let shared = Shared {
@@ -161,6 +166,7 @@ impl Builds {
             execution,
             layers,
             records,
+            histories,
             settings,
             active: Mutex::default(),
             submitting: Turns::default(),
@@ -173,6 +179,11 @@ impl Builds {
         builds.resume_all().await?;
         tokio::spawn(trim_regularly(Arc::downgrade(&builds.shared)));
         Ok(builds)
+    }
+
+    /// What earlier runs of steps took.
+    pub fn histories(&self) -> &Histories {
+        &self.shared.histories
     }
 
     /// The records of builds and artifacts.

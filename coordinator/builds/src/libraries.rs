@@ -80,6 +80,8 @@ impl System for OnWorker<'_> {
             needed: self.artifact.from.clone(),
             needs: vec![Outputs { tree }],
             path_weight: 1,
+            history: kiln_proto::v1::StepHistory::default(),
+            memory_bytes: None,
             again: false,
             rooted: None,
             root: None,

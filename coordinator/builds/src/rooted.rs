@@ -133,6 +133,8 @@ impl OnWorker<'_> {
             needed: Vec::new(),
             needs: Vec::new(),
             path_weight: 1,
+            history: v1::StepHistory::default(),
+            memory_bytes: None,
             again: command.is_some_and(|command| command.no_cache),
             rooted: command.map(|command| Arc::new(command.clone())),
             root: None,

@@ -73,6 +73,7 @@ impl Builds {
             execution: self.shared.execution.clone(),
             layers: self.shared.layers.clone(),
             records: self.shared.records.clone(),
+            histories: self.shared.histories.clone(),
             build: active.build,
             events: active.events,
             cancel: active.cancel,
@@ -120,6 +121,9 @@ impl Builds {
 
     /// Deletes builds that are past the retention limits.
     pub(super) async fn trim(&self) {
+        if let Err(error) = self.shared.histories.trim().await {
+            tracing::error!(%error, "cannot delete what old steps took");
+        }
         match self.shared.records.trim(&self.shared.settings.keep).await {
             Ok(0) => {}
             Ok(builds) => tracing::info!(builds, "deleted old builds"),

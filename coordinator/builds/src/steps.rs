@@ -19,6 +19,7 @@ use super::failure;
 use super::images;
 use super::in_root::Root;
 use super::layer::{self, HitBefore};
+use super::learned;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
 use super::step_log::StepLog;
@@ -59,6 +60,10 @@ pub(super) struct Job {
     pub(super) needed: Vec<String>,
     pub(super) needs: Vec<Outputs>,
     pub(super) path_weight: u64,
+    /// What it took before.
+    pub(super) history: v1::StepHistory,
+    /// What it reserves, because it was stopped with less.
+    pub(super) memory_bytes: Option<u64>,
     /// Run it even if its result is cached.
     pub(super) again: bool,
     /// The command of a Dockerfile that it is, if it is one.
@@ -92,16 +97,15 @@ impl Job {
 /// A cached result that lacks an output of the step is not used: the step runs.
 pub(super) async fn run(work: &Work, mut job: Job) -> Ended {
     let began = Instant::now();
-    match attempt(work, &job, began).await {
-        Attempt::Ended(ended) => ended,
-        Attempt::Unbelievable => {
-            job.again = true;
-            match attempt(work, &job, began).await {
-                Attempt::Ended(ended) => ended,
-                Attempt::Unbelievable => {
-                    Ended::FarmFailed("the farm answered from its cache although the request forbade it".into())
-                }
+    loop {
+        match attempt(work, &job, began).await {
+            Attempt::Ended(ended) => return ended,
+            Attempt::Unbelievable if job.again => {
+                let words = "the farm answered from its cache although the request forbade it";
+                return Ended::FarmFailed(words.into());
             }
+            Attempt::Unbelievable => job.again = true,
+            Attempt::NeedsMemory(bytes) => job.memory_bytes = Some(bytes),
         }
     }
 }
@@ -110,6 +114,8 @@ enum Attempt {
     Ended(Ended),
     /// The cached result lacks outputs.
     Unbelievable,
+    /// It was stopped with less memory than this, and may have as much.
+    NeedsMemory(u64),
 }
 
 async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
@@ -156,6 +162,11 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         );
         work.tell(event::Event::Warning(v1::Warning { text }));
     }
+    let reserved = reserved(work, job).await;
+    let known = match reserved {
+        Some(bytes) => Arc::new(Known { memory_bytes: Some(bytes), ..Known::clone(&known) }),
+        None => known,
+    };
     Span::current().record("action", tracing::field::display(lowered.digest));
     let place = work.waits.begin(job);
     let attached = start(work, job, lowered.digest, known).await;
@@ -180,7 +191,11 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
             Update::Executing { worker, .. } => {
                 place.runs();
                 hit_before = HitBefore::ask(work, job);
-                work.tell(event::Event::StepStarted(v1::StepStarted { step: Some(job.reference()), worker }));
+                work.tell(event::Event::StepStarted(v1::StepStarted {
+                    step: Some(job.reference()),
+                    worker,
+                    expected_ms: job.history.duration_ms,
+                }));
             }
             Update::Output { stream, data, skipped } => {
                 log.push(stream, data, skipped);
@@ -200,10 +215,66 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     if done.response.cached_result && !job.again && lacks_outputs() {
         return Attempt::Unbelievable;
     }
+    if let Some(bytes) = needs_memory(work, job, &done, reserved).await {
+        return Attempt::NeedsMemory(bytes);
+    }
+    learn(work, job, &done, attached.merged).await;
     let hit_before = hit_before.answer().await && !attached.merged;
     remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
     ended(finish(work, job, lowered, &done, error, attached.merged, hit_before, began))
+}
+
+/// What a step reserves other than what it says; no more than what the largest worker has.
+async fn reserved(work: &Work, job: &Job) -> Option<u64> {
+    if !job.step.memory_auto {
+        return None;
+    }
+    let learned = job.memory_bytes.or_else(|| learned::reservation(&job.history))?;
+    Some(largest(work).await.map_or(learned, |largest| learned.min(largest)))
+}
+
+/// The memory of the largest worker.
+async fn largest(work: &Work) -> Option<u64> {
+    let workers = work.execution.farm().await.ok()?.workers;
+    let capacities = workers.iter().filter(|worker| worker.connected).filter_map(|worker| worker.capacity.as_ref());
+    capacities.map(|all| all.memory_bytes).max()
+}
+
+/// How much memory to run a step again with that had too little, if Kiln decides how much it has, and a worker has more.
+async fn needs_memory(work: &Work, job: &Job, done: &Done, reserved: Option<u64>) -> Option<u64> {
+    let metadata = done.response.result.as_ref()?.execution_metadata.as_ref()?;
+    let is_out = kiln_proto::usage::of(metadata).is_some_and(|usage| usage.out_of_memory);
+    if !job.step.memory_auto || !is_out {
+        return None;
+    }
+    let had = reserved.unwrap_or(job.step.memory_bytes);
+    let more = learned::after_too_little(had, largest(work).await?)?;
+    let text = format!(
+        "step `{}` used more than {} MiB of memory; it runs again with {} MiB",
+        job.step.name,
+        had >> 20,
+        more >> 20
+    );
+    work.tell(event::Event::Warning(v1::Warning { text }));
+    Some(more)
+}
+
+/// Remembers what a step took that ran and succeeded.
+async fn learn(work: &Work, job: &Job, done: &Done, merged: bool) {
+    let Some(result) = done.response.result.as_ref().filter(|result| result.exit_code == 0) else { return };
+    if done.response.cached_result || merged || job.rooted.is_some() {
+        return;
+    }
+    let metadata = result.execution_metadata.clone().unwrap_or_default();
+    let took = metadata.virtual_execution_duration.as_ref().and_then(kiln_proto::clock::read_duration);
+    let Some(took) = took else { return };
+    let peak_bytes = kiln_proto::usage::of(&metadata).unwrap_or_default().peak_memory_bytes;
+    let project = work.build.lock().project.clone();
+    let planned = work.plan.steps.iter().find(|step| step.name == job.step.name);
+    let Some(planned) = planned else { return };
+    let kind = learned::kind(planned, &job.target.platform.to_string(), work.source.paths.len());
+    work.histories.ran(work.request.instance.trim_matches('/'), &project, &kind, took, peak_bytes).await;
 }
 
 /// The action as it is run. What a step with caches makes in a branch scope may come from what that branch left in them, so it is a result of the

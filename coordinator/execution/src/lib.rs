@@ -109,6 +109,8 @@ pub struct Known {
     pub call: bool,
     /// Where its build tools keep what they find by keys of their own, which changes nothing about its outputs either.
     pub tools: ToolSpace,
+    /// Memory to reserve in place of what the action says.
+    pub memory_bytes: Option<u64>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
 }
@@ -287,6 +289,9 @@ impl ExecutionHandle {
             prepared.split = known.split && !request.skip_cache_lookup;
             prepared.spread = known.spread && prepared.split;
             prepared.requirements.opportunistic = known.call;
+            if let Some(bytes) = known.memory_bytes {
+                prepared.requirements.capacity.memory_bytes = bytes;
+            }
             if !request.skip_cache_lookup {
                 prepared.tools.clone_from(&known.tools);
             }

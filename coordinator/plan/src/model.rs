@@ -168,6 +168,8 @@ pub struct Step {
     pub milli_cpus: u32,
     /// Memory, in bytes.
     pub memory_bytes: u64,
+    /// Whether what it reserves follows from what earlier runs used; `memory_bytes` is for the first one.
+    pub memory_auto: bool,
     /// Time limit; the farm's limit if absent.
     pub timeout: Option<Duration>,
     /// Number of actions that it is divided into: each gets its index in `KILN_SHARD` and the count in `KILN_SHARDS`.
@@ -239,6 +241,7 @@ impl Step {
             network: false,
             milli_cpus: DEFAULT_MILLI_CPUS,
             memory_bytes: DEFAULT_MEMORY_BYTES,
+            memory_auto: false,
             timeout: None,
             shards: 1,
             cache: true,

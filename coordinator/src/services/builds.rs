@@ -9,6 +9,8 @@ use kiln_auth::audit::Subject;
 
 /// Maximum number of artifacts in one answer.
 const MAX_ARTIFACTS: usize = 10_000;
+/// Maximum number of steps that one question is about.
+const MAX_EXPECTED: usize = 1_000;
 
 /// Serves builds and their artifacts.
 #[derive(Debug, Clone)]
@@ -26,6 +28,19 @@ impl Builds {
 #[tonic::async_trait]
 impl builds_server::Builds for Builds {
     type WatchStream = ReceiverStream<Result<v1::Event, Status>>;
+
+    async fn expect(&self, request: Request<v1::ExpectRequest>) -> Result<Response<v1::ExpectResponse>, Status> {
+        let v1::ExpectRequest { instance, project, steps } = request.into_inner();
+        if steps.len() > MAX_EXPECTED {
+            return Err(Status::invalid_argument(format!(
+                "{} steps; the farm allows at most {MAX_EXPECTED}",
+                steps.len()
+            )));
+        }
+        let found = self.builds.histories().of(instance.trim_matches('/'), &project, &steps).await;
+        let steps = found.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::ExpectResponse { steps }))
+    }
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {
         let identity = kiln_auth::identity(&request);

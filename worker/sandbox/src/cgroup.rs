@@ -175,6 +175,13 @@ impl Group {
         count(self.memory_events.as_deref(), "oom_kill") > 0
     }
 
+    /// Memory that its processes have now, without what the kernel caches of files for them.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let stat = self.memory_events.as_deref().map(|events| events.with_file_name("memory.stat"));
+        let (v2, v1) = (count(stat.as_deref(), "anon"), count(stat.as_deref(), "total_rss"));
+        v2.max(v1)
+    }
+
     /// Whether the limit on processes kept a process from being started.
     pub(super) fn too_many_processes(&self) -> bool {
         count(self.pids_events.as_deref(), "max") > 0

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -207,11 +208,12 @@ async fn follow_to_the_end(
         Ok(networks.connection(pid, user, &shared.ports))
     };
     let mut told = Told { root: None, accesses: None, asked };
+    let peak = AtomicU64::new(0);
     let (reports, writer) = (&mut sandboxed.reports, &mut sandboxed.writer);
     let ending = async {
         let stop = tokio::select! {
             report = ended(reports, writer, &mut told, program, &mut connect) => return (report, None),
-            stop = stopped(&job, &disk, group.as_deref(), &cancel) => stop,
+            stop = stopped(&job, &disk, (group.as_deref(), &peak), &cancel) => stop,
         };
         // Everything was stopped, so no report will come. The wall time is known here.
         let wall_us = began.elapsed().as_micros() as u64;
@@ -275,7 +277,8 @@ async fn follow_to_the_end(
         wall: Duration::from_micros(ended.wall_us),
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
-        peak_memory_bytes: ended.peak_bytes,
+        // The largest process may have come and gone between two looks at all of them.
+        peak_memory_bytes: ended.peak_bytes.max(peak.into_inner()),
         accesses: told.accesses,
         tree,
     })
@@ -416,18 +419,23 @@ async fn ended(
 }
 
 /// Completes when the job must be stopped.
-async fn stopped(job: &Job, disk: &Disk, group: Option<&Group>, cancel: &CancellationToken) -> Stop {
+async fn stopped(
+    job: &Job,
+    disk: &Disk,
+    (group, peak): (Option<&Group>, &AtomicU64),
+    cancel: &CancellationToken,
+) -> Stop {
     tokio::select! {
         () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         stop = disk.used_up() => stop,
-        stop = reached_a_limit(group) => stop,
+        stop = reached_a_limit(group, peak) => stop,
     }
 }
 
 /// Completes when the kernel has killed one of the job's processes because it ran out of memory, or refused it another
 /// process. The remaining processes might otherwise wait or retry forever.
-async fn reached_a_limit(group: Option<&Group>) -> Stop {
+async fn reached_a_limit(group: Option<&Group>, peak: &AtomicU64) -> Stop {
     let Some(group) = group else { return std::future::pending().await };
     loop {
         if group.out_of_memory() {
@@ -436,6 +444,7 @@ async fn reached_a_limit(group: Option<&Group>) -> Stop {
         if group.too_many_processes() {
             return Stop::Processes;
         }
+        peak.fetch_max(group.memory_bytes(), Ordering::Relaxed);
         tokio::time::sleep(LIMITS_EVERY).await;
     }
 }

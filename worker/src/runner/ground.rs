@@ -21,7 +21,7 @@ const DISK_BYTES: u64 = 64 << 30;
 
 /// What an action runs on, kept in place until this is dropped.
 pub(super) enum Ground {
-    Tree(InputTree, Option<Caches>),
+    Tree(InputTree, Option<Box<Caches>>),
     Root(Box<Step>),
 }
 
@@ -42,7 +42,7 @@ impl Runner {
             let caches = match self.roots.as_ref().filter(|_| !lease.caches.is_empty()) {
                 Some(roots) => {
                     let take = |client| async move { roots.caches(&client, lease).await };
-                    Some(self.transfer(at, cancel, inputs::Error::is_connection, input_fault, take).await?)
+                    Some(Box::new(self.transfer(at, cancel, inputs::Error::is_connection, input_fault, take).await?))
                 }
                 None => None,
             };

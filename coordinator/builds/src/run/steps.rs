@@ -11,19 +11,33 @@ use tracing::Instrument;
 
 use super::reruns::Reruns;
 use super::{Unsuccessful, Work};
+use crate::learned;
 use crate::steps::{self, Ended, Finished, Job};
 
-/// The length of the longest chain of steps that depend on each step, itself included.
-fn path_weights(steps: &[Step]) -> Vec<u64> {
-    let mut weights = vec![1; steps.len()];
+/// How long the longest chain of steps takes that depend on each step, itself included, if each takes this long.
+fn path_weights(steps: &[Step], own: &[u64]) -> Vec<u64> {
+    let mut weights = own.to_vec();
     for index in (0..steps.len()).rev() {
         for need in &steps[index].needs {
             if let Some(at) = steps.iter().position(|step| step.name == *need) {
-                weights[at] = weights[at].max(weights[index] + 1);
+                weights[at] = weights[at].max(weights[index].saturating_add(own[at]));
             }
         }
     }
     weights
+}
+
+/// What the steps took before on this target.
+async fn histories(work: &Work, target: &Target) -> Vec<v1::StepHistory> {
+    let (steps, files) = (&work.plan.steps, work.source.paths.len());
+    let platform = target.platform.to_string();
+    let kinds: Vec<v1::StepKind> = steps.iter().map(|step| learned::kind(step, &platform, files)).collect();
+    let project = work.build.lock().project.clone();
+    let found = work.histories.of(work.request.instance.trim_matches('/'), &project, &kinds).await;
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read what the steps took before");
+        vec![v1::StepHistory::default(); steps.len()]
+    })
 }
 
 /// An action of a target: the index of the step in the plan, and the shard.
@@ -37,7 +51,9 @@ pub(super) async fn all_steps(
     target: &Target,
     environment: &Arc<v1::Environment>,
 ) -> Result<Done, Unsuccessful> {
-    let weights = path_weights(&work.plan.steps);
+    let histories = histories(work, target).await;
+    let own: Vec<u64> = histories.iter().map(learned::weight).collect();
+    let weights = path_weights(&work.plan.steps, &own);
     let mut results: HashMap<Place, Finished> = HashMap::new();
     let mut waiting: Vec<Place> = Vec::new();
     for (step, planned) in work.plan.steps.iter().enumerate() {
@@ -63,6 +79,8 @@ pub(super) async fn all_steps(
                 needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
                 needs: needed.into_iter().map(|finished| finished.outputs).collect(),
                 path_weight: weights[step],
+                history: histories[step],
+                memory_bytes: None,
                 again: again.contains(&place),
                 rooted: None,
                 root: None,
@@ -131,6 +149,7 @@ mod tests {
         };
         let steps =
             [step("deps", &[]), step("lint", &[]), step("compile", &["deps"]), step("test", &["compile", "lint"])];
-        assert_eq!(path_weights(&steps), [3, 2, 2, 1]);
+        assert_eq!(path_weights(&steps, &[1, 1, 1, 1]), [3, 2, 2, 1]);
+        assert_eq!(path_weights(&steps, &[1, 90, 5, 20]), [26, 110, 25, 20], "by what they take, `lint` goes first");
     }
 }

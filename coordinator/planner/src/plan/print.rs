@@ -94,7 +94,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if step.milli_cpus != DEFAULT_MILLI_CPUS {
         key(out, "cpus", &cpus(step.milli_cpus));
     }
-    if step.memory_bytes != DEFAULT_MEMORY_BYTES {
+    if step.memory_auto {
+        key(out, "memory", "\"auto\"");
+    } else if step.memory_bytes != DEFAULT_MEMORY_BYTES {
         key(out, "memory", &quote(&show_size(step.memory_bytes)));
     }
     if let Some(timeout) = step.timeout {

@@ -319,7 +319,11 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
         step.milli_cpus = milli as u32;
     }
     if let Some(size) = table.string("memory")? {
-        step.memory_bytes = units::read_size(&size).ok_or_else(|| table.bad("memory", &size, units::SIZE))?;
+        step.memory_auto = size == units::AUTO;
+        if !step.memory_auto {
+            step.memory_bytes =
+                units::read_size(&size).ok_or_else(|| table.bad("memory", &size, units::SIZE_OR_AUTO))?;
+        }
     }
     if let Some(time) = table.string("timeout")? {
         let time = units::read_duration(&time).ok_or_else(|| table.bad("timeout", &time, units::DURATION))?;

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// What a size should look like, for errors.
 pub(crate) const SIZE: &str = "a size such as `512MiB` or `2GiB`, more than zero";
+/// What a size that Kiln finds out is written as.
+pub(crate) const AUTO: &str = "auto";
+/// What a size that may be that should look like, for errors.
+pub(crate) const SIZE_OR_AUTO: &str = "`\"auto\"`, or a size such as `512MiB` or `2GiB`, more than zero";
 /// What a duration should look like, for errors.
 pub(crate) const DURATION: &str = "a duration such as `90s`, `20m` or `2h`, more than zero";
 

@@ -288,3 +288,11 @@ fn declared_libraries_add_to_those_of_the_c_library() {
     assert!(to_kiln_toml(&plan).contains("libraries = [\"libpq.so.5\"]\n"));
     assert!(!planned(&[("kiln.toml", "[steps.a]\nrun = \"x\"")]).targets[0].is_declared());
 }
+
+#[test]
+fn memory_that_earlier_runs_decide_is_written_as_such() {
+    let plan = planned(&[("kiln.toml", "name = \"p\"\nversion = \"1\"\n[steps.a]\nrun = \"x\"\nmemory = \"auto\"\n")]);
+    assert!(plan.steps[0].memory_auto && to_kiln_toml(&plan).contains("memory = \"auto\""));
+    let refused = super::refused(&[("kiln.toml", "[steps.a]\nrun = \"x\"\nmemory = \"some\"\n")]);
+    assert!(refused.contains("expected `\"auto\"`, or a size"), "{refused}");
+}
