@@ -14,7 +14,7 @@ use super::{
     },
     gather, modules, stale,
 };
-use kiln_plan::{ArtifactKind, Source, View};
+use kiln_plan::{ArtifactKind, Cache, Sharing, Source, View};
 
 /// Resolves every configuration.
 const RESOLVE: &str = include_str!("resolve.gradle");
@@ -23,6 +23,11 @@ const STAGE: &str = include_str!("stage.gradle");
 /// Both scripts access projects while tasks run, which these features do not allow.
 const SETTINGS: &str = "-Dorg.gradle.configuration-cache=false -Dorg.gradle.unsafe.configuration-cache=false \
                         -Dorg.gradle.unsafe.isolated-projects=false";
+
+/// Where the build cache is that outlives the step.
+const BUILD_CACHE: &str = ".kiln/gradle-build-cache";
+/// Puts the build cache there.
+const CACHE: &str = "settingsEvaluated { it.buildCache { local { directory = '/build/.kiln/gradle-build-cache' } } }\n";
 
 /// Files that declare dependencies, in addition to every `.gradle` and `.gradle.kts`.
 const BUILD_FILES: [&str; 5] = [
@@ -86,6 +91,12 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
         format!("{gradle} {SETTINGS} --offline --init-script .kiln/stage.gradle {} -x test {}\n", tasks[0], tasks[1]),
     );
     build.files.insert(".kiln/stage.gradle".into(), STAGE.into());
+    if has_build_cache(source) {
+        build.run = build.run.replacen("--init-script", "--init-script .kiln/cache.gradle --init-script", 1);
+        build.files.insert(".kiln/cache.gradle".into(), CACHE.into());
+        let cache = Cache { key: "gradle-build-cache".into(), sharing: Sharing::Shared };
+        build.caches.insert(BUILD_CACHE.into(), cache);
+    }
     let wanted: Vec<String> = member.iter().map(|(directory, _)| (*directory).to_owned()).collect();
     gather(&mut build, ".", &wanted);
     build.inputs = stale;
@@ -120,6 +131,13 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
         artifacts: vec![artifact(&name, ArtifactKind::Binary, "compile", &[(OUT, ".")])],
         notes,
     })
+}
+
+/// Whether the project has switched on Gradle's build cache.
+fn has_build_cache(source: &dyn Source) -> bool {
+    let properties = tree::text(source, "gradle.properties").unwrap_or_default();
+    let mut pairs = properties.lines().filter_map(|line| line.split_once('='));
+    pairs.any(|(name, value)| name.trim() == "org.gradle.caching" && value.trim() == "true")
 }
 
 /// Builds in the tree that the settings include: their plugins' sources are part of the project's build.

@@ -90,3 +90,22 @@ fn kilns_own_program_is_named_and_not_printed_in_a_kiln_toml() {
     let again = planned(&[files[0], ("kiln.toml", &text)]);
     assert_eq!(again.steps, planned(&files).steps);
 }
+
+#[test]
+fn gradles_build_cache_outlives_the_step_of_a_project_that_uses_it() {
+    let with = |properties: &str| {
+        let files = [("settings.gradle", "rootProject.name = 'shop'"), ("gradle.properties", properties)];
+        let plan = planned(
+            &[&files[..], &[("build.gradle", "apply plugin: 'java'"), ("src/main/java/A.java", "class A {}")]].concat(),
+        );
+        plan.steps.into_iter().find(|step| step.name == "compile").unwrap()
+    };
+    let compile = with("org.gradle.caching = true\n");
+    assert!(compile.caches.contains_key(".kiln/gradle-build-cache"), "{:?}", compile.caches);
+    assert!(
+        compile.run.contains("--init-script .kiln/cache.gradle") && compile.files.contains_key(".kiln/cache.gradle")
+    );
+    for without in ["", "org.gradle.caching=false\n", "# org.gradle.caching=true\n"] {
+        assert!(with(without).caches.is_empty(), "{without}");
+    }
+}
