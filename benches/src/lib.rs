@@ -4,6 +4,7 @@
 
 pub mod actions;
 pub mod blob;
+pub mod calls;
 pub mod client;
 pub mod cost;
 pub mod crowd;

@@ -8,7 +8,7 @@ use kiln_benches::farm::{Farm, Setup};
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler, spread};
+use kiln_benches::{blob, calls, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler, spread};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Layer(Box<layer::Options>),
     /// Measure builds of Dockerfiles, beside BuildKit if asked.
     Dockerfile(Box<dockerfile::Options>),
+    /// Measure compiler calls of a generated C project: plain, cold, warm and with one file edited.
+    Calls(calls::Options),
     /// Measure what TLS with certificates and what telemetry costs an action.
     Cost(cost::Options),
     /// Measure a coordinator with many idle workers and many clients that watch a build.
@@ -77,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
             Some(Command::Layer(options)) => layer::run(*options).await,
             Some(Command::Dockerfile(options)) => dockerfile::run(*options).await,
             Some(Command::Spread(options)) => spread::run(options).await,
+            Some(Command::Calls(options)) => calls::run(options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
             Some(Command::Compare { first, second }) => {

@@ -44,9 +44,45 @@ impl Process {
     }
 }
 
+impl Process {
+    /// CPU time of this process and of all that it started so far, directly or not, whether or not they have ended.
+    pub fn cpu_of_tree(&self) -> Duration {
+        let mut found: Vec<(u32, u32, u64)> = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok();
+            let fields: Option<Vec<u64>> = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map(|(_, fields)| {
+                // The state is a letter; fields that may be negative are not needed.
+                fields.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect()
+            });
+            if let (Some(pid), Some(fields)) = (pid, fields)
+                && let (Some(parent), Some(times)) = (fields.get(1), fields.get(11..15))
+            {
+                found.push((pid, *parent as u32, times.iter().sum()));
+            }
+        }
+        let (mut tree, mut ticks) = (vec![self.pid], 0);
+        while let Some(pid) = tree.pop() {
+            ticks += found.iter().find(|(own, ..)| *own == pid).map_or(0, |(_, _, ticks)| *ticks);
+            tree.extend(found.iter().filter(|(_, parent, _)| *parent == pid).map(|(own, ..)| *own));
+        }
+        Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Process;
+
+    #[test]
+    fn what_a_process_started_is_counted_with_it() {
+        let own = Process::new(std::process::id()).expect("this process");
+        let before = own.cpu_of_tree();
+        let ended =
+            std::process::Command::new("sh").args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]).status();
+        assert!(ended.is_ok_and(|status| status.success()));
+        assert!(own.cpu_of_tree() > before);
+    }
 
     #[test]
     fn this_process_has_memory_and_time_and_none_has_neither() {
