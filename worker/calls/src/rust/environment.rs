@@ -5,8 +5,9 @@ use std::ffi::{OsStr, OsString};
 
 /// What differs between builds and has no meaning for a crate. All else counts: `env!` and procedural macros read anything. The
 /// job server is left out because a call has one of its own.
-const DENIED: [&str; 10] = [
+const DENIED: [&str; 11] = [
     "CARGO_MAKEFLAGS",
+    "GOCACHEPROG",
     "MAKEFLAGS",
     "MFLAGS",
     "PWD",
