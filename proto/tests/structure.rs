@@ -25,7 +25,7 @@ const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "r
 const WITHOUT_IO: [&str; 1] = ["worker/calls"];
 const IO: [&str; 4] = ["std::fs", "std::process", "std::net::Tcp", "std::env::"];
 /// A crate, and what it must not depend on, directly or indirectly.
-const APART: [(&str, &[&str]); 14] = [
+const APART: [(&str, &[&str]); 15] = [
     ("proto", &["kiln-scheduler", "kiln-planner", "kiln-store"]),
     ("proto/trees", &["kiln-planner", "kiln-store"]),
     ("proto/scan", &["kiln-planner", "kiln-store"]),
@@ -39,6 +39,7 @@ const APART: [(&str, &[&str]); 14] = [
     ("worker/calls", &["kiln-planner", "kiln-worker", "kiln-executor", "kiln-sandbox", "kiln-docker"]),
     ("worker/sandbox", &["kiln-planner", "kiln-docker", "kiln-worker"]),
     ("worker/docker", &["kiln-planner", "kiln-sandbox", "kiln-worker"]),
+    ("worker/broker", &["kiln-planner", "kiln-sandbox", "kiln-docker", "kiln-worker"]),
     ("worker", &["kiln-planner", "kiln-detect", "kiln-coordinator"]),
 ];
 

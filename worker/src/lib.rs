@@ -2,7 +2,6 @@
 //!
 //! Invariant: it only knows actions, neither projects nor languages.
 
-mod broker;
 pub mod config;
 mod executors;
 pub mod leases;
@@ -14,6 +13,7 @@ pub mod roots;
 pub mod runner;
 mod serve;
 mod tally;
+mod telling;
 
 pub use executors::Executors;
 pub use kiln_docker as docker;
@@ -22,8 +22,8 @@ pub use kiln_inputs as inputs;
 pub use kiln_probe as probe;
 pub use kiln_sandbox as sandbox;
 
-pub use broker::Broker;
 pub use config::{Config, DEFAULT_GRACE, DEFAULT_VERIFY_CALLS, grace, percent};
+pub use kiln_broker::Broker;
 pub use serve::run;
 
 /// Must be the first call in `main` of every program that contains a worker: if this process was started as the init of

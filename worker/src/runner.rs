@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kiln_broker::{Broker, Farm, Serving, Wanted};
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::protobuf::Timestamp;
@@ -21,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use crate::broker::{Broker, Farm, Serving, Wanted};
 use crate::inputs::{self, Inputs};
 use crate::leases::Leases;
 use crate::outputs;
 use crate::roots::Roots;
 use crate::tally::Tally;
+use crate::telling;
 use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::output_log::{self, OutputLog};
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
@@ -226,7 +227,7 @@ impl Runner {
         let serving = self.serve(at, lease, (&root, &action), &mut job).await?;
         leases.started(lease.lease).await;
         let started = Instant::now();
-        let telling = serving.as_ref().map(|serving| serving.tell(lease.lease, leases.clone()));
+        let telling = serving.as_ref().map(|serving| telling::tell(serving.counts(), lease.lease, leases.clone()));
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
         drop(telling);

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use kiln_broker::Broker;
 use kiln_proto::channel::Dial;
 use kiln_proto::{calls, property, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
-use crate::broker::Broker;
 use crate::executors::Executors;
 use crate::inputs::{self, Inputs};
 use crate::link::{self, Identity};

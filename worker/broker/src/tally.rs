@@ -10,35 +10,36 @@ use super::told::Facts;
 
 /// Counts of one step's calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Calls {
+pub struct Calls {
     /// Calls whose result was known.
-    pub(crate) hits: u64,
+    pub hits: u64,
     /// Calls that ran as jobs of their own on the step's worker.
-    pub(crate) compiled: u64,
+    pub compiled: u64,
     /// Calls that ran on other workers.
-    pub(crate) elsewhere: u64,
+    pub elsewhere: u64,
     /// Calls that ran in the step, by reason.
-    pub(crate) refused: BTreeMap<&'static str, u64>,
+    pub refused: BTreeMap<&'static str, u64>,
     /// Calls whose result was known and that were compiled again, by what came of it.
-    pub(crate) verified: BTreeMap<&'static str, u64>,
+    pub verified: BTreeMap<&'static str, u64>,
     /// Whether one of those results was wrong.
-    pub(crate) is_wrong: bool,
+    pub is_wrong: bool,
     /// What else is told at the end of the step.
-    pub(crate) facts: Facts,
+    pub facts: Facts,
     /// How long the calls whose result was known took when they ran.
-    pub(crate) saved: Duration,
+    pub saved: Duration,
     /// How long those that ran took, wherever they ran.
-    pub(crate) ran: Duration,
+    pub ran: Duration,
     /// How much longer those that ran took because they ran as jobs of their own.
-    pub(crate) overhead: Duration,
-    /// Entries of Go's build cache that were asked for and there, and those that were not.
-    pub(crate) go_hits: u64,
-    pub(crate) go_misses: u64,
+    pub overhead: Duration,
+    /// Entries of Go's build cache that were asked for and there.
+    pub go_hits: u64,
+    /// Those that were not.
+    pub go_misses: u64,
 }
 
 impl Calls {
     /// As the farm tells it.
-    pub(crate) fn to_wire(&self) -> v1::SplitCalls {
+    pub fn to_wire(&self) -> v1::SplitCalls {
         v1::SplitCalls {
             hits: self.hits,
             compiled: self.compiled,

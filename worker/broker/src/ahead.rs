@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::farm::PATIENCE;
 use super::step::{Step, manifest_key};
 use super::verify::is_bar;
-use crate::inputs::Content;
+use kiln_inputs::Content;
 
 /// Bytes of a key.
 const KEY: usize = 32;

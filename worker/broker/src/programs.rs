@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_call::{PROGRAMS, SHIM};
 
-/// The shim, which the worker's build script compiles.
+/// The shim, which the broker's build script compiles.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-call"));
 
 /// The shim on disk, and the names under which jobs find it.

@@ -16,11 +16,15 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The farm, as a lease reaches it.
 #[derive(Debug, Clone)]
-pub(crate) struct Farm {
-    pub(crate) channel: watch::Receiver<Option<Channel>>,
-    pub(crate) instance: String,
-    pub(crate) function: DigestFunction,
-    pub(crate) grant: Vec<u8>,
+pub struct Farm {
+    /// The current connection, if there is one.
+    pub channel: watch::Receiver<Option<Channel>>,
+    /// REAPI instance name.
+    pub instance: String,
+    /// The digest function of the lease's blobs.
+    pub function: DigestFunction,
+    /// What shows the coordinator which lease it is.
+    pub grant: Vec<u8>,
 }
 
 impl Farm {

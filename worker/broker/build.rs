@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rerun-if-changed=call/src");
+    println!("cargo::rerun-if-changed=../call/src");
     println!("cargo::rerun-if-changed=build.rs");
     let made = PathBuf::from(variable("OUT_DIR")).join("kiln-call");
-    let sources = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("call/src");
+    let sources = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../call/src");
     let is_static = compile(&sources, &made, true);
     if !is_static && !compile(&sources, &made, false) {
         println!("cargo::error=cannot compile the shim at `{}`; the lines above say why", sources.display());

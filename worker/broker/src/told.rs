@@ -3,21 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use kiln_calls::manifest::Difference;
 use kiln_proto::digest::Digest;
 use kiln_proto::v1;
 use kiln_proto::v1::call_miss::Why;
 use parking_lot::Mutex;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::step::Step;
-use crate::leases::Leases;
-
-/// How often counts are told while a step runs.
-const EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of calls that missed of which users are told the reason. Where most calls miss, most have the same.
 const MAX_MISSED: usize = 32;
 /// Maximum bytes of words about a refused call.
@@ -27,13 +19,15 @@ const MAX_WORDS: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Told(Mutex<Facts>);
 
+/// What is told at the end of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) missed: Vec<v1::CallMiss>,
+pub struct Facts {
+    /// Calls whose result was not known, the first of them.
+    pub missed: Vec<v1::CallMiss>,
     /// The first refused call of each reason.
-    pub(crate) examples: BTreeMap<&'static str, String>,
+    pub examples: BTreeMap<&'static str, String>,
     /// The keys of the results that the step has used or made, sorted.
-    pub(crate) keys: Vec<[u8; 32]>,
+    pub keys: Vec<[u8; 32]>,
 }
 
 /// Why nothing was known of a call.
@@ -92,24 +86,9 @@ impl Told {
 
 impl Facts {
     /// The list of keys, one a line.
-    pub(crate) fn list(&self) -> Vec<u8> {
+    pub fn list(&self) -> Vec<u8> {
         self.keys.iter().flat_map(|key| format!("{}\n", hex::encode(key)).into_bytes()).collect()
     }
-}
-
-/// Tells the coordinator the counts while a step runs, when they have changed, until it is dropped.
-pub(super) fn tell(step: Arc<Step>, lease: u64, leases: Arc<Leases>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut last = None;
-        loop {
-            tokio::time::sleep(EVERY).await;
-            let now = step.tally.calls().to_wire();
-            if last.as_ref() != Some(&now) && now != v1::SplitCalls::default() {
-                leases.calls(lease, now.clone()).await;
-                last = Some(now);
-            }
-        }
-    }))
 }
 
 #[cfg(test)]

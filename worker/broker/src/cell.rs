@@ -12,6 +12,7 @@ use kiln_calls::manifest::{Read, Variant};
 use kiln_calls::{Call, Details, Kind};
 use kiln_executor::calls::{Accesses, Limits};
 use kiln_executor::{BUILD, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
+use kiln_inputs::{Content, Delta, DeltaFile, Inputs};
 use kiln_proto::digest::Digest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::early::{Early, Given, Shim};
 use super::sight::Sight;
 use super::view::{Directories, Node, View, is_in_build, plain};
-use crate::inputs::{Content, Delta, DeltaFile, Inputs};
 
 /// Maximum bytes that a call prints.
 const MAX_PRINTED: usize = 8 << 20;

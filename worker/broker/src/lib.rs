@@ -37,6 +37,7 @@ use kiln_call::{DIRECTORY, GO_FILES, GOCACHE, PROGRAMS, SHIM, SOCKET};
 use kiln_calls::scan::Scanner;
 use kiln_executor::calls::Offer;
 use kiln_executor::{Executor, Finished, Job};
+use kiln_inputs::Inputs;
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, v1};
 use tokio::net::UnixListener;
@@ -44,8 +45,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::inputs::Inputs;
-use crate::leases::Leases;
 use compiler::Compilers;
 use gocache::Tools;
 use kiln_gocache::Spaces;
@@ -54,8 +53,8 @@ use reference::Reference;
 use step::Step;
 use view::SystemFiles;
 
-pub(crate) use farm::Farm;
-pub(crate) use tally::Calls;
+pub use farm::Farm;
+pub use tally::Calls;
 
 /// The variable that names what cargo calls in place of rustc.
 const WRAPPER: &str = "RUSTC_WRAPPER";
@@ -112,16 +111,16 @@ struct Shared {
 
 /// What a step's lease says of its calls.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// Calls of compilers run as jobs of their own.
-    pub(crate) splits: bool,
+    pub splits: bool,
     /// The space of its build tools' entries, and whether it only reads.
-    pub(crate) tools: Option<(&'a str, bool)>,
+    pub tools: Option<(&'a str, bool)>,
 }
 
 /// A step whose calls are answered until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Serving {
+pub struct Serving {
     step: Arc<Step>,
     keeping: TaskTracker,
     cancel: CancellationToken,
@@ -170,7 +169,7 @@ impl Broker {
     }
 
     /// What a call of another worker's step looked at, after it has run here.
-    pub(crate) async fn sight(&self, finished: &Finished, command: &reapi::Command) -> v1::CallSight {
+    pub async fn sight(&self, finished: &Finished, command: &reapi::Command) -> v1::CallSight {
         let useless = v1::CallSight { incomplete: true, ..Default::default() };
         let reference = match self.reference().await {
             Ok(reference) => reference,
@@ -194,7 +193,7 @@ impl Broker {
     ///
     /// # Errors
     /// If the disk fails.
-    pub(crate) async fn serve(
+    pub async fn serve(
         &self,
         job: &mut Job,
         of: (Digest, Digest),
@@ -260,13 +259,14 @@ impl Shared {
 }
 
 impl Serving {
-    /// Tells the coordinator what becomes of the calls, until the answer is dropped.
-    pub(crate) fn tell(&self, lease: u64, leases: Arc<Leases>) -> AbortOnDropHandle<()> {
-        told::tell(self.step.clone(), lease, leases)
+    /// What has become of the calls so far, whenever it is asked.
+    pub fn counts(&self) -> impl Fn() -> v1::SplitCalls + Send + use<> {
+        let step = self.step.clone();
+        move || step.tally.calls().to_wire()
     }
 
     /// Ends, once what its calls made is kept, and answers what became of them.
-    pub(crate) async fn finish(mut self) -> Calls {
+    pub async fn finish(mut self) -> Calls {
         self.cancel.cancel();
         self.accepting.abort();
         self.fetching.abort();
