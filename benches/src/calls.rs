@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(long, default_value = "20")]
     pub headers: u32,
     /// Functions in each source file.
-    #[arg(long, default_value = "60")]
+    #[arg(long, default_value = "15")]
     pub functions: u32,
     /// Directories in which headers are looked for in vain.
     #[arg(long, default_value = "4")]
