@@ -66,7 +66,7 @@ async fn json_events_have_the_promised_shapes() {
         [
             json!({ "type": "build_started", "build": "b-1", "project": "shop", "version": "1.0", "steps": 2, "resumed": false }),
             with(on("deps"), with(ended.clone(), json!({ "cache": "hit", "duration_ms": 3, "worker": "" }))),
-            with(on("compile"), json!({ "type": "step_started", "worker": "one" })),
+            with(on("compile"), json!({ "type": "step_started", "worker": "one", "expected_ms": null })),
             text("one\n"),
             text("two\n\u{fffd}\n"),
             text("no end"),

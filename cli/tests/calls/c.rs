@@ -226,7 +226,8 @@ fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
     let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
     write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tsleep 2; "));
     let (warm, _) = built(&farm, dir.path());
-    assert_eq!(counts(&warm), (7, 0));
+    let why = farm.kiln(&["cache", "explain", "build", dir.path().to_str().unwrap()]).out;
+    assert_eq!(counts(&warm), (7, 0), "{why}");
     let asked = questions() - before;
     assert!((1..=4).contains(&asked), "{asked} questions for 7 calls");
 }

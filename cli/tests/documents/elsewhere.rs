@@ -125,6 +125,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "a_layer_is_measured_cold_and_warm_and_json_may_be_all_of_standard_output",
     ),
     ("benches/README.md", "kiln-bench dockerfile --base DIR --docker", PARSED),
+    ("benches/README.md", "kiln-bench calls", PARSED),
+    ("benches/README.md", "kiln-bench spread", PARSED),
     ("benches/README.md", "kiln-bench cost", "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them"),
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
 ];

@@ -182,7 +182,7 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
 fn calls(step: &StepFact) -> Value {
     let Some(calls) = &step.calls else { return Value::Null };
     json!({
-        "results": calls.hits + calls.compiled,
+        "results": calls.hits + calls.compiled + calls.elsewhere,
         "cached": calls.hits,
         "keys": calls.keys.as_ref().map(|keys| json!({
             "uri": format!("blobs/{}/{}", keys.hash, keys.size_bytes),

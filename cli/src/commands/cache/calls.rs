@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 /// A paragraph; empty if there were no calls.
 pub(super) fn words(calls: &v1::SplitCalls) -> String {
     let refused: u64 = calls.refused.values().sum();
-    let all = calls.hits + calls.compiled + refused;
+    let compiled = calls.compiled + calls.elsewhere;
+    let all = calls.hits + compiled + refused;
     if all == 0 {
         return String::new();
     }
-    let mut out = format!(
-        "  compiler calls: {all}, of which {} cached, {} compiled, {refused} not split\n",
-        calls.hits, calls.compiled
-    );
+    let mut out =
+        format!("  compiler calls: {all}, of which {} cached, {compiled} compiled, {refused} not split\n", calls.hits);
     if !calls.missed.is_empty() {
         let columns = [fixed("  compiled"), flexible("why"), flexible("file")];
         let rows = calls
@@ -23,7 +22,7 @@ pub(super) fn words(calls: &v1::SplitCalls) -> String {
             .iter()
             .map(|missed| vec![format!("  {}", missed.source), why(missed.why()).to_owned(), missed.path.clone()]);
         out.push_str(&Table::new(&columns).with(rows).for_stdout());
-        let more = calls.compiled.saturating_sub(calls.missed.len() as u64);
+        let more = compiled.saturating_sub(calls.missed.len() as u64);
         if more > 0 {
             out.push_str(&format!("  and {more} more\n"));
         }
@@ -85,6 +84,7 @@ pub(super) fn object(calls: &v1::SplitCalls) -> Value {
     json!({
         "hits": calls.hits,
         "compiled": calls.compiled,
+        "elsewhere": calls.elsewhere,
         "missed": missed.collect::<Vec<_>>(),
         "refused": sorted(&calls.refused),
         "examples": calls.examples.iter().collect::<std::collections::BTreeMap<_, _>>(),

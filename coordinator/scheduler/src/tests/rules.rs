@@ -278,8 +278,9 @@ fn no_worker_is_kept_free_for_an_opportunistic_action() {
         let mut running: Vec<_> =
             (1..=2).flat_map(|number| assigned(&farm.step(0, with(number, 1000, false)))).collect();
         assert!(assigned(&farm.step(1, with(3, 2000, opportunistic))).is_empty());
-        farm.step(1, with(4, 1000, false));
         let after = 1 + Config::default().reserve_after;
+        // Whoever comes later is not passed over yet.
+        farm.step(after - 1, with(4, 1000, false));
         farm.step(after, Event::Tick);
         let (worker, lease, _) = running.remove(0);
         let next: Vec<String> =
