@@ -125,7 +125,6 @@ pub struct Serving {
     keeping: TaskTracker,
     cancel: CancellationToken,
     accepting: AbortOnDropHandle<()>,
-    fetching: AbortOnDropHandle<()>,
     verifying: AbortOnDropHandle<()>,
     _directory: tempfile::TempDir,
 }
@@ -239,11 +238,10 @@ impl Broker {
             job.environment.insert(GO_CACHE.to_owned(), format!("{shim} {GOCACHE}"));
         }
         let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
-        let fetching = AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead()));
         let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         let verifying = AbortOnDropHandle::new(tokio::spawn(step.clone().verify(CancellationToken::new())));
-        Ok(Some(Serving { step, keeping, cancel, accepting, fetching, verifying, _directory: directory }))
+        Ok(Some(Serving { step, keeping, cancel, accepting, verifying, _directory: directory }))
     }
 }
 
@@ -269,7 +267,6 @@ impl Serving {
     pub async fn finish(mut self) -> Calls {
         self.cancel.cancel();
         self.accepting.abort();
-        self.fetching.abort();
         let step = self.step.clone();
         self.keeping.spawn(async move { step.keep_ahead().await });
         self.keeping.close();
@@ -318,6 +315,8 @@ async fn accept(
     let Ok(begun) = begun.wait_for(Option::is_some).await.map(|begun| begun.clone()) else { return };
     let Some(begun) = begun else { return };
     let mut connections = tokio::task::JoinSet::new();
+    // Most steps call no compiler.
+    let mut fetching = None;
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -328,6 +327,9 @@ async fn accept(
                 continue;
             }
         };
+        if step.splits && fetching.is_none() {
+            fetching = Some(AbortOnDropHandle::new(tokio::spawn(step.clone().fetch_ahead())));
+        }
         while connections.try_join_next().is_some() {}
         if connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
