@@ -143,17 +143,10 @@ impl Listed {
             }
             self.left -= 1;
             let (at, name) = (at.join(entry.file_name()), entry.file_name());
+            let is_small = || entry.metadata().is_ok_and(|data| data.len() <= MAX_OWN_BYTES);
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if !self.add(&entry.path(), &at) {
-                        return false;
-                    }
-                }
-                Ok(kind) if kind.is_file() && !is_made(&name) => {
-                    if entry.metadata().is_ok_and(|data| data.len() <= MAX_OWN_BYTES) {
-                        self.files.push(at);
-                    }
-                }
+                Ok(kind) if kind.is_dir() && !self.add(&entry.path(), &at) => return false,
+                Ok(kind) if kind.is_file() && !is_made(&name) && is_small() => self.files.push(at),
                 Ok(kind) if kind.is_symlink() => self.files.push(at),
                 _ => {}
             }
