@@ -62,8 +62,10 @@ pub fn cache_target(path: &str) -> Result<String, &'static str> {
         (None, None) => (BUILD, plain),
     };
     if path_problem(below).is_some() || below.contains(char::is_control) {
-        return Err("is no directory's plain path: expected one below the project, such as `.gradle-cache`, one that \
-                    begins with `~/`, or an absolute one, without `.` and `..`");
+        return Err(
+            "is not a directory's plain path: expected one below the project, such as `.gradle-cache`, one that \
+                    begins with `~/`, or an absolute one, without `.` and `..`",
+        );
     }
     if path.len() > MAX_PATH {
         return Err("is longer than 512 bytes: choose a shorter path");

@@ -31,7 +31,7 @@ const SEARCHED: [&str; 5] =
     ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH"];
 
 impl Step {
-    /// What a call may need; `nearest` is what a call like it read before. It must hold a place, because it may have to ask the driver.
+    /// What a call may need; `nearest` is what a call like it read before. A driver that has not been asked yet is asked once where it looks.
     pub(super) async fn needs(
         self: &Arc<Self>,
         begun: &Begun,
