@@ -223,7 +223,7 @@ async fn read_aside(project: Project, meter: Meter) -> Result<Read, Error> {
 
 /// Shows a note before a very large tree is uploaded: usually it contains something that no step needs.
 fn announce(scanned: &Scanned) {
-    let bytes: u64 = scanned.blobs.keys().map(|digest| digest.size).sum();
+    let bytes = scanned.bytes();
     if bytes > LARGE_BYTES {
         terminal::say(&terminal::harmless(&format!(
             "note: `{}` has {} in {}; list what no step needs in a `.kilnignore`",
@@ -246,7 +246,7 @@ async fn send(
     let mut reconnect = farm.reconnect();
     let mut attempt = 1;
     loop {
-        let blobs: Vec<(_, Blob)> = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
+        let blobs: Vec<(_, Blob)> = scanned.blobs().into_iter().collect();
         let sent = client.upload(blobs).await;
         if let Some(status) = sent.as_ref().err().and_then(transfer::Error::connection) {
             // What was uploaded already is not sent again.
@@ -375,8 +375,8 @@ pub(super) async fn submitted(
         let asking = once(farm, &checked).instrument(info_span!("submit"));
         match watched(show, &planning, &Meter::default(), asking).await {
             Ok(build) if build.source_is_complete => {
-                let reused_bytes = scanned.blobs.keys().map(|digest| digest.size).sum();
-                return Ok(Submitted { build, moved: Moved { reused_bytes, ..Moved::default() }, request, scanned });
+                let moved = Moved { reused_bytes: scanned.bytes(), ..Moved::default() };
+                return Ok(Submitted { build, moved, request, scanned });
             }
             // A coordinator that does not know the question.
             Ok(build) => early = Some(build),
@@ -411,7 +411,7 @@ async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> 
     match once(farm, request).await {
         Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {
             let client = farm.blobs(INSTANCE, FUNCTION);
-            let blobs = scanned.blobs.iter().map(|(digest, blob)| (*digest, blob.clone())).collect();
+            let blobs = scanned.blobs().into_iter().collect();
             let moved = client.upload(blobs).await.map_err(FarmError::from)?;
             if moved.blobs == 0 {
                 return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());

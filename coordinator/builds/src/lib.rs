@@ -21,6 +21,7 @@ mod metrics;
 mod named;
 mod native;
 mod planning;
+mod recent;
 mod records;
 mod remarks;
 mod resume;
@@ -89,6 +90,7 @@ struct Shared {
     places: Arc<Semaphore>,
     planning: Semaphore,
     native: native::Known,
+    recent: recent::Recent,
     watches: Arc<Semaphore>,
 }
 
@@ -173,6 +175,7 @@ impl Builds {
             places: Arc::new(Semaphore::new(submit::MAX_ACTIVE)),
             planning: Semaphore::new(MAX_PLANNING),
             native: native::Known::default(),
+            recent: recent::Recent::default(),
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
         };
         let builds = Self { shared: Arc::new(shared) };

@@ -186,14 +186,14 @@ impl Lowering<'_> {
         let failed =
             |error: kiln_trees::tree::Error| Error::Tree { step: step.name.clone(), reason: error.to_string() };
         let mut tree = if step.inputs.is_empty() {
-            let mut whole = self.source.tree.clone();
+            let mut whole = Tree::clone(&self.source.tree);
             whole.entries.remove("kiln.toml");
             whole
         } else {
             let mut chosen = Tree::default();
-            for index in plan::input_files(step, &self.source.paths) {
-                let path = &self.source.paths[index];
-                if let Some(entry) = self.source.entries.get(path) {
+            for index in plan::input_files(step, self.source.paths()) {
+                let path = &self.source.paths()[index];
+                if let Some(entry) = self.source.entry(path) {
                     chosen.insert(path, entry.clone()).map_err(failed)?;
                 }
             }
@@ -201,7 +201,7 @@ impl Lowering<'_> {
         };
         if !step.unversioned.is_empty() {
             use plan::Source as _;
-            for path in self.source.paths.iter().filter(|path| plan::matches(&step.unversioned, path)) {
+            for path in self.source.paths().iter().filter(|path| plan::matches(&step.unversioned, path)) {
                 let Some(Entry::File { executable, mode, .. }) = tree.get(path).cloned() else { continue };
                 let Some(content) = self.source.planned.read(path) else { continue };
                 let Some(changed) = plan::unversioned(path, &content, &self.source.planned) else { continue };

@@ -35,11 +35,10 @@ pub(super) struct Known(Mutex<HashMap<Digest, Option<String>>>);
 /// Marks the steps of a plan whose results depend on the CPU, with a note that says why.
 pub(super) async fn mark(plan: &mut Plan, source: &SourceTree, store: &dyn BlobStore, known: &Known) {
     let mut files: HashMap<&str, String> = HashMap::new();
-    let wanted =
-        source.paths.iter().filter(|path| is_build_file(path)).filter_map(|path| match source.entries.get(path) {
-            Some(Entry::File { digest, .. }) if digest.size <= MAX_BYTES => Some((path.as_str(), *digest)),
-            _ => None,
-        });
+    let wanted = source.entries().filter(|(path, _)| is_build_file(path)).filter_map(|(path, entry)| match entry {
+        Entry::File { digest, .. } if digest.size <= MAX_BYTES => Some((path, *digest)),
+        _ => None,
+    });
     let asked: Vec<_> =
         wanted.map(|(path, digest)| async move { (path, of_file(store, known, digest).await) }).collect();
     let mut answers = stream::iter(asked).buffer_unordered(CONCURRENCY);
@@ -118,7 +117,7 @@ fn of_inputs(step: &Step, source: &SourceTree, files: &HashMap<&str, String>) ->
     if files.is_empty() || step.network && !step.inputs.is_empty() {
         return None;
     }
-    let mut inputs = plan::input_files(step, &source.paths).into_iter().map(|index| source.paths[index].as_str());
+    let mut inputs = plan::input_files(step, source.paths()).into_iter().map(|index| source.paths()[index].as_str());
     inputs.find_map(|path| Some((format!("`{path}`"), files.get(path)?.clone())))
 }
 

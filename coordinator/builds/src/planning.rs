@@ -91,7 +91,11 @@ impl Builds {
             other => wrong(other.to_string()),
         };
         let blobs = &*self.shared.stores.blobs;
-        let mut source = SourceTree::read(blobs, root, &facts.contexts).await.map_err(unreadable)?;
+        let known = if facts.contexts.is_empty() { self.shared.recent.get(blobs, &root).await } else { None };
+        let mut source = match known {
+            Some(source) => source,
+            None => SourceTree::read(blobs, root, &facts.contexts).await.map_err(unreadable)?,
+        };
         if request.check_source {
             let times = facts.times.as_ref().map(|times| Digest::from_wire(function, times)).transpose();
             let times = times.map_err(|error| wrong(format!("source.times: {error}")))?;
@@ -132,6 +136,7 @@ impl Builds {
             let locks = |files: &plan::MemorySource| kiln_artifacts::read_locks(files);
             beside.ask(blobs, locks).await.map_err(unreadable)?;
         }
+        self.shared.recent.put(&source);
         let variables: Vec<plan::Variable> = request.variables.iter().map(variable).collect();
         plan::set_variables(&mut plan, &variables).map_err(|error| wrong(error.to_string()))?;
         native::mark(&mut plan, &source, &*self.shared.stores.blobs, &self.shared.native).await;

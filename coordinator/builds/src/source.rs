@@ -1,17 +1,18 @@
 //! A source tree in the store: its entries, and the small files that determine a plan.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_artifacts::{SentContext, SentContexts};
-use kiln_planner::plan::{self, MemorySource};
+use kiln_planner::plan::{self, MemorySource, Source as _};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1;
 use kiln_trees::tree::{Entry, Tree};
 
 use kiln_store::BlobStore;
 
-use kiln_store::trees::{self, expand, flatten};
+use kiln_store::trees::{self, expand_noting, flatten};
 
 /// Files that are read at once.
 const CONCURRENCY: usize = 16;
@@ -46,19 +47,19 @@ impl From<kiln_store::Error> for Error {
 }
 
 /// A whole source tree in memory, without its files' content.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SourceTree {
-    /// Every path of a file or symbolic link, sorted.
-    pub paths: Vec<String>,
-    /// The entry at each of `paths`.
-    pub entries: HashMap<String, Entry>,
-    /// The files that the planner reads.
+    /// Its paths, and the files that the planner reads.
     pub planned: MemorySource,
+    /// The entry at each of its paths.
+    entries: Arc<Vec<Entry>>,
     /// The digest of all that was sent.
     pub root: Digest,
     /// The whole tree, without the contexts that were sent beside it.
-    pub tree: Tree,
-    /// These contexts.
+    pub tree: Arc<Tree>,
+    /// The directories of all that was sent.
+    directories: Arc<Vec<Digest>>,
+    /// The contexts.
     pub contexts: SentContexts,
     /// Their files, whose lock files belong to the bill of materials.
     pub beside: Option<Box<SourceTree>>,
@@ -67,19 +68,40 @@ pub struct SourceTree {
 impl SourceTree {
     /// Reads the tree under a root directory, without the content of its files. The project has none of `contexts`.
     pub async fn read(store: &dyn BlobStore, root: Digest, contexts: &[v1::SourceContext]) -> Result<Self, Error> {
-        let mut tree = expand(store, root).await?;
+        let (mut tree, directories) = expand_noting(store, root).await?;
         let (contexts, beside) = take_contexts(&mut tree, contexts)?;
         let beside = beside.map(|tree| Box::new(Self::of(root, tree)));
-        Ok(Self { contexts, beside, ..Self::of(root, tree) })
+        Ok(Self { contexts, beside, directories: Arc::new(directories), ..Self::of(root, tree) })
     }
 
     fn of(root: Digest, tree: Tree) -> Self {
         let mut all = flatten(&tree);
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let paths: Vec<String> = all.iter().map(|(path, _)| path.clone()).collect();
-        let planned = MemorySource::with_paths(paths.iter().cloned(), BTreeMap::new());
-        let entries = all.into_iter().collect();
-        Self { paths, entries, planned, root, tree, contexts: SentContexts::new(), beside: None }
+        let (paths, entries): (Vec<String>, Vec<Entry>) = all.into_iter().unzip();
+        let planned = MemorySource::with_paths(paths, BTreeMap::new());
+        let (entries, tree) = (Arc::new(entries), Arc::new(tree));
+        let (directories, contexts) = (Arc::default(), SentContexts::new());
+        Self { planned, entries, root, tree, directories, contexts, beside: None }
+    }
+
+    /// The digests of all its directories, each once.
+    pub fn directories(&self) -> &[Digest] {
+        &self.directories
+    }
+
+    /// Every path of a file or symbolic link, sorted.
+    pub fn paths(&self) -> &[String] {
+        self.planned.paths()
+    }
+
+    /// The file or symbolic link at a path.
+    pub fn entry(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(self.paths().binary_search_by(|one| one.as_str().cmp(path)).ok()?)
+    }
+
+    /// All files and symbolic links, in the order of their paths.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.paths().iter().map(String::as_str).zip(self.entries.iter())
     }
 
     /// Calls `question` until every file that it reads has been supplied, and returns its answer.
@@ -132,7 +154,7 @@ impl SourceTree {
     fn file(&self, path: &str) -> Option<Digest> {
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
-            match self.entries.get(&path)? {
+            match self.entry(&path)? {
                 Entry::File { digest, .. } => return Some(*digest),
                 Entry::Symlink { target } => path = plan::join(plan::parent(&path), target)?,
                 Entry::Directory(_) | Entry::Sealed { .. } => return None,
@@ -143,16 +165,16 @@ impl SourceTree {
 }
 
 impl SourceTree {
-    /// Those of its files, and of these times, that are not in the store. The others are marked as used now.
+    /// Those of its blobs, and of these times, that are not in the store. The others are marked as used now.
     pub async fn missing(
         &self,
         store: &dyn BlobStore,
         times: Option<Digest>,
     ) -> Result<Vec<Digest>, kiln_store::Error> {
         let digest = |entry: &Entry| if let Entry::File { digest, .. } = entry { Some(*digest) } else { None };
-        let beside = self.beside.iter().flat_map(|beside| beside.entries.values());
-        let files = self.entries.values().chain(beside).filter_map(digest);
-        let all: Vec<Digest> = files.chain(times).collect();
+        let beside = self.beside.iter().flat_map(|beside| beside.entries.iter());
+        let files = self.entries.iter().chain(beside).filter_map(digest);
+        let all: Vec<Digest> = self.directories.iter().copied().chain(files).chain(times).collect();
         store.find_missing(&all).await
     }
 }

@@ -273,7 +273,7 @@ async fn learn(work: &Work, job: &Job, done: &Done, merged: bool) {
     let project = work.build.lock().project.clone();
     let planned = work.plan.steps.iter().find(|step| step.name == job.step.name);
     let Some(planned) = planned else { return };
-    let kind = learned::kind(planned, &job.target.platform.to_string(), work.source.paths.len());
+    let kind = learned::kind(planned, &job.target.platform.to_string(), work.source.paths().len());
     work.histories.ran(work.request.instance.trim_matches('/'), &project, &kind, took, peak_bytes).await;
 }
 

@@ -107,7 +107,7 @@ impl Layout {
         }
         self.files += scanned.files;
         self.hashed += scanned.hashed;
-        self.blobs.extend(scanned.blobs);
+        self.blobs.extend(scanned.blobs());
         let above = path(place);
         let below = |name: Vec<u8>| [above.as_bytes(), b"/", &name].concat();
         self.times.0.extend(scanned.times.0.into_iter().map(|(name, time)| (below(name), time)));
@@ -149,16 +149,8 @@ impl Layout {
         let digest = tree.encode(self.function, &mut |encoded| {
             blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
         });
-        let mut scanned = Scanned {
-            root: self.root.clone().unwrap_or_default(),
-            digest,
-            blobs: self.blobs,
-            files: self.files,
-            hashed: self.hashed,
-            paths: Vec::new(),
-            left_out: Vec::new(),
-            times: self.times,
-        };
+        let mut scanned = Scanned::of(self.root.clone().unwrap_or_default(), digest, self.blobs);
+        (scanned.files, scanned.hashed, scanned.times) = (self.files, self.hashed, self.times);
         scanned.add_times(self.function);
         Ok(Contexts {
             scanned,

@@ -182,16 +182,9 @@ fn of_files(project: &Project, files: BTreeMap<String, Vec<u8>>) -> Result<Scann
     let digest = tree.encode(function, &mut |encoded| {
         blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
     });
-    Ok(Scanned {
-        root: project.scan.root.clone(),
-        digest,
-        blobs,
-        files: paths.len(),
-        hashed: 0,
-        paths,
-        left_out: Vec::new(),
-        times: Times::default(),
-    })
+    let mut scanned = Scanned::of(project.scan.root.clone(), digest, blobs);
+    (scanned.files, scanned.paths) = (paths.len(), paths);
+    Ok(scanned)
 }
 
 /// Adds what the Dockerfiles of a plan copy from.
@@ -214,13 +207,16 @@ fn with_contexts(
             if found.contains_key(&key) {
                 continue;
             }
-            let Some(sent) = scan(project, file, context, meter)? else { continue };
+            let Some(mut sent) = scan(project, file, context, meter)? else { continue };
             let place = path(&found.len().to_string());
             let moved = |name: Vec<u8>| [place.as_bytes(), b"/", &name].concat();
-            scanned.times.0.extend(sent.times.0.into_iter().map(|(name, time)| (moved(name), time)));
+            scanned
+                .times
+                .0
+                .extend(std::mem::take(&mut sent.times.0).into_iter().map(|(name, time)| (moved(name), time)));
             scanned.files += sent.files;
             scanned.hashed += sent.hashed;
-            scanned.blobs.extend(sent.blobs);
+            scanned.extend(sent.blobs());
             found.insert(key, Entry::Sealed { digest: sent.digest });
             contexts.push(SourceContext { path: context.to_owned(), file: file.to_owned(), place });
         }
@@ -229,22 +225,23 @@ fn with_contexts(
         return Ok(Sources { scanned, contexts, is_of_dockerfiles });
     }
     let function = project.scan.function;
-    let mut tree = match scanned.blobs.get(&scanned.digest) {
-        Some(Blob::Bytes(data)) => Directory::decode(data.clone())
+    let mut tree = match scanned.held(&scanned.digest) {
+        Some(data) => Directory::decode(data.clone())
             .map_err(std::io::Error::other)
             .map_err(|source| Error::Read { path: project.scan.root.clone(), source })
             .and_then(|directory| Ok(Tree::from_directory(function, &directory)?))?,
-        _ => Tree::default(),
+        None => Tree::default(),
     };
     for context in &contexts {
         if let Some(entry) = found.remove(&(context.file.clone(), context.path.clone())) {
             tree.replace(&context.place, entry)?;
         }
     }
-    let blobs = &mut scanned.blobs;
+    let mut directories = Vec::new();
     scanned.digest = tree.encode(function, &mut |encoded| {
-        blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
+        directories.push((encoded.digest, Blob::Bytes(Bytes::from(encoded.data))));
     });
+    scanned.extend(directories);
     scanned.add_times(function);
     Ok(Sources { scanned, contexts, is_of_dockerfiles })
 }

@@ -4,7 +4,7 @@
 //! plans again, until nothing more is requested. So no fixed list of names limits which files a detector may read.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A source tree: its paths, and the content of the files that determine a plan.
 pub trait Source {
@@ -21,7 +21,7 @@ pub trait Source {
 /// A source tree whose files are supplied on request.
 #[derive(Debug, Default)]
 pub struct MemorySource {
-    paths: Vec<String>,
+    paths: Arc<Vec<String>>,
     /// Supplied files; `None` for a path that cannot be read as a file.
     files: BTreeMap<String, Option<Vec<u8>>>,
     unread: Mutex<BTreeSet<String>>,
@@ -39,12 +39,17 @@ impl MemorySource {
         all.sort();
         all.dedup();
         let files = files.into_iter().map(|(path, content)| (path, Some(content))).collect();
-        MemorySource { paths: all, files, unread: Mutex::default() }
+        MemorySource { paths: Arc::new(all), files, unread: Mutex::default() }
     }
 
     /// Takes the paths that were read since the last call and have not been supplied.
     pub fn unread(&self) -> BTreeSet<String> {
         std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The size of all files that were supplied, in bytes.
+    pub fn supplied_bytes(&self) -> usize {
+        self.files.values().flatten().map(Vec::len).sum()
     }
 
     /// Supplies a file; `None` if the path exists but is not a readable file.
@@ -55,7 +60,7 @@ impl MemorySource {
 
 impl Clone for MemorySource {
     fn clone(&self) -> Self {
-        MemorySource { paths: self.paths.clone(), files: self.files.clone(), unread: Mutex::default() }
+        MemorySource { paths: Arc::clone(&self.paths), files: self.files.clone(), unread: Mutex::default() }
     }
 }
 

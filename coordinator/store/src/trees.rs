@@ -1,12 +1,12 @@
 //! Merkle trees in the store: read, laid over one another, and written.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_trees::walk::Malformed;
+use kiln_trees::walk::{Found, Malformed, Source};
 use kiln_trees::{Blobs, Decoded, Encoded, closure};
 
 pub use kiln_trees::overlay::flatten;
@@ -81,6 +81,34 @@ pub async fn directory(store: &dyn BlobStore, digest: &Digest) -> Result<Tree, E
 /// [`Error::Malformed`] where it would be larger than the farm allows, before it is laid out.
 pub async fn expand(store: &dyn BlobStore, digest: Digest) -> Result<Tree, Error> {
     Ok(kiln_trees::overlay::expand(directories(store), digest).await?)
+}
+
+/// As [`expand`]; also returns the digests of all its directories, each once.
+///
+/// # Errors
+/// As those of [`expand`].
+pub async fn expand_noting(store: &dyn BlobStore, digest: Digest) -> Result<(Tree, Vec<Digest>), Error> {
+    let noting = Noting { directories: directories(store), read: Mutex::default() };
+    let tree = kiln_trees::overlay::expand(&noting, digest).await?;
+    let read = noting.read.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((tree, read.into_iter().collect()))
+}
+
+/// Directories of a store, and which of them were read.
+struct Noting<'a> {
+    directories: Decoded<Stored<&'a dyn BlobStore>, Arc<Tree>>,
+    read: Mutex<HashSet<Digest>>,
+}
+
+#[async_trait]
+impl Source for &Noting<'_> {
+    type Directory = Arc<Tree>;
+    type Error = crate::Error;
+
+    async fn read(&self, digests: &[Digest]) -> Result<Vec<Found<Arc<Tree>>>, crate::Error> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).extend(digests);
+        self.directories.read(digests).await
+    }
 }
 
 /// Reads what is sealed in a tree, everything below included.

@@ -122,10 +122,11 @@ fn host() -> Platform {
 }
 
 async fn store(blobs: &dyn BlobStore, scanned: &Scanned) -> Result<(), Error> {
-    let all: Vec<Digest> = scanned.blobs.keys().copied().collect();
-    let missing = blobs.find_missing(&all).await.map_err(farm)?;
-    let puts = missing.into_iter().filter_map(|digest| Some((digest, scanned.blobs.get(&digest)?)));
-    let puts: Vec<_> = puts.map(|(digest, blob)| put(blobs, digest, blob.clone())).collect();
+    let mut all = scanned.blobs();
+    let digests: Vec<Digest> = all.keys().copied().collect();
+    let missing = blobs.find_missing(&digests).await.map_err(farm)?;
+    let puts = missing.into_iter().filter_map(|digest| Some((digest, all.remove(&digest)?)));
+    let puts: Vec<_> = puts.map(|(digest, blob)| put(blobs, digest, blob)).collect();
     stream::iter(puts).buffer_unordered(PUTS).try_collect().await
 }
 

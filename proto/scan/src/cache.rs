@@ -2,7 +2,7 @@
 //!
 //! Invariant: a cache file that was truncated or damaged on disk is ignored: its end contains a hash of everything before it.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 use std::fs::Metadata;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use kiln_proto::digest::DigestFunction;
 
-const MAGIC: &[u8; 8] = b"kilnscn1";
+const MAGIC: &[u8; 8] = b"kilnscn2";
 /// Size, two times, inode and device, then the hash.
 const FIXED_BYTES: usize = 5 * 8 + 32;
 
@@ -62,21 +62,25 @@ impl Stat {
     }
 }
 
-/// Digests by path and stat data.
+/// Digests by path and stat data, in the order of their paths.
 #[derive(Debug, Default)]
 pub struct Cache {
-    entries: HashMap<String, (Stat, [u8; 32])>,
+    /// All paths, one after another.
+    paths: String,
+    /// Where each path ends in `paths`, and what is known of it.
+    entries: Vec<(usize, Stat, [u8; 32])>,
 }
 
 impl Cache {
-    /// The hash of a file, if it is unchanged.
-    pub fn get(&self, path: &str, stat: &Stat) -> Option<[u8; 32]> {
-        self.entries.get(path).filter(|(then, _)| then == stat).map(|(_, hash)| *hash)
+    /// Looks up paths, each of which is after the one before.
+    pub fn lookup(&self) -> Lookup<'_> {
+        Lookup { cache: self, next: 0 }
     }
 
-    /// Adds a file.
-    pub fn put(&mut self, path: String, stat: Stat, hash: [u8; 32]) {
-        self.entries.insert(path, (stat, hash));
+    /// Adds a file, whose path is after all others.
+    pub fn push(&mut self, path: &str, stat: Stat, hash: [u8; 32]) {
+        self.paths.push_str(path);
+        self.entries.push((self.paths.len(), stat, hash));
     }
 
     /// Number of files.
@@ -89,6 +93,12 @@ impl Cache {
         self.entries.is_empty()
     }
 
+    fn path(&self, index: usize) -> &str {
+        let end_of = |index: usize| self.entries.get(index).map_or(0, |(end, ..)| *end);
+        let start = index.checked_sub(1).map_or(0, end_of);
+        self.paths.get(start..end_of(index)).unwrap_or_default()
+    }
+
     /// Reads a cache; `None` if it is missing or damaged.
     pub fn load(file: &Path) -> Option<Self> {
         let data = std::fs::read(file).ok()?;
@@ -97,8 +107,10 @@ impl Cache {
             return None;
         }
         let mut rest = body.strip_prefix(MAGIC.as_slice())?;
-        let count = take_u64(&mut rest)?;
-        let mut entries = HashMap::with_capacity(usize::try_from(count).ok()?.min(rest.len() / FIXED_BYTES));
+        let count = usize::try_from(take_u64(&mut rest)?).ok()?;
+        let most = rest.len() / FIXED_BYTES;
+        let mut cache = Self { paths: String::with_capacity(rest.len() - most * FIXED_BYTES), entries: Vec::new() };
+        cache.entries.reserve(count.min(most));
         for _ in 0..count {
             let length = usize::try_from(take_u64(&mut rest)?).ok()?;
             let (path, after) = rest.split_at_checked(length)?;
@@ -112,17 +124,18 @@ impl Cache {
             };
             let (hash, after) = rest.split_first_chunk::<32>()?;
             rest = after;
-            entries.insert(String::from_utf8(path.to_vec()).ok()?, (stat, *hash));
+            cache.push(std::str::from_utf8(path).ok()?, stat, *hash);
         }
-        Some(Self { entries })
+        Some(cache)
     }
 
     /// Writes the cache atomically.
     pub fn save(&self, file: &Path) -> std::io::Result<()> {
-        let mut data = Vec::with_capacity(self.entries.len() * (FIXED_BYTES + 64) + 64);
+        let mut data = Vec::with_capacity(self.entries.len() * (FIXED_BYTES + 8) + self.paths.len() + 64);
         data.extend_from_slice(MAGIC);
         data.extend((self.entries.len() as u64).to_le_bytes());
-        for (path, (stat, hash)) in &self.entries {
+        for (index, (_, stat, hash)) in self.entries.iter().enumerate() {
+            let path = self.path(index);
             data.extend((path.len() as u64).to_le_bytes());
             data.extend_from_slice(path.as_bytes());
             data.extend(stat.size.to_le_bytes());
@@ -139,6 +152,28 @@ impl Cache {
         temporary.write_all(&data)?;
         temporary.persist(file)?;
         Ok(())
+    }
+}
+
+/// Looks up paths in their order, going through a cache once.
+#[derive(Debug)]
+pub struct Lookup<'a> {
+    cache: &'a Cache,
+    /// The first path that may be asked for.
+    next: usize,
+}
+
+impl Lookup<'_> {
+    /// The hash of a file, if it is unchanged. A path that is not after the one before is not found.
+    pub fn get(&mut self, path: &str, stat: &Stat) -> Option<[u8; 32]> {
+        loop {
+            let (_, then, hash) = self.cache.entries.get(self.next)?;
+            match self.cache.path(self.next).cmp(path) {
+                Ordering::Less => self.next += 1,
+                Ordering::Equal => return (then == stat).then_some(*hash),
+                Ordering::Greater => return None,
+            }
+        }
     }
 }
 

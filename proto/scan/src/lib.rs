@@ -4,6 +4,7 @@
 //! is used only if the file's size, times and inode are unchanged and were old enough when it was cached.
 
 pub mod around;
+mod assemble;
 mod cache;
 mod context;
 mod excluded;
@@ -23,7 +24,6 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer::Blob;
 use kiln_trees::root::Times;
-use kiln_trees::tree::{Entry, Tree};
 
 pub use cache::{Cache, Stat};
 pub use context::{Keeps, Kept};
@@ -105,8 +105,6 @@ pub struct Scanned {
     pub root: PathBuf,
     /// Digest of the root `Directory`.
     pub digest: Digest,
-    /// Every blob of the tree: directories in memory, files by path.
-    pub blobs: HashMap<Digest, Blob>,
     /// Number of files in the tree.
     pub files: usize,
     /// Number of files whose bytes were read.
@@ -115,16 +113,70 @@ pub struct Scanned {
     pub paths: Vec<String>,
     /// Paths that are not in the tree, in addition to those that git ignores.
     pub left_out: Vec<LeftOut>,
-    /// When the files, the links and their directories were modified.
+    /// When the files, the links and their directories were modified; only of a context.
     pub times: Times,
+    /// Of each of `paths`, the digest of its content below `root`, if it has any.
+    contents: Vec<Option<Digest>>,
+    /// All other blobs of the tree.
+    others: HashMap<Digest, Blob>,
 }
 
 impl Scanned {
+    /// A tree that consists of these blobs, from below a directory.
+    pub fn of(root: PathBuf, digest: Digest, blobs: HashMap<Digest, Blob>) -> Self {
+        Self {
+            root,
+            digest,
+            files: 0,
+            hashed: 0,
+            paths: Vec::new(),
+            left_out: Vec::new(),
+            times: Times::default(),
+            contents: Vec::new(),
+            others: blobs,
+        }
+    }
+
+    /// Every blob of the tree: directories in memory, files by path. They are collected only here, because of an unchanged tree most
+    /// likely none is wanted.
+    pub fn blobs(&self) -> HashMap<Digest, Blob> {
+        let mut all = HashMap::with_capacity(self.others.len() + self.contents.len());
+        all.extend(self.others.iter().map(|(digest, blob)| (*digest, blob.clone())));
+        for (path, digest) in self.paths.iter().zip(&self.contents) {
+            if let Some(digest) = digest {
+                all.entry(*digest).or_insert_with(|| Blob::File(self.root.join(path)));
+            }
+        }
+        all
+    }
+
+    /// A blob of the tree that is in memory: a directory, or something small.
+    pub fn held(&self, digest: &Digest) -> Option<&Bytes> {
+        match self.others.get(digest)? {
+            Blob::Bytes(data) => Some(data),
+            Blob::File(_) | Blob::Part(..) => None,
+        }
+    }
+
+    /// The size of all blobs together, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let mut files: Vec<&Digest> = self.contents.iter().flatten().collect();
+        files.sort_unstable();
+        files.dedup();
+        let held = self.others.keys();
+        held.chain(files.into_iter().filter(|digest| !self.others.contains_key(digest))).map(|digest| digest.size).sum()
+    }
+
+    /// Adds blobs.
+    pub fn extend(&mut self, blobs: impl IntoIterator<Item = (Digest, Blob)>) {
+        self.others.extend(blobs);
+    }
+
     /// Adds the times to the blobs, and returns the digest of theirs.
     pub fn add_times(&mut self, function: DigestFunction) -> Digest {
         let data = Bytes::from(self.times.encode());
         let digest = function.digest(&data);
-        self.blobs.insert(digest, Blob::Bytes(data));
+        self.others.insert(digest, Blob::Bytes(data));
         digest
     }
 }
@@ -149,10 +201,11 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
         (walked, cache.join().unwrap_or_default())
     });
     let Walked { found, left_out } = walked?;
+    let mut lookup = cache.lookup();
     let known: Vec<Option<[u8; 32]>> = found
         .iter()
         .map(|found| match &found.kind {
-            Kind::File { stat, .. } => cache.get(&found.path, stat),
+            Kind::File { stat, .. } => lookup.get(&found.path, stat),
             Kind::Symlink { .. } | Kind::Directory { .. } | Kind::Empty { .. } => None,
         })
         .collect();
@@ -162,7 +215,10 @@ pub fn scan_metered(options: &Options, meter: &Meter) -> Result<Scanned, Error> 
     if let Some(file) = cache_file.filter(|_| hashed > 0 || cache.len() != scanned.files) {
         remember(&file, &found, &known, &fresh, started);
     }
-    let times = times::of(&scanned.root, &found);
+    let times = match options.files {
+        Files::Project => Times::default(),
+        Files::Context(_) => times::of(&scanned.root, &found),
+    };
     let paths = found.into_iter().map(|one| one.path).collect();
     Ok(Scanned { hashed, left_out, paths, times, ..scanned })
 }
@@ -181,45 +237,30 @@ fn build(
     fresh: &HashMap<usize, (Stat, Digest)>,
     function: DigestFunction,
 ) -> Result<Scanned, Error> {
-    let mut tree = Tree::default();
-    let mut blobs = HashMap::with_capacity(found.len() + found.len() / 4);
+    let mut contents = Vec::with_capacity(found.len());
+    let mut others = HashMap::new();
     let mut files = 0;
     for (index, one) in found.iter().enumerate() {
-        let entry = match &one.kind {
-            Kind::Symlink { target } => Entry::Symlink { target: target.clone() },
-            Kind::Directory { mode } => Entry::Directory(Tree { mode: *mode, ..Tree::default() }),
-            Kind::Empty { mode, executable } => {
+        contents.push(match &one.kind {
+            Kind::Symlink { .. } | Kind::Directory { .. } => None,
+            Kind::Empty { .. } => {
                 files += 1;
-                let digest = function.digest(b"");
-                blobs.entry(digest).or_insert_with(|| Blob::Bytes(Bytes::new()));
-                Entry::File { digest, executable: *executable, mode: *mode }
+                others.insert(Digest::empty(function), Blob::Bytes(Bytes::new()));
+                None
             }
-            Kind::File { stat, executable, mode } => {
+            Kind::File { stat, .. } => {
                 files += 1;
-                let digest = match (known[index], fresh.get(&index)) {
-                    (Some(hash), _) => Digest { function, hash, size: stat.size },
-                    (None, Some((_, digest))) => *digest,
+                match (known.get(index).copied().flatten(), fresh.get(&index)) {
+                    (Some(hash), _) => Some(Digest { function, hash, size: stat.size }),
+                    (None, Some((_, digest))) => Some(*digest),
                     (None, None) => return Err(Error::Changing { path: root.join(&one.path) }),
-                };
-                blobs.entry(digest).or_insert_with(|| Blob::File(root.join(&one.path)));
-                Entry::File { digest, executable: *executable, mode: *mode }
+                }
             }
-        };
-        tree.insert(&one.path, entry)?;
+        });
     }
-    let digest = tree.encode(function, &mut |encoded| {
-        blobs.insert(encoded.digest, Blob::Bytes(Bytes::from(encoded.data)));
-    });
-    Ok(Scanned {
-        root,
-        digest,
-        blobs,
-        files,
-        hashed: 0,
-        left_out: Vec::new(),
-        paths: Vec::new(),
-        times: Times::default(),
-    })
+    let (digest, directories) = assemble::tree(found, &contents, function)?;
+    others.extend(directories.into_iter().map(|encoded| (encoded.digest, Blob::Bytes(Bytes::from(encoded.data)))));
+    Ok(Scanned { files, contents, ..Scanned::of(root, digest, others) })
 }
 
 /// Updates the cache, except for files modified so recently that a later write could leave the same times ("racily
@@ -244,7 +285,7 @@ fn remember(
             (None, None) => None,
         };
         if let Some((stat, hash)) = learnt.filter(|(stat, _)| stat.is_older_than(young)) {
-            cache.put(one.path.clone(), stat, hash);
+            cache.push(&one.path, stat, hash);
         }
     }
     if let Err(error) = cache.save(file) {

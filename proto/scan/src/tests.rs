@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use kiln_trees::tree::{Entry, Tree};
 use proptest::prelude::*;
 
 use super::*;
@@ -247,9 +248,9 @@ fn every_blob_of_the_tree_is_at_hand() {
     write(dir.path(), "a/b/c", "1");
     write(dir.path(), "a/d", "2");
     let scanned = scan(&options(dir.path(), None)).unwrap();
-    assert_eq!((scanned.files, scanned.hashed, scanned.blobs.len()), (2, 2, 5));
-    assert!(scanned.blobs.contains_key(&scanned.digest));
-    assert!(matches!(scanned.blobs[&DigestFunction::Sha256.digest(b"2")], Blob::File(_)));
+    assert_eq!((scanned.files, scanned.hashed, scanned.blobs().len()), (2, 2, 5));
+    assert!(scanned.blobs().contains_key(&scanned.digest));
+    assert!(matches!(scanned.blobs()[&DigestFunction::Sha256.digest(b"2")], Blob::File(_)));
 }
 
 #[test]
@@ -272,12 +273,16 @@ fn a_damaged_cache_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cache");
     let mut cache = Cache::default();
-    cache.put("a/b".into(), stat(3, 5), [9; 32]);
-    cache.put("c".into(), stat(4, -6), [8; 32]);
+    cache.push("a/b", stat(3, 5), [9; 32]);
+    cache.push("c", stat(4, -6), [8; 32]);
     cache.save(&file).unwrap();
     let loaded = Cache::load(&file).unwrap();
-    assert_eq!((loaded.len(), loaded.get("a/b", &stat(3, 5))), (2, Some([9; 32])));
-    assert_eq!(loaded.get("a/b", &stat(3, 6)), None);
+    assert_eq!(loaded.len(), 2);
+    let mut lookup = loaded.lookup();
+    let found =
+        ["a", "a/b", "b", "c", "d"].map(|path| lookup.get(path, &stat(3, 5)).or(lookup.get(path, &stat(4, -6))));
+    assert_eq!(found, [None, Some([9; 32]), None, Some([8; 32]), None]);
+    assert_eq!(loaded.lookup().get("a/b", &stat(3, 6)), None);
     let whole = fs::read(&file).unwrap();
     for cut in 0..whole.len() {
         fs::write(&file, &whole[..cut]).unwrap();
@@ -342,9 +347,9 @@ proptest! {
     fn only_settled_and_equal_states_are_trusted(then in 0..6i64, now in 0..6i64, size in 0..3u64, settled in 0..6i64) {
         let mut cache = Cache::default();
         if stat(1, then).is_older_than(settled) {
-            cache.put("a".into(), stat(1, then), [1; 32]);
+            cache.push("a", stat(1, then), [1; 32]);
         }
-        let trusted = cache.get("a", &stat(size, now)).is_some();
+        let trusted = cache.lookup().get("a", &stat(size, now)).is_some();
         prop_assert_eq!(trusted, then == now && size == 1 && then < settled);
     }
 }
@@ -383,7 +388,7 @@ fn a_context_has_what_git_ignores_with_modes_and_empty_directories() {
     ];
     assert_eq!(scanned.paths, expected);
     assert_eq!(scanned.left_out, []);
-    let Blob::Bytes(data) = &scanned.blobs[&scanned.digest] else { panic!("a directory") };
+    let Blob::Bytes(data) = &scanned.blobs()[&scanned.digest] else { panic!("a directory") };
     let directory: kiln_proto::reapi::Directory = prost::Message::decode(&data[..]).unwrap();
     let tree = Tree::from_directory(DigestFunction::Sha256, &directory).unwrap();
     assert!(matches!(tree.entries["private"], Entry::File { mode: Some(0o600), .. }), "{tree:?}");
@@ -413,4 +418,34 @@ fn a_context_of_many_directories_is_read_whole_or_not_at_all() {
     fs::write(root.join("a1/b1").join(std::ffi::OsStr::from_bytes(b"\xff")), "").unwrap();
     let error = scan(&context()).unwrap_err();
     assert!(matches!(&error, Error::Name { path } if path.starts_with("a1/b1")), "{error:?}");
+}
+
+#[test]
+fn a_large_tree_that_is_assembled_in_parts_is_the_same_as_one_in_a_piece() {
+    let (function, mode) = (DigestFunction::Sha256, |number: usize| (number % 3 == 0).then_some(0o700));
+    let mut found = Vec::new();
+    // A directory, then what is between it and its files in the order of paths.
+    for number in 0..3000 {
+        let directory = |name: String| Found { path: name, kind: Kind::Directory { mode: mode(number) } };
+        let file = |path: String| Found { path, kind: Kind::Empty { mode: None, executable: false } };
+        let name = format!("x{}/y{number:04}", number / 500);
+        found.push(directory(name.clone()));
+        found.extend((0..2).map(|n| file(format!("{name}-{n}"))));
+        found.extend((0..number % 4).map(|n| file(format!("{name}/{n}"))));
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    assert!(found.len() > 10_000, "enough for several threads");
+    let mut tree = Tree::default();
+    for one in &found {
+        let entry = match &one.kind {
+            Kind::Directory { mode } => Entry::Directory(Tree { mode: *mode, ..Tree::default() }),
+            _ => Entry::file(Digest::empty(function), false),
+        };
+        tree.insert(&one.path, entry).unwrap();
+    }
+    let mut expected = std::collections::HashSet::new();
+    let root = tree.encode(function, &mut |encoded| drop(expected.insert(encoded.digest)));
+    let (digest, directories) = assemble::tree(&found, &vec![None; found.len()], function).unwrap();
+    assert_eq!(digest, root);
+    assert_eq!(directories.iter().map(|encoded| encoded.digest).collect::<std::collections::HashSet<_>>(), expected);
 }

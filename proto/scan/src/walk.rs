@@ -6,13 +6,17 @@
 //! never included. Empty directories are omitted, as in git: a fresh clone and a used one yield the same tree.
 
 use std::collections::HashMap;
-use std::fs::FileType;
+use std::ffi::OsStr;
+use std::fs::{FileType, Metadata};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::{WalkBuilder, WalkState};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::excluded::Excluded;
 use super::{Error, OUTPUT_RECORD, SHARED_OUTPUT_RECORD, Stat, git, owned};
@@ -104,10 +108,10 @@ pub fn walk(root: &Path, parts: &[String]) -> Result<Walked, Error> {
             walked.found.extend(below.found);
             walked.left_out.extend(below.left_out);
         } else {
-            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(metadata))?);
+            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(State::new(&metadata)))?);
         }
     }
-    walked.found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    walked.found.sort_by(|one, other| one.path.cmp(&other.path));
     walked.found.dedup_by(|one, other| one.path == other.path);
     walked.left_out.sort_unstable();
     walked.left_out.dedup();
@@ -170,11 +174,10 @@ fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
         .parents(in_git)
         .add_custom_ignore_filename(".kilnignore")
         .filter_entry(move |entry| {
-            if entry.path() == start {
+            if entry.depth() == 0 {
                 return true;
             }
-            let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
-            let Some(path) = relative.to_str() else { return true };
+            let Some(path) = relative(&base, entry.path()).to_str() else { return true };
             if entry.file_name() == ".git" {
                 if let Some(inner) = path.strip_suffix("/.git").filter(|inner| base.join(inner) != start) {
                     nested.lock().unwrap_or_else(PoisonError::into_inner).push(inner.to_owned());
@@ -190,21 +193,21 @@ fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
         })
         .threads(threads)
         .build_parallel();
-    let (sender, receiver) = mpsc::channel();
+    let results: Mutex<Vec<Result<Vec<Found>, Error>>> = Mutex::default();
     walker.run(|| {
-        let sender = sender.clone();
-        Box::new(move |entry| {
-            let result = entry.map_err(Error::from).and_then(|entry| look_at(root, &entry));
-            let stop = result.is_err();
-            match result.transpose().map(|result| sender.send(result)) {
-                Some(Err(_)) => WalkState::Quit,
-                _ if stop => WalkState::Quit,
-                _ => WalkState::Continue,
-            }
+        let mut reader = Reader::new(root, &results);
+        Box::new(move |entry| match entry {
+            Ok(entry) => reader.look_at(&entry),
+            Err(error) => reader.fail(error.into()),
         })
     });
-    drop(sender);
-    let found = receiver.into_iter().collect::<Result<Vec<Found>, Error>>()?;
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut found = Vec::new();
+    for result in results {
+        found.append(&mut result?);
+    }
+    // Each thread's own are in order already, which this sort makes use of.
+    found.sort_by(|one, other| one.path.cmp(&other.path));
     let take = |all: &Mutex<Vec<LeftOut>>| std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner));
     let mut nested = std::mem::take(&mut *repositories.lock().unwrap_or_else(PoisonError::into_inner));
     nested.sort();
@@ -227,9 +230,7 @@ fn left_out_by_name(entry: &ignore::DirEntry, in_git: bool) -> Option<Why> {
 
 /// Adds files in an index that the walk omitted because `.gitignore` matches them or tools usually create them.
 fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) -> Result<Seen, Error> {
-    let known: std::collections::HashSet<&str> = walked.found.iter().map(|found| found.path.as_str()).collect();
-    let absent: Vec<String> = tracked.into_iter().filter(|path| !known.contains(path.as_str())).collect();
-    drop(known);
+    let absent = absent(&walked.found, tracked);
     let mut excluded = Excluded::new(root);
     let mut plain: HashMap<PathBuf, bool> = HashMap::new();
     let mut repositories = nested;
@@ -251,10 +252,24 @@ fn add_tracked(root: &Path, (mut walked, nested): Seen, tracked: Vec<String>) ->
                 repositories.push(path);
             }
         } else {
-            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(metadata))?);
+            walked.found.extend(look(root, &full, metadata.file_type(), || Ok(State::new(&metadata)))?);
         }
     }
+    walked.found.sort_by(|one, other| one.path.cmp(&other.path));
     Ok((walked, repositories))
+}
+
+/// The paths that were not found, in order.
+fn absent(found: &[Found], mut paths: Vec<String>) -> Vec<String> {
+    debug_assert!(found.is_sorted_by(|one, other| one.path <= other.path));
+    // Git lists them in order: then this takes no time.
+    paths.sort();
+    let mut found = found.iter().map(|found| found.path.as_str()).peekable();
+    paths.retain(|path| {
+        while found.next_if(|before| *before < path.as_str()).is_some() {}
+        found.peek() != Some(&path.as_str())
+    });
+    paths
 }
 
 /// Whether no component of a path except the last is a link.
@@ -265,10 +280,80 @@ fn is_below_directories(root: &Path, path: &str, known: &mut HashMap<PathBuf, bo
     })
 }
 
-fn look_at(root: &Path, entry: &ignore::DirEntry) -> Result<Option<Found>, Error> {
-    match entry.file_type() {
-        Some(kind) if !kind.is_dir() => look(root, entry.path(), kind, || Ok(entry.metadata()?)),
-        _ => Ok(None),
+/// What one thread of a walk has found. It is handed over, sorted, when the thread ends.
+struct Reader<'a> {
+    root: &'a Path,
+    /// The directory of the last file, in which the next one most likely is too: the kernel then resolves only a name.
+    directory: Option<(PathBuf, OwnedFd)>,
+    found: Result<Vec<Found>, Error>,
+    results: &'a Mutex<Vec<Result<Vec<Found>, Error>>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(root: &'a Path, results: &'a Mutex<Vec<Result<Vec<Found>, Error>>>) -> Self {
+        Self { root, directory: None, found: Ok(Vec::new()), results }
+    }
+
+    fn look_at(&mut self, entry: &ignore::DirEntry) -> WalkState {
+        let looked = match entry.file_type() {
+            Some(kind) if !kind.is_dir() => look(self.root, entry.path(), kind, || self.state(entry)),
+            _ => Ok(None),
+        };
+        match (looked, &mut self.found) {
+            (Ok(looked), Ok(found)) => {
+                found.extend(looked);
+                WalkState::Continue
+            }
+            (Err(error), _) => self.fail(error),
+            (_, Err(_)) => WalkState::Quit,
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> WalkState {
+        self.found = Err(error);
+        WalkState::Quit
+    }
+
+    /// The state of a file.
+    fn state(&mut self, entry: &ignore::DirEntry) -> Result<State, Error> {
+        let (path, parent) = (entry.path(), entry.path().parent().unwrap_or(self.root));
+        let failed = |source: Errno| Error::Read { path: path.to_owned(), source: source.into() };
+        if self.directory.as_ref().is_none_or(|(last, _)| last.as_os_str() != parent.as_os_str()) {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(parent, flags, Mode::empty()).map_err(failed)?;
+            self.directory = Some((parent.to_owned(), fd));
+        }
+        let stat = match &self.directory {
+            Some((_, fd)) => rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW),
+            None => rustix::fs::lstat(path),
+        };
+        stat.map(|stat| State::of(&stat)).map_err(failed)
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut found = std::mem::replace(&mut self.found, Ok(Vec::new()));
+        if let Ok(found) = &mut found {
+            found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        }
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+    }
+}
+
+/// A file's state, as the walk needs it.
+struct State {
+    stat: Stat,
+    executable: bool,
+}
+
+impl State {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        Self { stat: Stat::of(stat), executable: stat.st_mode & 0o100 != 0 }
+    }
+
+    fn new(metadata: &Metadata) -> Self {
+        Self { stat: Stat::new(metadata), executable: metadata.permissions().mode() & 0o100 != 0 }
     }
 }
 
@@ -276,9 +361,9 @@ fn look(
     root: &Path,
     full: &Path,
     file_type: FileType,
-    metadata: impl FnOnce() -> Result<std::fs::Metadata, Error>,
+    state: impl FnOnce() -> Result<State, Error>,
 ) -> Result<Option<Found>, Error> {
-    let relative = full.strip_prefix(root).unwrap_or(full);
+    let relative = relative(root, full);
     let Some(path) = relative.to_str() else {
         return Err(Error::Name { path: relative.to_owned() });
     };
@@ -290,12 +375,19 @@ fn look(
         let target = std::fs::read_link(full).map_err(read)?;
         Kind::Symlink { target: inside(path, &target)? }
     } else if file_type.is_file() {
-        let metadata = metadata()?;
-        Kind::File { stat: Stat::new(&metadata), executable: metadata.permissions().mode() & 0o100 != 0, mode: None }
+        let State { stat, executable } = state()?;
+        Kind::File { stat, executable, mode: None }
     } else {
         return Err(Error::Special { path: relative.to_owned(), kind: special(file_type) });
     };
     Ok(Some(Found { path: path.to_owned(), kind }))
+}
+
+/// A path below the root, both as they are written: much cheaper than comparing the parts one by one.
+fn relative<'a>(root: &Path, full: &'a Path) -> &'a Path {
+    let rest = full.as_os_str().as_bytes().strip_prefix(root.as_os_str().as_bytes());
+    let below = rest.and_then(|rest| rest.strip_prefix(b"/"));
+    below.map_or_else(|| full.strip_prefix(root).unwrap_or(full), |rest| Path::new(OsStr::from_bytes(rest)))
 }
 
 /// The link's target, if resolving it from the link never goes above the root. It need not exist.

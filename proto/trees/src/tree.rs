@@ -3,7 +3,7 @@
 //! Invariant: a [`Directory`](reapi::Directory) made here is canonical as REAPI v2 asks: entries of each kind sorted by
 //! name, no name twice, paths relative and without `.` or `..`; so equal trees have equal digests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use prost::Message;
 
@@ -112,6 +112,87 @@ pub struct Tree {
     pub mode: Option<u32>,
 }
 
+/// Builds a tree from many sorted paths, and seals directories as soon as they are complete: it is then much smaller, and encoded already.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    function: DigestFunction,
+    /// The permission bits of directories, by path.
+    modes: &'a HashMap<&'a str, u32>,
+    /// Directories that contain one of these paths stay open, because others may add to them.
+    shared: [String; 2],
+    root: Tree,
+    /// The directories from the root to the last path, by name.
+    open: Vec<(String, Tree)>,
+    /// The path of the last of them.
+    path: String,
+    sealed: Vec<Encoded>,
+}
+
+impl<'a> Builder<'a> {
+    /// For a part of a tree, from the `first` to the `last` of the paths that will be inserted. Other parts may have entries of the
+    /// directories above these two. Directories with entries have these `modes`, if not 0755.
+    pub fn sealing(function: DigestFunction, [first, last]: [&str; 2], modes: &'a HashMap<&'a str, u32>) -> Self {
+        let (root, open, path, sealed) = Default::default();
+        Self { function, modes, shared: [first.to_owned(), last.to_owned()], root, open, path, sealed }
+    }
+
+    /// Adds an entry as [`Tree::insert`] does.
+    ///
+    /// # Errors
+    /// Those of [`Tree::insert`], some only for a later path. [`Error::Conflict`] also if paths do not arrive in order.
+    pub fn insert(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if directory != self.path {
+            self.enter(directory)?;
+        }
+        let tree = self.open.last_mut().map_or(&mut self.root, |(_, tree)| tree);
+        tree.put(path, &segments(name)?, entry, false)
+    }
+
+    /// The tree, and the directories that it has sealed entries of.
+    ///
+    /// # Errors
+    /// Those of [`Tree::insert`].
+    pub fn finish(mut self) -> Result<(Tree, Vec<Encoded>), Error> {
+        self.enter("")?;
+        Ok((self.root, self.sealed))
+    }
+
+    fn enter(&mut self, directory: &str) -> Result<(), Error> {
+        let wanted = if directory.is_empty() { Vec::new() } else { segments(directory)? };
+        let same = self.open.iter().zip(&wanted).take_while(|((name, _), wanted)| name == *wanted).count();
+        while self.open.len() > same {
+            self.leave()?;
+        }
+        let mut end = wanted.iter().take(same).map(|name| name.len() + 1).sum::<usize>();
+        for name in wanted.into_iter().skip(same) {
+            end += name.len();
+            let mode = directory.get(..end).and_then(|path| self.modes.get(path)).copied();
+            self.open.push((name.to_owned(), Tree { mode, ..Tree::default() }));
+            end += 1;
+        }
+        directory.clone_into(&mut self.path);
+        Ok(())
+    }
+
+    /// Closes the last directory.
+    fn leave(&mut self) -> Result<(), Error> {
+        let Some((name, tree)) = self.open.pop() else { return Ok(()) };
+        let above = self.open.iter().flat_map(|(above, _)| [above.as_str(), "/"]);
+        let path: String = above.chain([name.as_str()]).collect();
+        let holds =
+            |shared: &String| shared.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let entry = if self.shared.iter().any(holds) {
+            Entry::Directory(tree)
+        } else {
+            let (function, sealed) = (self.function, &mut self.sealed);
+            Entry::Sealed { digest: tree.encode(function, &mut |encoded| sealed.push(encoded)) }
+        };
+        let above = self.open.last_mut().map_or(&mut self.root, |(_, tree)| tree);
+        above.put(&path, &[&name], entry, false)
+    }
+}
+
 /// A directory's canonical message with its digest.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -161,6 +242,15 @@ impl Tree {
     pub fn replace(&mut self, path: &str, entry: Entry) -> Result<(), Error> {
         let parts = segments(path)?;
         self.put(path, &parts, entry, true)
+    }
+
+    /// Adds all that another tree has.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if both have an entry that is not equal.
+    pub fn merge(&mut self, other: Self) -> Result<(), Error> {
+        self.mode = other.mode.or(self.mode);
+        other.entries.into_iter().try_for_each(|(name, entry)| self.put(&name, &[name.as_str()], entry, false))
     }
 
     fn put(&mut self, path: &str, parts: &[&str], entry: Entry, replace: bool) -> Result<(), Error> {
@@ -376,6 +466,44 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// However sorted paths are cut into parts, the parts together are the same tree with the same directories.
+        #[test]
+        fn parts_that_are_sealed_are_the_same_tree(
+            paths in proptest::collection::btree_map("[ab-]{1,2}(/[ab-]{1,2}){0,3}", 0..3u32, 1..30),
+            size in 1..12usize,
+        ) {
+            // No path is a directory above another.
+            let below = |path: &str| format!("{path}/");
+            let is_leaf = |path: &str| !paths.keys().any(|other| other.starts_with(&below(path)));
+            let leaves: Vec<(&String, &u32)> = paths.iter().filter(|(path, _)| is_leaf(path)).collect();
+            let inner = paths.iter().filter(|(path, _)| !is_leaf(path));
+            let modes: HashMap<&str, u32> = inner.map(|(path, mode)| (path.as_str(), 0o700 + mode)).collect();
+            let mut whole = Tree::default();
+            for (path, mode) in &leaves {
+                whole.insert(path, Entry::file(F.digest(&[**mode as u8]), false)).unwrap();
+            }
+            for (path, mode) in &modes {
+                whole.insert(path, Entry::Directory(Tree { mode: Some(*mode), ..Tree::default() })).unwrap();
+            }
+            let mut expected = Vec::new();
+            let digest = whole.encode(F, &mut |encoded| expected.push(encoded.digest));
+            let (mut root, mut found) = (Tree::default(), Vec::new());
+            for part in leaves.chunks(size) {
+                let edges = [part[0].0.as_str(), part[part.len() - 1].0.as_str()];
+                let mut builder = Builder::sealing(F, edges, &modes);
+                for (path, mode) in part {
+                    builder.insert(path, Entry::file(F.digest(&[**mode as u8]), false)).unwrap();
+                }
+                let (tree, sealed) = builder.finish().unwrap();
+                root.merge(tree).unwrap();
+                found.extend(sealed.into_iter().map(|encoded| encoded.digest));
+            }
+            proptest::prop_assert_eq!(root.encode(F, &mut |encoded| found.push(encoded.digest)), digest);
+            expected.sort();
+            found.sort();
+            proptest::prop_assert_eq!(found, expected);
+        }
+
         #[test]
         fn encoding_is_canonical(paths in proptest::collection::btree_set("[a-c]{1,2}(/[d-f]{1,2}){0,2}", 0..20)) {
             let mut tree = Tree::default();

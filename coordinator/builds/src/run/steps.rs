@@ -29,7 +29,7 @@ fn path_weights(steps: &[Step], own: &[u64]) -> Vec<u64> {
 
 /// What the steps took before on this target.
 async fn histories(work: &Work, target: &Target) -> Vec<v1::StepHistory> {
-    let (steps, files) = (&work.plan.steps, work.source.paths.len());
+    let (steps, files) = (&work.plan.steps, work.source.paths().len());
     let platform = target.platform.to_string();
     let kinds: Vec<v1::StepKind> = steps.iter().map(|step| learned::kind(step, &platform, files)).collect();
     let project = work.build.lock().project.clone();
