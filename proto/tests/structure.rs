@@ -25,9 +25,10 @@ const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "r
 const WITHOUT_IO: [&str; 1] = ["worker/calls"];
 const IO: [&str; 4] = ["std::fs", "std::process", "std::net::Tcp", "std::env::"];
 /// A crate, and what it must not depend on, directly or indirectly.
-const APART: [(&str, &[&str]); 15] = [
+const APART: [(&str, &[&str]); 16] = [
     ("proto", &["kiln-scheduler", "kiln-planner", "kiln-store"]),
     ("proto/trees", &["kiln-planner", "kiln-store"]),
+    ("proto/dialects", &["kiln-store", "kiln-auth", "kiln-gocache"]),
     ("proto/scan", &["kiln-planner", "kiln-store"]),
     ("coordinator/journal", &["tonic", "prost", "kiln-proto", "kiln-store", "kiln-builds", "kiln-execution"]),
     ("coordinator/store", &["kiln-builds", "kiln-execution", "kiln-planner"]),

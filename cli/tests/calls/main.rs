@@ -12,4 +12,5 @@ mod project;
 mod rust;
 mod spread;
 mod told;
+mod tools;
 mod verify;

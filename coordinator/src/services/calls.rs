@@ -24,7 +24,7 @@ const DOMAIN: &str = "kiln.calls/1";
 /// The same for entries of build tools.
 const TOOLS_DOMAIN: &str = "kiln.steps/1";
 /// The tools that steps have caches of.
-const TOOLS: [&str; 1] = ["go"];
+const TOOLS: [&str; 6] = ["ccache", "go", "gradle", "nx", "sccache", "turbo"];
 /// The size in an entry's digest: larger than any blob's.
 const SIZE: u64 = i64::MAX as u64;
 /// Bytes of a key.

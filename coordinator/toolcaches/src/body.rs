@@ -1,260 +1,69 @@
-//! Bodies as they arrive: bounded, hashed while they are received, and given to the store only when they are whole.
+//! Bodies on their way into the tenant's store and out of it.
 //!
-//! Invariant: nothing of a body that was cut off, or is larger than allowed, reaches the store. What is being received
-//! is in memory or in a file without a name, so that nothing is left behind, however the coordinator ends.
+//! Invariant: nothing of a body that was cut off, or is larger than allowed, reaches the store.
 
 use std::io::{Read, Seek};
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use axum::body::BodyDataStream;
 use bytes::Bytes;
 use futures::StreamExt;
-use kiln_proto::digest::{Digest, DigestFunction, Hasher};
+use kiln_dialects::{Data, Pieces, Received, Refusal};
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_store::Stores;
 use kiln_store::disk::CHUNK_BYTES;
-use tokio::io::{AsyncWriteExt, BufWriter};
 
-use crate::refusal::Refusal;
+use crate::refusal::failed;
 
 /// The function of the caches' digests.
 pub(crate) const FUNCTION: DigestFunction = DigestFunction::Sha256;
-/// Bodies up to this size stay in memory.
-const IN_MEMORY: usize = 128 << 10;
-/// How long a client may be silent in the middle of a body.
-const SILENCE: Duration = Duration::from_secs(60);
-/// How many of the largest bodies may arrive at once.
-const BODIES: u64 = 4;
-/// Bytes that may always arrive at once, however small an entry may be.
-const MIN_ROOM: u64 = 1 << 30;
 
-/// Room for bodies that are being received. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Room {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    directory: PathBuf,
-    entry_bytes: u64,
-    used: AtomicU64,
-    most: u64,
-}
-
-/// What one body takes of the room; released on drop.
-#[derive(Debug)]
-struct Share {
-    room: Room,
-    bytes: u64,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.room.inner.used.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-impl Share {
-    fn take(&mut self, bytes: u64) -> Result<(), Refusal> {
-        let inner = &self.room.inner;
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= inner.most);
-        match inner.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(Refusal::Full("too many entries are being sent at once; send it again later".to_owned())),
-        }
-    }
-}
-
-/// A body that is whole.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) digest: Digest,
-    data: Data,
-    _share: Share,
-}
-
-#[derive(Debug)]
-enum Data {
-    Memory(Bytes),
-    File(std::fs::File),
-}
-
-enum Sink {
-    Memory(Vec<u8>),
-    File(BufWriter<tokio::fs::File>),
-}
-
-/// The pieces of a request's body.
-pub(crate) struct Pieces {
-    stream: BodyDataStream,
-    /// The size that was announced.
-    pub(crate) announced: Option<u64>,
-    received: u64,
-}
-
-impl Pieces {
-    pub(crate) fn new(stream: BodyDataStream, announced: Option<u64>) -> Self {
-        Self { stream, announced, received: 0 }
-    }
-
-    /// Bytes that have arrived.
-    pub(crate) fn received(&self) -> u64 {
-        self.received
-    }
-
-    /// The next piece.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        let next = tokio::time::timeout(SILENCE, self.stream.next()).await;
-        let cut = |words: String| Refusal::Interrupted(format!("the body was cut off ({words}); nothing was stored"));
-        match next.map_err(|_| cut(format!("nothing arrived for {} s", SILENCE.as_secs())))? {
-            None => Ok(None),
-            Some(Ok(piece)) => {
-                self.received += piece.len() as u64;
-                Ok(Some(piece))
-            }
-            Some(Err(error)) => Err(cut(error.to_string())),
-        }
-    }
-
-    /// The whole body, which has at most `most` bytes.
-    pub(crate) async fn whole(&mut self, most: usize) -> Result<Vec<u8>, Refusal> {
-        let mut data = Vec::new();
-        while let Some(piece) = self.next().await? {
-            if data.len() + piece.len() > most {
-                return Err(Refusal::TooLarge(format!("the body is larger than {most} bytes")));
-            }
-            data.extend_from_slice(&piece);
-        }
-        Ok(data)
-    }
-
-    /// Reads up to `most` more bytes and drops them, so that a client which only then reads the answer gets it.
-    pub(crate) async fn drain(&mut self, most: u64) {
-        let until = self.received.saturating_add(most);
-        while self.received < until && matches!(self.next().await, Ok(Some(_))) {}
-    }
-}
-
-fn failed(error: std::io::Error) -> Refusal {
-    if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
-        return Refusal::Full("the coordinator's disk is full".to_owned());
-    }
-    tracing::error!(%error, "cannot keep a body that arrives");
-    Refusal::Fault("the coordinator cannot write to its disk; see its log".to_owned())
-}
-
-impl Room {
-    /// Room in this directory for entries of at most this size.
-    pub(crate) fn new(directory: PathBuf, entry_bytes: u64) -> Self {
-        let most = entry_bytes.saturating_mul(BODIES).max(MIN_ROOM);
-        Self { inner: Arc::new(Inner { directory, entry_bytes, used: AtomicU64::new(0), most }) }
-    }
-
-    /// Refuses a body that is announced to be too large.
-    pub(crate) fn admit(&self, bytes: u64) -> Result<(), Refusal> {
-        let most = self.inner.entry_bytes;
-        if bytes <= most {
-            return Ok(());
-        }
-        let words = format!("an entry may have {most} bytes (`--cache-entry-limit`), and this one has {bytes} or more");
-        Err(Refusal::TooLarge(words))
-    }
-
-    /// Receives a whole body.
-    pub(crate) async fn receive(&self, pieces: &mut Pieces) -> Result<Received, Refusal> {
-        self.admit(pieces.announced.unwrap_or(0))?;
-        let mut share = Share { room: self.clone(), bytes: 0 };
-        let mut hasher: Hasher = FUNCTION.hasher();
-        let mut sink = Sink::Memory(Vec::new());
-        while let Some(piece) = pieces.next().await? {
-            self.admit(pieces.received())?;
-            share.take(piece.len() as u64)?;
-            hasher.update(&piece);
-            sink = self.append(sink, &piece).await?;
-        }
-        if pieces.announced.is_some_and(|announced| announced != pieces.received()) {
-            return Err(Refusal::Interrupted("the body is shorter than announced; nothing was stored".to_owned()));
-        }
-        let data = match sink {
-            Sink::Memory(data) => Data::Memory(data.into()),
-            Sink::File(mut file) => {
-                file.flush().await.map_err(failed)?;
-                Data::File(file.into_inner().into_std().await)
-            }
-        };
-        Ok(Received { digest: hasher.finish(), data, _share: share })
-    }
-
-    async fn append(&self, sink: Sink, piece: &[u8]) -> Result<Sink, Refusal> {
-        let mut file = match sink {
-            Sink::Memory(mut data) if data.len() + piece.len() <= IN_MEMORY => {
-                data.extend_from_slice(piece);
-                return Ok(Sink::Memory(data));
-            }
-            Sink::Memory(data) => {
-                let file = tempfile::tempfile_in(&self.inner.directory).map_err(failed)?;
-                let mut file = BufWriter::with_capacity(CHUNK_BYTES, tokio::fs::File::from_std(file));
-                file.write_all(&data).await.map_err(failed)?;
-                file
-            }
-            Sink::File(file) => file,
-        };
-        file.write_all(piece).await.map_err(failed)?;
-        Ok(Sink::File(file))
-    }
-}
-
-impl Received {
-    /// Puts the body into the store, if it is not there already.
-    pub(crate) async fn store(self, stores: &Stores) -> Result<Digest, Refusal> {
-        let digest = self.digest;
-        let mut file = match self.data {
-            Data::Memory(data) => {
-                stores.blobs.put(&digest, data).await?;
-                return Ok(digest);
-            }
-            Data::File(file) => file,
-        };
-        if stores.blobs.find_missing(&[digest]).await?.is_empty() {
+/// Puts a body into the store, if it is not there already.
+pub(crate) async fn store(mut received: Received, stores: &Stores) -> Result<Digest, Refusal> {
+    let digest = received.digest;
+    let mut file = match received.data() {
+        Data::Memory(data) => {
+            stores.blobs.put(&digest, data.clone()).await.map_err(failed)?;
             return Ok(digest);
         }
-        let mut writer = stores.blobs.write(&digest).await?;
-        file.rewind().map_err(failed)?;
-        loop {
-            let read = move || {
-                let mut piece = vec![0; CHUNK_BYTES];
-                let length = file.read(&mut piece)?;
-                piece.truncate(length);
-                Ok::<_, std::io::Error>((file, piece))
-            };
-            let piece;
-            (file, piece) = tokio::task::spawn_blocking(read)
-                .await
-                .map_err(|error| Refusal::Fault(error.to_string()))?
-                .map_err(failed)?;
-            if piece.is_empty() {
-                writer.commit().await?;
-                return Ok(digest);
-            }
-            writer.write(piece.into()).await?;
-        }
+        Data::File(file) => file.try_clone().map_err(unreadable)?,
+    };
+    if stores.blobs.find_missing(&[digest]).await.map_err(failed)?.is_empty() {
+        return Ok(digest);
     }
+    let mut writer = stores.blobs.write(&digest).await.map_err(failed)?;
+    file.rewind().map_err(unreadable)?;
+    loop {
+        let read = move || {
+            let mut piece = vec![0; CHUNK_BYTES];
+            let length = file.read(&mut piece)?;
+            piece.truncate(length);
+            Ok::<_, std::io::Error>((file, piece))
+        };
+        let piece;
+        (file, piece) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Refusal::Fault(error.to_string()))?
+            .map_err(unreadable)?;
+        if piece.is_empty() {
+            writer.commit().await.map_err(failed)?;
+            return Ok(digest);
+        }
+        writer.write(piece.into()).await.map_err(failed)?;
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Refusal {
+    tracing::error!(%error, "cannot read a body that has arrived");
+    Refusal::Fault("the coordinator cannot read its disk; see its log".to_owned())
 }
 
 /// Streams a body whose digest is known straight into the store.
 pub(crate) async fn store_as(digest: &Digest, pieces: &mut Pieces, stores: &Stores) -> Result<(), Refusal> {
-    let mut writer = stores.blobs.write(digest).await?;
+    let mut writer = stores.blobs.write(digest).await.map_err(failed)?;
     while let Some(piece) = pieces.next().await? {
-        writer.write(piece).await?;
+        writer.write(piece).await.map_err(failed)?;
     }
-    Ok(writer.commit().await?)
+    writer.commit().await.map_err(failed)
 }
 
 /// A boxed stream of a blob's bytes.
@@ -263,7 +72,7 @@ pub(crate) type Stream = Pin<Box<dyn futures::Stream<Item = Result<Bytes, kiln_s
 /// A blob's bytes, kept in the store while they are read.
 pub(crate) async fn read(digest: &Digest, stores: &Stores) -> Result<Stream, Refusal> {
     let hold = stores.in_use.begin();
-    let pieces = stores.blobs.read(digest, 0, None).await?;
+    let pieces = stores.blobs.read(digest, 0, None).await.map_err(failed)?;
     Ok(Box::pin(pieces.map(move |piece| {
         let _ = &hold;
         piece

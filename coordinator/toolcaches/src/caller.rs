@@ -9,9 +9,8 @@ use axum::http::{HeaderValue, request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kiln_auth::{Authenticator, Identity, Role};
+use kiln_dialects::Refusal;
 use kiln_store::Stores;
-
-use crate::refusal::Refusal;
 
 const READ: [Role; 4] = [Role::CacheReader, Role::CacheWriter, Role::Builder, Role::Admin];
 const UPLOAD: [Role; 3] = [Role::CacheWriter, Role::Builder, Role::Admin];

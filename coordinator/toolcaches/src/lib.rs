@@ -1,26 +1,21 @@
 //! The caches of build tools, over HTTP on the farm's own store: Bazel, ccache, Gradle, Turborepo, Nx, sccache (WebDAV),
 //! Maven and Go.
 //!
-//! A request's path says which tool speaks and in which branch scope ([`place`]); its dialect ([`dialects`]) turns it
-//! into a question of "get, put or remove by key" ([`ask`]); one engine ([`entries`], [`results`]) answers from the
-//! tenant's stores, and [`refusal`] knows the status with which each tool carries on.
+//! A request's path says which tool speaks and in which branch scope; its dialect ([`kiln_dialects`]) turns it into a question of
+//! "get, put or remove by key"; one engine ([`entries`], [`results`]) answers from the tenant's stores.
 //!
 //! Invariants: an entry is a result in the action cache whose body is a blob, under a digest that no action can have, so
 //! it is complete or absent, and counted, evicted and shared like everything else. A body that did not arrive whole is
 //! not stored. A tenant's entries are in its own stores. What is written in a scope is read in that scope only.
 
-mod ask;
 mod body;
 mod caller;
-mod dialects;
 mod entries;
 mod handle;
 mod listener;
 mod metrics;
-mod place;
 mod refusal;
 mod results;
-mod tool;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,6 +26,7 @@ use anyhow::Context;
 use kiln_auth::Authenticator;
 use kiln_auth::audit::Audit;
 use kiln_auth::tls;
+use kiln_dialects::Room;
 use kiln_store::Stores;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -121,7 +117,7 @@ pub fn serve(
     let served = files.map(tls::open).transpose()?;
     tracing::info!(address = %listener.local_addr()?, tls = served.is_some(), "serving the caches of build tools");
     let caches = handle::Caches::new(handle::Shared {
-        room: body::Room::new(directory, options.entry_bytes),
+        room: Room::new(directory, body::FUNCTION, options.entry_bytes, "`--cache-entry-limit`"),
         authenticator: farm.authenticator,
         audit: farm.audit,
         tenants: farm.tenants,

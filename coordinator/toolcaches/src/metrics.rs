@@ -1,11 +1,10 @@
 //! Metrics: requests of each tool by what they asked for and how they ended, and the bytes of entries.
 
+use kiln_dialects::Tool;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-
-use crate::tool::Tool;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {

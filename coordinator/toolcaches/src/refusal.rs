@@ -1,135 +1,36 @@
-//! Why a request is not carried out, and the status that makes each tool carry on as well as it can.
-//!
-//! Gradle uses no remote cache for the rest of a build after most statuses, but takes 413 for an entry that is too large
-//! and goes on; Nx takes 403 for a token that may only read; Turborepo gives up its cache on a 403 that names a reason
-//! beginning with `remote_caching_`. All others report what they cannot store and go on.
+//! Refusals, as the stores cause them and the audit log names them.
 
-use axum::http::StatusCode;
+use kiln_dialects::Refusal;
+use kiln_store::Error;
 use tonic::Code;
 
-use crate::tool::Tool;
-
-/// Why a request is not carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No tool, or no address of this tool.
-    Unknown,
-    /// The entry is not there.
-    Missing,
-    /// The method is not one of this tool.
-    Method,
-    /// The request is malformed.
-    Malformed(String),
-    /// The caller is not known.
-    Unauthenticated(String),
-    /// The caller may not do this, nor read.
-    Forbidden(String),
-    /// The caller may read, but not write.
-    ReadOnly(String),
-    /// The entry exists, and this tool never replaces one.
-    Exists,
-    /// The body is larger than allowed.
-    TooLarge(String),
-    /// There is no room for the entry.
-    Full(String),
-    /// The body is not what was announced.
-    Mismatch(String),
-    /// The body took too long, or was cut off.
-    Interrupted(String),
-    /// The farm failed.
-    Fault(String),
-}
-
-impl Refusal {
-    /// The status for this tool.
-    pub(crate) fn status(&self, tool: Tool) -> StatusCode {
-        match (self, tool) {
-            (Self::Unknown | Self::Missing, _) => StatusCode::NOT_FOUND,
-            (Self::Method, _) => StatusCode::METHOD_NOT_ALLOWED,
-            (Self::Malformed(_) | Self::Mismatch(_), _) => StatusCode::BAD_REQUEST,
-            (Self::Unauthenticated(_), _) => StatusCode::UNAUTHORIZED,
-            (Self::ReadOnly(_) | Self::TooLarge(_) | Self::Full(_), Tool::Gradle) => StatusCode::PAYLOAD_TOO_LARGE,
-            (Self::ReadOnly(_) | Self::TooLarge(_) | Self::Full(_), Tool::Nx) => StatusCode::FORBIDDEN,
-            (Self::Forbidden(_) | Self::ReadOnly(_), _) => StatusCode::FORBIDDEN,
-            (Self::Exists, _) => StatusCode::CONFLICT,
-            (Self::TooLarge(_), _) => StatusCode::PAYLOAD_TOO_LARGE,
-            (Self::Full(_), _) => StatusCode::INSUFFICIENT_STORAGE,
-            (Self::Interrupted(_), _) => StatusCode::REQUEST_TIMEOUT,
-            (Self::Fault(_), _) => StatusCode::SERVICE_UNAVAILABLE,
+/// What a store's error means to a tool.
+pub(crate) fn failed(error: Error) -> Refusal {
+    match &error {
+        error if error.is_absent() => Refusal::Missing,
+        Error::Full { .. } | Error::Crowded { .. } | Error::DiskFull { .. } | Error::TooLarge { .. } => {
+            tracing::warn!(%error, "an entry of a build tool was not stored");
+            Refusal::Full(error.to_string())
         }
-    }
-
-    /// What is said to the caller.
-    pub(crate) fn words(&self) -> String {
-        match self {
-            Self::Unknown => {
-                "no cache is served at this address; `kiln cache env TOOL` prints a tool's settings".to_owned()
-            }
-            Self::Missing => "no such entry is cached".to_owned(),
-            Self::Method => "this cache does not know the method".to_owned(),
-            Self::Exists => "the entry exists, and is never replaced".to_owned(),
-            Self::Malformed(words)
-            | Self::Unauthenticated(words)
-            | Self::Forbidden(words)
-            | Self::ReadOnly(words)
-            | Self::TooLarge(words)
-            | Self::Full(words)
-            | Self::Mismatch(words)
-            | Self::Interrupted(words)
-            | Self::Fault(words) => words.clone(),
-        }
-    }
-
-    /// The outcome as the audit log names it.
-    pub(crate) fn code(&self) -> Code {
-        match self {
-            Self::Unknown | Self::Method => Code::Unimplemented,
-            Self::Missing => Code::NotFound,
-            Self::Malformed(_) | Self::Mismatch(_) => Code::InvalidArgument,
-            Self::Unauthenticated(_) => Code::Unauthenticated,
-            Self::Forbidden(_) | Self::ReadOnly(_) => Code::PermissionDenied,
-            Self::Exists => Code::AlreadyExists,
-            Self::TooLarge(_) | Self::Full(_) => Code::ResourceExhausted,
-            Self::Interrupted(_) => Code::Cancelled,
-            Self::Fault(_) => Code::Unavailable,
+        Error::Mismatch { .. } | Error::TooLong { .. } => Refusal::Mismatch(error.to_string()),
+        _ => {
+            tracing::error!(%error, "a store failed");
+            Refusal::Fault("the farm's store failed; see the coordinator's log".to_owned())
         }
     }
 }
 
-impl From<kiln_store::Error> for Refusal {
-    fn from(error: kiln_store::Error) -> Self {
-        use kiln_store::Error;
-        match &error {
-            error if error.is_absent() => Self::Missing,
-            Error::Full { .. } | Error::Crowded { .. } | Error::DiskFull { .. } | Error::TooLarge { .. } => {
-                tracing::warn!(%error, "an entry of a build tool was not stored");
-                Self::Full(error.to_string())
-            }
-            Error::Mismatch { .. } | Error::TooLong { .. } => Self::Mismatch(error.to_string()),
-            _ => {
-                tracing::error!(%error, "a store failed");
-                Self::Fault("the farm's store failed; see the coordinator's log".to_owned())
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_tool_goes_on_with_a_token_that_may_only_read_and_with_a_full_store() {
-        let status = |refusal: &Refusal, tool| refusal.status(tool).as_u16();
-        let read_only = Refusal::ReadOnly(String::new());
-        let full = Refusal::Full(String::new());
-        for tool in Tool::ALL {
-            let (read_only, full) = (status(&read_only, tool), status(&full, tool));
-            match tool {
-                Tool::Gradle => assert_eq!((read_only, full), (413, 413)),
-                Tool::Nx => assert_eq!((read_only, full), (403, 403)),
-                _ => assert_eq!((read_only, full), (403, 507)),
-            }
-        }
+/// The outcome as the audit log names it.
+pub(crate) fn code(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::Unknown | Refusal::Method => Code::Unimplemented,
+        Refusal::Missing => Code::NotFound,
+        Refusal::Malformed(_) | Refusal::Mismatch(_) => Code::InvalidArgument,
+        Refusal::Unauthenticated(_) => Code::Unauthenticated,
+        Refusal::Forbidden(_) | Refusal::ReadOnly(_) => Code::PermissionDenied,
+        Refusal::Exists => Code::AlreadyExists,
+        Refusal::TooLarge(_) | Refusal::Full(_) => Code::ResourceExhausted,
+        Refusal::Interrupted(_) => Code::Cancelled,
+        Refusal::Fault(_) => Code::Unavailable,
     }
 }

@@ -5,16 +5,16 @@
 //! result on this coordinator's disk.
 
 use hashlink::LruCache;
+use kiln_dialects::{Entry, Pieces, Refusal, Room, Tool, WORKER};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use parking_lot::Mutex;
 use prost::Message;
 
-use crate::body::{self, FUNCTION, Pieces};
+use crate::body::{self, FUNCTION};
 use crate::caller::Caller;
-use crate::entries::{self, Drawer, Entry, INSTANCE, WORKER};
-use crate::refusal::Refusal;
-use crate::tool::Tool;
+use crate::entries::{self, Drawer, INSTANCE};
+use crate::refusal::failed;
 
 /// Number of sizes that are remembered.
 const REMEMBERED: usize = 500_000;
@@ -55,7 +55,7 @@ impl Sizes {
     /// A blob that is stored.
     pub(crate) async fn blob(&self, caller: &Caller, hash: &Hash) -> Result<Digest, Refusal> {
         let digest = self.digest(&caller.identity.tenant, hash).ok_or(Refusal::Missing)?;
-        let missing = caller.stores.blobs.find_missing(&[digest]).await?;
+        let missing = caller.stores.blobs.find_missing(&[digest]).await.map_err(failed)?;
         if missing.is_empty() { Ok(digest) } else { Err(Refusal::Missing) }
     }
 
@@ -63,7 +63,7 @@ impl Sizes {
     pub(crate) async fn put_blob(
         &self,
         caller: &Caller,
-        room: &body::Room,
+        room: &Room,
         hash: &Hash,
         pieces: &mut Pieces,
     ) -> Result<(), Refusal> {
@@ -72,7 +72,7 @@ impl Sizes {
             Some(size) => {
                 room.admit(size)?;
                 let digest = Digest { function: FUNCTION, hash: *hash, size };
-                if !stores.blobs.find_missing(&[digest]).await?.is_empty() {
+                if !stores.blobs.find_missing(&[digest]).await.map_err(failed)?.is_empty() {
                     body::store_as(&digest, pieces, stores).await?;
                 }
                 digest
@@ -83,7 +83,7 @@ impl Sizes {
                     let words = format!("the body's SHA-256 is {}; nothing was stored", received.digest.hex());
                     return Err(Refusal::Mismatch(words));
                 }
-                received.store(stores).await?
+                body::store(received, stores).await?
             }
         };
         self.note(&caller.identity.tenant, [digest]);
@@ -96,12 +96,12 @@ impl Sizes {
         for drawer in results(caller).searched() {
             if drawer.scope.is_none()
                 && let Some(action) = self.action(caller, hash).await?
-                && let Some(result) = stores.cached_result(INSTANCE, &action).await?
+                && let Some(result) = stores.cached_result(INSTANCE, &action).await.map_err(failed)?
             {
                 return self.named(caller, &action, result).await;
             }
             let digest = drawer.digest(&key);
-            if let Some(result) = stores.cached_result(INSTANCE, &digest).await? {
+            if let Some(result) = stores.cached_result(INSTANCE, &digest).await.map_err(failed)? {
                 return self.named(caller, &digest, result).await;
             }
         }
@@ -115,7 +115,7 @@ impl Sizes {
         let own = own.chain(streams).flatten().filter_map(|digest| Digest::from_wire(FUNCTION, digest).ok());
         let mut named: Vec<Digest> = own.collect();
         if !result.output_directories.is_empty() {
-            named.extend(caller.stores.collector.named_by(key, &result).await?);
+            named.extend(caller.stores.collector.named_by(key, &result).await.map_err(failed)?);
         }
         self.note(&caller.identity.tenant, named);
         Ok(result.encode_to_vec())
@@ -129,7 +129,7 @@ impl Sizes {
         let pointer = entries::find(&caller.stores, POINTERS, &hex::encode(hash)).await?;
         let digest = match pointer.map(|pointer| pointer.body).filter(|action| action.hash == *hash) {
             // It was built, or stored by gRPC, on this coordinator.
-            None => caller.stores.actions.by_hash(INSTANCE, FUNCTION, hash).await?,
+            None => caller.stores.actions.by_hash(INSTANCE, FUNCTION, hash).await.map_err(failed)?,
             known => known,
         };
         self.note(&caller.identity.tenant, digest);
@@ -147,13 +147,13 @@ impl Sizes {
         let drawer = results(caller);
         if drawer.scope.is_none()
             && let Some(action) = self.digest(&caller.identity.tenant, hash)
-            && stores.blobs.find_missing(&[action]).await?.is_empty()
+            && stores.blobs.find_missing(&[action]).await.map_err(failed)?.is_empty()
         {
             let pointer = Entry { body: action, headers: Default::default() };
             entries::keep(stores, POINTERS, &key, &pointer).await?;
-            return Ok(stores.actions.put(INSTANCE, &action, result).await?);
+            return stores.actions.put(INSTANCE, &action, result).await.map_err(failed);
         }
-        Ok(stores.actions.put(INSTANCE, &drawer.digest(&key), result).await?)
+        stores.actions.put(INSTANCE, &drawer.digest(&key), result).await.map_err(failed)
     }
 }
 

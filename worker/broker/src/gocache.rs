@@ -6,13 +6,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use kiln_executor::BUILD;
 use kiln_executor::calls::Begun;
-use kiln_gocache::{Body, Cache, Found, Kept, Shown, Sources, others};
+use kiln_gocache::{Body, Cache, Found, Kept, Sources, others};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::reapi;
 use kiln_proto::transfer::Blob;
@@ -21,29 +20,13 @@ use tokio_util::task::TaskTracker;
 
 use super::farm::Farm;
 use super::step::Step;
+use super::tools::{Patience, WAIT};
 use super::view::{Node, View};
 
 /// The tool, as the farm names it.
 const TOOL: &str = "go";
-/// How long `go` waits for the farm's answer for one entry.
-const WAIT: Duration = Duration::from_secs(1);
 /// Largest entry that is sent to the farm.
 const MAX_ENTRY_BYTES: u64 = 128 << 20;
-
-/// Where the entries of a step's build tools are.
-#[derive(Debug)]
-pub(super) struct Tools {
-    pub(super) shown: Shown,
-    pub(super) read_only: bool,
-    /// The farm did not answer in time.
-    is_late: Arc<AtomicBool>,
-}
-
-impl Tools {
-    pub(super) fn new(shown: Shown, read_only: bool) -> Self {
-        Self { shown, read_only, is_late: Arc::default() }
-    }
-}
 
 /// Answers a `go` command until it closes its cache.
 ///
@@ -57,18 +40,19 @@ pub(super) async fn serve(
 ) -> io::Result<()> {
     // Without entries, the connection ends, and `go` says that its cache does.
     let Some(tools) = &step.tools else { return Ok(()) };
+    let Some(shown) = &tools.shown else { return Ok(()) };
     let view = step.view(begun)?;
     let others =
         tokio::task::spawn_blocking(move || others(&*view, Path::new(BUILD))).await.map_err(io::Error::other)??;
-    let farm = OfFarm { farm: step.farm.clone(), is_late: tools.is_late.clone() };
+    let farm = OfFarm { farm: step.farm.clone(), patience: tools.patience.clone() };
     let cache = Cache {
-        disks: tools.shown.disks.clone(),
+        disks: shown.disks.clone(),
         farm: Some(Arc::new(farm)),
         sends: !tools.read_only,
         wait: WAIT,
         flush: Duration::ZERO,
         kept: Kept::Content(others),
-        show: Some(Arc::new(tools.shown.shows())),
+        show: Some(Arc::new(shown.shows())),
         sending: keeping.clone(),
     };
     let (input, output) = stream.into_split();
@@ -95,18 +79,17 @@ impl Sources for View {
 #[derive(Debug)]
 struct OfFarm {
     farm: Farm,
-    is_late: Arc<AtomicBool>,
+    patience: Arc<Patience>,
 }
 
 #[async_trait]
 impl kiln_gocache::Farm for OfFarm {
     fn is_down(&self) -> bool {
-        // One that was late once is not waited for again in this step.
-        self.is_late.load(Ordering::Relaxed)
+        self.patience.is_over()
     }
 
     fn is_late(&self) {
-        self.is_late.store(true, Ordering::Relaxed);
+        self.patience.was_tried();
     }
 
     async fn get(&self, actions: &[Vec<u8>], body: &mut Body) -> Option<(Vec<u8>, String)> {

@@ -14,6 +14,7 @@ mod elsewhere;
 mod farm;
 mod foresight;
 mod gocache;
+mod http;
 mod places;
 mod programs;
 mod reference;
@@ -22,6 +23,8 @@ mod spread;
 mod step;
 mod tally;
 mod told;
+mod toolcache;
+mod tools;
 mod verify;
 mod view;
 mod wire;
@@ -35,7 +38,7 @@ use std::time::Duration;
 
 use kiln_call::{DIRECTORY, GO_FILES, GOCACHE, PROGRAMS, SHIM, SOCKET};
 use kiln_calls::scan::Scanner;
-use kiln_executor::calls::Offer;
+use kiln_executor::calls::{Offer, Port};
 use kiln_executor::{Executor, Finished, Job};
 use kiln_inputs::Inputs;
 use kiln_proto::digest::Digest;
@@ -46,11 +49,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use compiler::Compilers;
-use gocache::Tools;
 use kiln_gocache::Spaces;
 use programs::Programs;
 use reference::Reference;
 use step::Step;
+use toolcache::Caches;
+use tools::Tools;
 use view::SystemFiles;
 
 pub use farm::Farm;
@@ -126,6 +130,7 @@ pub struct Serving {
     cancel: CancellationToken,
     accepting: AbortOnDropHandle<()>,
     verifying: AbortOnDropHandle<()>,
+    _caching: Option<AbortOnDropHandle<()>>,
     _directory: tempfile::TempDir,
 }
 
@@ -204,14 +209,8 @@ impl Broker {
             return Ok(None);
         }
         let directory = self.shared.directory_of_a_step(splits)?;
-        let tools = wanted.tools.filter(|_| self.shared.has_entries);
-        let tools = tools.map(|(space, read_only)| {
-            let (space, to) = ([farm.instance.as_str(), space], Path::new(DIRECTORY));
-            let shown = self.shared.entries.show((&space, read_only), directory.path(), GO_FILES, to)?;
-            Ok::<_, io::Error>(Tools::new(shown, read_only))
-        });
-        let tools = tools.transpose()?;
-        let has_tools = tools.is_some();
+        let tools = wanted.tools.map(|of| self.shared.tools_of_a_step(of, &farm, directory.path())).transpose()?;
+        let (has_tools, has_go) = (tools.is_some(), tools.as_ref().is_some_and(|tools| tools.shown.is_some()));
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
         let room = if splits { farm.room().await.unwrap_or(0) } else { 0 };
@@ -220,11 +219,13 @@ impl Broker {
         if splits {
             tell_jobs(job, room);
         }
+        let (port, listening) = Port::new(tools::PORT);
         job.calls.offer = Some(Offer {
             directory: directory.path().to_owned(),
             to: DIRECTORY.into(),
             programs: Path::new(DIRECTORY).join(PROGRAMS),
             begun,
+            port: has_tools.then_some(port),
         });
         let shim = Path::new(DIRECTORY).join(PROGRAMS).join(SHIM).display().to_string();
         if splits {
@@ -234,18 +235,33 @@ impl Broker {
             }
         }
         // Go before 1.24 does not know it. A step that says where its cache is may have it among its outputs.
-        if has_tools && !GO_CACHES.iter().any(|own| job.environment.contains_key(*own)) {
+        if has_go && !GO_CACHES.iter().any(|own| job.environment.contains_key(*own)) {
             job.environment.insert(GO_CACHE.to_owned(), format!("{shim} {GOCACHE}"));
+        }
+        if has_tools {
+            tools::add_settings(&mut job.environment);
         }
         let (step, keeping, cancel) = (Arc::new(step), TaskTracker::new(), CancellationToken::new());
         let accepting = accept(listener, step.clone(), told, keeping.clone(), cancel.clone());
         let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
         let verifying = AbortOnDropHandle::new(tokio::spawn(step.clone().verify(CancellationToken::new())));
-        Ok(Some(Serving { step, keeping, cancel, accepting, verifying, _directory: directory }))
+        let caching = has_tools.then(|| {
+            let caches = Caches::new(step.clone(), self.shared.directory.clone(), keeping.clone());
+            AbortOnDropHandle::new(tokio::spawn(http::serve(listening, caches)))
+        });
+        Ok(Some(Serving { step, keeping, cancel, accepting, verifying, _caching: caching, _directory: directory }))
     }
 }
 
 impl Shared {
+    /// Where the entries of a step with this directory are that has this space.
+    fn tools_of_a_step(&self, (space, read_only): (&str, bool), farm: &Farm, directory: &Path) -> io::Result<Tools> {
+        let (space, to) = ([farm.instance.as_str(), space], Path::new(DIRECTORY));
+        let show = || self.entries.show((&space, read_only), directory, GO_FILES, to);
+        let shown = if self.has_entries { Some(show()?) } else { None };
+        Ok(Tools::new(shown, read_only))
+    }
+
     /// A directory with the programs that a step finds, under the names of compilers if it is split.
     fn directory_of_a_step(&self, splits: bool) -> io::Result<tempfile::TempDir> {
         let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory)?;

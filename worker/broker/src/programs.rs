@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kiln_call::{PROGRAMS, SHIM};
 
 /// The shim, which the broker's build script compiles.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln-call"));
+
+/// When the shim was made, on every worker: ccache takes a compiler of the same size and time for the same.
+const MODIFIED: SystemTime = SystemTime::UNIX_EPOCH;
 
 /// The shim on disk, and the names under which jobs find it.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ impl Programs {
         let _ = std::fs::remove_file(&temporary);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
         io::Write::write_all(&mut file, PROGRAM)?;
+        file.set_modified(MODIFIED)?;
         drop(file);
         std::fs::rename(&temporary, &shim)?;
         Ok(Self { shim, names: names(path) })
@@ -47,7 +52,10 @@ impl Programs {
         let programs = directory.join(PROGRAMS);
         std::fs::create_dir(&programs)?;
         let own = programs.join(SHIM);
-        std::fs::hard_link(&self.shim, &own).or_else(|_| std::fs::copy(&self.shim, &own).map(drop))?;
+        if std::fs::hard_link(&self.shim, &own).is_err() {
+            std::fs::copy(&self.shim, &own)?;
+            std::fs::File::options().write(true).open(&own)?.set_modified(MODIFIED)?;
+        }
         self.names.iter().filter(|_| for_compilers).try_for_each(|name| symlink(SHIM, programs.join(name)))
     }
 }

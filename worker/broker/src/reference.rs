@@ -50,7 +50,7 @@ impl Reference {
         let (layer, _) = shared.inputs.delta(Vec::new(), &BTreeMap::new()).map_err(|error| error.to_string())?;
         let programs = Path::new(DIRECTORY).join(PROGRAMS);
         let shim = programs.join(SHIM).display().to_string();
-        let offer = Offer { directory: directory.path().to_owned(), to: DIRECTORY.into(), programs, begun };
+        let offer = Offer { directory: directory.path().to_owned(), to: DIRECTORY.into(), programs, begun, port: None };
         let job = Job {
             place: Place::Machine,
             tenant: String::new(),

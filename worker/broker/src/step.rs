@@ -19,11 +19,11 @@ use super::cell::{Cell, Parent, Reason};
 use super::cpu;
 use super::elsewhere::Sent;
 use super::farm::Farm;
-use super::gocache::Tools;
 use super::places::Places;
 use super::spread::Room;
 use super::tally::{Calls, Tally};
 use super::told::Told;
+use super::tools::Tools;
 use super::verify::Samples;
 use super::view::{Node, View};
 

@@ -35,6 +35,8 @@ pub struct Calls {
     pub go_hits: u64,
     /// Those that were not.
     pub go_misses: u64,
+    /// The same of other tools: entries that were asked for, by tool: those that were there, and those that were not.
+    pub tools: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Calls {
@@ -108,6 +110,13 @@ impl Tally {
         let mut calls = self.0.lock();
         calls.go_hits += served.hits;
         calls.go_misses += served.misses;
+    }
+
+    /// A tool has asked for an entry.
+    pub(super) fn asked_by_tool(&self, tool: &'static str, was_there: bool) {
+        let mut calls = self.0.lock();
+        let (hits, misses) = calls.tools.entry(tool).or_default();
+        *if was_there { hits } else { misses } += 1;
     }
 
     pub(super) fn calls(&self) -> Calls {

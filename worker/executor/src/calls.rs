@@ -4,11 +4,14 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// What a job has to do with other jobs; by default, nothing.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,62 @@ pub struct Offer {
     pub programs: PathBuf,
     /// Where the executor says that the job has begun.
     pub begun: watch::Sender<Option<Begun>>,
+    /// Where the job finds its worker on its own loopback, if it does.
+    pub port: Option<Port>,
+}
+
+/// A port on the loopback of a job's own network, which is the worker's. A job that has no network of its own has none.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The number, on 127.0.0.1.
+    pub number: u16,
+    listener: mpsc::Sender<TcpListener>,
+    over: CancellationToken,
+}
+
+/// The worker's end of a [`Port`].
+#[derive(Debug)]
+pub struct Listening {
+    listener: mpsc::Receiver<TcpListener>,
+    over: CancellationToken,
+}
+
+/// How long the end of a job waits until its port is closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+impl Port {
+    /// Both ends.
+    pub fn new(number: u16) -> (Self, Listening) {
+        let (sender, listener) = mpsc::channel(1);
+        let over = CancellationToken::new();
+        (Self { number, listener: sender, over: over.clone() }, Listening { listener, over })
+    }
+
+    /// The executor hands over the listener, which is in the job's network.
+    pub async fn hand_over(&self, listener: TcpListener) {
+        let _ = self.listener.send(listener).await;
+    }
+
+    /// The executor says that the job has ended, and waits a moment until the worker has closed what it had in the job's network.
+    pub async fn close(&self) {
+        self.over.cancel();
+        let _ = tokio::time::timeout(CLOSING, self.listener.closed()).await;
+    }
+}
+
+impl Listening {
+    /// The listener; none if the job has ended, or has none.
+    pub async fn listener(&mut self) -> Option<TcpListener> {
+        tokio::select! {
+            listener = self.listener.recv() => listener,
+            () = self.over.cancelled() => None,
+        }
+    }
+
+    /// Completes when the job has ended. What is open in its network is to be closed before this is dropped.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
 }
 
 /// A job that has begun.

@@ -19,7 +19,7 @@ use super::kept::{Key, Reports, Sandboxed};
 use super::network::{self, Networks};
 use super::prepare::Prepared;
 use super::spec::{self, GO, LOOK, Report, STOP};
-use super::{Error, Shared, ids, metadata};
+use super::{Error, Shared, ids, metadata, port};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
@@ -143,6 +143,11 @@ async fn first(
     if let Some(network) = &loopback {
         prepared.with_loopback(network.clone());
     }
+    // Only in a network of its own: elsewhere others could reach it.
+    let offered = job.calls.offer.as_ref().and_then(|offer| offer.port.as_ref());
+    if let Some(offered) = offered.filter(|_| !job.network || networks.is_some()) {
+        port::open(offered, &mut prepared).map_err(setup("cannot offer a port to a job"))?;
+    }
     let (mut init, own) = shared.spawner.start().map_err(setup("cannot start a job's init"))?;
     own.set_nonblocking(true).map_err(setup("cannot create a socket"))?;
     if let Some(group) = group {
@@ -222,6 +227,9 @@ async fn follow_to_the_end(
     };
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    if let Some(port) = job.calls.offer.as_ref().and_then(|offer| offer.port.as_ref()) {
+        port.close().await;
+    }
     let rooted = rooted(&job);
     let changes_root = rooted.as_ref().is_some_and(|rooted| rooted.inputs.is_none());
     let (sandboxed, pid) = if changes_root {

@@ -16,6 +16,7 @@ mod kept;
 mod metadata;
 mod mirrors;
 mod network;
+mod port;
 mod prepare;
 mod root;
 mod rooted;

@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     mounts: Vec<OwnedFd>,
     /// Its network, if it is one of those that jobs use one after another.
     loopback: Option<Arc<OwnedFd>>,
+    /// Where its init sends the listener of the worker's port.
+    port: Option<OwnedFd>,
     limits: (u64, u32),
 }
 
@@ -116,6 +118,7 @@ impl Prepared {
             tree,
             network: if job.network { Network::Machine } else { Network::None },
             loopback: false,
+            listens: None,
             routes: (false, false),
             ports: Vec::new(),
             unreachable: Vec::new(),
@@ -139,7 +142,7 @@ impl Prepared {
 
     /// A specification with the mounts that are sent along, and the limits on memory and processes.
     pub(super) fn with(spec: Spec, mounts: Vec<OwnedFd>, limits: (u64, u32)) -> Self {
-        Self { spec, mounts, loopback: None, limits }
+        Self { spec, mounts, loopback: None, port: None, limits }
     }
 
     /// Gives the job its caches, if the machine can have any.
@@ -181,6 +184,12 @@ impl Prepared {
         self.loopback = Some(network);
     }
 
+    /// Has the init listen for the worker at this port, and send the listener to this socket.
+    pub(super) fn with_port(&mut self, number: u16, socket: OwnedFd) {
+        self.spec.listens = Some(number);
+        self.port = Some(socket);
+    }
+
     /// Gives the job its own network, with these ports of the machine's loopback.
     pub(super) fn with_own_network(&mut self, plan: Plan, ports: &[u16]) {
         let resolver = Path::new("/etc/resolv.conf");
@@ -205,11 +214,12 @@ impl Prepared {
         self.mounts.iter().map(AsFd::as_fd).collect()
     }
 
-    /// The descriptors to send to the init: its user namespace, its network, and the mounts.
+    /// The descriptors to send to the init: its user namespace, its network, the mounts, and the socket for the worker's port.
     pub(super) fn descriptors<'a>(&'a self, ids: Option<&'a Lease>) -> Vec<BorrowedFd<'a>> {
         let namespace = ids.and_then(Lease::namespace).map(AsFd::as_fd);
         let network = self.loopback.as_deref().map(AsFd::as_fd);
-        namespace.into_iter().chain(network).chain(self.mounts.iter().map(AsFd::as_fd)).collect()
+        let mounts = self.mounts.iter().map(AsFd::as_fd);
+        namespace.into_iter().chain(network).chain(mounts).chain(self.port.as_ref().map(AsFd::as_fd)).collect()
     }
 
     /// The line that the init reads. It contains secrets.

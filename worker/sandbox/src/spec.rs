@@ -95,6 +95,8 @@ pub(super) struct Spec {
     pub(super) loopback: bool,
     /// The default routes (IPv4, IPv6) whose appearance shows the init that its own network is connected.
     pub(super) routes: (bool, bool),
+    /// The port of its network's loopback at which the worker listens. The last descriptor is a socket for the listener.
+    pub(super) listens: Option<u16>,
     /// Ports of its own network's loopback that are forwarded to the machine's.
     pub(super) ports: Vec<u16>,
     /// Networks that must be unreachable from the job's own network.
@@ -159,7 +161,11 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Receives bytes, and adds the descriptors that come with them.
-pub(super) fn receive_with(socket: &UnixStream, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<usize> {
+pub(super) fn receive_with(
+    socket: &impl AsRawFd,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
     let mut pieces = [IoSliceMut::new(bytes)];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;

@@ -183,6 +183,7 @@ async fn what_is_part_of_a_job_shares_a_sandbox_only_within_it() {
             to: "/kiln/call".into(),
             programs: "/kiln/call/bin".into(),
             begun,
+            port: None,
         });
         let parts = async {
             let begun = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();

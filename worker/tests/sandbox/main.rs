@@ -13,6 +13,7 @@ mod ids;
 mod kept;
 mod network;
 mod place;
+mod port;
 mod recorded;
 mod used;
 

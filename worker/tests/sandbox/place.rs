@@ -75,6 +75,13 @@ impl Drop for Place {
     /// The leftovers of jobs are removed in parallel with the tests; the directory is removed after them, or else an
     /// unprivileged user could not remove all of it.
     fn drop(&mut self) {
+        self.wait_until_idle();
+    }
+}
+
+impl Place {
+    /// Waits until nothing is left of jobs that have ended.
+    pub(crate) fn wait_until_idle(&self) {
         let began = std::time::Instant::now();
         let scratch = self.dir.path().join("scratch");
         let is_empty = || std::fs::read_dir(&scratch).is_ok_and(|mut entries| entries.next().is_none());
@@ -82,9 +89,7 @@ impl Drop for Place {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
 
-impl Place {
     /// A read-only layer of inputs with these files.
     pub(crate) fn layer(&self, name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
         let layer = self.dir.path().join("layers").join(name);

@@ -182,8 +182,13 @@ async fn what_a_job_has_looked_at_so_far_is_known_while_it_runs() {
     std::fs::create_dir_all(&directory).unwrap();
     let begun = watch::Sender::new(None);
     let mut told = begun.subscribe();
-    let offered =
-        Offer { directory: directory.clone(), to: "/kiln/call".into(), programs: "/kiln/call/bin".into(), begun };
+    let offered = Offer {
+        directory: directory.clone(),
+        to: "/kiln/call".into(),
+        programs: "/kiln/call/bin".into(),
+        begun,
+        port: None,
+    };
     (job.calls.offer, job.calls.recorded) = (Some(offered), true);
     let look = async {
         let begun = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();
@@ -221,7 +226,8 @@ async fn a_job_reaches_what_it_is_offered_and_its_root_can_be_read() {
     let mut job = place.job("cc; echo x > made; echo ready; echo y 2>/dev/null > /kiln/call/bin/cc || echo read-only; until [ -e /kiln/call/go ]; do sleep 0.01; done");
     let begun = watch::Sender::new(None);
     let mut told = begun.subscribe();
-    job.calls.offer = Some(Offer { directory, to: "/kiln/call".into(), programs: "/kiln/call/bin".into(), begun });
+    job.calls.offer =
+        Some(Offer { directory, to: "/kiln/call".into(), programs: "/kiln/call/bin".into(), begun, port: None });
     let running = place.run(job);
     let look = async {
         let begun = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();

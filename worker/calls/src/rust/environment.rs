@@ -5,9 +5,17 @@ use std::ffi::{OsStr, OsString};
 
 /// What differs between builds and has no meaning for a crate. All else counts: `env!` and procedural macros read anything. The
 /// job server is left out because a call has one of its own.
-const DENIED: [&str; 11] = [
+const DENIED: [&str; 18] = [
     "CARGO_MAKEFLAGS",
+    // Where a step finds the caches of its tools.
+    "CCACHE_REMOTE_STORAGE",
     "GOCACHEPROG",
+    "NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN",
+    "NX_SELF_HOSTED_REMOTE_CACHE_SERVER",
+    "SCCACHE_WEBDAV_ENDPOINT",
+    "TURBO_API",
+    "TURBO_TEAM",
+    "TURBO_TOKEN",
     "MAKEFLAGS",
     "MFLAGS",
     "PWD",

@@ -5,6 +5,7 @@
 //! and with it every process in its namespace.
 
 mod further;
+mod port;
 mod reap;
 mod record;
 mod routes;
@@ -95,6 +96,7 @@ fn run() -> Result<(), String> {
     control.read_line(&mut line).map_err(words("cannot read the job"))?;
     let spec: Spec = serde_json::from_str(&line).map_err(|error| format!("cannot read the job: {error}"))?;
     drop(line);
+    let port = spec.listens.and_then(|number| Some((number, sent.pop()?)));
 
     let mut flags =
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -127,11 +129,11 @@ fn run() -> Result<(), String> {
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
             silence(&null).map_err(words("cannot close the output"))?;
-            drop(control);
+            drop((control, port));
             let _ = waitpid(child, None);
             std::process::exit(0);
         }
-        None => as_pid_one(spec, sent, control, &null),
+        None => as_pid_one(spec, (sent, port), control, &null),
     }
 }
 
@@ -173,7 +175,7 @@ fn silence(null: &File) -> std::io::Result<()> {
 
 fn as_pid_one(
     spec: Spec,
-    mut sent: Vec<OwnedFd>,
+    (mut sent, port): (Vec<OwnedFd>, Option<(u16, OwnedFd)>),
     mut control: BufReader<UnixStream>,
     null: &File,
 ) -> Result<(), String> {
@@ -184,6 +186,9 @@ fn as_pid_one(
     sethostname(spec.hostname.as_deref().unwrap_or(HOSTNAME)).map_err(errno("cannot set the host's name"))?;
     if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
+    }
+    if let Some((number, socket)) = port.filter(|_| spec.network != Network::Machine) {
+        port::open(number, &socket);
     }
     if spec.network == Network::Own {
         // The worker connects it while the root is built.

@@ -255,6 +255,7 @@ impl Prepared {
             tree: Tree { lower: Vec::new(), upper: PathBuf::new(), work: PathBuf::new() },
             network: if job.network { Network::Machine } else { Network::None },
             loopback: false,
+            listens: None,
             routes: (false, false),
             ports: Vec::new(),
             unreachable: Vec::new(),

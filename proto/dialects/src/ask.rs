@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 
 /// Longest key, in bytes.
-pub(crate) const MAX_KEY: usize = 512;
+pub const MAX_KEY: usize = 512;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// An entry, with its body.
     Get(String),
     /// Whether there is an entry.
@@ -34,59 +34,66 @@ pub(crate) enum Ask {
 
 /// What is done to a blob or a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub enum Verb {
+    /// It is read.
     Get,
+    /// It is asked for.
     Head,
+    /// It is stored.
     Put,
 }
 
 /// An entry to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Put {
-    pub(crate) key: String,
+pub struct Put {
+    /// Its key.
+    pub key: String,
     /// Headers that come back with the entry.
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
     /// Whether an entry that exists is replaced.
-    pub(crate) replaces: bool,
+    pub replaces: bool,
     /// The answer.
-    pub(crate) answer: Fixed,
+    pub answer: Fixed,
 }
 
 /// An answer that is known in advance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fixed {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: &'static [(&'static str, &'static str)],
-    pub(crate) body: &'static str,
+pub struct Fixed {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// The body.
+    pub body: &'static str,
 }
 
 impl Fixed {
     /// A status without a body.
-    pub(crate) const fn status(status: StatusCode) -> Self {
+    pub const fn status(status: StatusCode) -> Self {
         Self { status, headers: &[], body: "" }
     }
 
     /// JSON.
-    pub(crate) const fn json(status: StatusCode, body: &'static str) -> Self {
+    pub const fn json(status: StatusCode, body: &'static str) -> Self {
         Self { status, headers: &[("content-type", "application/json")], body }
     }
 }
 
 impl Put {
     /// An entry without headers that may be replaced.
-    pub(crate) fn plain(key: String) -> Self {
+    pub fn plain(key: String) -> Self {
         Self { key, headers: BTreeMap::new(), replaces: true, answer: Fixed::status(StatusCode::OK) }
     }
 }
 
 impl Ask {
     /// Whether it changes what others see.
-    pub(crate) fn is_change(&self) -> bool {
+    pub fn is_change(&self) -> bool {
         matches!(self, Self::Put(_) | Self::Delete(_) | Self::Result(_, Verb::Put))
     }
 
     /// What it does, for metrics and the audit log.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Get(_) | Self::Blob(_, Verb::Get) | Self::Result(_, Verb::Get) => "get",
             Self::Head(_) | Self::List | Self::Find(_) | Self::Blob(_, Verb::Head) | Self::Result(_, Verb::Head) => {
@@ -99,7 +106,7 @@ impl Ask {
     }
 
     /// What it is about, for the audit log.
-    pub(crate) fn subject(&self) -> String {
+    pub fn subject(&self) -> String {
         match self {
             Self::Get(key) | Self::Head(key) | Self::Delete(key) | Self::Find(key) => key.clone(),
             Self::Put(put) => put.key.clone(),

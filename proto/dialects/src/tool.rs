@@ -1,8 +1,9 @@
 //! The tools whose caches are served.
 
 /// A tool.
+#[allow(missing_docs)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Tool {
+pub enum Tool {
     Bazel,
     Ccache,
     Gradle,
@@ -15,11 +16,12 @@ pub(crate) enum Tool {
 }
 
 impl Tool {
-    pub(crate) const ALL: [Self; 8] =
+    /// All of them.
+    pub const ALL: [Self; 8] =
         [Self::Bazel, Self::Ccache, Self::Gradle, Self::Go, Self::Maven, Self::Nx, Self::Sccache, Self::Turbo];
 
     /// Its name in paths, keys and metrics.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bazel => "bazel",
             Self::Ccache => "ccache",
@@ -32,7 +34,8 @@ impl Tool {
         }
     }
 
-    pub(crate) fn of(name: &str) -> Option<Self> {
+    /// The tool of this name.
+    pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tool| tool.name() == name)
     }
 }

@@ -13,7 +13,10 @@ use crate::refusal::Refusal;
 use crate::tool::Tool;
 
 /// What a request asks for.
-pub(crate) fn ask(tool: Tool, method: &Method, segments: &[String], headers: &HeaderMap) -> Result<Ask, Refusal> {
+///
+/// # Errors
+/// If the tool has no such request, or its key is none of the tool's.
+pub fn ask(tool: Tool, method: &Method, segments: &[String], headers: &HeaderMap) -> Result<Ask, Refusal> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match tool {
         Tool::Bazel => bazel(method, &segments),
