@@ -27,6 +27,14 @@ struct Verified {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookedUp {
+    tool: &'static str,
+    result: &'static str,
+}
+
+/// Build tools that have caches inside steps.
+const TOOLS: [&str; 6] = ["ccache", "go", "gradle", "nx", "sccache", "turbo"];
 const VERDICTS: [&str; 4] = ["equal", "unreproducible", "wrong", "skipped"];
 const OUTCOMES: [&str; 4] = ["succeeded", "failed", "refused", "worker_fault"];
 
@@ -37,6 +45,7 @@ pub(crate) struct Tally {
     ended: Family<Ended, Counter>,
     calls: Family<Called, Counter>,
     verified: Family<Verified, Counter>,
+    tools: Family<LookedUp, Counter>,
     saved: Counter<f64, std::sync::atomic::AtomicU64>,
     linked: Arc<AtomicBool>,
 }
@@ -75,6 +84,11 @@ impl Tally {
             self.verified.get_or_create(&Verified { result }).inc_by(*verified);
         }
         self.saved.inc_by(calls.saved.as_secs_f64());
+        let others = calls.tools.iter().map(|(tool, (hits, misses))| (*tool, *hits, *misses));
+        for (tool, hits, misses) in others.chain([("go", calls.go_hits, calls.go_misses)]) {
+            self.tools.get_or_create(&LookedUp { tool, result: "hit" }).inc_by(hits);
+            self.tools.get_or_create(&LookedUp { tool, result: "miss" }).inc_by(misses);
+        }
     }
 
     /// Registers the counters, including those of outcomes that have not occurred.
@@ -93,6 +107,11 @@ impl Tally {
         }
         let verified = "Compiler calls whose result was known and that were compiled again, by what came of it";
         registry.register("calls_verified", verified, self.verified.clone());
+        for (tool, result) in TOOLS.iter().flat_map(|tool| ["hit", "miss"].map(|result| (*tool, result))) {
+            drop(self.tools.get_or_create(&LookedUp { tool, result }));
+        }
+        let tools = "Entries that build tools of steps asked for, by tool and result";
+        registry.register("tool_cache_lookups", tools, self.tools.clone());
         let saved = "Seconds that calls whose result was known took when they ran";
         registry.register("calls_saved_seconds", saved, self.saved.clone());
     }

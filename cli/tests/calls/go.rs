@@ -1,6 +1,6 @@
 //! Go's build cache inside steps: what one step compiled is there for the next, on every worker.
 
-use kiln_harness::{Built, Farm, commit, output, project, write};
+use kiln_harness::{Built, Farm, commit, http, output, project, until, write};
 
 /// The directory of Go 1.24 or later, which the tests install; the system's may be older.
 fn go() -> Option<String> {
@@ -70,6 +70,41 @@ fn what_a_step_compiled_is_there_for_the_next_one_on_another_worker() {
     assert_eq!(found(&plain), (0, 0));
     let digest = |built: &Built| built.of_type("step_finished")[0]["outputs"].clone();
     assert_eq!(digest(&plain), digest(&second));
+}
+
+/// The sum of all samples of a metric of a process that begin with these words.
+fn sum(farm: &Farm, process: &str, words: &str) -> u64 {
+    let log = farm.log(process);
+    let line = log.lines().find(|line| line.contains("serving metrics and health")).unwrap();
+    let samples = http::samples(line.split("address=").nth(1).unwrap().trim());
+    let values = samples.iter().filter(|sample| sample.starts_with(words)).map(|sample| sample.rsplit(' ').next());
+    values.map(|value| value.unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_worker_counts_hits_and_misses_and_asks_once_for_what_is_never_kept() {
+    let Some(go) = go() else { return };
+    let listen = ["--metrics-listen", "127.0.0.1:0"];
+    let farm = Farm::with(&listen, &[]);
+    farm.start_worker_with("one", &listen);
+    farm.wait_for_worker("one");
+    let dir = program(&go, "counted", "export CGO_ENABLED=0\nmkdir out; go build -o out/p .", "");
+    let (first, _) = built(&farm, dir.path());
+    let asked = || sum(&farm, "coordinator", "kiln_grpc_calls_total{service=\"kiln.v1.Calls\",method=\"Look\"");
+    let before = asked();
+    write(dir.path(), "lib/lib.go", &LIB.replace("hello", "good day"));
+    let (second, _) = built(&farm, dir.path());
+    let ((cold_hits, cold_misses), (hits, misses)) = (found(&first), found(&second));
+    // The index of each package, and what has changed.
+    assert!(misses > 50 && before >= cold_misses, "{misses} misses, the farm was asked {before} times");
+    let again = asked() - before;
+    assert!(again < 20, "expected few of {misses} misses to be asked for, found {again}");
+    let counted = |result: &str| {
+        let words = format!("kiln_worker_tool_cache_lookups_total{{tool=\"go\",result=\"{result}\"");
+        sum(&farm, "one", &words)
+    };
+    let expected = (cold_hits + hits, cold_misses + misses);
+    until("both steps to be counted", || ((counted("hit"), counted("miss")) == expected).then_some(()));
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub async fn run(args: Gocache, directory: PathBuf, access: &Access) -> Result<(
         wait: args.wait,
         flush: args.flush,
         kept: Kept::All,
+        unkept: Vec::new(),
         show: None,
         sending: TaskTracker::new(),
     };

@@ -11,6 +11,7 @@ mod error;
 mod others;
 mod protocol;
 mod spaces;
+mod unkept;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use disk::{Disk, Found};
 pub use error::Error;
 pub use others::{Sources, others};
 pub use spaces::{Shown, Spaces};
+pub use unkept::Unkept;
 
 use protocol::{Answer, Command, Reader};
 
@@ -126,6 +128,8 @@ pub struct Cache {
     pub flush: Duration,
     /// What outlives the command.
     pub kept: Kept,
+    /// Actions that the farm is not asked for. New ones are added to the first.
+    pub unkept: Vec<Arc<Unkept>>,
     /// Where `go` finds a file; `None`: where this process does.
     pub show: Option<Arc<Show>>,
     /// Entries on their way to the farm.
@@ -249,6 +253,7 @@ impl Cache {
         let is_here = here.is_some();
         let found = match here {
             Some(found) => Some(found),
+            None if self.unkept.iter().any(|unkept| unkept.has(action)) => None,
             None => self.asked(places, looks).await,
         };
         let shown = found.and_then(|found| {
@@ -297,6 +302,9 @@ impl Cache {
             Err(reason) => return Ok(Answer::failed(request.id, reason)),
         };
         let place = self.kept.place(&request.action, &stored.path);
+        if let (None, Some(unkept)) = (&place, self.unkept.first()) {
+            unkept.add(&request.action);
+        }
         if let Some(place) = &place
             && let Err(error) = disk.name(&hex::encode(place), &stored)
         {

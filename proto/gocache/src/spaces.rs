@@ -1,5 +1,6 @@
 //! Entries of several projects on one disk, for steps that find those of their own.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::{Disk, Found};
+use crate::{Disk, Found, Unkept};
 
 /// Most bytes of all entries; the least recently used go first.
 const MAX_BYTES: u64 = 8 << 30;
@@ -17,12 +18,15 @@ const MAX_BYTES: u64 = 8 << 30;
 const COUNTED: Duration = Duration::from_secs(60 * 60);
 /// The directory of entries that a step alone has, below its own.
 const OWN: &str = "own";
+/// Spaces whose unkept actions are remembered.
+const MOST_UNKEPT: usize = 64;
 
 /// Spaces of entries below one directory.
 #[derive(Debug)]
 pub struct Spaces {
     directory: PathBuf,
     counted: Mutex<Option<Instant>>,
+    unkept: Mutex<HashMap<String, Arc<Unkept>>>,
 }
 
 /// The entries of a space, as one step has them.
@@ -30,6 +34,8 @@ pub struct Spaces {
 pub struct Shown {
     /// The space's; before them, those that the step alone may write, if it must not write these.
     pub disks: Vec<Arc<Disk>>,
+    /// The space's actions whose entries are not kept; before them the step's own, likewise.
+    pub unkept: Vec<Arc<Unkept>>,
     /// The directory on this machine in which the step finds files of entries.
     files: PathBuf,
     /// Where that is for the step.
@@ -39,7 +45,7 @@ pub struct Shown {
 impl Spaces {
     /// Spaces below this directory, which is made when it is needed.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, counted: Mutex::default() }
+        Self { directory, counted: Mutex::default(), unkept: Mutex::default() }
     }
 
     /// Whether files below the directory can have names below another one as well.
@@ -59,13 +65,23 @@ impl Spaces {
     pub fn show(&self, (space, read_only): (&[&str], bool), step: &Path, name: &str, to: &Path) -> io::Result<Shown> {
         let open = |directory: PathBuf| Disk::open(directory).map(Arc::new).map_err(io::Error::other);
         let space = hex::encode(Sha256::digest(space.join("\0")));
+        let mut unkept = vec![self.unkept_of(&space)];
         let mut disks = vec![open(self.directory.join(space))?];
         if read_only {
             disks.insert(0, open(step.join(OWN))?);
+            unkept.insert(0, Arc::default());
         }
         let files = step.join(name);
         std::fs::create_dir(&files)?;
-        Ok(Shown { disks, files, to: to.join(name) })
+        Ok(Shown { disks, unkept, files, to: to.join(name) })
+    }
+
+    fn unkept_of(&self, space: &str) -> Arc<Unkept> {
+        let mut all = self.unkept.lock();
+        if all.len() >= MOST_UNKEPT && !all.contains_key(space) {
+            all.clear();
+        }
+        all.entry(space.to_owned()).or_default().clone()
     }
 
     /// Removes what was not used lately if there is too much. Blocks.
@@ -145,6 +161,13 @@ mod tests {
         let found = entry(&one.disks[0], "given");
         assert!(reader.disks[0].get("given").is_none() && reader.disks[1].get("given").is_some());
         entry(&reader.disks[0], "own");
+        reader.unkept[0].add(b"index");
+        assert!(one.unkept.iter().all(|unkept| !unkept.has(b"index")), "expected nothing of it in the space");
+        one.unkept[0].add(b"index");
+        assert!(
+            reader.unkept[1].has(b"index") && step("two", false).unkept[0].has(b"index"),
+            "expected what the space has"
+        );
         assert!(one.disks[0].get("own").is_none(), "expected nothing of it in the space");
         let shown = one.shows()(&found).unwrap();
         assert_eq!(shown, Path::new("/kiln/go").join(hex::encode(&found.output)));

@@ -9,7 +9,8 @@ fn cache(dir: &Path, kept: Kept) -> Cache {
     let second = Duration::from_secs(1);
     let disks = vec![Arc::new(Disk::open(dir.to_owned()).unwrap())];
     let sending = TaskTracker::new();
-    Cache { disks, farm: None, sends: false, wait: second, flush: second, kept, show: None, sending }
+    let unkept = vec![Arc::default()];
+    Cache { disks, farm: None, sends: false, wait: second, flush: second, kept, unkept, show: None, sending }
 }
 
 fn put(id: i64, action: u8, body: &[u8], output: &[u8]) -> String {
@@ -152,4 +153,40 @@ async fn what_a_c_compiler_made_is_not_there_beside_other_headers() {
         let missed: Vec<bool> = answers[1..].iter().map(|answer| answer["Miss"] == true).collect();
         assert_eq!(missed, expected, "{others}");
     }
+}
+
+/// A farm without entries that counts how often it is asked.
+#[derive(Debug, Default)]
+struct Nothing(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Farm for Nothing {
+    fn is_down(&self) -> bool {
+        false
+    }
+
+    fn is_late(&self) {}
+
+    async fn get(&self, _: &[Vec<u8>], _: &mut Body) -> Option<(Vec<u8>, String)> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        None
+    }
+
+    async fn put(&self, _: &[u8], _: &Found) {}
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_what_is_never_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let farm = Arc::new(Nothing::default());
+    let cache = Cache { farm: Some(farm.clone()), ..cache(dir.path(), Kept::Content([0; 32])) };
+    let asked = || farm.0.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let index = b"go index v2\nand more";
+    told(cache.clone(), &format!("{}{}", get(1, 1), get(2, 2))).await;
+    assert_eq!(asked(), 2);
+    told(cache.clone(), &put(1, 1, index, &Sha256::digest(index))).await;
+    // Another command, in another step of the same space: what was absent and is never kept is not asked for again.
+    let answers = told(cache, &format!("{}{}", get(1, 1), get(2, 2))).await;
+    assert!(answers[1..].iter().all(|answer| answer["Miss"] == true), "{answers:?}");
+    assert_eq!(asked(), 1);
 }

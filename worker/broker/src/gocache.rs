@@ -52,6 +52,7 @@ pub(super) async fn serve(
         wait: WAIT,
         flush: Duration::ZERO,
         kept: Kept::Content(others),
+        unkept: shown.unkept.clone(),
         show: Some(Arc::new(shown.shows())),
         sending: keeping.clone(),
     };
