@@ -228,7 +228,7 @@ async fn watcher(
     broken: mpsc::UnboundedSender<String>,
 ) -> anyhow::Result<()> {
     let mut client = BuildsClient::new(farm.connect().await?);
-    let request = v1::WatchRequest { build: build.to_owned(), offset: 0 };
+    let request = v1::WatchRequest { build: build.to_owned(), offset: 0, ..v1::WatchRequest::default() };
     let mut events = client.watch(request).await?.into_inner();
     events.message().await?.context("expected a build to have a first event")?;
     tokio::spawn(async move {

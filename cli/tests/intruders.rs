@@ -326,7 +326,10 @@ async fn keys(blobs: &Client) -> Code {
 
 /// What becomes of somebody's attempt to serve the agents of the tenant's latest build.
 async fn serves(caller: &Caller) -> Code {
-    let listed = BuildsClient::new(caller.channel.clone()).list(v1::ListRequest { limit: 1 }).await.unwrap();
+    let listed = BuildsClient::new(caller.channel.clone())
+        .list(v1::ListRequest { limit: 1, ..v1::ListRequest::default() })
+        .await
+        .unwrap();
     let build = listed.into_inner().builds[0].id.clone();
     let answers = tokio_stream::iter([v1::AgentAnswer { build, ..Default::default() }]);
     let served = SshAgentsClient::new(caller.channel.clone()).serve(answers).await;

@@ -300,6 +300,7 @@ fn source(scanned: &Scanned, facts: git::Facts, project: String) -> v1::Source {
         describe: facts.describe,
         repository: facts.repository,
         commit_time: facts.commit_time,
+        branch: facts.branch,
         directory: local::directory_name(&scanned.root.join(&project)),
         project,
         ..v1::Source::default()

@@ -13,7 +13,7 @@ use kiln_progress::{cache_word, status_word};
 use kiln_terminal::{self as terminal, Table, fixed, flexible};
 
 pub(super) async fn list(farm: &Farm, args: args::List) -> Result<Code, Error> {
-    let request = v1::ListRequest { limit: args.limit };
+    let request = v1::ListRequest { limit: args.limit, ..v1::ListRequest::default() };
     let builds = farm.call(farm.builds().list(request)).await?.into_inner().builds;
     if args.json {
         return local::print_json(&builds.iter().map(object).collect());

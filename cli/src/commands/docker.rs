@@ -209,6 +209,7 @@ fn submission(request: &Request, contexts: &Contexts, facts: git::Facts, name: O
             describe: facts.describe,
             repository: facts.repository,
             commit_time: facts.commit_time,
+            branch: facts.branch,
             directory: name.unwrap_or_else(|| contexts.name.clone()),
             times: Some(FUNCTION.digest(&contexts.scanned.times.encode()).to_wire()),
             ..v1::Source::default()

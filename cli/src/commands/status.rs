@@ -19,7 +19,7 @@ const SHOWN: usize = 5;
 pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
     let status = farm.status().await?;
     // A user who may only read the cache sees the farm, but no builds.
-    let list = farm.builds().list(v1::ListRequest { limit: LATELY }).await;
+    let list = farm.builds().list(v1::ListRequest { limit: LATELY, ..v1::ListRequest::default() }).await;
     let all = list.map(|list| list.into_inner().builds).unwrap_or_default();
     let running: Vec<&v1::Build> = all.iter().filter(|build| build.status() == v1::Status::Running).collect();
     if args.json {

@@ -153,7 +153,11 @@ impl Farm {
 
     /// A build's events from an offset on.
     pub async fn watch(&self, id: &str, offset: u64) -> Result<tonic::Streaming<v1::Event>, Status> {
-        Ok(self.builds().watch(WatchRequest { build: id.to_owned(), offset }).await?.into_inner())
+        Ok(self
+            .builds()
+            .watch(WatchRequest { build: id.to_owned(), offset, ..WatchRequest::default() })
+            .await?
+            .into_inner())
     }
 
     /// The answer to a call, with the farm's address in errors.

@@ -19,7 +19,10 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 async fn watch(url: &str, build: &str, offset: u64) -> Result<tonic::Streaming<v1::Event>, Failed> {
     let mut builds = BuildsClient::new(channel::connect(url, &channel::Access::default()).await?);
-    Ok(builds.watch(v1::WatchRequest { build: build.to_owned(), offset }).await?.into_inner())
+    Ok(builds
+        .watch(v1::WatchRequest { build: build.to_owned(), offset, ..v1::WatchRequest::default() })
+        .await?
+        .into_inner())
 }
 
 fn ended(event: &v1::Event) -> Option<v1::Status> {

@@ -101,7 +101,7 @@ pub async fn build(name: String, word: String, seen: Seen) -> turmoil::Result {
         let id = submitted.await?.into_inner().id;
         let ended = patiently("follow", async || {
             let mut builds = BuildsClient::new(connect().await?);
-            let watched = v1::WatchRequest { build: id.clone(), offset: 0 };
+            let watched = v1::WatchRequest { build: id.clone(), offset: 0, ..v1::WatchRequest::default() };
             let mut events = builds.watch(watched).await?.into_inner();
             let next = async |events: &mut tonic::Streaming<v1::Event>| {
                 let silent = |_| Status::unavailable("the farm says nothing");

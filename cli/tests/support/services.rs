@@ -98,7 +98,7 @@ impl Builds for Service {
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Answer<v1::ListResponse> {
-        Ok(Response::new(v1::ListResponse { builds: vec![self.0.build.lock().clone()] }))
+        Ok(Response::new(v1::ListResponse { builds: vec![self.0.build.lock().clone()], more: String::new() }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Answer<v1::Build> {

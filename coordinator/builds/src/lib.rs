@@ -163,6 +163,7 @@ impl Builds {
         let histories = Histories::over(journal.clone());
         let records = Records::over(journal);
         records.import(old).await?;
+        records.complete_index().await?;
         let shared = Shared {
             stores,
             execution,

@@ -3,12 +3,18 @@
 use kiln_proto::v1::{self, Build};
 use tonic::Status;
 
+use super::records::brief;
 use super::{Builds, internal, named};
 
 /// Builds in one answer if the request has no limit.
 const LISTED: usize = 100;
 /// Maximum builds in one answer.
 const MAX_LISTED: usize = 10_000;
+
+/// The number of builds that a limit means.
+fn listed(limit: u32) -> usize {
+    if limit == 0 { LISTED } else { (limit as usize).min(MAX_LISTED) }
+}
 
 impl Builds {
     /// A build by its id, a unique prefix of it, or `latest`.
@@ -43,9 +49,24 @@ impl Builds {
 
     /// The latest builds, newest first; 100 where `limit` is 0.
     pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
-        let limit = if limit == 0 { LISTED } else { (limit as usize).min(MAX_LISTED) };
-        let builds = self.shared.records.builds(limit).await.map_err(internal)?;
+        let builds = self.shared.records.builds(listed(limit)).await.map_err(internal)?;
         Ok(builds.into_iter().map(|build| self.active(&build.id).unwrap_or(build)).collect())
+    }
+
+    /// The builds that a request asks for, newest first, and the id before which there may be more.
+    pub async fn find(&self, request: &v1::ListRequest) -> Result<v1::ListResponse, Status> {
+        let found = self.shared.records.search(request, listed(request.limit)).await;
+        let (found, more) = found.map_err(internal)?;
+        let mut builds = Vec::with_capacity(found.len());
+        for build in found {
+            let active = self.active(&build.id);
+            builds.push(match (request.brief, active) {
+                (true, active) => active.as_ref().map_or(build, brief),
+                (false, Some(active)) => active,
+                (false, None) => self.shared.records.build(&build.id).await.map_err(internal)?.unwrap_or(build),
+            });
+        }
+        Ok(v1::ListResponse { builds, more: more.unwrap_or_default() })
     }
 
     /// Requests that a build be cancelled; a finished one stays as it is.

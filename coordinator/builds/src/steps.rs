@@ -420,6 +420,7 @@ fn finish(
         first_error: error,
         no_exit_code: response.result.is_none() || status.is_some(),
         calls: kiln_proto::calls::of(&metadata).filter(|_| cache != Cache::Hit),
+        timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {
@@ -444,6 +445,18 @@ fn finish(
         (Some(message), _) if done.farm_fault || status.is_some_and(is_farm_fault) => Ended::FarmFailed(message),
         (Some(message), _) => Ended::Failed(message),
         (None, Err(error)) => Ended::FarmFailed(error),
+    }
+}
+
+/// Where the time of a run went, as its worker measured it.
+fn timing(metadata: &reapi::ExecutedActionMetadata) -> v1::StepTiming {
+    let between =
+        |from: &Option<_>, to: &Option<_>| kiln_proto::clock::milliseconds_between(from.as_ref(), to.as_ref());
+    v1::StepTiming {
+        queued_ms: between(&metadata.queued_timestamp, &metadata.worker_start_timestamp),
+        inputs_ms: between(&metadata.input_fetch_start_timestamp, &metadata.input_fetch_completed_timestamp),
+        run_ms: between(&metadata.execution_start_timestamp, &metadata.execution_completed_timestamp),
+        outputs_ms: between(&metadata.output_upload_start_timestamp, &metadata.output_upload_completed_timestamp),
     }
 }
 

@@ -11,6 +11,11 @@ use kiln_auth::audit::Subject;
 const MAX_ARTIFACTS: usize = 10_000;
 /// Maximum number of steps that one question is about.
 const MAX_EXPECTED: usize = 1_000;
+/// Longest filter of a list, in bytes.
+const MAX_ASKED: usize = 1_024;
+/// Words and statuses that one list can ask for.
+const MAX_WORDS: usize = 8;
+const MAX_STATUSES: usize = 8;
 
 /// Serves builds and their artifacts.
 #[derive(Debug, Clone)]
@@ -23,6 +28,20 @@ impl Builds {
     pub fn new(builds: kiln_builds::Builds) -> Self {
         Self { builds }
     }
+}
+
+/// Refuses a request for builds that no build could match, and that would be long to look for.
+fn check(request: &v1::ListRequest) -> Result<(), Status> {
+    let texts = [&request.project, &request.user, &request.branch, &request.platform, &request.text, &request.before];
+    if texts.iter().any(|text| text.len() > MAX_ASKED) {
+        return Err(Status::invalid_argument(format!("a filter is longer than {MAX_ASKED} bytes")));
+    }
+    if request.statuses.len() > MAX_STATUSES || request.text.split_whitespace().count() > MAX_WORDS {
+        return Err(Status::invalid_argument(format!(
+            "expected at most {MAX_STATUSES} statuses and {MAX_WORDS} words to look for"
+        )));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -55,8 +74,8 @@ impl builds_server::Builds for Builds {
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let v1::WatchRequest { build, offset } = request.into_inner();
-        Ok(Response::new(ReceiverStream::new(self.builds.watch(&build, offset).await?)))
+        let watched = self.builds.watch_some(request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(watched)))
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::Build>, Status> {
@@ -89,7 +108,14 @@ impl builds_server::Builds for Builds {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        Ok(Response::new(v1::ListResponse { builds: self.builds.list(request.into_inner().limit).await? }))
+        let request = request.into_inner();
+        let limit = request.limit;
+        if request == (v1::ListRequest { limit, ..v1::ListRequest::default() }) {
+            let builds = self.builds.list(limit).await?;
+            return Ok(Response::new(v1::ListResponse { builds, more: String::new() }));
+        }
+        check(&request)?;
+        Ok(Response::new(self.builds.find(&request).await?))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::Build>, Status> {

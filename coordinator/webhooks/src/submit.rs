@@ -89,6 +89,8 @@ fn request(
             describe: facts.describe,
             repository: facts.repository,
             commit_time: facts.commit_time,
+            // A commit is checked out here, and not its branch.
+            branch: job.push.reference.strip_prefix("refs/heads/").unwrap_or_default().to_owned(),
             directory: below.unwrap_or_else(|| name.to_owned()),
             project,
             ..Default::default()

@@ -18,6 +18,8 @@ pub struct Facts {
     pub repository: String,
     /// The commit's time, in seconds since the epoch.
     pub commit_time: i64,
+    /// The branch that is checked out; empty if none is.
+    pub branch: String,
 }
 
 /// The root of the checkout that contains a directory.
@@ -91,6 +93,7 @@ pub fn facts(dir: &Path, parts: &[String]) -> Facts {
         }
         let status = scope.spawn(move || git(dir, &arguments));
         let remote = scope.spawn(|| git(dir, &["config", "--get-regexp", r"^remote\..*\.url$"]));
+        let branch = scope.spawn(|| git(dir, &["symbolic-ref", "--quiet", "--short", "HEAD"]));
         let Some((commit, describe, commit_time)) = head(dir) else { return Facts::default() };
         let status = status.join().ok().flatten();
         let remote = remote.join().ok().flatten().unwrap_or_default();
@@ -101,6 +104,7 @@ pub fn facts(dir: &Path, parts: &[String]) -> Facts {
             describe,
             repository: remote_url(&remote),
             commit_time,
+            branch: branch.join().ok().flatten().unwrap_or_default().trim().to_owned(),
         }
     })
 }

@@ -7,7 +7,7 @@ use kiln_journal::{Batch, Durability, Range};
 use kiln_proto::v1::{Build, SubmitRequest, event};
 use prost::Message;
 
-use super::{BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded};
+use super::{BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded, index};
 
 /// Pauses between attempts to record the end of a build: eight attempts in half a minute.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
@@ -20,6 +20,7 @@ impl Records {
     pub async fn submit(&self, build: &Build, request: &SubmitRequest) -> Result<(), Error> {
         let mut batch =
             Batch::default().put(BUILDS, &build.id, encoded(build)).put(SUBMISSIONS, &build.id, encoded(request));
+        batch = index::add(batch, build);
         if !request.request_id.is_empty() {
             batch = batch.put(REQUESTS, &request.request_id, build.id.clone()).put(
                 REQUEST_IDS,
@@ -49,6 +50,7 @@ impl Records {
         last: event::Event,
     ) -> Result<(), kiln_journal::Error> {
         let batch = Batch::default().put(BUILDS, &build.id, encoded(build)).remove(SUBMISSIONS, &build.id);
+        let batch = index::add(batch, build);
         events.append_with(batch, last).await
     }
 

@@ -7,6 +7,7 @@ mod artifacts;
 mod builds;
 mod events;
 mod import;
+mod index;
 mod retention;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use prost::Message;
 use tokio::sync::Mutex;
 
 pub(crate) use events::EventLog;
+pub(crate) use index::brief;
 pub use retention::{InvalidKeep, Keep};
 
 /// Build id to [`Build`](kiln_proto::v1::Build). Ids sort by time.

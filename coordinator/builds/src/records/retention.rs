@@ -9,7 +9,7 @@ use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{Build, Status};
 use prost::Message;
 
-use super::{BUILDS, Error, REQUEST_IDS, REQUESTS, Records, stream};
+use super::{BUILDS, Error, REQUEST_IDS, REQUESTS, Records, index, stream};
 
 /// Records that are read at a time.
 const PAGE: usize = 64;
@@ -90,7 +90,7 @@ impl Records {
                 let build = Build::decode(data.clone())?;
                 let is_last = beyond == 0 && !keep.may_later_be(&build);
                 if build.status() != Status::Running && (beyond > 0 || keep.is_too_old(&build)) {
-                    batch = self.forget(batch, id).await?;
+                    batch = index::remove(self.forget(batch, id).await?, &build);
                     removed += 1;
                 }
                 beyond = beyond.saturating_sub(1);
