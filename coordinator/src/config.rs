@@ -134,6 +134,9 @@ pub struct Config {
     /// The caches of build tools.
     #[command(flatten)]
     pub tool_caches: kiln_toolcaches::Options,
+    /// The web pages.
+    #[command(flatten)]
+    pub web: kiln_web::Options,
     /// Serve metrics and health over HTTP (`/metrics`, `/healthz`, `/readyz`) on this address, such as `127.0.0.1:9480`; default: off.
     #[arg(long, env = "KILN_METRICS_LISTEN", value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
@@ -187,6 +190,7 @@ impl Config {
             call_memory: CALL_MEMORY,
             webhooks: None,
             tool_caches: kiln_toolcaches::Options::default(),
+            web: kiln_web::Options::default(),
             metrics_listen: None,
         }
     }

@@ -91,6 +91,8 @@ fn listen(
         let tls = config.auth.tls()?.map(kiln_auth::tls::open).transpose()?;
         let caches = kiln_toolcaches::bind(&mut config.tool_caches).await?;
         config.tool_caches.listen.map(|address| config.auth.check(address)).transpose()?;
+        let pages = kiln_web::bind(&mut config.web).await?;
+        config.web.listen.map(|address| config.auth.check(address)).transpose()?;
         let local = local_token(&config, address)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
         let incoming: Incoming = match tls {
@@ -107,7 +109,7 @@ fn listen(
                 streams.map(move |stream| stream.map(plain)).boxed()
             }
         };
-        serve(config, authenticator, (incoming, caches), &address.to_string(), shutdown).await
+        serve(config, authenticator, Listeners { incoming, caches, pages }, &address.to_string(), shutdown).await
     })
 }
 
@@ -119,17 +121,25 @@ fn accept(
     Box::pin(async move {
         own(&config.data_dir)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
-        serve(config, authenticator, (incoming, None), "another network", shutdown).await
+        let listeners = Listeners { incoming, caches: None, pages: None };
+        serve(config, authenticator, listeners, "another network", shutdown).await
     })
 }
 
 /// Connections as they are accepted.
 type Incoming = BoxStream<'static, io::Result<Accepted>>;
 
+/// Where the coordinator is reached.
+struct Listeners {
+    incoming: Incoming,
+    caches: Option<TcpListener>,
+    pages: Option<TcpListener>,
+}
+
 async fn serve(
     config: Config,
     authenticator: Authenticator,
-    (incoming, caches): (Incoming, Option<TcpListener>),
+    Listeners { incoming, caches, pages }: Listeners,
     address: &str,
     shutdown: BoxFuture<'static, ()>,
 ) -> anyhow::Result<()> {
@@ -189,7 +199,9 @@ async fn serve(
         known: authenticator.known(),
         stopping: stopping.clone(),
         quotas,
+        links: kiln_web::Links::default(),
     };
+    let links = shared.links.clone();
     let kept = (config.data_dir.clone(), journal.clone());
     let own = Stack::open("", &shared, kept, &own, stores, execution.clone()).await?;
     let tenants = Tenants::new(shared);
@@ -216,6 +228,26 @@ async fn serve(
         };
         tokio::spawn(kiln_webhooks::serve(hooks, farm, stopping.clone()).await?);
     }
+    let gate = Gate::new(authenticator.clone(), audit.clone());
+    let budgeted = Budgeted::layer(Budget::new(config.call_memory));
+    if let Some(listener) = pages {
+        // The pages call the services through all that stands in front of them on the network.
+        let services = tower::ServiceBuilder::new()
+            .layer(calls.clone())
+            .layer(gate.clone())
+            .layer(budgeted.clone())
+            .layer(ByTenant::new(tenants.clone()))
+            .service(own.routes.clone());
+        let farm = kiln_web::Farm {
+            tls: config.auth.tls()?,
+            authenticator: authenticator.clone(),
+            audit,
+            calls: kiln_web::Calls::new(services),
+            links,
+            max_connections: config.max_connections,
+        };
+        tokio::spawn(kiln_web::serve(listener, &config.web, farm, stopping.clone())?);
+    }
     macro_rules! sized {
         ($service:expr) => {
             $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -229,8 +261,8 @@ async fn serve(
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(calls)
-        .layer(Gate::new(authenticator.clone(), audit))
-        .layer(Budgeted::layer(Budget::new(config.call_memory)))
+        .layer(gate)
+        .layer(budgeted)
         .layer(ByTenant::new(tenants.clone()))
         .add_routes(own.routes.clone())
         .add_service(health_server)

@@ -36,6 +36,7 @@ const APART: [(&str, &[&str]); 16] = [
     ("coordinator/images", &["kiln-proto", "kiln-store"]),
     ("coordinator/execution", &["kiln-builds", "kiln-planner"]),
     ("coordinator/toolcaches", &["kiln-builds", "kiln-execution"]),
+    ("coordinator/web", &["kiln-builds", "kiln-execution", "kiln-store", "kiln-journal", "kiln-coordinator"]),
     ("coordinator/webhooks", &["kiln-coordinator"]),
     ("worker/calls", &["kiln-planner", "kiln-worker", "kiln-executor", "kiln-sandbox", "kiln-docker"]),
     ("worker/sandbox", &["kiln-planner", "kiln-docker", "kiln-worker"]),

@@ -101,6 +101,12 @@ pub enum Command {
     /// Manage access to a farm: certificates, tokens and revocations; and drain workers.
     #[command(subcommand)]
     Farm(Membership),
+    /// Open the farm's web pages in a browser, logged in as you.
+    Web {
+        /// Print the link instead; it works once, within a minute.
+        #[arg(long)]
+        print: bool,
+    },
     /// Run a whole farm on this machine: a coordinator and workers.
     Up(Up),
     /// Print the steps that a build would run, and why.
@@ -498,6 +504,9 @@ pub struct Up {
     /// Address of the caches of build tools (`kiln cache env TOOL`); default: the next port, or any free one.
     #[arg(long, value_name = "ADDR")]
     pub cache_listen: Option<SocketAddr>,
+    /// Address of the web pages (`kiln web` opens them); default: the port after that of the caches, or any free one.
+    #[arg(long, value_name = "ADDR")]
+    pub web_listen: Option<SocketAddr>,
     /// Data directory; default: `kiln/up` in the user's cache directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

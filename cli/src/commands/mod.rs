@@ -18,6 +18,7 @@ mod status;
 mod supervise;
 mod test;
 mod up;
+mod web;
 mod workers;
 
 use kiln_proto::protobuf::Timestamp;
@@ -67,6 +68,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
             Ok(Code::Success)
         }
         Command::Farm(args) => membership::run(farm, args, &interrupts).await,
+        Command::Web { print } => briefly(farm, &interrupts, async |opened| web::run(opened, print).await).await,
         Command::Up(args) => up::run(args, &interrupts).await,
         Command::Plan(args) => or_interrupted(&interrupts, plan::run(farm, &args)).await,
         Command::Init { dir, image } => or_interrupted(&interrupts, init::run(farm, &dir, image)).await,

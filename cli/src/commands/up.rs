@@ -22,7 +22,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code, Error> {
     let listen = free(args.listen).await?;
-    let caches = cache_address(listen, args.cache_listen).await?;
+    let caches = beside(listen, 1, args.cache_listen).await?;
+    let pages = beside(listen, 2, args.web_listen).await?;
     let url = format!("http://{listen}");
     let data_dir = match args.data_dir {
         Some(dir) => std::path::absolute(&dir).map_err(|source| Error::Write { path: dir, source })?,
@@ -35,7 +36,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let share = Share::of(args.workers, &data_dir);
     let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
     let mut coordinator = Box::pin(
-        coordinator_process((listen, caches), &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
+        coordinator_process([listen, caches, pages], &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
             .keep(is_ready.clone(), coordinator_stop),
     );
     let mut workers: Vec<_> = names
@@ -51,7 +52,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
         let wait = async {
             all_there(&url, &names).await;
             ready.send_replace(true);
-            terminal::say(&ready_words(&url, listen, names.len(), &share, args.insecure));
+            terminal::say(&ready_words(&url, (listen, pages), names.len(), &share, args.insecure));
             std::future::pending::<()>().await;
         };
         let any_worker = async {
@@ -94,13 +95,13 @@ async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
     TcpListener::bind(listen).await.and_then(|listener| listener.local_addr()).map_err(taken)
 }
 
-/// The address for the caches of build tools: the given one, the port after the farm's, or a free one.
-async fn cache_address(listen: SocketAddr, given: Option<SocketAddr>) -> Result<SocketAddr, Error> {
+/// An address for what is served beside the farm: the given one, the one so many ports after the farm's, or a free one.
+async fn beside(listen: SocketAddr, ports: u16, given: Option<SocketAddr>) -> Result<SocketAddr, Error> {
     if let Some(given) = given {
         return free(given).await;
     }
     let at = |port| SocketAddr::new(listen.ip(), port);
-    match listen.port().checked_add(1) {
+    match listen.port().checked_add(ports) {
         Some(next) if TcpListener::bind(at(next)).await.is_ok() => Ok(at(next)),
         _ => free(at(0)).await,
     }
@@ -122,7 +123,13 @@ async fn all_there(url: &str, names: &[String]) {
 }
 
 /// The message when everything is ready: how other commands use the farm, and how to add a worker.
-fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, insecure: bool) -> String {
+fn ready_words(
+    url: &str,
+    (listen, pages): (SocketAddr, SocketAddr),
+    workers: usize,
+    share: &Share,
+    insecure: bool,
+) -> String {
     let each = if workers > 1 { " each" } else { "" };
     let callers = match kiln_proto::local::token_file(listen.port()).filter(|_| !insecure) {
         Some(file) => format!(
@@ -142,6 +149,7 @@ fn ready_words(url: &str, listen: SocketAddr, workers: usize, share: &Share, ins
     format!(
         "ready: {url} with {workers} workers ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
          export KILN_FARM={url}\n\
+         kiln web   # opens http://{pages} in a browser: builds, logs, workers\n\
          kiln-worker --coordinator {url} --name NAME --state-dir DIR   # adds a worker\n\
          eval \"$(kiln cache env ccache)\"   # ccache, bazel, go, gradle, nx, sccache and turbo can cache here\n\
          {callers}\n\
@@ -169,7 +177,7 @@ impl Share {
 }
 
 fn coordinator_process(
-    (listen, caches): (SocketAddr, SocketAddr),
+    [listen, caches, pages]: [SocketAddr; 3],
     data_dir: &Path,
     store_size: &str,
     queue_timeout: &str,
@@ -183,6 +191,8 @@ fn coordinator_process(
             listen.to_string().into(),
             "--cache-listen".into(),
             caches.to_string().into(),
+            "--web-listen".into(),
+            pages.to_string().into(),
             "--data-dir".into(),
             data_dir.join("coordinator").into(),
             "--store-size".into(),

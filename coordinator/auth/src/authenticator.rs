@@ -63,6 +63,11 @@ struct Inner {
     joined: Arc<Mutex<Joined>>,
 }
 
+/// Somebody who was authenticated before, such as the owner of a browser's session: an extension of a call that this process makes on
+/// their behalf. Nothing that comes over the network can have it.
+#[derive(Debug, Clone)]
+pub struct Authenticated(pub Identity);
+
 /// How long to wait for a revocation to take effect in this coordinator.
 const UNTIL_KNOWN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -247,6 +252,9 @@ impl Authenticator {
     /// # Errors
     /// `UNAUTHENTICATED`, with the reason.
     pub async fn identify(&self, call: &http::request::Parts) -> Result<Identity, Status> {
+        if let Some(Authenticated(identity)) = call.extensions.get() {
+            return self.still(identity);
+        }
         if !self.0.asks {
             return Ok(Identity::anonymous());
         }
@@ -257,12 +265,7 @@ impl Authenticator {
             Some(token) => self.by_token(token).await?,
             None => self.by_certificate(call)?,
         };
-        if identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
-            return Err(Status::unauthenticated(format!(
-                "the certificate or token of `{}` has expired; get a new one",
-                identity.name
-            )));
-        }
+        self.unexpired(&identity)?;
         if self.0.known.borrow().revoked.has(&identity) {
             return Err(revoked_status(&identity));
         }
@@ -272,6 +275,33 @@ impl Authenticator {
         }
         drop(seen);
         Ok(identity)
+    }
+
+    /// The identity of somebody who was authenticated before, if their credentials are still good.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, with the reason.
+    pub fn still(&self, identity: &Identity) -> Result<Identity, Status> {
+        if !self.0.asks {
+            return Ok(Identity::anonymous());
+        }
+        let known = self.0.known.borrow();
+        let is_withdrawn = identity.token.as_ref().is_some_and(|hash| !known.tokens.has_hash(hash));
+        if is_withdrawn || known.revoked.has(identity) {
+            return Err(revoked_status(identity));
+        }
+        self.unexpired(identity)?;
+        Ok(identity.clone())
+    }
+
+    fn unexpired(&self, identity: &Identity) -> Result<(), Status> {
+        if identity.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(Status::unauthenticated(format!(
+                "the certificate or token of `{}` has expired; get a new one",
+                identity.name
+            )));
+        }
+        Ok(())
     }
 
     async fn by_token(&self, token: &str) -> Result<Identity, Status> {

@@ -18,6 +18,7 @@ mod joined;
 mod joining;
 pub mod jwt;
 pub mod layer;
+pub mod listener;
 mod open_call;
 pub mod outgoing;
 pub mod peers;
@@ -29,7 +30,7 @@ pub mod tokens;
 mod waiting;
 
 pub use accepted::{Accepted, Caller};
-pub use authenticator::{Authenticator, Known};
+pub use authenticator::{Authenticated, Authenticator, Known};
 pub use config::{Config, Files};
 pub use error::Error;
 pub use identity::{Identity, Role, Unknown, check_name, check_scope};

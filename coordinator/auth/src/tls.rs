@@ -40,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub const HTTP_2: &[&[u8]] = &[b"h2"];
 /// The ALPN protocol for webhooks.
 pub const HTTP_1: &[&[u8]] = &[b"http/1.1"];
+/// The ALPN protocols for browsers.
+pub const HTTP_2_OR_1: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// The coordinator's own certificate, and the authorities of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,16 +15,18 @@ pub struct Farm {
     execution: ExecutionHandle,
     toolchains: BTreeMap<String, String>,
     tool_caches: kiln_toolcaches::Options,
+    pages: (kiln_web::Options, kiln_web::Links),
 }
 
 impl Farm {
-    /// Administers this execution of a farm with these images for languages and these caches of build tools.
+    /// Administers this execution of a farm with these images for languages, caches of build tools, and web pages.
     pub fn new(
         execution: ExecutionHandle,
         toolchains: BTreeMap<String, String>,
         tool_caches: kiln_toolcaches::Options,
+        pages: (kiln_web::Options, kiln_web::Links),
     ) -> Self {
-        Self { execution, toolchains, tool_caches }
+        Self { execution, toolchains, tool_caches, pages }
     }
 }
 
@@ -46,6 +48,21 @@ impl farm_server::Farm for Farm {
             cache_writes_scopes,
             ..status
         }))
+    }
+
+    async fn open_pages(
+        &self,
+        request: Request<v1::OpenPagesRequest>,
+    ) -> Result<Response<v1::OpenPagesResponse>, Status> {
+        let (options, links) = &self.pages;
+        let Some(address) = options.listen else {
+            return Err(Status::failed_precondition(
+                "this coordinator serves no web pages; start it with `--web-listen`, such as `--web-listen 0.0.0.0:8982`",
+            ));
+        };
+        let url = options.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        let path = links.make(kiln_auth::identity(&request));
+        Ok(Response::new(v1::OpenPagesResponse { path, port: address.port().into(), url }))
     }
 
     async fn drain_worker(

@@ -63,6 +63,8 @@ pub struct Shared {
     pub quotas: Quotas,
     /// Images for languages.
     pub toolchains: Toolchains,
+    /// Links that log a browser in to the web pages.
+    pub links: kiln_web::Links,
 }
 
 /// One tenant's services and data.
@@ -143,6 +145,7 @@ impl Stack {
                 execution,
                 shared.toolchains.pairs(),
                 shared.config.tool_caches.clone(),
+                (shared.config.web.clone(), shared.links.clone()),
             ))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))

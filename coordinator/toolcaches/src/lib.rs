@@ -12,7 +12,6 @@ mod body;
 mod caller;
 mod entries;
 mod handle;
-mod listener;
 mod metrics;
 mod refusal;
 mod results;
@@ -25,6 +24,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use kiln_auth::Authenticator;
 use kiln_auth::audit::Audit;
+use kiln_auth::listener::{self, Versions};
 use kiln_auth::tls;
 use kiln_dialects::Room;
 use kiln_store::Stores;
@@ -124,5 +124,5 @@ pub fn serve(
         metrics: farm.metrics,
         sizes: results::Sizes::default(),
     });
-    Ok(listener::serve(listener, served, caches.router(), farm.max_connections, stopping))
+    Ok(listener::serve(listener, served, caches.router(), Versions::Http1, farm.max_connections, stopping))
 }

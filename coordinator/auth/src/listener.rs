@@ -1,6 +1,4 @@
-//! The HTTP listener, over TLS or plain, with as many connections as the coordinator's own.
-//!
-//! HTTP/1 only: every tool speaks it, and a client cannot start hundreds of requests on one connection.
+//! A listener for HTTP beside gRPC, over TLS or plain, with as many connections as the coordinator's own.
 
 use std::io;
 use std::time::Duration;
@@ -11,14 +9,15 @@ use futures::stream::BoxStream;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use kiln_auth::Accepted;
-use kiln_auth::connections::bounded;
-use kiln_auth::tls::{self, Served};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+use crate::Accepted;
+use crate::connections::bounded;
+use crate::tls::{self, Served};
 
 /// Bytes of a request's header, and of what is read ahead of its body.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -29,11 +28,24 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long requests may continue after a shutdown request.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Maximum concurrent requests on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+
+/// Which versions of HTTP a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// Every tool speaks it, and a client cannot start hundreds of requests on one connection.
+    Http1,
+    /// What browsers choose from: with HTTP/2 the pages that follow something do not use up their connections.
+    Both,
+}
+
 /// Serves until `stopping`, with at most `most` connections.
-pub(crate) async fn serve(
+pub async fn serve(
     listener: TcpListener,
     served: Option<watch::Receiver<Served>>,
     router: Router,
+    versions: Versions,
     most: usize,
     stopping: CancellationToken,
 ) {
@@ -67,7 +79,11 @@ pub(crate) async fn serve(
         let service = TowerToHyperService::new(router.clone().layer(Extension(caller)));
         let stopping = stopping.clone();
         tokio::spawn(async move {
-            let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+            let mut builder = Builder::new(TokioExecutor::new());
+            if versions == Versions::Http1 {
+                builder = builder.http1_only();
+            }
+            builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEAD);
             let mut http = builder.http1();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD_BYTES);
             let connection = builder.serve_connection(TokioIo::new(connection), service);
@@ -80,7 +96,7 @@ pub(crate) async fn serve(
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(error, "a connection of a build tool ended");
+                tracing::debug!(error, "a connection ended");
             }
         });
     }

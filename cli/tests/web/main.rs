@@ -1,0 +1,6 @@
+//! The farm's web pages, in a real browser: builds that are followed, failures, who may see what, and whoever would do what they may not.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod world;

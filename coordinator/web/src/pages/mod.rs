@@ -1,0 +1,47 @@
+//! One module for each page.
+
+mod builds;
+mod entry;
+mod failure;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use kiln_auth::Identity;
+use maud::Markup;
+
+use crate::access::Visitor;
+use crate::answer::Failure;
+use crate::calls::{Calls, Client};
+use crate::markup::{Frame, Section};
+
+pub(crate) use builds::{Filter, changed as changed_builds, list as builds};
+pub(crate) use entry::{login, open};
+pub(crate) use failure::failure;
+
+/// A visitor with what they may call.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) identity: Identity,
+    has_session: bool,
+    pub(crate) client: Client,
+}
+
+impl Guest {
+    pub(crate) fn new(visitor: &Visitor, calls: &Calls) -> Self {
+        Self { identity: visitor.identity.clone(), has_session: visitor.has_session, client: calls.of(visitor) }
+    }
+
+    /// A page for this visitor.
+    fn page(&self, title: &str, section: Section, live: Option<String>, content: Markup) -> Markup {
+        Frame { title, section, identity: Some(&self.identity), has_session: self.has_session, live }.around(content)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Guest {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let known = parts.extensions.get::<Self>().cloned();
+        known.ok_or_else(|| Failure::new(axum::http::StatusCode::UNAUTHORIZED, "authentication required"))
+    }
+}
