@@ -4,7 +4,6 @@
 //! its own processes, and nothing else of the worker. What it writes to its inputs never reaches the cache, because
 //! they are the lower layer of an overlay. When its command ends or is stopped, every process that it started is gone.
 
-mod calls;
 mod cgroup;
 mod config;
 mod confined;

@@ -30,7 +30,7 @@ use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 use parking_lot::Mutex;
 
 use super::spec::{self, GO, LOOK, Network, Report, Spec};
-use super::{calls, network, root, rooted, spawner};
+use super::{network, root, rooted, spawner};
 use kiln_executor::ending::Ended;
 use kiln_executor::{BUILD, HOSTNAME, program};
 use kiln_kernel::{syscalls, userns};
@@ -243,7 +243,7 @@ fn carry_out(
     if place.is_none() {
         nix::sys::prctl::set_no_new_privs().map_err(errno("cannot give up privileges"))?;
         recorder.as_ref().map_or(Ok(()), Recorder::install)?;
-        calls::restrict(spec.network == Network::Machine)?;
+        kiln_seccomp::restrict(spec.network == Network::Machine)?;
     }
     // What the init itself needs is started first: its command may use up what may be started.
     let stopped = Stopped::default();

@@ -22,7 +22,6 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use super::super::calls;
 
 /// `PATH_MAX`.
 const LONGEST: usize = 4096;
@@ -50,7 +49,7 @@ impl Recorder {
 
     /// Records what this thread and whatever it starts look at from now on.
     pub(super) fn install(&self) -> Result<(), String> {
-        let listener = Listener::install(&calls::of_paths())
+        let listener = Listener::install(&kiln_seccomp::of_paths())
             .map_err(|error| format!("the kernel does not let a job be recorded: {error}"))?;
         self.listener.send(listener).map_err(|_| "the thread that records a job has ended".to_owned())
     }
@@ -117,7 +116,7 @@ fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {
 }
 
 fn note(listener: &Listener, call: &Call, seen: &Mutex<Accesses>) {
-    let found = if call.architecture == calls::ARCHITECTURE { path(call) } else { None };
+    let found = if call.architecture == kiln_seccomp::ARCHITECTURE { path(call) } else { None };
     let mut seen = seen.lock();
     match found {
         Some(Looked::Path(path)) => drop(seen.paths.insert(path)),
@@ -137,7 +136,7 @@ enum Looked {
 }
 
 fn path(call: &Call) -> Option<Looked> {
-    let calls::Paths { directory, path, lists } = calls::paths(i64::from(call.number))?;
+    let kiln_seccomp::Paths { directory, path, lists } = kiln_seccomp::paths(i64::from(call.number))?;
     let text = |path: PathBuf| path.into_os_string().into_string().ok();
     let argument = |at: usize| call.arguments.get(at).copied();
     if lists {

@@ -12,7 +12,6 @@ use nix::unistd::Pid;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-use super::super::calls;
 use super::super::spec::{Network, Spec};
 use super::build::Built;
 use super::spec::RootSpec;
@@ -54,7 +53,7 @@ pub(in super::super) fn start(spec: &Spec, root: &RootSpec, built: &Built) -> Re
 fn confine(spec: &Spec, root: &RootSpec, built: &Built) -> Result<(), String> {
     let words = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
     let shares_network = spec.network == Network::Machine;
-    let filter = calls::of_root(shares_network);
+    let filter = kiln_seccomp::of_root(shares_network);
     for number in 0..=MOST {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         // A number that the kernel does not know is refused.

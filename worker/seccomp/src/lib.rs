@@ -17,8 +17,8 @@ use seccompiler::{BpfProgram, sock_filter};
 use kiln_kernel::syscalls;
 
 use filter::{Answer, Table};
-pub(super) use native::ARCHITECTURE;
-pub(super) use paths::{Paths, of_paths, paths};
+pub use native::ARCHITECTURE;
+pub use paths::{Paths, of_paths, paths};
 
 /// `CLONE_NEWNS`, `CLONE_NEWCGROUP`, `CLONE_NEWUTS`, `CLONE_NEWIPC`, `CLONE_NEWUSER`, `CLONE_NEWPID`, `CLONE_NEWNET`.
 const NAMESPACES: u32 = 0x7e02_0000;
@@ -42,7 +42,10 @@ struct Numbers {
 }
 
 /// Restricts this thread and everything it starts. `shares_network`: whether it uses the machine's network.
-pub(super) fn restrict(shares_network: bool) -> Result<(), String> {
+///
+/// # Errors
+/// If the kernel refuses the filter, in words.
+pub fn restrict(shares_network: bool) -> Result<(), String> {
     // Abstract sockets belong to a network namespace, so here they would be the machine's. Linux 6.12 and later can
     // keep them apart; on older kernels an action with network access may only create Unix socket pairs.
     let refuse_unix = shares_network && !scope_abstract_sockets();
@@ -51,18 +54,22 @@ pub(super) fn restrict(shares_network: bool) -> Result<(), String> {
 }
 
 /// The filter of a job in a root of its own.
-pub(super) struct OfRoot(BpfProgram);
+#[derive(Debug)]
+pub struct OfRoot(BpfProgram);
 
 /// Restricts this thread and everything it starts to abstract sockets of its own, if that is needed, and makes its filter. Like
 /// [`restrict`], but programs may change their root and, by their set-user-id bits, their user.
-pub(super) fn of_root(shares_network: bool) -> OfRoot {
+pub fn of_root(shares_network: bool) -> OfRoot {
     let refuse_unix = shares_network && !scope_abstract_sockets();
     OfRoot(program(Kind { shares_network, refuse_unix, in_root: true }))
 }
 
 impl OfRoot {
     /// Sets the filter for this thread, which must have `CAP_SYS_ADMIN` in its user namespace.
-    pub(super) fn install(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If the kernel refuses it, in words.
+    pub fn install(&self) -> Result<(), String> {
         let program: Vec<libc::sock_filter> =
             self.0.iter().map(|op| libc::sock_filter { code: op.code, jt: op.jt, jf: op.jf, k: op.k }).collect();
         syscalls::filter_calls(&program).map_err(|error| format!("cannot set the filter of system calls: {error}"))

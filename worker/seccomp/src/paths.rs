@@ -8,13 +8,14 @@ use super::filter::{self, Answer, Half, Table};
 use super::native;
 
 /// Where a call has its path.
-pub(in super::super) struct Paths {
+#[derive(Debug, Clone, Copy)]
+pub struct Paths {
     /// The argument with the directory that a relative path begins at; none: the working directory.
-    pub(in super::super) directory: Option<usize>,
+    pub directory: Option<usize>,
     /// The argument with the path's address.
-    pub(in super::super) path: usize,
+    pub path: usize,
     /// Whether it lists the directory that its first argument is.
-    pub(in super::super) lists: bool,
+    pub lists: bool,
 }
 
 const AT: Paths = Paths { directory: Some(0), path: 1, lists: false };
@@ -22,7 +23,7 @@ const PLAIN: Paths = Paths { directory: None, path: 0, lists: false };
 const LISTS: Paths = Paths { directory: None, path: 0, lists: true };
 
 /// Where a call has its path; none if it looks at none.
-pub(in super::super) fn paths(number: libc::c_long) -> Option<Paths> {
+pub fn paths(number: libc::c_long) -> Option<Paths> {
     CALLS.iter().position(|(known, _)| *known == number).map(|at| match CALLS[at].1 {
         Kind::At => AT,
         Kind::Plain => PLAIN,
@@ -87,7 +88,7 @@ const CALLS: &[(libc::c_long, Kind)] = &[
 
 /// The filter: those calls, unless they are made from the gate of the recorder in the process, and all calls of another architecture, wait
 /// for the listener.
-pub(in super::super) fn of_paths() -> Vec<libc::sock_filter> {
+pub fn of_paths() -> Vec<libc::sock_filter> {
     let answers = CALLS.iter().map(|(number, _)| (*number as u32, Answer::Notify));
     // Calls that look at no path are told apart by their numbers alone, which the kernel does beforehand.
     let mut own = vec![filter::load_number()];

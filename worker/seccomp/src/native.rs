@@ -7,10 +7,12 @@ use nix::libc;
 use super::filter::{Answer, Table};
 use super::{ABSENT, Numbers, REFUSED};
 
+/// This processor's own programs, as filters and listeners see them (`AUDIT_ARCH_*` of linux/audit.h).
 #[cfg(target_arch = "x86_64")]
-pub(in super::super) const ARCHITECTURE: u32 = 0xc000_003e;
+pub const ARCHITECTURE: u32 = 0xc000_003e;
+/// This processor's own programs, as filters and listeners see them (`AUDIT_ARCH_*` of linux/audit.h).
 #[cfg(target_arch = "aarch64")]
-pub(in super::super) const ARCHITECTURE: u32 = 0xc000_00b7;
+pub const ARCHITECTURE: u32 = 0xc000_00b7;
 
 macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name as u32),*] };
