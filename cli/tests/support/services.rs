@@ -133,6 +133,10 @@ impl Farm for Service {
         Ok(Response::new(v1::FarmStatus { workers: self.0.workers.lock().clone(), ..Default::default() }))
     }
 
+    async fn open_pages(&self, _: Request<v1::OpenPagesRequest>) -> Answer<v1::OpenPagesResponse> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn drain_worker(&self, _: Request<v1::DrainWorkerRequest>) -> Answer<v1::DrainWorkerResponse> {
         Err(Status::unimplemented("not here"))
     }
