@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kiln_harness::{Farm, Ran, cannot_run, write};
+use kiln_proto::v1::invocations_client::InvocationsClient;
+use kiln_proto::v1::{self, Invocation, InvocationResult, InvocationStatus};
 
 const RULES_CC: &str = "/usr/share/bazel/rules/cc";
 const SKYLIB: &str = "/usr/share/bazel/tools/skylib";
@@ -165,11 +167,20 @@ fn rules_cc(to: &Path) {
     }
 }
 
+/// Whether there is a Bazel with what the tests build.
+fn is_installed() -> bool {
+    let there = Command::new("bazel").arg("--version").current_dir("/").output().is_ok_and(|ran| ran.status.success());
+    let is = there && [RULES_CC, SKYLIB, PLATFORMS].iter().all(|path| Path::new(path).exists());
+    if !is {
+        cannot_run("Bazel of bazel-bootstrap with bazel-rules-cc, bazel-skylib and bazel-platforms");
+    }
+    is
+}
+
 #[test]
 fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything_is_a_hit() {
-    let there = Command::new("bazel").arg("--version").current_dir("/").output().is_ok_and(|ran| ran.status.success());
-    if !there || [RULES_CC, SKYLIB, PLATFORMS].iter().any(|path| !Path::new(path).exists()) {
-        return cannot_run("Bazel of bazel-bootstrap with bazel-rules-cc, bazel-skylib and bazel-platforms");
+    if !is_installed() {
+        return;
     }
     let (farm, bazel) = (Farm::start(&["one", "two"]), Bazel::new());
     let instance = "--remote_instance_name=a/b";
@@ -216,4 +227,113 @@ fn bazel_builds_and_tests_on_the_farm_and_from_an_emptied_output_base_everything
     let nowhere = ["//:number", instance, "--remote_default_exec_properties=kiln.label.gpu=yes"];
     let nowhere = bazel.run(&farm, "build", &nowhere);
     assert!(nowhere.0.err.contains("no worker of the farm can run this"), "expected reasons: {}", nowhere.0.err);
+}
+
+/// What a farm was told of an invocation, and what it printed; none if it was told nothing yet.
+fn try_told(farm: &Farm, id: &str) -> Option<(Invocation, String)> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = kiln_proto::channel::connect(&farm.url, &kiln_proto::channel::Access::default()).await.unwrap();
+        let mut client = InvocationsClient::new(channel);
+        let invocation = client.get(v1::GetInvocationRequest { id: id.into() }).await.ok()?.into_inner();
+        let asked = v1::InvocationLogRequest { id: id.into(), from: 0 };
+        let mut parts = client.log(asked).await.unwrap().into_inner();
+        let mut log = Vec::new();
+        while let Some(part) = parts.message().await.unwrap() {
+            log.extend(part.data);
+        }
+        Some((invocation, String::from_utf8(log).unwrap()))
+    })
+}
+
+#[track_caller]
+fn told(farm: &Farm, id: &str) -> (Invocation, String) {
+    try_told(farm, id).unwrap_or_else(|| panic!("expected the farm to know the invocation {id}"))
+}
+
+#[test]
+fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
+    if !is_installed() {
+        return;
+    }
+    let (farm, bazel) = (Farm::start(&["one"]), Bazel::new());
+    let mark = bazel.dir.path().join("has-run");
+    let tests = format!(
+        "sh_test(name = \"wrong\", size = \"small\", srcs = [\"wrong.sh\"])\n\
+         sh_test(name = \"sometimes\", size = \"small\", srcs = [\"sometimes.sh\"], flaky = True, tags = [\"local\"])\n{BUILD}"
+    );
+    write(&bazel.workspace(), "BUILD", &tests);
+    let sometimes = format!("#!/bin/sh\nif [ -e {0} ]; then exit 0; fi\ntouch {0}\nexit 1\n", mark.display());
+    for (name, text) in [("wrong.sh", "#!/bin/sh\necho it is wrong\nexit 3\n"), ("sometimes.sh", sometimes.as_str())] {
+        write(&bazel.workspace(), name, text);
+        let path = bazel.workspace().join(name);
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let backend = format!("--bes_backend={}", farm.url.replace("http://", "grpc://"));
+    let publish = |id: &str, more: &[&str]| {
+        let invocation = format!("--invocation_id={id}");
+        let own =
+            [backend.as_str(), &invocation, "--bes_results_url=https://farm.example/invocations/", "--bes_timeout=60s"];
+        [&own[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = |verb: &str, arguments: Vec<String>| {
+        bazel.run(&farm, verb, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+
+    // A test that fails, one that is flaky, one that passes.
+    let id = "6dd0dd6c-0000-4000-8000-00000000000a";
+    let secret =
+        ["//...", "--test_env=TOKEN=hunter2", "--strategy=TestRunner=remote,local", "--build_metadata=TEAM=farm"];
+    let ran = run("test", publish(id, &secret));
+    assert!(ran.0.err.contains(&format!("https://farm.example/invocations/{id}")), "{}", ran.0.err);
+    let (invocation, log) = told(&farm, id);
+    assert_eq!(
+        (invocation.status(), invocation.exit_name.as_str()),
+        (InvocationStatus::InvocationFailed, "TESTS_FAILED"),
+        "{log}"
+    );
+    assert_eq!((invocation.command.as_str(), &invocation.patterns[..]), ("test", &["//...".to_owned()][..]));
+    assert_eq!(invocation.metadata["TEAM"], "farm");
+    assert!(invocation.options.contains(&"--test_env=TOKEN=…".to_owned()), "{:?}", invocation.options);
+    let counts = invocation.counts.unwrap();
+    assert_eq!((counts.passed_tests, counts.failed_tests, counts.flaky_tests), (1, 1, 1), "{log}");
+    let result = |label: &str| invocation.targets.iter().find(|target| target.label == label).unwrap().result();
+    assert_eq!(result("//:hello"), InvocationResult::InvocationPassed);
+    assert_eq!(result("//:wrong"), InvocationResult::InvocationBroken);
+    assert_eq!(result("//:sometimes"), InvocationResult::InvocationFlaky);
+    let attempts = |label: &str| invocation.tests.iter().filter(|test| test.label == label).count();
+    assert_eq!((attempts("//:sometimes"), attempts("//:wrong"), attempts("//:greet_test")), (2, 1, 1));
+    let metrics = invocation.metrics.unwrap();
+    assert!(metrics.actions > 9 && metrics.wall_ms > 0, "{metrics:?}");
+    assert!(log.contains("//:wrong") && !log.contains("hunter2"), "{log}");
+
+    // An action that fails, and a target that there is not.
+    let id = "6dd0dd6c-0000-4000-8000-00000000000b";
+    run("build", publish(id, &["//:broken"]));
+    let (invocation, log) = told(&farm, id);
+    assert_eq!(invocation.exit_name, "BUILD_FAILURE", "{log}");
+    let [action] = &invocation.failed_actions[..] else { panic!("{:?}", invocation.failed_actions) };
+    assert_eq!((action.label.as_str(), action.mnemonic.as_str()), ("//:broken", "Genrule"));
+    assert_ne!(action.exit_code, 0);
+    assert!(log.contains("these are its last words"), "{log}");
+    let id = "6dd0dd6c-0000-4000-8000-00000000000c";
+    run("build", publish(id, &["//:nowhere"]));
+    let (invocation, _) = told(&farm, id);
+    assert_eq!(invocation.status(), InvocationStatus::InvocationFailed);
+    assert!(invocation.failure.contains("nowhere"), "{invocation:?}");
+
+    // A coordinator that is restarted in the middle of the events costs nothing.
+    let id = "6dd0dd6c-0000-4000-8000-00000000000d";
+    write(&bazel.workspace(), "wrong.sh", "#!/bin/sh\nsleep 2\n");
+    let arguments = publish(id, &["//:wrong"]);
+    let built = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run("test", arguments));
+        kiln_harness::until("events of Bazel", || {
+            let (invocation, _) = try_told(&farm, id)?;
+            (invocation.status() == InvocationStatus::InvocationRunning && !invocation.targets.is_empty()).then_some(())
+        });
+        farm.restart_coordinator();
+        running.join().unwrap()
+    });
+    built.well();
+    assert_eq!(told(&farm, id).0.status(), InvocationStatus::InvocationSucceeded);
 }

@@ -44,3 +44,15 @@ pub use bazel_remote_apis::google::rpc;
 pub mod v1 {
     tonic::include_proto!("kiln.v1");
 }
+
+/// `google.devtools.build.v1`: the Build Event Service.
+#[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant)]
+pub mod bes {
+    tonic::include_proto!("google.devtools.build.v1");
+}
+
+/// Bazel's Build Event Protocol, as far as it is read here.
+#[allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant, clippy::enum_variant_names)]
+pub mod build_events {
+    tonic::include_proto!("build_event_stream");
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_proto::bes::publish_build_event_server::PublishBuildEventServer;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::longrunning::operations_server::OperationsServer;
@@ -16,6 +17,7 @@ use kiln_proto::v1::cache_mounts_server::CacheMountsServer;
 use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::calls_server::CallsServer;
 use kiln_proto::v1::farm_server::FarmServer;
+use kiln_proto::v1::invocations_server::InvocationsServer;
 use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
@@ -30,6 +32,7 @@ use crate::services::{
     action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts,
 };
 use kiln_auth::{Known, check_name};
+use kiln_bazel::{Invocations, Publish, Show};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_caches::{Caches, Limits};
 use kiln_execution::ExecutionHandle;
@@ -129,6 +132,7 @@ impl Stack {
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let agents = agents::SshAgents::new(builds.clone());
         let served = builds::Builds::new(builds);
+        let invocations = Invocations::over(journal.clone());
         macro_rules! sized {
             ($service:expr) => {
                 $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -137,6 +141,8 @@ impl Stack {
         let routes = Routes::new(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
             .add_service(cas::ContentAddressableStorage::server(stores.clone()))
             .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
+            .add_service(sized!(PublishBuildEventServer::new(Publish::new(invocations.clone()))))
+            .add_service(sized!(InvocationsServer::new(Show::new(invocations))))
             .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone(), execution.clone()))))
             .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))

@@ -22,7 +22,6 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-
 /// `PATH_MAX`.
 const LONGEST: usize = 4096;
 const PAGE: usize = 4096;

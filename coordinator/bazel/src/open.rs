@@ -1,0 +1,71 @@
+//! An invocation whose events arrive.
+
+use bytes::Bytes;
+use kiln_journal::{Durability, Stream};
+use kiln_proto::build_events::BuildEvent;
+use kiln_proto::v1::Invocation;
+use prost::Message;
+
+use crate::digest::Digest;
+use crate::records::{Error, Invocations, place};
+
+/// Output of an invocation that is kept, in bytes.
+const MAX_LOG: u64 = 8 << 20;
+
+/// An invocation, and what of it is not committed yet.
+#[derive(Debug)]
+pub(crate) struct Open {
+    digest: Digest,
+    log: Stream,
+    /// Where it stands in the list; empty if it is not there yet.
+    place: String,
+    printed: Vec<u8>,
+}
+
+impl Open {
+    pub(crate) fn new(known: Invocation, log: Stream) -> Self {
+        let place = if known.last_event == 0 { String::new() } else { place(&known) };
+        Self { digest: Digest::of(known), log, place, printed: Vec::new() }
+    }
+
+    /// Who began it.
+    pub(crate) fn publisher(&self) -> &str {
+        &self.digest.invocation.publisher
+    }
+
+    /// How much a commit writes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.digest.invocation.encoded_len() + self.printed.len()
+    }
+
+    /// Takes in an event, unless it has it already.
+    pub(crate) fn take(&mut self, sequence: i64, event: Option<BuildEvent>) {
+        if sequence <= self.digest.invocation.last_event {
+            return;
+        }
+        self.digest.invocation.last_event = sequence;
+        let Some(mut printed) = event.map(|event| self.digest.take(event)) else { return };
+        let invocation = &mut self.digest.invocation;
+        let room = usize::try_from(MAX_LOG.saturating_sub(invocation.printed_bytes)).unwrap_or(usize::MAX);
+        if printed.len() > room {
+            printed.truncate(room);
+            invocation.is_cut = true;
+        }
+        invocation.printed_bytes += printed.len() as u64;
+        self.printed.append(&mut printed);
+    }
+
+    /// Commits what was taken in: all of it, or none.
+    pub(crate) async fn commit(&mut self, all: &Invocations) -> Result<(), Error> {
+        self.log.room().await;
+        let batch = Invocations::record(&self.digest.invocation, &self.place);
+        if self.printed.is_empty() {
+            all.commit(batch).await?;
+        } else {
+            let printed = Bytes::from(std::mem::take(&mut self.printed));
+            self.log.append_with(batch, Durability::Relaxed, |_| printed).await?;
+        }
+        self.place = place(&self.digest.invocation);
+        Ok(())
+    }
+}

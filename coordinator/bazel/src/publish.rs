@@ -1,0 +1,183 @@
+//! `google.devtools.build.v1.PublishBuildEvent`: a tool's events as they happen.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kiln_proto::bes;
+use kiln_proto::bes::build_event::Event;
+use kiln_proto::bes::publish_build_event_server::PublishBuildEvent;
+use kiln_proto::build_events::BuildEvent;
+use prost::Message;
+use tokio::sync::{Mutex as Turn, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::open::Open;
+use crate::records::Invocations;
+
+/// Events that are taken in at once.
+const EVENTS: usize = 256;
+/// Time between two commits of a stream, and for each MiB of a commit more.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest id of an invocation.
+const MAX_ID: usize = 64;
+
+/// Receives a tenant's events.
+#[derive(Debug)]
+pub struct Publish {
+    invocations: Invocations,
+}
+
+impl Publish {
+    /// Adds to these invocations.
+    pub fn new(invocations: Invocations) -> Self {
+        Self { invocations }
+    }
+}
+
+type Answers = mpsc::Sender<Result<bes::PublishBuildToolEventStreamResponse, Status>>;
+
+/// An id as tools make them: UUIDs.
+fn valid(id: &str) -> Result<(), Status> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(is_plain) {
+        return Ok(());
+    }
+    let words = format!("the invocation id has letters, digits and `-`, at most {MAX_ID}");
+    Err(Status::invalid_argument(words))
+}
+
+/// The events of one stream.
+struct Receiving {
+    invocations: Invocations,
+    publisher: String,
+    open: Option<(bes::StreamId, Arc<Turn<Open>>)>,
+    /// Events that are not committed yet.
+    unanswered: Vec<i64>,
+    is_finished: bool,
+}
+
+impl Receiving {
+    async fn take(&mut self, event: bes::OrderedBuildEvent) -> Result<(), Status> {
+        let stream = event.stream_id.ok_or_else(|| Status::invalid_argument("the event has no stream"))?;
+        if event.sequence_number < 1 {
+            return Err(Status::invalid_argument("events are numbered from 1"));
+        }
+        let open = match &self.open {
+            Some((begun, open)) if *begun == stream => open.clone(),
+            Some(_) => return Err(Status::invalid_argument("all events of a stream have the same stream id")),
+            None => {
+                valid(&stream.invocation_id)?;
+                let open = self.invocations.open(&stream.invocation_id, &self.publisher).await?;
+                self.open = Some((stream, open.clone()));
+                open
+            }
+        };
+        let mut open = open.lock().await;
+        if open.publisher() != self.publisher {
+            return Err(Status::permission_denied("this invocation was begun by somebody else"));
+        }
+        let told = match event.event.and_then(|event| event.event) {
+            Some(Event::BazelEvent(any)) => {
+                let decoded = BuildEvent::decode(any.value.as_slice());
+                Some(decoded.map_err(|error| Status::invalid_argument(format!("the event is not Bazel's: {error}")))?)
+            }
+            Some(Event::ComponentStreamFinished(_)) => {
+                self.is_finished = true;
+                None
+            }
+            None => None,
+        };
+        open.take(event.sequence_number, told);
+        self.unanswered.push(event.sequence_number);
+        Ok(())
+    }
+
+    /// Commits what has arrived and answers it. When the next commit may be; `None` if nobody listens.
+    async fn commit(&mut self, answers: &Answers) -> Result<Option<Duration>, Status> {
+        let Some((stream, open)) = &self.open else { return Ok(Some(PAUSE)) };
+        let mut open = open.lock().await;
+        let bytes = open.bytes();
+        open.commit(&self.invocations).await?;
+        drop(open);
+        for sequence_number in self.unanswered.drain(..) {
+            let stream_id = Some(stream.clone());
+            let answer = bes::PublishBuildToolEventStreamResponse { stream_id, sequence_number };
+            if answers.send(Ok(answer)).await.is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(PAUSE + PAUSE * u32::try_from(bytes >> 17).unwrap_or(u32::MAX)))
+    }
+
+    async fn run(
+        &mut self,
+        incoming: Streaming<bes::PublishBuildToolEventStreamRequest>,
+        answers: &Answers,
+    ) -> Result<(), Status> {
+        let mut incoming = incoming.ready_chunks(EVENTS);
+        let mut due = Instant::now();
+        loop {
+            let is_waiting = !self.unanswered.is_empty();
+            tokio::select! {
+                arrived = incoming.next() => {
+                    let Some(arrived) = arrived else { break };
+                    for event in arrived {
+                        let event = event?.ordered_build_event;
+                        self.take(event.ok_or_else(|| Status::invalid_argument("the request has no event"))?).await?;
+                    }
+                }
+                () = tokio::time::sleep_until(due), if is_waiting => {}
+                () = answers.closed() => break,
+            }
+            if !self.unanswered.is_empty() && (self.is_finished || Instant::now() >= due) {
+                let Some(pause) = self.commit(answers).await? else { break };
+                due = Instant::now() + pause;
+            }
+        }
+        self.commit(answers).await.map(drop)
+    }
+}
+
+#[tonic::async_trait]
+impl PublishBuildEvent for Publish {
+    async fn publish_lifecycle_event(
+        &self,
+        request: Request<bes::PublishLifecycleEventRequest>,
+    ) -> Result<Response<()>, Status> {
+        // What they say is in the tool's own events as well.
+        let event = request.into_inner().build_event;
+        event.ok_or_else(|| Status::invalid_argument("the request has no event"))?;
+        Ok(Response::new(()))
+    }
+
+    type PublishBuildToolEventStreamStream =
+        Pin<Box<dyn Stream<Item = Result<bes::PublishBuildToolEventStreamResponse, Status>> + Send>>;
+
+    async fn publish_build_tool_event_stream(
+        &self,
+        request: Request<Streaming<bes::PublishBuildToolEventStreamRequest>>,
+    ) -> Result<Response<Self::PublishBuildToolEventStreamStream>, Status> {
+        let publisher = kiln_auth::identity(&request).name;
+        let mut receiving = Receiving {
+            invocations: self.invocations.clone(),
+            publisher,
+            open: None,
+            unanswered: Vec::new(),
+            is_finished: false,
+        };
+        let (answers, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(async move {
+            if let Err(status) = receiving.run(request.into_inner(), &answers).await {
+                let _ = answers.send(Err(status)).await;
+            }
+            if let Some((stream, open)) = receiving.open.take() {
+                receiving.invocations.close(&stream.invocation_id, open);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}

@@ -1,0 +1,208 @@
+//! Streams of events as tools send them, well and badly, to a server in this process.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use futures::StreamExt;
+use kiln_bazel::{Invocations, Publish, Show};
+use kiln_journal::{Fsync, Journal};
+use kiln_proto::bes::build_event::{BuildComponentStreamFinished, Event};
+use kiln_proto::bes::publish_build_event_client::PublishBuildEventClient;
+use kiln_proto::bes::publish_build_event_server::PublishBuildEventServer;
+use kiln_proto::bes::{self, PublishBuildToolEventStreamRequest as Sent};
+use kiln_proto::build_events::build_event::Payload;
+use kiln_proto::build_events::{self as bep, BuildEvent};
+use kiln_proto::v1::invocations_client::InvocationsClient;
+use kiln_proto::v1::invocations_server::InvocationsServer;
+use kiln_proto::v1::{self, Invocation, InvocationStatus};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Request, Status};
+
+const ID: &str = "6dd0dd6c-0000-4000-8000-000000000001";
+
+/// A server on a directory, and a channel to it.
+struct Served {
+    channel: Channel,
+    stop: tokio_util::task::AbortOnDropHandle<()>,
+    ended: futures::future::BoxFuture<'static, ()>,
+}
+
+/// Whoever names himself in a header is believed here.
+fn named(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let name = request.metadata().get("name").map(|name| name.to_str().unwrap().to_owned()).unwrap_or_default();
+    request.extensions_mut().insert(kiln_auth::Identity { name, ..kiln_auth::Identity::anonymous() });
+    Ok(request)
+}
+
+async fn serve(directory: &Path) -> Served {
+    let journal = Journal::open(&directory.join("journal.redb"), Fsync::default()).unwrap();
+    let (ended, invocations) = (Box::pin(journal.ended()), Invocations::over(journal));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder()
+        .add_service(PublishBuildEventServer::with_interceptor(Publish::new(invocations.clone()), named))
+        .add_service(InvocationsServer::new(Show::new(invocations)));
+    let serving =
+        tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    Served { channel, stop: tokio_util::task::AbortOnDropHandle::new(serving), ended }
+}
+
+fn sent(sequence_number: i64, event: Option<Event>) -> Sent {
+    let stream_id = bes::StreamId { invocation_id: ID.into(), build_id: "b".into(), component: 3 };
+    let event = Some(bes::BuildEvent { event, event_time: None });
+    let ordered = bes::OrderedBuildEvent { stream_id: Some(stream_id), sequence_number, event };
+    Sent { ordered_build_event: Some(ordered), ..Sent::default() }
+}
+
+fn event(sequence: i64, payload: Payload) -> Sent {
+    let value = BuildEvent { payload: Some(payload), ..BuildEvent::default() }.encode_to_vec();
+    sent(
+        sequence,
+        Some(Event::BazelEvent(prost_types::Any {
+            type_url: "type.googleapis.com/build_event_stream.BuildEvent".into(),
+            value,
+        })),
+    )
+}
+
+fn printed(sequence: i64, text: &str) -> Sent {
+    event(sequence, Payload::Progress(bep::Progress { stderr: text.into(), ..bep::Progress::default() }))
+}
+
+fn started(sequence: i64) -> Sent {
+    event(
+        sequence,
+        Payload::Started(bep::BuildStarted { command: "test".into(), start_time_millis: 5_000, ..Default::default() }),
+    )
+}
+
+fn ended(sequence: i64) -> [Sent; 2] {
+    let exit_code = Some(bep::build_finished::ExitCode { name: "SUCCESS".into(), code: 0 });
+    let finished = Payload::Finished(bep::BuildFinished { exit_code, ..Default::default() });
+    [
+        event(sequence, finished),
+        sent(sequence + 1, Some(Event::ComponentStreamFinished(BuildComponentStreamFinished { r#type: 1 }))),
+    ]
+}
+
+impl Served {
+    /// Ends the server, and waits until nobody uses its journal.
+    async fn stop(self) {
+        drop((self.channel, self.stop));
+        self.ended.await;
+    }
+
+    /// Sends events and answers the numbers that were answered.
+    async fn send(&self, by: &str, events: Vec<Sent>) -> Result<Vec<i64>, Status> {
+        let mut request = Request::new(futures::stream::iter(events));
+        request.metadata_mut().insert("name", by.parse().unwrap());
+        let answers =
+            PublishBuildEventClient::new(self.channel.clone()).publish_build_tool_event_stream(request).await?;
+        answers
+            .into_inner()
+            .map(|answer| answer.map(|answer| answer.sequence_number))
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    async fn get(&self, id: &str) -> Result<Invocation, Status> {
+        let mut client = InvocationsClient::new(self.channel.clone());
+        Ok(client.get(v1::GetInvocationRequest { id: id.into() }).await?.into_inner())
+    }
+
+    async fn list(&self, before: &str) -> Vec<Invocation> {
+        let mut client = InvocationsClient::new(self.channel.clone());
+        let request = v1::ListInvocationsRequest { limit: 1, before: before.into() };
+        client.list(request).await.unwrap().into_inner().invocations
+    }
+
+    async fn log(&self) -> String {
+        let mut client = InvocationsClient::new(self.channel.clone());
+        let parts = client.log(v1::InvocationLogRequest { id: ID.into(), from: 0 }).await.unwrap().into_inner();
+        let parts: Vec<_> = parts.map(|part| part.unwrap().data).collect().await;
+        String::from_utf8(parts.concat()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_answered_is_kept_and_nothing_counts_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    assert_eq!(served.send("a", vec![started(1), printed(2, "one\n")]).await.unwrap(), [1, 2]);
+    let invocation = served.get(ID).await.unwrap();
+    assert_eq!(invocation.status(), InvocationStatus::InvocationDisconnected, "its stream ended, and it did not");
+    assert_eq!((invocation.command.as_str(), invocation.publisher.as_str()), ("test", "a"));
+    served.stop().await;
+    // The tool did not see the answers, and the coordinator was restarted.
+    let served = serve(directory.path()).await;
+    let [finished, last] = ended(4);
+    let events = vec![started(1), printed(2, "one\n"), printed(3, "two\n"), finished, last];
+    assert_eq!(served.send("a", events).await.unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(served.log().await, "one\ntwo\n");
+    assert_eq!(served.get(ID).await.unwrap().status(), InvocationStatus::InvocationSucceeded);
+    let listed = served.list("").await;
+    assert_eq!(
+        listed.iter().map(|one| (one.id.as_str(), one.status())).collect::<Vec<_>>(),
+        [(ID, InvocationStatus::InvocationSucceeded)]
+    );
+    assert!(served.list(ID).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_invocation_runs_as_long_as_its_stream_is_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let (sender, receiver) = mpsc::channel(8);
+    sender.send(started(1)).await.unwrap();
+    let mut client = PublishBuildEventClient::new(served.channel.clone());
+    let mut answers = client.publish_build_tool_event_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert_eq!(answers.next().await.unwrap().unwrap().sequence_number, 1);
+    assert_eq!(served.get(ID).await.unwrap().status(), InvocationStatus::InvocationRunning);
+    for event in ended(2) {
+        sender.send(event).await.unwrap();
+    }
+    let rest: Vec<_> = answers.by_ref().take(2).map(|answer| answer.unwrap().sequence_number).collect().await;
+    assert_eq!(rest, [2, 3]);
+    assert_eq!(served.get(ID).await.unwrap().status(), InvocationStatus::InvocationSucceeded);
+}
+
+#[tokio::test]
+async fn what_is_no_stream_of_events_is_refused_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let refused = async |by: &str, events: Vec<Sent>| served.send(by, events).await.unwrap_err();
+    assert_eq!(refused("a", vec![Sent::default()]).await.code(), Code::InvalidArgument);
+    assert_eq!(refused("a", vec![started(0)]).await.code(), Code::InvalidArgument);
+    for id in ["", "../x", "a b", &"a".repeat(65)] {
+        let mut event = started(1);
+        event.ordered_build_event.as_mut().unwrap().stream_id.as_mut().unwrap().invocation_id = id.into();
+        assert!(refused("a", vec![event]).await.message().contains("invocation id"), "{id}");
+    }
+    let nonsense = prost_types::Any { value: vec![0x0a, 0xff], ..prost_types::Any::default() };
+    assert!(refused("a", vec![sent(1, Some(Event::BazelEvent(nonsense)))]).await.message().contains("not Bazel's"));
+    assert_eq!(served.get(ID).await.unwrap_err().code(), Code::NotFound);
+    served.send("a", vec![started(1)]).await.unwrap();
+    let refusal = refused("b", vec![printed(2, "not mine\n")]).await;
+    assert_eq!(refusal.code(), Code::PermissionDenied);
+    assert_eq!(served.log().await, "");
+}
+
+#[tokio::test]
+async fn an_endless_stream_fills_neither_memory_nor_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let line = "x".repeat(1 << 20);
+    let mut events = vec![started(1)];
+    events.extend((2..=14).map(|sequence| printed(sequence, &line)));
+    assert_eq!(served.send("a", events).await.unwrap().len(), 14);
+    let invocation = served.get(ID).await.unwrap();
+    assert_eq!((invocation.printed_bytes, invocation.is_cut), (8 << 20, true));
+    assert_eq!(served.log().await.len(), 8 << 20);
+}
