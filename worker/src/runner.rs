@@ -320,10 +320,16 @@ impl Runner {
         job: &mut Job,
     ) -> Result<Option<Serving>, Fault> {
         // What a call is given and prints is kept, and values of secrets must not be.
-        let is_apt = job.place == Place::Machine && lease.secrets.is_empty();
+        let is_apt = match &job.place {
+            Place::Machine => lease.secrets.is_empty(),
+            // A command that changes its root is to see nothing but that.
+            Place::Root(rooted) => rooted.inputs.is_some() && lease.secrets.is_empty(),
+            Place::Image(..) | Place::ImageResolver => false,
+        };
         let Some(broker) = self.broker.as_ref().filter(|_| is_apt) else { return Ok(None) };
         let tools = (!lease.tools.is_empty()).then_some((lease.tools.as_str(), lease.tools_read_only));
-        let wanted = Wanted { splits: lease.split, tools };
+        // A root's compilers are not the worker's.
+        let wanted = Wanted { splits: lease.split && job.place == Place::Machine, tools };
         let farm = Farm {
             channel: self.channel.subscribe(),
             instance: at.instance.to_owned(),

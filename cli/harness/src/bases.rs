@@ -93,6 +93,26 @@ pub fn go(architecture: &str) -> Option<PathBuf> {
     .map(|place| place.join("go"))
 }
 
+/// A layout with the tag `12` of busybox with that Go in `/usr/local/go`, for this machine. `None`, with a message, if there is none of them.
+pub fn go_layout() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let make = |to: &Path| {
+        let (busybox, go) = (busybox_tar()?, go(own_architecture())?);
+        let tar = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("tar");
+        // What compiles, without what tests it.
+        for unwanted in ["testdata", "*_test.go", "go/api", "go/doc", "go/misc", "go/test"] {
+            command.arg(format!("--exclude={unwanted}"));
+        }
+        command.args(["--transform=s,^go,usr/local/go,", "--owner=0", "--group=0", "-cf"]).arg(tar.path());
+        let ended = command.arg("-C").arg(go.parent()?).arg("go").output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        layout_of(&[busybox.path(), tar.path()], own_architecture(), to);
+        Some(())
+    };
+    BASE.get_or_init(|| once("go-layout", make)).as_deref()
+}
+
 /// The Debian of [`debian`] as an OCI layout with the tag `12`.
 pub fn debian_layout() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();

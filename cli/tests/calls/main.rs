@@ -8,6 +8,7 @@ mod cmake;
 mod early;
 mod faults;
 mod go;
+mod in_images;
 mod project;
 mod rust;
 mod spread;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Login, Ran};
 use kiln_dockerfile::{Fetch, GitSource};
-use kiln_execution::Known;
+use kiln_execution::{Known, ToolSpace};
 use kiln_planner::plan::{Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::root::{self as contract, ROOT_DIRECTORY};
@@ -257,7 +257,10 @@ impl Lowering<'_> {
         let platform = lower::sorted(properties);
         let (lowered, known) = self.stored(command, input_root, directories, platform, step).await?;
         let caches = owner.of_step(step, &job.target, &root.image);
-        Ok((lowered, Arc::new(Known { times: Some(root.times), caches, ..known })))
+        // What tools find depends on the content of the root, and on no worker's.
+        let is_closed = !step.network && step.secrets.is_empty();
+        let tools = if is_closed { owner.tools(&root.tree.to_string()) } else { ToolSpace::default() };
+        Ok((lowered, Arc::new(Known { times: Some(root.times), caches, tools, ..known })))
     }
 }
 

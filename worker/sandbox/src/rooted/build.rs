@@ -170,6 +170,10 @@ fn mounts(place: &Path, spec: &Spec, root: &RootSpec, overlays: &[OwnedFd]) -> R
                 let tree = overlays.get(root.overlays.len() + number).ok_or("a socket from the worker is missing")?;
                 (tree.try_clone().map_err(|error| format!("cannot keep a mount: {error}"))?, false)
             }
+            What::Offered(number) => {
+                let tree = overlays.get(root.overlays.len() + number).ok_or("what the worker offers is missing")?;
+                (tree.try_clone().map_err(|error| format!("cannot keep a mount: {error}"))?, true)
+            }
             What::Memory(bytes) => {
                 let at = root::directory(place, &format!("mount-{number}"))?;
                 let options = format!("mode=1777,size={}", bytes.unwrap_or(spec.shared_memory_bytes));

@@ -150,6 +150,14 @@ impl<'a> Preparing<'a> {
         Ok(self.stage(parent, Staged::OfRoots)?.join(name))
     }
 
+    /// The directory that the worker offers, below stages. Everybody may read it.
+    fn offered(&mut self, path: &Path) -> Result<PathBuf, String> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(format!("`{}` cannot be offered", path.display()));
+        };
+        Ok(self.stage(parent, Staged::OfRoots)?.join(name))
+    }
+
     /// An overlay over these layers. What is written to it has the attributes of the topmost layer.
     fn overlay(&mut self, layers: &[PathBuf], upper: &str, work: &str, top: Top) -> Result<Layers, String> {
         let found: Vec<(PathBuf, Top)> = layers.iter().map(|layer| self.lower(layer)).collect::<Result<_, _>>()?;
@@ -227,6 +235,10 @@ impl Prepared {
         if let Some(layers) = &rooted.inputs {
             overlays.push(preparing.inputs(layers)?);
             mounts.push(Mounted { target: BUILD.into(), what: What::Overlay(overlays.len() - 1) });
+        }
+        if let Some(offer) = &job.calls.offer {
+            sockets.push(preparing.offered(&offer.directory)?);
+            mounts.push(Mounted { target: offer.to.clone(), what: What::Offered(sockets.len() - 1) });
         }
         // A mount must not hide another one below it.
         mounts.sort_by_key(|mount| mount.target.components().count());

@@ -12,7 +12,7 @@ pub(in super::super) struct RootSpec {
     pub(super) way: Way,
     /// The first is the root.
     pub(super) overlays: Vec<Layers>,
-    /// Sockets below stages, whose mounts come after those of the overlays.
+    /// Sockets below stages, and the directory that the worker offers; their mounts come after those of the overlays.
     pub(super) sockets: Vec<PathBuf>,
     pub(super) mounts: Vec<Mounted>,
     pub(super) user: String,
@@ -53,6 +53,8 @@ pub(super) enum What {
     Memory(Option<u64>),
     /// One of the sockets, by its number.
     Socket(usize),
+    /// The directory that the worker offers, by its number among the sockets.
+    Offered(usize),
     /// A secret by name, with mode, user and group.
     Secret(String, (u32, u32, u32)),
 }
