@@ -5,6 +5,7 @@ use std::fmt;
 use std::task::{Context, Poll};
 
 use kiln_auth::{Authenticated, Caller};
+use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::v1::builds_client::BuildsClient;
 use tonic::body::Body;
@@ -69,6 +70,10 @@ impl Service<Request> for Client {
 }
 
 impl Client {
+    pub(crate) fn bytes(&self) -> ByteStreamClient<Self> {
+        ByteStreamClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     pub(crate) fn builds(&self) -> BuildsClient<Self> {
         BuildsClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }

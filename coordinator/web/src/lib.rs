@@ -11,9 +11,12 @@ mod answer;
 mod assets;
 mod calls;
 mod live;
+mod log;
 mod markup;
+mod model;
 mod pages;
 mod routes;
+mod site;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! Which address is which page.
 
+use std::sync::Arc;
+
 use axum::extract::{Form, Path, Query, RawQuery, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -14,41 +16,25 @@ use tonic::Code;
 use crate::access::{Doors, Refused};
 use crate::answer::{self, Failure};
 use crate::calls::Calls;
-use crate::live::{Feeds, Subject, stream};
+use crate::live::{Subject, stream};
 use crate::pages::{self, Guest};
+use crate::site::Site;
 use crate::{assets, markup};
 
 /// Largest form, in bytes.
 const MAX_FORM: usize = 64 << 10;
 
-/// What all requests share. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Site {
-    pub(crate) doors: Doors,
-    pub(crate) calls: Calls,
-    pub(crate) feeds: Feeds,
-    pub(crate) stopping: CancellationToken,
-}
-
-impl Site {
-    /// Completes when a visitor may no longer see what they are being shown, or the coordinator shuts down.
-    pub(crate) fn end(&self, guest: &Guest) -> impl Future<Output = ()> + Send + use<> {
-        let (end, stopping) = (self.doors.end(&guest.identity), self.stopping.clone());
-        async move {
-            tokio::select! {
-                _ = end => {}
-                () = stopping.cancelled() => {}
-            }
-        }
-    }
-}
-
 pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) -> Router {
-    let site = Site { doors, calls, feeds: Feeds::default(), stopping };
+    let site = Site::new(doors, calls, stopping, Arc::new(pages::build::patches));
     let inside = Router::new()
         .route("/", get(async || Redirect::temporary("/builds")))
         .route("/builds", get(pages::builds))
         .route("/live/builds", get(live_builds))
+        .route("/builds/{id}", get(pages::build::page))
+        .route("/builds/{id}/cancel", post(pages::build::cancel))
+        .route("/builds/{id}/live", get(pages::build::follow))
+        .route("/builds/{id}/steps/{step}/log", get(pages::build::log_page))
+        .route("/builds/{id}/steps/{step}/log/{stream}", get(pages::build::download_log))
         .route_layer(middleware::from_fn_with_state(site.clone(), known));
     Router::new()
         .merge(inside)
@@ -67,7 +53,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let page = pages::failure(&self);
         let mut answer = (self.code, page).into_response();
-        answer.extensions_mut().insert(std::sync::Arc::new(self));
+        answer.extensions_mut().insert(Arc::new(self));
         answer
     }
 }
@@ -85,7 +71,7 @@ async fn live_builds(
     guest.client.builds().list(filter.request(1)?).await?;
     let looking = guest.clone();
     let shown = site.feeds.follow(subject, move || pages::changed_builds(looking.clone(), filter.clone())).await?;
-    Ok(stream(shown, site.end(&guest)))
+    Ok(stream(shown, site.end(&guest.identity)))
 }
 
 /// In front of everything: where a request may come from, and the headers that every answer has.

@@ -46,7 +46,7 @@ pub(crate) fn brief(build: &Build) -> Build {
         branch: source.branch.clone(),
         ..Source::default()
     });
-    let counts = build.counts.or_else(|| Some(counts(build)));
+    let counts = Some(counts(build));
     let (steps, artifacts) = (Vec::new(), Vec::new());
     Build { source, steps, artifacts, counts, ..build.clone() }
 }
@@ -56,7 +56,8 @@ fn counts(build: &Build) -> StepCounts {
         build.steps.iter().filter(|step| is(step)).count().try_into().unwrap_or(u32::MAX)
     };
     StepCounts {
-        steps: count(&|_| true),
+        // Those that have not begun are known by their number only.
+        steps: build.counts.map_or(0, |planned| planned.steps).max(count(&|_| true)),
         ended: count(&|step| matches!(step.phase(), Phase::Done | Phase::Failed | Phase::Skipped)),
         hits: count(&|step| step.finished.as_ref().is_some_and(|done| done.cache() == step_finished::Cache::Hit)),
         failed: count(&|step| step.phase() == Phase::Failed),

@@ -59,6 +59,8 @@ pub(super) fn started(work: &Work) -> v1::BuildStarted {
             }
         }
     }
+    let steps = u32::try_from(planned.len()).unwrap_or(u32::MAX);
+    work.build.lock().counts = Some(v1::StepCounts { steps, ..v1::StepCounts::default() });
     v1::BuildStarted {
         build: build.id,
         project: build.project,

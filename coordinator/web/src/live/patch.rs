@@ -1,8 +1,10 @@
 //! One change of a page, as the script in it understands it.
 
+use std::sync::Arc;
+
 use axum::response::sse::Event;
 use maud::Markup;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::markup::words;
 
@@ -12,11 +14,32 @@ use crate::markup::words;
 pub(crate) enum Patch {
     /// In place of the element with this id.
     Replace { id: String, html: String },
+    /// At the end of an element, unless there is one with this id already.
+    Append { into: String, id: String, html: String },
+    /// The classes of an element.
+    Class { id: String, class: String },
+    /// Lines of output, from this number on, at the end of a log.
+    Lines {
+        id: String,
+        from: u64,
+        #[serde(serialize_with = "rows")]
+        html: Arc<[String]>,
+    },
+    /// Nothing else will change.
+    End,
+}
+
+fn rows<S: Serializer>(rows: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    rows.serialize(serializer)
 }
 
 impl Patch {
     pub(crate) fn replace(id: impl Into<String>, markup: Markup) -> Self {
         Self::Replace { id: id.into(), html: markup.into_string() }
+    }
+
+    pub(crate) fn append(into: impl Into<String>, id: impl Into<String>, markup: Markup) -> Self {
+        Self::Append { into: into.into(), id: id.into(), html: markup.into_string() }
     }
 }
 

@@ -20,6 +20,21 @@ pub(crate) fn duration(milliseconds: u64) -> String {
     }
 }
 
+/// A size in units of 1,024.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1023.95 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if size < 10.0 { format!("{size:.1} {}", UNITS[unit]) } else { format!("{size:.0} {}", UNITS[unit]) }
+}
+
 /// A number with its noun.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
@@ -100,12 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_few_digits() {
+    fn durations_and_sizes_have_few_digits() {
         let durations = [0, 999, 1_000, 9_949, 59_999, 60_000, 3_599_000, 3_600_000, 90_000_000].map(duration);
         assert_eq!(
             durations,
             ["0 ms", "999 ms", "1.0 s", "9.9 s", "59 s", "1 m 00 s", "59 m 59 s", "1 h 00 m", "1 d 01 h"]
         );
+        let sizes = [0, 1023, 1024, 10_239, 1 << 20, (1 << 30) - 1, 5 << 40].map(size);
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "10.0 KiB", "1.0 MiB", "1.0 GiB", "5.0 TiB"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!((percent(1, 3), percent(5, 0)), (33, 0));
     }

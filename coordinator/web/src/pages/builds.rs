@@ -205,7 +205,7 @@ fn row(filter: &Filter, build: &Build) -> Markup {
             }
             @if build.platforms.len() > 1 { span .dim { (words::count(build.platforms.len() as u64, "platform", "platforms")) } }
         }
-        div .steps {
+        div .progress {
             @if counts.steps > 0 {
                 span { (words::grouped(counts.ended.into())) "/" (words::grouped(counts.steps.into())) }
                 @if counts.hits > 0 { span .dim { (words::percent(counts.hits.into(), counts.ended.into())) "% cached" } }

@@ -1,6 +1,8 @@
 //! One module for each page.
 
+pub(crate) mod build;
 mod builds;
+mod download;
 mod entry;
 mod failure;
 

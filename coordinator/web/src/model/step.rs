@@ -1,0 +1,196 @@
+//! One step of a build.
+
+use kiln_proto::v1::step_finished::Cache;
+use kiln_proto::v1::step_state::Phase;
+use kiln_proto::v1::{PlannedStep, SplitCalls, StepFinished, StepRef, StepStarted};
+
+use super::Progress;
+
+/// What became of a step, as it is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Outcome {
+    Waiting,
+    Queued,
+    Running,
+    /// Its result was known.
+    Hit,
+    /// Its result was known although a step that it needs ran: what that one made was the same as before.
+    CutOff,
+    /// It shared another build's run.
+    Merged,
+    Ran,
+    Failed,
+    Skipped,
+}
+
+impl Outcome {
+    /// As a word, which is also its class.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Hit => "hit",
+            Self::CutOff => "cut-off",
+            Self::Merged => "shared",
+            Self::Ran => "ran",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// A step, as far as is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) at: StepRef,
+    pub(crate) needs: Vec<String>,
+    pub(crate) why: String,
+    pub(crate) is_layer: bool,
+    /// An instruction of a Dockerfile.
+    pub(crate) is_instruction: bool,
+    pub(crate) phase: Phase,
+    /// Milliseconds since 1970, of its last attempt.
+    pub(crate) queued: Option<i64>,
+    pub(crate) started: Option<i64>,
+    pub(crate) ended: Option<i64>,
+    pub(crate) worker: String,
+    pub(crate) expected_ms: u64,
+    /// How often it was queued: again if it was lost, or needed more memory.
+    pub(crate) attempts: u32,
+    pub(crate) finished: Option<StepFinished>,
+    pub(crate) calls: Option<SplitCalls>,
+    /// The offset of its first event, before its output.
+    pub(crate) from: Option<u64>,
+    /// The offset of the event that changed it last.
+    pub(crate) revision: u64,
+}
+
+impl Step {
+    pub(super) fn new(at: StepRef) -> Self {
+        Self {
+            at,
+            needs: Vec::new(),
+            why: String::new(),
+            is_layer: false,
+            is_instruction: false,
+            phase: Phase::Waiting,
+            queued: None,
+            started: None,
+            ended: None,
+            worker: String::new(),
+            expected_ms: 0,
+            attempts: 0,
+            finished: None,
+            calls: None,
+            from: None,
+            revision: 0,
+        }
+    }
+
+    pub(super) fn plan(&mut self, planned: &PlannedStep) {
+        self.needs.clone_from(&planned.needs);
+        self.why.clone_from(&planned.why);
+        self.is_layer = planned.layer;
+        // A resumed build runs its plan again.
+        if self.phase != Phase::Done {
+            self.phase = Phase::Waiting;
+        }
+    }
+
+    pub(super) fn queue(&mut self, at: i64, offset: u64) {
+        self.from = self.from.or(Some(offset));
+        self.phase = Phase::Queued;
+        self.queued = Some(at);
+        (self.started, self.ended, self.finished) = (None, None, None);
+        self.attempts += 1;
+    }
+
+    pub(super) fn start(&mut self, at: i64, begun: &StepStarted) {
+        self.phase = Phase::Running;
+        self.started = Some(at);
+        self.worker.clone_from(&begun.worker);
+        self.expected_ms = begun.expected_ms;
+    }
+
+    pub(super) fn finish(&mut self, at: i64, done: &StepFinished) {
+        self.phase = if done.ok { Phase::Done } else { Phase::Failed };
+        self.ended = Some(at);
+        if !done.worker.is_empty() {
+            self.worker.clone_from(&done.worker);
+        }
+        self.calls = done.calls.clone().or(self.calls.take());
+        self.finished = Some(done.clone());
+        // A hit may be known before it was queued.
+        self.queued = self.queued.or(Some(at - done.duration_ms as i64));
+    }
+
+    /// Its name, with its shard.
+    pub(crate) fn name(&self) -> String {
+        match self.at.shards {
+            0 | 1 => self.at.step.clone(),
+            shards => format!("{} {}/{shards}", self.at.step, self.at.shard + 1),
+        }
+    }
+
+    fn cache(&self) -> Option<Cache> {
+        self.finished.as_ref().map(|done| done.cache())
+    }
+
+    /// Whether its command ran for this build.
+    fn ran(&self) -> bool {
+        matches!(self.cache(), Some(Cache::Miss | Cache::Merged))
+    }
+
+    /// What became of it.
+    pub(crate) fn outcome(&self, progress: &Progress) -> Outcome {
+        match self.phase {
+            Phase::Waiting => Outcome::Waiting,
+            Phase::Queued => Outcome::Queued,
+            Phase::Running => Outcome::Running,
+            Phase::Failed => Outcome::Failed,
+            Phase::Skipped => Outcome::Skipped,
+            Phase::Done => match self.cache() {
+                Some(Cache::Hit)
+                    if !self.needs.is_empty()
+                        && progress.needs(self).iter().any(|need| progress.steps[*need].ran()) =>
+                {
+                    Outcome::CutOff
+                }
+                Some(Cache::Hit) => Outcome::Hit,
+                Some(Cache::Merged) => Outcome::Merged,
+                _ => Outcome::Ran,
+            },
+        }
+    }
+
+    /// How long it took, in milliseconds; none if it has not ended.
+    pub(crate) fn took(&self) -> Option<u64> {
+        match (self.queued, self.ended) {
+            (Some(from), Some(to)) => Some(u64::try_from(to - from).unwrap_or(0)),
+            _ => self.finished.as_ref().map(|done| done.duration_ms),
+        }
+    }
+
+    /// Where its time went, one after the other: queue, inputs, run, outputs; in milliseconds, with when it began.
+    pub(crate) fn phases(&self, now: i64) -> Option<(i64, [u64; 4])> {
+        let queued = self.queued?;
+        let end = self.ended.unwrap_or(now).max(queued);
+        let all = (end - queued) as u64;
+        let timing = self.finished.as_ref().and_then(|done| done.timing.as_ref());
+        if let Some(timing) = timing {
+            // The worker's clock says how long, and the coordinator's when.
+            let parts = [timing.queued_ms, timing.inputs_ms, timing.run_ms, timing.outputs_ms];
+            let sum: u64 = parts.iter().sum();
+            if sum > 0 && sum <= all + 1000 {
+                let queue = all.saturating_sub(parts[1] + parts[2] + parts[3]);
+                return Some((queued, [queue, parts[1], parts[2], parts[3]]));
+            }
+        }
+        let wait = self.started.map_or(all, |started| u64::try_from(started - queued).unwrap_or(0).min(all));
+        match self.phase {
+            Phase::Done | Phase::Failed if self.started.is_none() => Some((queued, [0, 0, all, 0])),
+            _ => Some((queued, [wait, 0, all - wait, 0])),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use kiln_proto::protobuf::Timestamp;
+use kiln_proto::v1::{
+    BuildFinished, BuildStarted, PlannedStep, StepFinished, StepQueued, StepStarted, step_finished::Cache,
+};
+
+use super::*;
+
+/// A step that a test tells of.
+pub(crate) struct Told {
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [&'static str],
+    /// In seconds.
+    pub(crate) took: i64,
+    pub(crate) hit: bool,
+    pub(crate) ok: bool,
+}
+
+pub(crate) fn reference(name: &str) -> StepRef {
+    StepRef { step: name.into(), platform: "linux/amd64".into(), target: String::new(), shard: 0, shards: 1 }
+}
+
+pub(crate) fn event(offset: u64, seconds: i64, event: event::Event) -> Event {
+    Event { offset, at: Some(Timestamp { seconds, nanos: 0 }), event: Some(event) }
+}
+
+/// The events of a build whose steps run one after the other.
+pub(crate) fn events(steps: &[Told]) -> Vec<Event> {
+    let planned = steps.iter().map(|step| PlannedStep {
+        step: Some(reference(step.name)),
+        needs: step.needs.iter().map(|need| (*need).to_owned()).collect(),
+        ..PlannedStep::default()
+    });
+    let started = BuildStarted { steps: planned.collect(), ..BuildStarted::default() };
+    let mut events = vec![event(0, 0, event::Event::BuildStarted(started))];
+    let mut now = 0;
+    for step in steps {
+        let at = Some(reference(step.name));
+        let mut tell = |now, what| events.push(event(events.len() as u64, now, what));
+        tell(now, event::Event::StepQueued(StepQueued { step: at.clone() }));
+        tell(
+            now + 1,
+            event::Event::StepStarted(StepStarted { step: at.clone(), worker: "one".into(), expected_ms: 0 }),
+        );
+        now += step.took;
+        let cache = if step.hit { Cache::Hit } else { Cache::Miss };
+        let done = StepFinished { step: at, cache: cache.into(), ok: step.ok, ..StepFinished::default() };
+        tell(now, event::Event::StepFinished(done));
+    }
+    let status = if steps.iter().all(|step| step.ok) { Status::Succeeded } else { Status::Failed };
+    let last = BuildFinished { status: status.into(), ..BuildFinished::default() };
+    events.push(event(events.len() as u64, now, event::Event::BuildFinished(last)));
+    events
+}
+
+pub(crate) fn told(steps: &[Told]) -> Progress {
+    let mut progress = Progress::default();
+    events(steps).iter().for_each(|event| _ = progress.apply(event));
+    progress
+}
+
+#[test]
+fn a_build_is_what_its_events_say() {
+    let progress = told(&[
+        Told { name: "deps", needs: &[], took: 5, hit: true, ok: true },
+        Told { name: "compile", needs: &["deps"], took: 50, hit: false, ok: false },
+    ]);
+    assert_eq!((progress.status, progress.started, progress.ended), (Some(Status::Failed), Some(0), Some(55_000)));
+    assert_eq!((progress.count(Outcome::Hit), progress.count(Outcome::Failed)), (1, 1));
+    let step = &progress.steps[1];
+    assert_eq!((step.took(), step.worker.as_str(), step.attempts), (Some(50_000), "one", 1));
+    assert_eq!(step.phases(0), Some((5_000, [1_000, 0, 49_000, 0])));
+    assert_eq!(progress.find(&reference("compile")), Some(1));
+}
+
+#[test]
+fn a_step_that_runs_again_keeps_its_place() {
+    let mut progress = Progress::default();
+    let mut all = events(&[Told { name: "compile", needs: &[], took: 5, hit: false, ok: true }]);
+    all.pop();
+    let again = event::Event::StepQueued(StepQueued { step: Some(reference("compile")) });
+    all.push(event(9, 60, again));
+    all.iter().for_each(|event| _ = progress.apply(event));
+    assert_eq!((progress.steps.len(), progress.steps[0].attempts, progress.next), (1, 2, 10));
+    assert_eq!(progress.steps[0].outcome(&progress), Outcome::Queued);
+    assert_eq!(progress.steps[0].from, Some(1), "expected the log to begin with the first attempt");
+}
