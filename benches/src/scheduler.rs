@@ -39,6 +39,7 @@ pub fn assignments(actions: u64, workers: u64) -> anyhow::Result<Vec<Figure>> {
                 path_weight: number % 7,
                 inputs: (0..20).map(|input| number / 100 * 20 + input).collect(),
                 wait_limit: None,
+                once: false,
             }),
         );
     }

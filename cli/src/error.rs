@@ -6,20 +6,36 @@ use crate::{deliver, download, farm};
 
 /// Exit codes, which scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Code {
     /// Success.
-    Success = 0,
+    Success,
     /// The build failed, or a check did not pass.
-    Failed = 1,
+    Failed,
     /// The command line or the project's configuration is wrong.
-    Usage = 2,
+    Usage,
     /// The farm failed: it is unreachable or was lost, or no worker matches.
-    Farm = 3,
+    Farm,
     /// Docker's exit code for invalid flags.
-    Flags = 125,
+    Flags,
     /// Cancelled.
-    Cancelled = 130,
+    Cancelled,
+    /// That of a command that ran elsewhere.
+    Passed(u8),
+}
+
+impl Code {
+    /// As a number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Farm => 3,
+            Self::Flags => 125,
+            Self::Cancelled => 130,
+            Self::Passed(code) => code,
+        }
+    }
 }
 
 /// Why a command failed.
@@ -69,7 +85,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
-            Self::Docker(error) if error.exit_code() == Code::Flags as u8 => Code::Flags,
+            Self::Docker(error) if error.exit_code() == Code::Flags.number() => Code::Flags,
             Self::Docker(_) | Self::AsDocker(_) => Code::Failed,
             Self::Contexts(_) | Self::ToolCache(_) => Code::Usage,
             Self::Farm(error) => error.code(),

@@ -12,18 +12,21 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Starts listening for SIGINT and SIGTERM.
+    /// Starts listening for SIGINT, SIGTERM and SIGHUP.
     pub fn listen() -> std::io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         let (sender, seen) = watch::channel(false);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
                 }
                 if sender.send_replace(true) {
-                    std::process::exit(i32::from(Code::Cancelled as u8));
+                    kiln_keyboard::give_back();
+                    std::process::exit(i32::from(Code::Cancelled.number()));
                 }
             }
         });

@@ -34,7 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage as u8));
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage.number()));
         }
     };
     kiln_proto::secret::no_core_dumps();
@@ -46,7 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             error.code()
         }
     };
-    ExitCode::from(code as u8)
+    ExitCode::from(code.number())
 }
 
 fn perform(mut cli: args::Cli) -> Result<Code, Error> {

@@ -83,6 +83,32 @@ pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
         .collect()
 }
 
+/// The secrets that are named, whatever asks for them.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn named(texts: &[String]) -> Result<Vec<Secret>, Error> {
+    let value = |text: &String| {
+        let Named { name, path } = Named::parse(text)?;
+        let value = match path {
+            Some(path) => read(&name, &path)?,
+            None => self::text(&name, std::env::var_os(&name).unwrap_or_default().into_encoded_bytes())?,
+        };
+        match secret::problem(&value) {
+            Some(problem) => Err(Error::Usage(format!("the secret `{name}` {problem}"))),
+            None => Ok(Secret { name, value: value.to_string() }),
+        }
+    };
+    texts.iter().map(value).collect()
+}
+
+/// The names of the secrets that a step of the project at `root` asks for.
+pub fn names_of_step(root: &Path, step: &str) -> Vec<String> {
+    let content = std::fs::read(root.join("kiln.toml")).unwrap_or_default();
+    let asked = project::secrets(&content).unwrap_or_default().into_iter();
+    asked.filter(|(of, _)| *of == step).map(|(_, name)| name).collect()
+}
+
 /// The names, each once, with the first step that needs it. Errors in a `kiln.toml` are reported by the farm.
 fn asked(root: &Path) -> Vec<(String, String)> {
     let content = std::fs::read(root.join("kiln.toml")).unwrap_or_default();

@@ -52,6 +52,9 @@ pub struct Config {
     /// `1000,30d`. A running build is always kept; artifacts are kept without their builds.
     #[arg(long, env = "KILN_KEEP_BUILDS", default_value = "1000", value_name = "NUMBER,TIME")]
     pub keep_builds: Keep,
+    /// How long a shell in a step's place (`kiln shell`, `kiln run`) stays open in which nothing is typed or printed, such as `15m`.
+    #[arg(long, env = "KILN_SHELL_IDLE", default_value = "15m", value_parser = kiln_units::duration, value_name = "TIME")]
+    pub shell_idle: Duration,
     /// How often to remove expired results and blobs, and old builds.
     #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = kiln_units::duration, value_name = "TIME")]
     pub collect_every: Duration,
@@ -174,6 +177,7 @@ impl Config {
             allow_emulation: false,
             abandoned_after: execution::ABANDONED_AFTER,
             collect_every: Duration::from_secs(60 * 60),
+            shell_idle: Duration::from_secs(15 * 60),
             redis: None,
             redis_ca: None,
             redis_cert: None,

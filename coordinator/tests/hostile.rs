@@ -146,6 +146,7 @@ async fn execute(farm: &Farm, root: &Digest) -> Result<Attached, Status> {
         path_weight: 0,
         secrets: Vec::new(),
         agents: None,
+        shell: None,
         queue_timeout: None,
     };
     execution.execute(request).await

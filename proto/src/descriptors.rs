@@ -78,6 +78,6 @@ mod tests {
         for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Workers/Link", "/google.bytestream.ByteStream/Write"] {
             assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
         }
-        assert_eq!(services().len(), 17, "{:?}", services());
+        assert_eq!(services().len(), 18, "{:?}", services());
     }
 }

@@ -48,6 +48,11 @@ impl Executor for Executors {
     async fn run(&self, job: Job, output: mpsc::Sender<Chunk>, cancel: CancellationToken) -> Result<Finished, Error> {
         match job.place {
             Place::Machine | Place::Root(_) => Executor::run(&self.sandbox, job, output, cancel).await,
+            Place::Image(..) | Place::ImageResolver if job.session.is_some() => Err(Error::Action(
+                "the step ran in a container of a Docker Engine, where no shell can be opened: build it with `--executor sandbox`, or \
+                 use `docker run` with its image"
+                    .to_owned(),
+            )),
             Place::Image(..) | Place::ImageResolver => self.in_docker(job, output, cancel).await,
         }
     }

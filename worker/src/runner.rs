@@ -4,6 +4,7 @@
 //! becomes a worker fault, so that another worker may try.
 
 mod ground;
+mod shell;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -222,6 +223,10 @@ impl Runner {
         metadata.input_fetch_completed_timestamp = ready;
         metadata.execution_start_timestamp = ready;
         let mut job = ground.job(lease, &action, &command)?;
+        if let Some(shell) = &lease.shell {
+            leases.started(lease.lease).await;
+            return self.shell(at, lease, shell, job, cancel).await;
+        }
         let call = self.broker.as_ref().filter(|_| lease.call && job.place == Place::Machine);
         job.calls.recorded = call.is_some();
         let serving = self.serve(at, lease, (&root, &action), &mut job).await?;

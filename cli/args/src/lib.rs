@@ -3,6 +3,7 @@
 //! Invariant: nothing here knows what a command does.
 
 mod membership;
+mod shell;
 mod version;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use kiln_progress::Progress;
 use kiln_proto::channel::Access;
 use kiln_store::Bound;
 pub use membership::{Join, Membership, Uses, Who};
+pub use shell::{Place, Run};
 
 /// Build on a distributed farm: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]
@@ -70,6 +72,11 @@ pub enum Command {
     Attach(Attach),
     /// Print the complete output of a build's steps.
     Logs(Logs),
+    /// Open a shell where a step of a build ran: the same inputs, root, variables and limits, after its command has run. What happens there
+    /// is thrown away. `~.` at the beginning of a line ends it.
+    Shell(Place),
+    /// Run a command where a step of a build ran, without a terminal, and exit with its exit code.
+    Run(Run),
     /// List builds.
     Builds(List),
     /// Cancel a build, or all builds of one user.
@@ -258,6 +265,9 @@ pub struct Build {
     /// Print the build's id and return at once; `kiln attach` follows it.
     #[arg(long)]
     pub detach: bool,
+    /// Open a shell where a step failed, as `kiln shell` does.
+    #[arg(long, conflicts_with = "detach")]
+    pub shell_on_failure: bool,
     /// How to show progress.
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
@@ -305,6 +315,9 @@ pub struct Test {
     /// space, at most 50 GiB.
     #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
     pub store_size: Bound,
+    /// Open a shell where a step failed, as `kiln shell` does.
+    #[arg(long)]
+    pub shell_on_failure: bool,
     /// Run every step again, including tests that already passed on the same sources.
     #[arg(long)]
     pub no_cache: bool,

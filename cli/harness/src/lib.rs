@@ -21,6 +21,7 @@ pub mod registry;
 pub mod remote;
 pub mod run;
 pub mod s3;
+pub mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

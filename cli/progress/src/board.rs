@@ -116,7 +116,7 @@ impl Board {
             Event::Waiting(waiting) => vec![Happening::Waiting(waiting)],
             Event::DockerfileRead(read) => self.dockerfile_read(read),
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
-            Event::Artifact(_) | Event::BuildFinished(_) => Vec::new(),
+            Event::Artifact(_) | Event::BuildFinished(_) | Event::ShellOpened(_) => Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::{property, v1};
 use tracing::{Instrument, info_span};
 
-use super::or_interrupted;
+use super::{or_interrupted, shell};
 use crate::args;
 use crate::deliver::{Deliver, Deliveries};
 use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
@@ -46,6 +46,10 @@ pub(super) async fn run_scope(
         return Err(Error::Usage(
             "`--detach` needs a farm that outlives this command; set `--farm URL` or `KILN_FARM`".to_owned(),
         ));
+    }
+    if args.shell_on_failure && !shell::is_on_terminal() {
+        let words = "`--shell-on-failure` needs a terminal; `kiln run BUILD STEP -- COMMAND` looks around without one";
+        return Err(Error::Usage(words.to_owned()));
     }
     if args.detach && !args.dockerfile.ssh.is_empty() {
         return Err(Error::Usage("`--ssh` needs this command to stay with the build; leave out `--detach`".to_owned()));
@@ -154,6 +158,7 @@ async fn on_farm(
     interrupts: &Interrupts,
 ) -> Result<Code, Error> {
     let Read { scanned, contexts, is_of_dockerfiles } = read;
+    let given = secrets.clone();
     let test = scope == Scope::Tests;
     let submitting = async {
         let again = async || Ok(read_aside(project.clone(), Meter::default()).await?.scanned);
@@ -193,6 +198,9 @@ async fn on_farm(
         // A common reason for a failure is a file that no step saw.
         let words = tokio::task::spawn_blocking(move || left_out::words(&root, &left_out)).await.unwrap_or_default();
         words.iter().for_each(|words| terminal::say(&terminal::harmless(&format!("note: {words}"))));
+    }
+    if code == Code::Failed && args.shell_on_failure {
+        shell::on_failure(farm, &build_id, (&args.dir, &given), interrupts).await?;
     }
     Ok(code)
 }

@@ -98,7 +98,22 @@ pub(super) fn object(build: &v1::Build) -> Value {
         "dirty": source.dirty,
         "repository": source.repository,
         "steps": build.steps.iter().map(step).collect::<Vec<_>>(),
+        "shells": build.shells.iter().map(shell).collect::<Vec<_>>(),
         "artifacts": build.artifacts.iter().map(|artifact| &artifact.id).collect::<Vec<_>>(),
+    })
+}
+
+fn shell(shell: &v1::ShellOpened) -> Value {
+    let of = shell.step.clone().unwrap_or_default();
+    json!({
+        "step": of.step,
+        "platform": of.platform,
+        "target": of.target,
+        "shard": of.shard + 1,
+        "at": time(shell.at),
+        "user": shell.user,
+        "worker": shell.worker,
+        "command": shell.command,
     })
 }
 

@@ -14,6 +14,7 @@ mod logs;
 mod members;
 mod membership;
 mod plan;
+mod shell;
 mod status;
 mod supervise;
 mod test;
@@ -46,6 +47,8 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
             with_farm(farm, &interrupts, async |farm| attach::run(farm, args, &interrupts).await).await
         }
         Command::Logs(args) => briefly(farm, &interrupts, async |farm| logs::run(farm, args).await).await,
+        Command::Shell(args) => shell::shell(farm, args, &interrupts).await,
+        Command::Run(args) => shell::run(farm, args, &interrupts).await,
         Command::Builds(args) => briefly(farm, &interrupts, async |farm| builds::list(farm, args).await).await,
         Command::Cancel { build, user, request_id } => {
             briefly(farm, &interrupts, async |farm| cancel::run(farm, build, user, request_id).await).await

@@ -25,6 +25,11 @@ pub enum Error {
         words(.status)
     )]
     Lost { url: String, what: &'static str, status: Box<Status> },
+    #[error(
+        "lost the connection to the farm at `{url}`, and the shell with it ({}); `kiln shell` opens another one, which begins anew",
+        words(.status)
+    )]
+    Shell { url: String, status: Box<Status> },
     #[error("cannot move files between this machine and the farm")]
     Transfer(#[source] transfer::Error),
     #[error("the farm inside this command failed: {reason}")]

@@ -20,6 +20,7 @@ use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_client::CacheClient;
 use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::membership_client::MembershipClient;
+use kiln_proto::v1::shells_client::ShellsClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
 use kiln_telemetry::trace::{Traced, traced};
 use tonic::{Code, Status};
@@ -104,6 +105,11 @@ impl Farm {
     /// The service for memberships.
     pub fn membership(&self) -> MembershipClient<Traced<Channel>> {
         MembershipClient::new(traced(self.channel.clone()))
+    }
+
+    /// The service for shells in steps' places.
+    pub fn shells(&self) -> ShellsClient<Traced<Channel>> {
+        ShellsClient::new(traced(self.channel.clone()))
     }
 
     /// The client that serves SSH agents to the farm's steps.

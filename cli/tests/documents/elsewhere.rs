@@ -9,6 +9,9 @@ pub const PARSED: &str = "";
 pub type Elsewhere = (&'static str, &'static str, &'static str);
 
 pub const ELSEWHERE: &[Elsewhere] = &[
+    ("cli/README.md", "kiln shell latest compile", "after_a_failed_compile_one_mends_a_file_and_compiles"),
+    ("cli/README.md", "kiln run latest compile -- ls -l src", "a_command_has_three_streams_and_passes_its_end_on"),
+    ("cli/README.md", "kiln build --shell-on-failure", "a_build_that_fails_can_end_in_a_shell"),
     (
         "cli/README.md",
         "kiln build --push registry.example/team/shop:1.4.2",

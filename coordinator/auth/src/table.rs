@@ -76,6 +76,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Calls", "Run", WORK),
     ("kiln.v1.SshAgents", "Serve", BUILD),
     ("kiln.v1.SshAgents", "Ask", WORK),
+    ("kiln.v1.Shells", "Open", BUILD),
+    ("kiln.v1.Shells", "Serve", WORK),
     ("kiln.v1.Workers", "Link", WORK),
     ("kiln.v1.Farm", "Status", SEE_THE_FARM),
     ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),

@@ -97,6 +97,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
     let request = Request {
         secrets: Vec::new(),
         agents: None,
+        shell: None,
         instance: work.request.instance.trim_matches('/').to_owned(),
         action_digest: action,
         skip_cache_lookup: true,

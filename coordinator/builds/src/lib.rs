@@ -29,6 +29,7 @@ mod rooted;
 mod run;
 mod secrets;
 mod settings;
+mod shells;
 pub mod source;
 mod starting;
 mod step_log;

@@ -24,11 +24,15 @@ impl Builds {
 
     /// Like [`get`](Self::get), but `latest` means the latest build of this user, if there is one.
     pub async fn get_for(&self, id: &str, user: &str) -> Result<Build, Status> {
-        if let Some(build) = self.active(id) {
-            return Ok(build);
-        }
-        let found = named::build(&self.shared.records, id, user).await?;
-        Ok(self.active(&found.id).unwrap_or(found))
+        let build = match self.active(id) {
+            Some(build) => build,
+            None => {
+                let found = named::build(&self.shared.records, id, user).await?;
+                self.active(&found.id).unwrap_or(found)
+            }
+        };
+        let shells = self.shared.records.shells(&build.id).await.map_err(internal)?;
+        Ok(Build { shells, ..build })
     }
 
     /// A running build.
@@ -50,7 +54,12 @@ impl Builds {
     /// The latest builds, newest first; 100 where `limit` is 0.
     pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
         let builds = self.shared.records.builds(listed(limit)).await.map_err(internal)?;
-        Ok(builds.into_iter().map(|build| self.active(&build.id).unwrap_or(build)).collect())
+        let mut shells = self.shared.records.all_shells().await.map_err(internal)?;
+        let complete = |build: Build| {
+            let build = self.active(&build.id).unwrap_or(build);
+            Build { shells: shells.remove(&build.id).unwrap_or_default(), ..build }
+        };
+        Ok(builds.into_iter().map(complete).collect())
     }
 
     /// The builds that a request asks for, newest first, and the id before which there may be more.
@@ -60,11 +69,16 @@ impl Builds {
         let mut builds = Vec::with_capacity(found.len());
         for build in found {
             let active = self.active(&build.id);
-            builds.push(match (request.brief, active) {
-                (true, active) => active.as_ref().map_or(build, brief),
-                (false, Some(active)) => active,
-                (false, None) => self.shared.records.build(&build.id).await.map_err(internal)?.unwrap_or(build),
-            });
+            if request.brief {
+                builds.push(active.as_ref().map_or(build, brief));
+                continue;
+            }
+            let whole = match active {
+                Some(active) => active,
+                None => self.shared.records.build(&build.id).await.map_err(internal)?.unwrap_or(build),
+            };
+            let shells = self.shared.records.shells(&whole.id).await.map_err(internal)?;
+            builds.push(Build { shells, ..whole });
         }
         Ok(v1::ListResponse { builds, more: more.unwrap_or_default() })
     }

@@ -19,6 +19,15 @@ const MAX_SECRETS: usize = 100;
 /// Maximum bytes of all of them together: a worker searches output for each in many encodings.
 const MAX_BYTES: usize = 128 << 10;
 
+/// Secrets that are not those that are wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inexact {
+    /// This one was not given.
+    Missing(String),
+    /// Nothing asks for this one.
+    Unknown(String),
+}
+
 /// The secrets of a build.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets {
@@ -91,6 +100,18 @@ impl Secrets {
         step.secrets.iter().filter_map(|name| known.get(name).cloned()).collect()
     }
 
+    /// Those with these names, which are all that there may be and must be: an error names the first that is missing or too many.
+    pub(super) fn exactly<'a>(self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Vec<Secret>, Inexact> {
+        let known = self.known.send_replace(BTreeMap::new());
+        if let Some(name) = names.clone().find(|name| !known.contains_key(*name)) {
+            return Err(Inexact::Missing(name.to_owned()));
+        }
+        match known.keys().find(|known| !names.clone().any(|name| name == *known)) {
+            Some(name) => Err(Inexact::Unknown(name.clone())),
+            None => Ok(known.into_values().collect()),
+        }
+    }
+
     /// The first missing secret of a step.
     pub(super) fn missing<'a>(&self, step: &'a Step) -> Option<&'a str> {
         let known = self.known.borrow();
@@ -145,6 +166,18 @@ mod tests {
         assert_eq!((secrets.missing(&step(&["A", "C"])), secrets.missing(&step(&["A"]))), (Some("C"), None));
         assert!(secrets.of(&step(&[])).is_empty());
         assert!(!format!("{secrets:?}").contains("value-"), "{secrets:?}");
+    }
+
+    #[test]
+    fn what_a_shell_is_given_is_what_its_step_asks_for() {
+        let exactly = |given: &[&str], names: &[&'static str]| {
+            let given = given.iter().map(|name| secret(name, "value-x")).collect();
+            Secrets::new(given).unwrap().exactly(names.iter().copied()).map(|secrets| secrets.len())
+        };
+        assert_eq!(exactly(&["A", "B"], &["B", "A"]), Ok(2));
+        assert_eq!(exactly(&["A"], &["A", "B"]), Err(Inexact::Missing("B".to_owned())));
+        assert_eq!(exactly(&["A", "C"], &["A"]), Err(Inexact::Unknown("C".to_owned())));
+        assert_eq!(exactly(&[], &[]), Ok(0));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Settings {
     pub keep: Keep,
     /// How often builds that are too old are removed.
     pub trim_every: Duration,
+    /// How long a shell stays open in which nothing happens.
+    pub shell_idle: Duration,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             known: None,
             keep: Keep::default(),
             trim_every: Duration::from_secs(60 * 60),
+            shell_idle: Duration::from_secs(15 * 60),
         }
     }
 }

@@ -169,6 +169,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     };
     Span::current().record("action", tracing::field::display(lowered.digest));
     let place = work.waits.begin(job);
+    let times = known.times;
     let attached = start(work, job, lowered.digest, known).await;
     let mut attached = match attached {
         Ok(attached) => attached,
@@ -222,7 +223,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let hit_before = hit_before.answer().await && !attached.merged;
     remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
-    ended(finish(work, job, lowered, &done, error, attached.merged, hit_before, began))
+    ended(finish(work, job, (lowered, times), &done, error, attached.merged, hit_before, began))
 }
 
 /// What a step reserves other than what it says; no more than what the largest worker has.
@@ -313,6 +314,7 @@ async fn start(work: &Work, job: &Job, action: Digest, known: Arc<Known>) -> Res
             path_weight: job.path_weight,
             secrets: work.secrets.of(&job.step),
             agents: Some(work.agents.clone()),
+            shell: None,
             queue_timeout: work.queue_timeout(),
             known: Some(known.clone()),
         };
@@ -376,7 +378,7 @@ async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Stri
 fn finish(
     work: &Work,
     job: &Job,
-    lowered: Lowered,
+    (lowered, times): (Lowered, Option<Digest>),
     done: &Done,
     error: Vec<String>,
     merged: bool,
@@ -421,6 +423,7 @@ fn finish(
         no_exit_code: response.result.is_none() || status.is_some(),
         calls: kiln_proto::calls::of(&metadata).filter(|_| cache != Cache::Hit),
         timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
+        times: times.map(|times| times.to_wire()),
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

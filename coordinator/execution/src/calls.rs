@@ -87,6 +87,7 @@ impl ExecutionHandle {
             path_weight: 0,
             secrets: Vec::new(),
             agents: None,
+            shell: None,
             queue_timeout: None,
             known: Some(Arc::new(known)),
         };

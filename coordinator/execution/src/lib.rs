@@ -16,6 +16,7 @@ pub mod properties;
 pub mod quota;
 mod requirements;
 mod scopes;
+pub mod shells;
 mod wait;
 
 use std::collections::{BTreeMap, HashMap};
@@ -82,6 +83,8 @@ pub struct Request {
     pub agents: Option<Arc<dyn Agents>>,
     /// How long it waits while no worker could run it; `None` for the farm's own limit.
     pub queue_timeout: Option<Duration>,
+    /// A shell to run in the action's place. Its run is shared with nobody, leaves no result, and is not repeated elsewhere.
+    pub shell: Option<shells::Wanted>,
     /// The action's messages, where the caller has them in memory: they are not read from the store.
     pub known: Option<Arc<Known>>,
 }
@@ -259,7 +262,8 @@ impl ExecutionHandle {
             Some(known) => (known.action.clone(), known.command.clone()),
             None => self.preparer.load(&request.action_digest).await?,
         };
-        let looked = (!request.skip_cache_lookup && !action.do_not_cache).then(tokio::time::Instant::now);
+        let looked = (!request.skip_cache_lookup && request.shell.is_none() && !action.do_not_cache)
+            .then(tokio::time::Instant::now);
         if looked.is_some() {
             let lookup = tracing::info_span!("cache lookup", hit = tracing::field::Empty);
             let cached = self.stores.cached_result(&request.instance, &request.action_digest);

@@ -44,6 +44,8 @@ struct Action {
     wait_limit: Millis,
     /// The slot of the worker that failed it last.
     avoid: Option<usize>,
+    /// Whether it is given up when its lease is lost.
+    once: bool,
 }
 
 #[derive(Debug)]

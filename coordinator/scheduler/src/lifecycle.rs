@@ -9,7 +9,7 @@ use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
     pub(super) fn submit(&mut self, submission: Submission) {
-        let Submission { waiter, key, requirements, share, build, priority, path_weight, inputs, wait_limit } =
+        let Submission { waiter, key, requirements, share, build, priority, path_weight, inputs, wait_limit, once } =
             submission;
         let wait_limit = wait_limit.unwrap_or(self.config.queue_timeout);
         if let Some(id) = self.keys.get(&key).copied() {
@@ -32,6 +32,7 @@ impl Scheduler {
             queued: self.now,
             wait_limit,
             avoid: None,
+            once,
         };
         self.actions.insert(id, action);
         self.keys.insert(key.clone(), id);
@@ -295,6 +296,10 @@ impl Scheduler {
         action.lease = None;
         action.avoid = avoid;
         let (key, attempts) = (action.key.clone(), action.attempts);
+        if action.once {
+            let waiters = self.forget(id);
+            return self.effects.push(Effect::Failed { key, waiters, failure: Failure::Lost { reason } });
+        }
         if attempts >= self.config.max_attempts {
             let waiters = self.forget(id);
             let failure = Failure::AttemptsExhausted { attempts, last: reason };

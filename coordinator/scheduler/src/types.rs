@@ -85,6 +85,8 @@ pub struct Submission {
     pub inputs: Vec<u64>,
     /// How long it waits while no worker could run it; defaults to [`Config::queue_timeout`].
     pub wait_limit: Option<Millis>,
+    /// Whether it is given up when its first lease is lost: somebody watches it, and it cannot begin again unnoticed.
+    pub once: bool,
 }
 
 /// A worker's registration.
@@ -248,6 +250,11 @@ pub enum Failure {
         attempts: u32,
         /// What happened in the last attempt.
         last: String,
+    },
+    /// Its only lease was lost ([`Submission::once`]).
+    Lost {
+        /// What happened to it.
+        reason: String,
     },
     /// Workers that could run it are known, but none became available in time.
     QueueTimeout {

@@ -24,7 +24,7 @@ use kiln_auth::Identity;
 use kiln_store::disk::CHUNK_BYTES;
 
 /// Calls with a stream of messages that are each handled before the next is read: only the current message counts.
-const STREAMS: [&str; 3] = ["Write", "Link", "RegisterChunkMapping"];
+const STREAMS: [&str; 5] = ["Write", "Link", "RegisterChunkMapping", "Open", "Serve"];
 /// Maximum size of an unread answer, by call.
 const ANSWERS: [(&str, u64); 4] = [
     ("BatchReadBlobs", MAX_BATCH_BYTES),

@@ -317,6 +317,7 @@ impl execution_server::Execution for Execution {
             .execute(kiln_execution::Request {
                 secrets: Vec::new(),
                 agents: None,
+                shell: None,
                 instance: instance.clone(),
                 action_digest,
                 skip_cache_lookup: request.skip_cache_lookup,

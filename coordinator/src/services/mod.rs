@@ -19,7 +19,7 @@ pub mod membership;
 mod metadata;
 pub mod mounts;
 mod oversized;
-
+pub mod shells;
 mod tree;
 mod uploads;
 pub mod workers;

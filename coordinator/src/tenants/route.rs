@@ -46,11 +46,12 @@ const OF_THE_FARM: [&str; 4] =
     ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 
 /// Services that workers call for a lease.
-const OF_LEASES: [&str; 5] = [
+const OF_LEASES: [&str; 6] = [
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/",
     "/google.bytestream.ByteStream/",
     "/kiln.v1.CacheMounts/",
     "/kiln.v1.Calls/",
+    "/kiln.v1.Shells/Serve",
     "/kiln.v1.SshAgents/Ask",
 ];
 

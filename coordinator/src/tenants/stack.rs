@@ -18,6 +18,7 @@ use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::calls_server::CallsServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::invocations_server::InvocationsServer;
+use kiln_proto::v1::shells_server::ShellsServer;
 use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
@@ -29,7 +30,7 @@ use tonic::service::Routes;
 use super::Quotas;
 use crate::Config;
 use crate::services::{
-    action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts,
+    action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
 };
 use kiln_auth::{Known, check_name};
 use kiln_bazel::{Invocations, Publish, Show};
@@ -118,6 +119,7 @@ impl Stack {
                 known: Some(shared.known.clone()),
                 keep: shared.config.keep_builds,
                 trim_every: shared.config.collect_every,
+                shell_idle: shared.config.shell_idle,
             },
         )
         .await?;
@@ -131,6 +133,7 @@ impl Stack {
         let operations = execution::Execution::new(execution.clone(), images, abandoned_after, stopping);
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let agents = agents::SshAgents::new(builds.clone());
+        let shells = shells::Shells::new(builds.clone());
         let served = builds::Builds::new(builds);
         let invocations = Invocations::over(journal.clone());
         macro_rules! sized {
@@ -156,6 +159,7 @@ impl Stack {
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))
             .add_service(sized!(SshAgentsServer::new(agents)))
+            .add_service(sized!(ShellsServer::new(shells)))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
         Ok(Self { routes, tenant, layers, journal, _collecting: collecting })

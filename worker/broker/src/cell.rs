@@ -203,6 +203,7 @@ impl Cell {
                 recorded: true,
                 followed: None,
             },
+            session: None,
         };
         job.layers.extend(self.parent.layers.iter().cloned());
         Ok(job)

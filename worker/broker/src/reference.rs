@@ -68,6 +68,7 @@ impl Reference {
             max_processes: 16,
             caches: Vec::new(),
             calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
+            session: None,
         };
         let cancel = CancellationToken::new();
         let (sender, mut output) = mpsc::channel(1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::calls::{Accesses, Calls};
 use super::rooted::Mount;
+use super::session::Session;
 use super::{Place, Secrets};
 
 /// Where every worker puts an action's inputs.
@@ -51,6 +52,8 @@ pub struct Job {
     pub max_processes: u32,
     /// What it has to do with other jobs.
     pub calls: Calls,
+    /// What runs in its place for somebody who watches. Its tree is then of no use, and it has no time limit of its own.
+    pub session: Option<Session>,
 }
 
 impl Job {

@@ -16,6 +16,7 @@ pub mod program;
 pub mod rooted;
 pub mod scratch;
 mod secrets;
+pub mod session;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -152,6 +152,11 @@ impl<'a> Masked<'a> {
         self.release(patterns, decided)
     }
 
+    /// Whether something is held back.
+    pub fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Returns the rest at the end of the stream.
     pub fn finish(&mut self) -> Bytes {
         let Some(patterns) = self.patterns else { return Bytes::new() };

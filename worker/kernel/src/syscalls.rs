@@ -5,7 +5,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::libc;
 use nix::unistd::{ForkResult, Pid, fork};
@@ -171,13 +173,13 @@ pub fn own(descriptor: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// A descriptor whose becoming readable a task can wait for.
+/// A descriptor that a task can wait for until it is readable or writable.
 ///
 /// # Errors
 /// If the kernel does not report that of such a descriptor.
-pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: it is open, and the same one, for as long as it is owned.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, interest) }?)
 }
 
 /// Brings up the loopback interface of this network namespace.
@@ -241,6 +243,26 @@ pub fn attach_to_group(group: BorrowedFd<'_>, program: BorrowedFd<'_>, place: u3
     let attach = [group.as_raw_fd() as u32, program.as_raw_fd() as u32, place, ALLOW_MULTI];
     // SAFETY: the four numbers outlive the call, and the size is theirs.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, attach.as_ptr(), size_of_val(&attach)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a command, once it is started, the leader of a session of its own whose terminal is its standard input.
+pub fn lead_session(command: &mut Command) {
+    let lead = || {
+        let unless_failed = |result: libc::c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        // SAFETY: neither call takes a pointer.
+        unless_failed(unsafe { libc::setsid() })?;
+        unless_failed(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) })
+    };
+    // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(lead) };
+}
+
+/// Sets the size of a terminal's window, on either side of it; the processes in its foreground are told if it changes.
+pub fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the structure outlives the call.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

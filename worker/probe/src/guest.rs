@@ -117,6 +117,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         disk_bytes: 1 << 30,
         max_processes: 1000,
         calls: Default::default(),
+        session: None,
     };
     let (sender, mut output) = mpsc::channel::<Chunk>(64);
     let mut text = Vec::new();

@@ -18,6 +18,7 @@ use super::held::Held;
 use super::kept::{Key, Reports, Sandboxed};
 use super::network::{self, Networks};
 use super::prepare::Prepared;
+use super::session::{Input, Opening};
 use super::spec::{self, GO, LOOK, Report, STOP};
 use super::{Error, Shared, ids, metadata, port};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
@@ -101,6 +102,8 @@ struct Started {
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
     closed: Option<metadata::Group>,
+    /// Where the input of its session comes from, if it has one.
+    input: Option<Input>,
 }
 
 /// Starts a job in a sandbox of its own, which may be kept for others.
@@ -154,16 +157,21 @@ async fn first(
         group.add(init.pid).map_err(setup("cannot limit a job"))?;
     }
     let closed = if job.network && networks.is_none() { close_metadata(shared, group, init.pid)? } else { None };
-    spec::send(&own, &prepared.descriptors(ids.as_deref())).map_err(setup("cannot send a job to its init"))?;
+    let mut descriptors = prepared.descriptors(ids.as_deref());
+    let input = job.session.as_ref().map(|_| Input::new()).transpose().map_err(setup("cannot prepare a session"))?;
+    let (input, theirs) = input.unzip();
+    descriptors.extend(theirs.as_ref().map(AsFd::as_fd));
+    spec::send(&own, &descriptors).map_err(setup("cannot send a job to its init"))?;
     let socket = tokio::net::UnixStream::from_std(own).map_err(setup("cannot create a socket"))?;
     let (reader, mut writer) = socket.into_split();
     let line = prepared.line().map_err(setup("cannot send a job to its init"))?;
-    drop(prepared);
+    drop(descriptors);
+    drop((theirs, prepared));
     writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
     let (stdout, stderr) = (init.stdout.take(), init.stderr.take());
     let talk = (BufReader::new(reader).lines(), writer);
     let sandboxed = Sandboxed::new(init, talk, ids, loopback, shared.loopbacks.clone());
-    Ok(Started { sandboxed, stdout, stderr, closed })
+    Ok(Started { sandboxed, stdout, stderr, closed, input })
 }
 
 /// Starts a job in a sandbox whose last job has ended.
@@ -187,7 +195,13 @@ async fn further(
     sandboxed.writer.write_all(&line).await.map_err(setup("cannot send a job to its init"))?;
     let receiver =
         |pipe: io::PipeReader| pipe::Receiver::from_owned_fd(pipe.into()).map_err(setup("cannot read a pipe"));
-    Ok(Started { sandboxed, stdout: Some(receiver(stdout)?), stderr: Some(receiver(stderr)?), closed: None })
+    Ok(Started {
+        sandboxed,
+        stdout: Some(receiver(stdout)?),
+        stderr: Some(receiver(stderr)?),
+        closed: None,
+        input: None,
+    })
 }
 
 /// Streams a job's output, stops it and reads its report.
@@ -200,7 +214,7 @@ async fn follow_to_the_end(
     (started, asked): (Started, Option<Asked>),
     key: Option<Key>,
 ) -> Result<Finished, Error> {
-    let Started { mut sandboxed, stdout, stderr, closed } = started;
+    let Started { mut sandboxed, stdout, stderr, closed, input } = started;
     let disk = Disk::watch(scratch.path(), job.disk_bytes);
     let stdout = follow(stdout, Stream::Stdout, output.clone());
     let stderr = follow(stderr, Stream::Stderr, output);
@@ -212,7 +226,9 @@ async fn follow_to_the_end(
         let networks = networks.ok_or_else(|| io::Error::other("a job without network access asked for a network"))?;
         Ok(networks.connection(pid, user, &shared.ports))
     };
-    let mut told = Told { root: None, accesses: None, asked };
+    let session = job.session.as_ref().zip(input).map(|(session, input)| Opening::new(session, input, group.clone()));
+    let is_session = session.is_some();
+    let mut told = Told { root: None, accesses: None, asked, session };
     let peak = AtomicU64::new(0);
     let (reports, writer) = (&mut sandboxed.reports, &mut sandboxed.writer);
     let ending = async {
@@ -251,7 +267,7 @@ async fn follow_to_the_end(
         (Ok(Report::Ended(ended)), _) => ended,
         (Ok(Report::Setup(reason)), _) => return Err(Error::Setup(reason)),
         (Ok(Report::Refused(reason)), _) => return Err(Error::Refused(reason)),
-        (Ok(Report::Network | Report::Root(_) | Report::Accessed(_)), _) => {
+        (Ok(Report::Network | Report::Root(_) | Report::Accessed(_) | Report::First(_) | Report::Opened), _) => {
             return Err(Error::Setup("a job's init reported the same twice".to_owned()));
         }
         // The kernel had nothing else left to kill in the job's group.
@@ -271,7 +287,11 @@ async fn follow_to_the_end(
     let is_excessive = group.as_deref().is_some_and(|group| group.out_of_memory() || group.too_many_processes());
     let next = key.filter(|_| !is_used_up && stop.is_none() && !is_excessive && shared.has_ids_left());
     let next = next.map(|key| (key, job.calls.part_of.is_none().then(|| shared.kept.clone())));
-    let exit = exit(&with_group(ended.clone(), group.as_deref()), stop);
+    // What a session did before its end, its user has seen.
+    let exit = match is_session {
+        true => exit(&ended, stop),
+        false => exit(&with_group(ended.clone(), group.as_deref()), stop),
+    };
     // The sandbox comes first: processes and mounts must be gone before their groups and directories are removed.
     let held = Held::new(sandboxed, group.clone(), next);
     let mounts = if rooted.is_none() { scratch.path().join(CACHES).join("written") } else { written.clone() };
@@ -311,6 +331,8 @@ struct Told {
     accesses: Option<Accesses>,
     /// None if the job is not recorded, or nobody can ask any more.
     asked: Option<Asked>,
+    /// A session that has not begun.
+    session: Option<Opening>,
 }
 
 fn prepared(
@@ -389,6 +411,14 @@ impl Told {
                     self.root = Some(root);
                     continue;
                 }
+                Report::First(ended) => {
+                    self.session.iter().for_each(|session| session.first(&ended));
+                    continue;
+                }
+                Report::Opened => {
+                    self.session.take().map_or(Ok(()), Opening::opened)?;
+                    continue;
+                }
                 Report::Accessed(seen) => seen,
                 other => return Ok(other),
             };
@@ -415,7 +445,7 @@ async fn ended(
     let mut connection = Command::from(connect()?).kill_on_drop(true).spawn()?;
     writer.write_all(GO.as_bytes()).await?;
     tokio::select! {
-        report = report(reports) => report,
+        report = told.until_another(reports, writer) => report,
         status = connection.wait() => {
             let mut said = String::new();
             if let Some(mut stderr) = connection.stderr.take() {
@@ -437,7 +467,8 @@ async fn stopped(
         () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         stop = disk.used_up() => stop,
-        stop = reached_a_limit(group, peak) => stop,
+        // A session goes on: the kernel has stopped what exceeded a limit.
+        stop = reached_a_limit(group, peak), if job.session.is_none() => stop,
     }
 }
 
@@ -458,7 +489,7 @@ async fn reached_a_limit(group: Option<&Group>, peak: &AtomicU64) -> Stop {
 }
 
 /// Adds what the control group knows to what the init reported.
-fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
+pub(super) fn with_group(mut ended: Ended, group: Option<&Group>) -> Ended {
     let failed = ended.code != Some(0);
     // Even if the command succeeded: the work of the killed process is missing.
     ended.out_of_memory |= group.is_some_and(Group::out_of_memory);

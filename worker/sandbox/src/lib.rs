@@ -19,6 +19,7 @@ mod port;
 mod prepare;
 mod root;
 mod rooted;
+mod session;
 mod spawner;
 mod spec;
 mod tools;
@@ -232,6 +233,9 @@ impl Sandbox {
             .map_err(|source| Error::Scratch { path: self.shared.config.scratch.clone(), source })?;
         if self.shared.confined || matches!(job.place, Place::Root(_)) {
             confined::run(&self.shared, scratch, job, output, cancel).await
+        } else if job.session.is_some() {
+            let words = "this worker runs steps without a sandbox (`--sandbox off`, or none is possible: see `kiln workers`), and a shell would have all that its user can reach";
+            Err(Error::Refused(words.to_owned()))
         } else {
             unconfined::run(&self.shared, scratch, job, output, cancel).await
         }

@@ -135,6 +135,7 @@ impl Prepared {
             recorded: job.calls.recorded,
             preloaded: job.calls.recorded && host.loads_recorder,
             caches: None,
+            session: job.session.as_ref().map(|session| session.wanted.clone()),
             rooted: None,
         };
         Ok(Self::with(spec, mounts.made, (job.memory_bytes, job.max_processes)))

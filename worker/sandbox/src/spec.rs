@@ -16,6 +16,7 @@ use super::rooted::{Caches, RootSpec};
 use kiln_executor::Secrets;
 use kiln_executor::calls::Accesses;
 use kiln_executor::ending::Ended;
+use kiln_executor::session::Wanted;
 use kiln_kernel::syscalls;
 
 /// The network is connected: the command may start.
@@ -121,6 +122,9 @@ pub(super) struct Spec {
     pub(super) preloaded: bool,
     /// The caches of a job without a root of its own.
     pub(super) caches: Option<Caches>,
+    /// What runs in the job's place for somebody who watches. The last descriptor that is sent is the socket to which the init sends where its input
+    /// is written to, and where it waits for its beginning.
+    pub(super) session: Option<Wanted>,
     /// The root of a job that has one of its own. Then binds, links and the tree are empty, and files are mounted.
     pub(super) rooted: Option<RootSpec>,
 }
@@ -136,6 +140,10 @@ pub(super) enum Report {
     Refused(String),
     /// The init's descriptor of the job's root, if the sandbox is kept; the report of its end follows.
     Root(i32),
+    /// The job's own command has ended, and a session follows.
+    First(Ended),
+    /// The session is ready, and where its input is written to has been sent.
+    Opened,
     /// What the command has looked at so far. One of these comes before the report of its end.
     Accessed(Accesses),
     Ended(Ended),

@@ -88,6 +88,7 @@ pub(super) fn job() -> Job {
         disk_bytes: 1 << 30,
         max_processes: 100,
         calls: Default::default(),
+        session: None,
     }
 }
 
@@ -155,7 +156,7 @@ pub(super) fn run_prepared(
         Report::Setup(reason) | Report::Refused(reason) => {
             Err(format!("{reason}{}", connection.map_or(String::new(), |process| output_of(process, network))))
         }
-        Report::Network | Report::Root(_) | Report::Accessed(_) => {
+        Report::Network | Report::Root(_) | Report::Accessed(_) | Report::First(_) | Report::Opened => {
             Err("the trial's init reported what it was not asked for".to_owned())
         }
         Report::Ended(ended) => Err(format!("a trial command ended with {ended:?}, expected code {WELL}")),

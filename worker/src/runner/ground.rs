@@ -166,6 +166,7 @@ impl Ground {
             disk_bytes: DISK_BYTES,
             max_processes: MAX_PROCESSES,
             calls: Default::default(),
+            session: None,
         };
         match self {
             Self::Tree(tree, caches) => {

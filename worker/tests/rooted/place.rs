@@ -389,6 +389,7 @@ impl Place {
             disk_bytes: 1 << 30,
             max_processes: 400,
             calls: Default::default(),
+            session: None,
         };
         (step, job)
     }

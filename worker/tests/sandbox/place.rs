@@ -120,6 +120,7 @@ impl Place {
             disk_bytes: 1 << 30,
             max_processes: 200,
             calls: Default::default(),
+            session: None,
         }
     }
 

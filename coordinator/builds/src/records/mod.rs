@@ -9,6 +9,7 @@ mod events;
 mod import;
 mod index;
 mod retention;
+mod shells;
 
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ const SUBMISSIONS: Space = "submissions";
 const REQUESTS: Space = "requests";
 /// Build id to the client's own request id.
 const REQUEST_IDS: Space = "request-ids";
+/// Build id to the [`Shells`](shells::Shells) that were opened in its steps' places.
+const SHELLS: Space = "shells";
 /// Artifact id to [`Artifact`].
 const ARTIFACTS: Space = "artifacts";
 /// Sequence number to artifact id.
@@ -59,12 +62,14 @@ pub struct Records {
     journal: Journal,
     /// Held while an artifact is recorded, so that no id is given to two contents.
     artifacts: Arc<Mutex<artifacts::Order>>,
+    /// Held while a shell is recorded.
+    shells: Arc<Mutex<()>>,
 }
 
 impl Records {
     /// Records in this journal.
     pub fn over(journal: Journal) -> Self {
-        Self { journal, artifacts: Arc::default() }
+        Self { journal, artifacts: Arc::default(), shells: Arc::default() }
     }
 }
 

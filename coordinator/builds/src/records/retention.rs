@@ -9,7 +9,7 @@ use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{Build, Status};
 use prost::Message;
 
-use super::{BUILDS, Error, REQUEST_IDS, REQUESTS, Records, index, stream};
+use super::{BUILDS, Error, REQUEST_IDS, REQUESTS, Records, SHELLS, index, stream};
 
 /// Records that are read at a time.
 const PAGE: usize = 64;
@@ -113,7 +113,7 @@ impl Records {
         if let Some(request) = self.journal.get(REQUEST_IDS, id).await? {
             batch = batch.remove(REQUEST_IDS, id).remove(REQUESTS, String::from_utf8_lossy(&request));
         }
-        Ok(batch.remove(BUILDS, id).remove_stream(&stream(id)))
+        Ok(batch.remove(BUILDS, id).remove(SHELLS, id).remove_stream(&stream(id)))
     }
 }
 

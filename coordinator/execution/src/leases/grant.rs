@@ -39,6 +39,8 @@ pub struct Grant {
     pub calls: String,
     /// The space whose entries of build tools it may look up and keep.
     pub tools: ToolSpace,
+    /// Whether it is a shell: it has no result, and ends with the coordinator that granted it.
+    pub shell: bool,
 }
 
 /// Why a grant is invalid.
@@ -79,6 +81,7 @@ impl Grant {
             calls: self.calls.clone(),
             tools: self.tools.name.clone(),
             tools_read_only: self.tools.read_only,
+            shell: self.shell,
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -107,9 +110,9 @@ impl Grant {
             return Err(Error::Expired);
         }
         let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
-        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, .. } = grant;
+        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, shell, .. } = grant;
         let tools = ToolSpace { name, read_only };
-        Ok(Self { lease, worker, instance, action, times, caches, calls, tools })
+        Ok(Self { lease, worker, instance, action, times, caches, calls, tools, shell })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -136,6 +139,7 @@ mod tests {
             caches: vec![[1; 16], [2; 16]],
             calls: "environment".into(),
             tools: ToolSpace::default(),
+            shell: true,
         }
     }
 

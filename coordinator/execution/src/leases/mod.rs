@@ -19,6 +19,7 @@ use tonic::Status;
 
 use super::Agents;
 use super::scopes::{Scope, Scopes};
+use super::shells::{Ends, WorkersEnds};
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
 use reach::Reach;
@@ -36,6 +37,7 @@ struct Live {
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
     agents: Option<GivenAgents>,
+    shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
     calls: Calls,
     alive: watch::Sender<()>,
@@ -102,6 +104,13 @@ impl LiveLeases {
         }
     }
 
+    /// Lets a lease serve this shell.
+    pub fn give_shell(&self, lease: u64, ends: Arc<Ends>) {
+        if let Some(live) = self.state.lock().live.get_mut(&lease) {
+            live.shell = Some(ends);
+        }
+    }
+
     /// Lets a lease have calls run, which are charged so.
     pub fn charge(&self, lease: u64, charge: Charge) {
         if let Some(live) = self.state.lock().live.get_mut(&lease) {
@@ -157,6 +166,7 @@ impl LiveLeases {
             grant,
             reach: live.reach.clone(),
             agents: live.agents.clone(),
+            shell: live.shell.clone(),
             charge: live.charge.clone(),
             calls: live.calls.clone(),
             alive: live.alive.subscribe(),
@@ -176,6 +186,7 @@ pub struct LeaseAccess {
     grant: Grant,
     reach: Arc<OnceCell<Reach>>,
     agents: Option<GivenAgents>,
+    shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
     calls: Calls,
     alive: watch::Receiver<()>,
@@ -345,6 +356,19 @@ impl LeaseAccess {
         }
     }
 
+    /// The shell that the lease's worker serves, which it takes once.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` if the lease is not one of a shell.
+    pub fn shell(&self) -> Result<WorkersEnds, Status> {
+        if let Some(ends) = &self.shell {
+            return ends.take();
+        }
+        let (worker, lease, tenant) = (&self.grant.worker, self.grant.lease, self.tenant());
+        tracing::warn!(worker, lease, tenant, "refused a worker's access to a shell for a lease that has none");
+        Err(Status::permission_denied(format!("lease {lease} is not one of a shell")))
+    }
+
     /// Everything that a tree consists of is readable, too.
     pub async fn add_tree(&self, tree: Digest) -> Result<(), Status> {
         self.reach().await?.add_tree(tree).await;
@@ -383,6 +407,7 @@ mod tests {
             caches,
             calls: calls.into(),
             tools,
+            shell: false,
         }
     }
 

@@ -9,6 +9,7 @@ use kiln_scheduler::{ActionKey, Capacity, Effect, Event, LeaseId, Outcome, Waite
 use tonic::Code;
 
 use super::super::prepare::Prepared;
+use super::super::shells::LONGEST;
 use super::super::{Done, State, failed};
 use super::wire::failure_response;
 use super::{Grant, Message, Owner};
@@ -96,6 +97,7 @@ impl Owner {
             caches: prepared.caches.iter().filter_map(|cache| cache.name.as_ref()).map(root::entitlement).collect(),
             calls: if prepared.split { environment(prepared) } else { String::new() },
             tools: prepared.tools.clone(),
+            shell: action.shell.is_some(),
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -114,7 +116,7 @@ impl Owner {
             network: prepared.network,
             traceparent: action.traceparent.clone(),
             secrets: action.secrets.clone(),
-            grant: grant.seal(self.live.key(), prepared.timeout),
+            grant: grant.seal(self.live.key(), if grant.shell { LONGEST } else { prepared.timeout }),
             credentials: prepared.credentials.clone(),
             times: prepared.times.map(|times| times.to_wire()),
             variables: prepared.variables.clone().into_iter().collect(),
@@ -124,12 +126,17 @@ impl Owner {
             call: prepared.requirements.opportunistic,
             tools: prepared.tools.name.clone(),
             tools_read_only: prepared.tools.read_only,
+            shell: action.shell.as_ref().map(|wanted| wanted.shell.clone()),
         };
         let charge = prepared.spread.then(|| action.charge.clone());
+        let shell = action.shell.as_ref().map(|wanted| wanted.ends.clone());
         let agents = action.agents.clone().map(|agents| (agents, prepared.agents.clone()));
         self.lease_begins(lease, grant);
         if let Some((agents, names)) = agents {
             self.live.give_agents(lease.0, agents, names);
+        }
+        if let Some(ends) = shell {
+            self.live.give_shell(lease.0, ends);
         }
         if let Some(charge) = charge {
             self.live.charge(lease.0, charge);

@@ -51,6 +51,11 @@ impl Owner {
                 finished.push(id);
                 continue;
             }
+            // Whoever watched it was connected to the coordinator that granted it.
+            if grant.shell && !self.leases.contains_key(&id) {
+                unwanted.push(lease.lease);
+                continue;
+            }
             let key = key_of(&grant.instance, &action);
             self.lease_begins(id, grant);
             running.push(RunningLease { lease: id, key, reserved: wire::capacity(lease.reserved.as_ref()) });

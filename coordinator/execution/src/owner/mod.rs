@@ -36,6 +36,7 @@ use super::log::LiveLogs;
 use super::memory::Memory;
 use super::prepare::Prepared;
 use super::scopes::Scopes;
+use super::shells::Wanted;
 use super::wait::Wait;
 use super::{Agents, Done, Request, State};
 
@@ -108,6 +109,8 @@ struct Action {
     secrets: Vec<v1::Secret>,
     /// Reached by the lease alone.
     agents: Option<Arc<dyn Agents>>,
+    /// What runs in its place.
+    shell: Option<Wanted>,
     state: watch::Sender<State>,
     queued: Timestamp,
     /// The trace of the first caller; the others joined it.
@@ -151,6 +154,7 @@ struct Leased {
     worker: WorkerId,
     instance: String,
     action: Digest,
+    is_shell: bool,
 }
 
 pub(super) struct Owner {
@@ -251,7 +255,8 @@ impl Owner {
             }
             Message::Stored { worker, lease, response } => {
                 let (lease, worker) = (LeaseId(lease), WorkerId(worker));
-                if let Some(leased) = self.leases.get(&lease).filter(|_| is_success(&response)) {
+                if let Some(leased) = self.leases.get(&lease).filter(|leased| !leased.is_shell && is_success(&response))
+                {
                     self.recent.put(key_of(&leased.instance, &leased.action), (*response).clone());
                 }
                 self.finished.insert(lease, *response);
@@ -312,9 +317,10 @@ impl Owner {
         let mut key = key_of(&prepared.instance, &prepared.digest);
         // A run with one caller's secrets or agents cannot be shared: others who ask for the same action get their own run.
         let is_private = !prepared.secrets.is_empty() || !prepared.agents.is_empty();
-        if prepared.action.do_not_cache || is_private {
+        if prepared.action.do_not_cache || is_private || request.shell.is_some() {
             key.0.push_str(&format!("|{}", waiter.0));
         }
+        let once = request.shell.is_some();
         let recent = looked.and_then(|looked| self.recent.since(looked, &key)).cloned();
         let is_under_way = self.actions.contains_key(&key);
         let merged = is_under_way || recent.is_some();
@@ -323,6 +329,7 @@ impl Owner {
             charge: Charge { share: request.share.clone(), build: request.build.clone(), priority: request.priority },
             secrets: request.secrets,
             agents: request.agents.filter(|_| !prepared.agents.is_empty()),
+            shell: request.shell,
             state: watch::Sender::new(State::Queued),
             queued: clock::now(),
             queue: Some(queue_span(&traceparent)),
@@ -347,6 +354,7 @@ impl Owner {
             path_weight: request.path_weight,
             inputs: prepared.inputs.clone(),
             wait_limit: request.queue_timeout.map(|wait_limit| wait_limit.as_millis() as Millis),
+            once,
         }));
     }
 

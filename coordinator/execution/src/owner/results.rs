@@ -51,8 +51,12 @@ impl Owner {
     /// Records that a worker holds this lease.
     pub(super) fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
         self.logs.of(lease.0).belong_to(grant.tenant());
-        let leased =
-            Leased { worker: WorkerId(grant.worker.clone()), instance: grant.instance.clone(), action: grant.action };
+        let leased = Leased {
+            worker: WorkerId(grant.worker.clone()),
+            instance: grant.instance.clone(),
+            action: grant.action,
+            is_shell: grant.shell,
+        };
         self.leases.insert(lease, leased);
         self.live.begin(lease.0);
     }
@@ -64,7 +68,9 @@ impl Owner {
         }
         let stored =
             |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
-        let (Some(leased), true) = (self.leases.get(&lease).cloned(), is_success(&response)) else {
+        let (Some(leased), true) =
+            (self.leases.get(&lease).cloned().filter(|leased| !leased.is_shell), is_success(&response))
+        else {
             return self.handle(stored(response));
         };
         let known = self.actions.get(&key_of(&leased.instance, &leased.action)).map(|action| action.prepared.clone());

@@ -82,6 +82,7 @@ pub(super) fn failure_response(failure: &Failure) -> reapi::ExecuteResponse {
                 reasons.join("; ")
             ),
         ),
+        Failure::Lost { reason } => failed(Code::Aborted, reason.clone()),
         Failure::AttemptsExhausted { attempts, last } => {
             failed(Code::Internal, format!("gave up after {attempts} attempts; the last failure: {last}"))
         }

@@ -41,6 +41,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// The requirements of the action with this number; no worker satisfies the last one's.
+/// Whether actions of this key are given up when they are lost.
+fn is_once(key: u64) -> bool {
+    key % 5 == 3
+}
+
 fn requirements(key: u64) -> Requirements {
     let isa = match key {
         9 => "riscv64",
@@ -157,6 +162,7 @@ impl Model {
                     assert!(!self.live.contains_key(&key), "a{key} was given up while it ran");
                     match failure {
                         Failure::AttemptsExhausted { attempts, .. } => assert_eq!(*attempts, config.max_attempts),
+                        Failure::Lost { .. } => assert!(is_once(key), "a{key} was given up at its first loss"),
                         Failure::NoWorkerMatches { .. } => {
                             let wanted = requirements(key);
                             let could = |(name, isa, cpus): &(&str, &str, u32)| {
@@ -183,6 +189,7 @@ impl Model {
                     self.answer(key, waiters);
                 }
                 Effect::Requeued { key, waiters, .. } => {
+                    assert!(!is_once(number(key)), "{key:?} runs again");
                     let key = number(key);
                     assert!(!self.live.contains_key(&key), "a{key} was queued again while it ran");
                     assert_eq!(waiters.iter().copied().collect::<BTreeSet<_>>(), self.waits(key));
@@ -327,6 +334,7 @@ impl Run {
                     path_weight,
                     inputs: vec![key],
                     wait_limit: None,
+                    once: is_once(key),
                 }));
             }
             Op::Leave(which) => {

@@ -176,6 +176,26 @@ fn a_lost_workers_actions_run_elsewhere_a_bounded_number_of_times() {
 }
 
 #[test]
+fn what_runs_once_is_given_up_however_its_worker_goes() {
+    let once = |number| Event::Submit(Submission { once: true, ..submission(number) });
+    let lost = |effects: &[Effect]| match effects.first() {
+        Some(Effect::Failed { failure: Failure::Lost { reason }, waiters, .. }) if waiters.len() == 1 => reason.clone(),
+        _ => panic!("expected it to be given up, found {effects:?}"),
+    };
+    let mut farm = farm(&[("w1", 1000), ("w2", 1000)]);
+    let (worker, lease, _) = assigned(&farm.step(0, once(1))).remove(0);
+    let fault = Outcome::WorkerFault("no disk".into());
+    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker), lease, outcome: fault });
+    assert!(lost(&effects).contains("no disk"), "{effects:?}");
+    let (worker, ..) = assigned(&farm.step(0, once(2))).remove(0);
+    assert!(lost(&farm.step(0, Event::WorkerGone(WorkerId(worker)))).contains("left"));
+    let (worker, ..) = assigned(&farm.step(0, once(3))).remove(0);
+    farm.step(0, Event::WorkerDisconnected(WorkerId(worker)));
+    let deadline = farm.next_deadline().expect("a deadline for the lost worker");
+    assert!(lost(&farm.step(deadline, Event::Tick)).contains("was lost"));
+}
+
+#[test]
 fn a_faulty_worker_is_avoided_where_there_is_another() {
     let mut farm = farm(&[("bad", 8000), ("good", 1000)]);
     let (worker, lease, _) = assigned(&farm.step(0, Event::Submit(submission(1)))).remove(0);

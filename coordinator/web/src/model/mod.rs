@@ -131,7 +131,7 @@ impl Progress {
                 self.end(at, done);
                 None
             }
-            event::Event::Log(_) => None,
+            event::Event::Log(_) | event::Event::ShellOpened(_) => None,
         }
     }
 

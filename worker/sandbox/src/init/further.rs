@@ -105,7 +105,7 @@ fn job(
     let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|error| format!("cannot open the root: {error}"))?;
     report(&Report::Root(root.as_raw_fd()));
     let streams: Streams = Some((output, errors));
-    carry_out(spec, None, streams, (null, oom_score), asked, |_| Ok(()))?;
+    carry_out((spec, None), None, streams, (null, oom_score), asked, |_| Ok(()))?;
     let _ = released.recv();
     Ok(())
 }

@@ -9,15 +9,14 @@ mod port;
 mod reap;
 mod record;
 mod routes;
+mod session;
 mod watch;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,10 +31,13 @@ use parking_lot::Mutex;
 use super::spec::{self, GO, LOOK, Network, Report, Spec};
 use super::{network, root, rooted, spawner};
 use kiln_executor::ending::Ended;
-use kiln_executor::{BUILD, HOSTNAME, program};
+use kiln_executor::session::Wanted;
+use kiln_executor::{BUILD, HOSTNAME};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
 use record::{Recorder, Seen};
+use session::Input;
+pub(super) use session::Start;
 use watch::{Stopped, expendable};
 
 /// The name (`argv[0]`) under which this program becomes an init.
@@ -96,6 +98,7 @@ fn run() -> Result<(), String> {
     control.read_line(&mut line).map_err(words("cannot read the job"))?;
     let spec: Spec = serde_json::from_str(&line).map_err(|error| format!("cannot read the job: {error}"))?;
     drop(line);
+    let input = spec.session.as_ref().and_then(|_| sent.pop());
     let port = spec.listens.and_then(|number| Some((number, sent.pop()?)));
 
     let mut flags =
@@ -129,11 +132,11 @@ fn run() -> Result<(), String> {
     match syscalls::fork_alone().map_err(words("cannot fork"))? {
         Some(child) => {
             silence(&null).map_err(words("cannot close the output"))?;
-            drop((control, port));
+            drop((control, port, input));
             let _ = waitpid(child, None);
             std::process::exit(0);
         }
-        None => as_pid_one(spec, (sent, port), control, &null),
+        None => as_pid_one(spec, (sent, port, input), control, &null),
     }
 }
 
@@ -175,7 +178,7 @@ fn silence(null: &File) -> std::io::Result<()> {
 
 fn as_pid_one(
     spec: Spec,
-    (mut sent, port): (Vec<OwnedFd>, Option<(u16, OwnedFd)>),
+    (mut sent, port, input): (Vec<OwnedFd>, Option<(u16, OwnedFd)>, Option<OwnedFd>),
     mut control: BufReader<UnixStream>,
     null: &File,
 ) -> Result<(), String> {
@@ -217,7 +220,14 @@ fn as_pid_one(
     let listen = move |seen: Option<Seen>| {
         std::thread::Builder::new().spawn(move || hold(control, seen.as_ref(), &stop)).map(drop)
     };
-    carry_out(&spec, place, None, (null, oom_score), &asked, listen)?;
+    let input = match (&spec.session, input) {
+        (Some(wanted), Some(input)) => {
+            let owner = place.as_ref().map(rooted::Built::owner);
+            Some((wanted, Input::open(wanted, input, owner).map_err(io("cannot make a terminal"))?))
+        }
+        _ => None,
+    };
+    carry_out((&spec, input), place, None, (null, oom_score), &asked, listen)?;
     loop {
         std::thread::park();
     }
@@ -229,7 +239,7 @@ type Streams = Option<(OwnedFd, OwnedFd)>;
 /// Runs a job's command, whose root this thread is in, and reports how it ended. From then on this thread is as restricted as the command.
 /// `listen` is called before the command starts, with what it looks at if that is recorded.
 fn carry_out(
-    spec: &Spec,
+    (spec, input): (&Spec, Option<(&Wanted, Input)>),
     place: Option<rooted::Built>,
     streams: Streams,
     (null, oom_score): (&File, Option<File>),
@@ -252,7 +262,15 @@ fn carry_out(
         .map_err(io("cannot listen to the worker"))?;
     // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
-    let ended = match expendable(oom_score, || start(spec, place.as_ref(), streams)) {
+    let started = match input {
+        Some((wanted, input)) => {
+            let running = session::run((spec, wanted), place.as_ref(), input, (null, oom_score), asked, &stopped);
+            Err(running.map_err(io("cannot run a session"))?)
+        }
+        None => expendable(oom_score, || start(spec, Start::of_job(spec), place.as_ref(), streams))
+            .map_err(|code| Ended { code: Some(code), ..Ended::default() }),
+    };
+    let ended = match started {
         Ok(child) => {
             silence(null).map_err(io("cannot close the output"))?;
             if asked.load(Ordering::SeqCst) {
@@ -261,9 +279,9 @@ fn carry_out(
             let reaped = reap(child, || stopped.look(spec.max_processes));
             ended(reaped, began.elapsed(), &stopped)
         }
-        Err(code) => {
+        Err(ended) => {
             silence(null).map_err(io("cannot close the output"))?;
-            Ended { code: Some(code), ..Ended::default() }
+            ended
         }
     };
     if let Some(place) = place {
@@ -346,11 +364,11 @@ fn build(spec: &Spec, sent: &mut Vec<OwnedFd>) -> Result<Option<rooted::Built>, 
 }
 
 /// Starts the command, or says on its error output why it cannot be started; answers with the exit code then.
-fn start(spec: &Spec, place: Option<&rooted::Built>, streams: Streams) -> Result<Pid, i32> {
+fn start(spec: &Spec, what: Start<'_>, place: Option<&rooted::Built>, streams: Streams) -> Result<Pid, i32> {
     let mut errors = streams.as_ref().and_then(|(_, errors)| errors.try_clone().ok()).map(File::from);
     let started = match (&spec.rooted, place) {
-        (Some(root), Some(place)) => rooted::start(spec, root, place),
-        _ => start_here(spec, streams),
+        (Some(root), Some(place)) => rooted::start(spec, what, root, place),
+        _ => start_here(spec, what, streams),
     };
     started.map_err(|(code, message)| {
         if !message.is_empty() {
@@ -363,25 +381,16 @@ fn start(spec: &Spec, place: Option<&rooted::Built>, streams: Streams) -> Result
     })
 }
 
-fn start_here(spec: &Spec, streams: Streams) -> Result<Pid, (i32, String)> {
+fn start_here(spec: &Spec, what: Start<'_>, streams: Streams) -> Result<Pid, (i32, String)> {
     let directory = Path::new(BUILD).join(&spec.working_directory);
-    let program = spec.arguments.first().map(String::as_str).unwrap_or_default();
     let path = spec.environment.get("PATH").map_or("", String::as_str);
-    let resolved = program::resolve(program, &directory, path, "on this worker")?;
-    let mut command = Command::new(&resolved);
-    command
-        .arg0(program)
-        .args(spec.arguments.iter().skip(1))
-        .env_clear()
-        .envs(&spec.environment)
-        .envs(spec.secrets.variables())
-        .current_dir(&directory)
-        .stdin(Stdio::null());
+    let mut command = what.program(&directory, path, "on this worker")?;
+    command.env_clear().envs(&spec.environment).envs(spec.secrets.variables());
     if let Some((output, errors)) = streams {
         command.stdout(output).stderr(errors);
     }
-    match command.spawn() {
+    match what.connect(&mut command).and_then(|()| command.spawn()) {
         Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
-        Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),
+        Err(error) => Err((126, format!("cannot start `{}`: {error}", Path::new(command.get_program()).display()))),
     }
 }

@@ -44,6 +44,11 @@ pub(in super::super) struct Built {
 }
 
 impl Built {
+    /// The id of the job's user.
+    pub(in super::super) fn owner(&self) -> u32 {
+        self.user.uid
+    }
+
     /// Removes what was put into the root for the job, once the job has ended, unless it is thrown away with the root.
     pub(in super::super) fn leave(self) {
         if self.stays {

@@ -284,6 +284,7 @@ impl Prepared {
             recorded: false,
             preloaded: false,
             caches: None,
+            session: job.session.as_ref().map(|session| session.wanted.clone()),
             rooted: Some(root),
         };
         Ok(Self::with(spec, made, (job.memory_bytes, job.max_processes)))

@@ -4,14 +4,13 @@
 //! belong to threads. The init cannot be traced or read meanwhile, because it is not dumpable.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use kiln_executor::program;
 use nix::unistd::Pid;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
+use super::super::init::Start;
 use super::super::spec::{Network, Spec};
 use super::build::Built;
 use super::spec::RootSpec;
@@ -37,13 +36,18 @@ const MOST: u32 = 63;
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the command. An error is a shell's exit code and a message.
-pub(in super::super) fn start(spec: &Spec, root: &RootSpec, built: &Built) -> Result<Pid, (i32, String)> {
+pub(in super::super) fn start(
+    spec: &Spec,
+    what: Start<'_>,
+    root: &RootSpec,
+    built: &Built,
+) -> Result<Pid, (i32, String)> {
     let dumpable = nix::sys::prctl::set_dumpable(false);
     dumpable.map_err(|error| (126, format!("cannot protect the init: {error}")))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             confine(spec, root, built).map_err(|reason| (126, reason))?;
-            if root.is_trial { Err(trial::attempt()) } else { command(spec, root, built) }
+            if root.is_trial { Err(trial::attempt()) } else { command(spec, what, root, built) }
         });
         thread.join().unwrap_or_else(|_| Err((126, "the thread that starts the command panicked".to_owned())))
     })
@@ -75,27 +79,18 @@ fn confine(spec: &Spec, root: &RootSpec, built: &Built) -> Result<(), String> {
     thread::set_capabilities(None, sets).map_err(words("cannot give up capabilities"))
 }
 
-fn command(spec: &Spec, root: &RootSpec, built: &Built) -> Result<Pid, (i32, String)> {
-    let name = spec.arguments.first().map(String::as_str).unwrap_or_default();
+fn command(spec: &Spec, what: Start<'_>, root: &RootSpec, built: &Built) -> Result<Pid, (i32, String)> {
     let path = spec.environment.get("PATH").map_or(PATH, String::as_str);
-    let resolved = program::resolve(name, &built.directory, path, "in the root")?;
+    let mut command = what.program(&built.directory, path, "in the root")?;
     let secrets: BTreeMap<&str, &str> = spec.secrets.variables().collect();
-    let mut command = Command::new(&resolved);
-    command
-        .arg0(name)
-        .args(spec.arguments.iter().skip(1))
-        .env_clear()
-        .env("HOME", &built.user.home)
-        .envs(&spec.environment)
-        .current_dir(&built.directory)
-        .stdin(Stdio::null());
+    command.env_clear().env("HOME", &built.user.home).envs(&spec.environment);
     for (variable, secret) in &root.secret_variables {
         if let Some(value) = secrets.get(secret.as_str()) {
             command.env(variable, value);
         }
     }
-    match command.spawn() {
+    match what.connect(&mut command).and_then(|()| command.spawn()) {
         Ok(child) => Ok(Pid::from_raw(child.id() as i32)),
-        Err(error) => Err((126, format!("cannot start `{}`: {error}", resolved.display()))),
+        Err(error) => Err((126, format!("cannot start `{}`: {error}", Path::new(command.get_program()).display()))),
     }
 }

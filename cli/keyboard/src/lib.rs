@@ -1,0 +1,11 @@
+//! The user's terminal while a shell elsewhere has it.
+//!
+//! Invariant: it is given back as it was, however the process ends, unless that is killed with `SIGKILL`.
+
+mod escape;
+mod raw;
+mod streams;
+
+pub use escape::{Escape, Typed};
+pub use raw::{Raw, give_back, resizes};
+pub use streams::{Printer, typed};
