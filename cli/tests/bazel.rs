@@ -337,3 +337,72 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     built.well();
     assert_eq!(told(&farm, id).0.status(), InvocationStatus::InvocationSucceeded);
 }
+
+/// A server that has one file, and what it was asked. It is gone with its listener.
+fn file_server(
+    content: &'static str,
+) -> (u16, std::sync::Arc<std::sync::Mutex<Vec<String>>>, std::sync::mpsc::Sender<()>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let noted = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            if stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                return;
+            }
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            noted.lock().unwrap().push(String::from_utf8(head).unwrap());
+            let length = content.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{content}")
+                .unwrap();
+        }
+    });
+    (port, asked, stop)
+}
+
+#[test]
+fn bazel_fetches_what_it_downloads_through_the_farm_and_once() {
+    if !is_installed() {
+        return;
+    }
+    let (port, asked, stop) = file_server("a source archive\n");
+    let address = format!("127.0.0.1:{port}");
+    let (farm, bazel) = (Farm::with(&["--allow-download", &address], &["one"]), Bazel::new());
+    let workspace = std::fs::read_to_string(bazel.workspace().join("WORKSPACE")).unwrap();
+    let sha256 = kiln_proto::digest::DigestFunction::Sha256.digest(b"a source archive\n").hex();
+    let file = format!(
+        "load(\"@bazel_tools//tools/build_defs/repo:http.bzl\", \"http_file\")\n\
+         http_file(name = \"archive\", urls = [\"http://{address}/archive.tar\"], sha256 = \"{sha256}\")\n"
+    );
+    write(&bazel.workspace(), "WORKSPACE", &(workspace + &file));
+    let rule =
+        "genrule(name = \"use\", srcs = [\"@archive//file\"], outs = [\"use.txt\"], cmd = \"tr a-z A-Z < $< > $@\")\n";
+    write(&bazel.workspace(), "BUILD", rule);
+    let downloader = format!("--experimental_remote_downloader={}", farm.url.replace("http://", "grpc://"));
+    bazel.run(&farm, "build", &["//:use", &downloader]).well();
+    assert_eq!(std::fs::read_to_string(bazel.output("use.txt")).unwrap(), "A SOURCE ARCHIVE\n");
+    let heads = asked.lock().unwrap().clone();
+    assert_eq!(heads.len(), 1);
+    assert!(heads[0].contains("user-agent: kiln/"), "expected the farm to have asked: {}", heads[0]);
+
+    // Another machine, to which the server is gone.
+    drop(stop);
+    let other = Bazel::new();
+    for name in ["WORKSPACE", "BUILD"] {
+        let text = std::fs::read_to_string(bazel.workspace().join(name)).unwrap();
+        let own = |path: &Path| path.display().to_string();
+        write(&other.workspace(), name, &text.replace(&own(bazel.dir.path()), &own(other.dir.path())));
+    }
+    other.run(&farm, "build", &["//:use", &downloader]).well();
+    assert_eq!(std::fs::read_to_string(other.output("use.txt")).unwrap(), "A SOURCE ARCHIVE\n");
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}

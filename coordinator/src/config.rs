@@ -124,6 +124,10 @@ pub struct Config {
     /// allowed registry on this machine may use plain HTTP anyway.
     #[arg(long = "insecure-registry", env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// Hosts outside the public internet that files may be fetched from on behalf of clients (Remote Asset API), as `--allow-registry` names
+    /// them; repeatable.
+    #[arg(long = "allow-download", env = "KILN_ALLOW_DOWNLOADS", value_delimiter = ',', value_name = "PATTERN")]
+    pub allowed_downloads: Vec<Pattern>,
     /// Maximum number of connections; further ones are closed at once.
     #[arg(long, env = "KILN_MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS, value_name = "NUMBER")]
     pub max_connections: usize,
@@ -190,6 +194,7 @@ impl Config {
             own_credentials: false,
             allowed_registries: Vec::new(),
             insecure_registries: Vec::new(),
+            allowed_downloads: Vec::new(),
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
             webhooks: None,
@@ -206,6 +211,16 @@ impl Config {
         let named = insecure.iter().filter_map(|registry| registry.parse().ok());
         let reach = Reach::public(self.allowed_registries.iter().cloned().chain(named).collect());
         registry::Options { insecure, reach, ..Default::default() }
+    }
+
+    /// How files are fetched on behalf of clients.
+    ///
+    /// # Errors
+    /// If there is no place for them, or HTTP cannot be set up.
+    pub fn downloads(&self) -> anyhow::Result<kiln_assets::Downloads> {
+        let directory = self.data_dir.join("downloads");
+        std::fs::create_dir_all(&directory)?;
+        Ok(kiln_assets::Downloads::new(Reach::public(self.allowed_downloads.clone()), directory)?)
     }
 
     /// The stores' configuration.

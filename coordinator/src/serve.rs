@@ -200,6 +200,7 @@ async fn serve(
         stopping: stopping.clone(),
         quotas,
         links: kiln_web::Links::default(),
+        downloads: config.downloads()?,
     };
     let links = shared.links.clone();
     let kept = (config.data_dir.clone(), journal.clone());

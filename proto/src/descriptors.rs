@@ -9,8 +9,12 @@ use prost_types::FileDescriptorSet;
 /// that a caller by hand needs.
 pub const KILN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kiln.bin"));
 
-/// The methods of Remote Execution's services, by path. `bazel-remote-apis` has no descriptors for them.
+/// The methods of Remote Execution's services and of the Remote Asset API's, by path. `bazel-remote-apis` has no descriptors for them.
 pub const REMOTE_EXECUTION: &[&str] = &[
+    "/build.bazel.remote.asset.v1.Fetch/FetchBlob",
+    "/build.bazel.remote.asset.v1.Fetch/FetchDirectory",
+    "/build.bazel.remote.asset.v1.Push/PushBlob",
+    "/build.bazel.remote.asset.v1.Push/PushDirectory",
     "/build.bazel.remote.execution.v2.ActionCache/GetActionResult",
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
     "/build.bazel.remote.execution.v2.Capabilities/GetCapabilities",
@@ -78,6 +82,6 @@ mod tests {
         for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Workers/Link", "/google.bytestream.ByteStream/Write"] {
             assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
         }
-        assert_eq!(services().len(), 18, "{:?}", services());
+        assert_eq!(services().len(), 20, "{:?}", services());
     }
 }

@@ -26,6 +26,8 @@ pub mod secret;
 pub mod transfer;
 pub mod usage;
 
+/// The Remote Asset API.
+pub use bazel_remote_apis::build::bazel::remote::asset::v1 as asset;
 /// REAPI v2 messages and services.
 pub use bazel_remote_apis::build::bazel::remote::execution::v2 as reapi;
 /// REAPI's version message.

@@ -19,6 +19,7 @@ const BUILD: Needs = Needs::AnyOf(&[Builder, Admin]);
 const READ: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Worker, Admin]);
 const UPLOAD: Needs = Needs::AnyOf(&[CacheWriter, Builder, Worker, Admin]);
 const LOOK: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin]);
+const FETCH: Needs = Needs::AnyOf(&[CacheWriter, Builder, Admin]);
 const WRITE_RESULTS: Needs = Needs::AnyOf(&[CacheWriter, Admin]);
 const WORK: Needs = Needs::AnyOf(&[Worker]);
 const ADMINISTER: Needs = Needs::AnyOf(&[Admin]);
@@ -48,6 +49,10 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("google.longrunning.Operations", "DeleteOperation", BUILD),
     ("google.longrunning.Operations", "CancelOperation", BUILD),
     ("google.longrunning.Operations", "WaitOperation", BUILD),
+    ("build.bazel.remote.asset.v1.Fetch", "FetchBlob", FETCH),
+    ("build.bazel.remote.asset.v1.Fetch", "FetchDirectory", FETCH),
+    ("build.bazel.remote.asset.v1.Push", "PushBlob", WRITE_RESULTS),
+    ("build.bazel.remote.asset.v1.Push", "PushDirectory", WRITE_RESULTS),
     ("kiln.v1.Builds", "Submit", BUILD),
     ("kiln.v1.Builds", "Watch", BUILD),
     ("kiln.v1.Builds", "Cancel", BUILD),

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_proto::asset::fetch_server::FetchServer;
+use kiln_proto::asset::push_server::PushServer;
 use kiln_proto::bes::publish_build_event_server::PublishBuildEventServer;
 use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
@@ -32,6 +34,7 @@ use crate::Config;
 use crate::services::{
     action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
 };
+use kiln_assets::{Assets, Downloads};
 use kiln_auth::{Known, check_name};
 use kiln_bazel::{Invocations, Publish, Show};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
@@ -69,6 +72,8 @@ pub struct Shared {
     pub toolchains: Toolchains,
     /// Links that log a browser in to the web pages.
     pub links: kiln_web::Links,
+    /// How files are fetched on behalf of clients.
+    pub downloads: Downloads,
 }
 
 /// One tenant's services and data.
@@ -136,6 +141,7 @@ impl Stack {
         let shells = shells::Shells::new(builds.clone());
         let served = builds::Builds::new(builds);
         let invocations = Invocations::over(journal.clone());
+        let assets = Assets::new(stores.clone(), journal.clone(), shared.downloads.clone());
         macro_rules! sized {
             ($service:expr) => {
                 $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -144,6 +150,8 @@ impl Stack {
         let routes = Routes::new(sized!(CapabilitiesServer::new(capabilities::Capabilities)))
             .add_service(cas::ContentAddressableStorage::server(stores.clone()))
             .add_service(sized!(ByteStreamServer::new(bytestream::ByteStream::new(stores.clone(), execution.logs()))))
+            .add_service(sized!(FetchServer::new(assets.clone())))
+            .add_service(sized!(PushServer::new(assets)))
             .add_service(sized!(PublishBuildEventServer::new(Publish::new(invocations.clone()))))
             .add_service(sized!(InvocationsServer::new(Show::new(invocations))))
             .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone(), execution.clone()))))

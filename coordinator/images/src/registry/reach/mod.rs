@@ -58,7 +58,7 @@ pub enum Refused {
 
 /// How to request a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
     /// With a client that connects to any address.
     Open,
     /// With a client that checks every address before connecting, and uses no proxy.
@@ -85,7 +85,7 @@ impl Reach {
     ///
     /// # Errors
     /// If the URL itself is not allowed.
-    pub(super) fn way(&self, url: &Url) -> Result<Way, Refused> {
+    pub fn way(&self, url: &Url) -> Result<Way, Refused> {
         let Some(bounds) = &self.bounds else { return Ok(Way::Open) };
         if bounds.allows(url) {
             return Ok(Way::Open);
@@ -116,7 +116,7 @@ impl Reach {
     }
 
     /// Resolves names to allowed addresses; `None` without restrictions.
-    pub(super) fn resolver(&self) -> Option<Guard> {
+    pub fn resolver(&self) -> Option<Guard> {
         self.bounds.clone().map(Guard)
     }
 }
@@ -148,7 +148,7 @@ fn is_private(name: &str) -> bool {
 
 /// A resolver that returns only allowed addresses.
 #[derive(Debug, Clone)]
-pub(super) struct Guard(Arc<Bounds>);
+pub struct Guard(Arc<Bounds>);
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
