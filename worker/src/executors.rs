@@ -60,4 +60,8 @@ impl Executor for Executors {
     fn hidden(&self) -> &[Zeroizing<String>] {
         self.sandbox.hidden()
     }
+
+    fn has_own_networks(&self) -> bool {
+        self.sandbox.has_own_networks()
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kiln_broker::{Broker, Farm, Serving, Wanted};
+use kiln_broker::{Broker, Farm, Serving, Sources, Wanted};
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::protobuf::Timestamp;
@@ -29,6 +29,7 @@ use crate::outputs;
 use crate::roots::Roots;
 use crate::tally::Tally;
 use crate::telling;
+use ground::Ground;
 use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::output_log::{self, OutputLog};
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
@@ -229,7 +230,7 @@ impl Runner {
         }
         let call = self.broker.as_ref().filter(|_| lease.call && job.place == Place::Machine);
         job.calls.recorded = call.is_some();
-        let serving = self.serve(at, lease, (&root, &action), &mut job).await?;
+        let serving = self.serve(at, lease, (&root, &action), &ground, &mut job).await?;
         leases.started(lease.lease).await;
         let started = Instant::now();
         let telling = serving.as_ref().map(|serving| telling::tell(serving.counts(), lease.lease, leases.clone()));
@@ -322,19 +323,23 @@ impl Runner {
         at: &At<'_>,
         lease: &v1::Lease,
         (root, action): (&Digest, &reapi::Action),
+        ground: &Ground,
         job: &mut Job,
     ) -> Result<Option<Serving>, Fault> {
         // What a call is given and prints is kept, and values of secrets must not be.
         let is_apt = match &job.place {
-            Place::Machine => lease.secrets.is_empty(),
-            // A command that changes its root is to see nothing but that.
-            Place::Root(rooted) => rooted.inputs.is_some() && lease.secrets.is_empty(),
+            // Elsewhere than in a network of its own, others could reach what is offered.
+            Place::Root(rooted) => !job.network || (self.executor.has_own_networks() && !rooted.host_network),
+            Place::Machine => true,
             Place::Image(..) | Place::ImageResolver => false,
         };
+        let is_apt = is_apt && lease.secrets.is_empty();
         let Some(broker) = self.broker.as_ref().filter(|_| is_apt) else { return Ok(None) };
         let tools = (!lease.tools.is_empty()).then_some((lease.tools.as_str(), lease.tools_read_only));
         // A root's compilers are not the worker's.
-        let wanted = Wanted { splits: lease.split && job.place == Place::Machine, tools };
+        let root_of = ground.changed();
+        let changes = root_of.as_ref().map(|root| root as &(dyn Sources + Sync));
+        let wanted = Wanted { splits: lease.split && job.place == Place::Machine, tools, changes };
         let farm = Farm {
             channel: self.channel.subscribe(),
             instance: at.instance.to_owned(),

@@ -69,3 +69,75 @@ fn tools_in_an_image_find_what_was_stored_on_another_worker_and_nothing_of_anoth
     assert!(look("").contains("nothing"), "expected no entry of an image's step");
     assert!(look(more).contains("mine"));
 }
+
+/// A Dockerfile over busybox with Go.
+fn dockerfile(base: &Path, text: &str) -> tempfile::TempDir {
+    let kiln = "name = \"in-dockerfile\"\nversion = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\n\
+                contexts = { base = \"oci-layout://base\" }\nmemory = \"2GiB\"\n";
+    let dir = project(&[
+        ("kiln.toml", kiln),
+        ("Dockerfile", text),
+        (".dockerignore", "base\nkiln-out\nkiln.toml\n"),
+        ("go.mod", "module example.com/p\n\ngo 1.24\n"),
+        ("main.go", "package main\n\nfunc main() { println(\"hello\") }\n"),
+    ]);
+    copy(base, &dir.path().join("base"));
+    dir
+}
+
+#[test]
+fn commands_of_a_dockerfile_that_asks_for_it_find_what_was_compiled_on_another_worker() {
+    let Some(base) = go_layout() else { return };
+    let text = "FROM base\nENV PATH=/usr/local/go/bin:/bin CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'\nCOPY . /src\nWORKDIR /src\n\
+                ARG KILN_TOOL_CACHE=tools\nRUN go build -v -o /p . 2>&1 && /p\n";
+    let dir = dockerfile(base, text);
+    let change = |dir: &Path| write(dir, "main.go", "package main\n\nfunc main() { println(\"good day\") }\n");
+    let [first, second] = twice(dir.path(), change);
+    let (cold, warm) = (first.log(), second.log());
+    assert!(cold.contains("\nruntime\n") && cold.contains("hello"), "{cold}");
+    let compiled: Vec<&str> = warm.lines().filter(|line| !line.contains("good day")).collect();
+    assert!(warm.contains("good day"), "{warm}");
+    assert_eq!(compiled, ["example.com/p"], "expected nothing else to be compiled");
+}
+
+#[test]
+fn what_assemblers_and_c_compilers_made_in_a_root_is_not_found_beside_other_headers() {
+    let Some(base) = go_layout() else { return };
+    let of = |header: &str, before: &str| {
+        let text = format!(
+            "FROM base\nENV PATH=/usr/local/go/bin:/bin CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false'\nCOPY . /src\nWORKDIR /src\n\
+             ARG KILN_TOOL_CACHE=headers\nRUN mkdir /include && echo '#define V {header}' > /include/v.h\n\
+             RUN {before}go build -v -o /p . 2>&1 && /p\n"
+        );
+        let dir = dockerfile(base, &text);
+        write(
+            dir.path(),
+            "v_amd64.s",
+            "#include \"/include/v.h\"\n#include \"textflag.h\"\nTEXT ·v(SB),NOSPLIT,$0-8\n\tMOVQ $V, ret+0(FP)\n\tRET\n",
+        );
+        write(dir.path(), "main.go", "package main\n\nfunc v() int\n\nfunc main() { println(\"V is\", v()) }\n");
+        Farm::shared().build(dir.path(), &[]).well().log()
+    };
+    if kiln_harness::bases::own_architecture() != "amd64" {
+        return;
+    }
+    assert!(of("1", "").contains("V is 1"));
+    assert!(of("2", "").contains("V is 2"), "expected another root to be noticed");
+    let within = of("1", "echo '#define V 3' > /include/v.h; ");
+    assert!(within.contains("V is 3"), "expected what the command itself has changed to be noticed: {within}");
+}
+
+#[test]
+fn a_command_sees_no_trace_of_its_builder_unless_its_dockerfile_asks_and_leaves_none() {
+    let Some(base) = go_layout() else { return };
+    let text = "FROM base\nRUN echo \"before: $(env | grep -c -e CCACHE -e KILN -e GOCACHEPROG) $(ls -d /kiln)\"\n\
+                ARG KILN_TOOL_CACHE=traces\nRUN echo \"with: $(env | grep -c -e ^CCACHE -e KILN_TOOL -e GOCACHEPROG) $(ls /kiln)\"\n\
+                RUN --network=none printf 'GET /cache/ccache/aa HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' | nc 127.0.0.1 18981\n\
+                RUN --mount=type=cache,target=/own echo \"own: $(env | grep -c -e CCACHE -e GOCACHEPROG) $(ls -d /kiln)\"\n\
+                ARG KILN_TOOL_CACHE=\nRUN echo \"after: $(env | grep -c -e CCACHE -e GOCACHEPROG) $(ls -d /kiln)\"\n";
+    let dir = dockerfile(base, text);
+    let said = Farm::shared().build(dir.path(), &[]).well().log();
+    for line in ["before: 0 \n", "with: 3 call\n", "404 Not Found", "own: 0 \n", "after: 0 \n"] {
+        assert!(said.contains(line), "expected `{line}` in: {said}");
+    }
+}

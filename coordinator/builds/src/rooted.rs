@@ -26,6 +26,8 @@ use super::steps::{self, Ended, Job};
 
 /// The variable that names the socket of an SSH agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+/// The argument with which a Dockerfile lets the build tools of its commands use the farm's cache; its value is the name of their space.
+const TOOL_CACHE: &str = "KILN_TOOL_CACHE";
 /// Memory limit of a command that has none of its own: 2 GiB.
 const MEMORY_BYTES: u64 = 2 << 30;
 
@@ -219,8 +221,19 @@ impl Lowering<'_> {
         variables.extend(agent.map(|target| (AGENT_VARIABLE.to_owned(), target)));
         let caches = command.caches.iter().map(|cache| owner.of_dockerfile(cache, target)).collect();
         let hosts = command.hosts.clone();
-        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, hosts, ..known })))
+        let tools = tools(command, step, (owner, target)).unwrap_or_default();
+        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, tools, hosts, ..known })))
     }
+}
+
+/// Where the build tools of a command have entries, if its Dockerfile says that they may: without that, a command sees no trace of what builds it.
+/// One with caches of its own keeps those. Like a cache mount, a space belongs to a project and a platform, and has a name.
+fn tools(command: &Command, step: &Step, (owner, target): (Owner<'_>, &Target)) -> Option<ToolSpace> {
+    let name = command.run.env.iter().find(|(name, _)| *name == TOOL_CACHE).map(|(_, value)| value.trim())?;
+    let has_own = !command.caches.is_empty() || !step.secrets.is_empty();
+    let is_hosts = kiln_artifacts::network(&command.run) == contract::NETWORK_HOST;
+    (!name.is_empty() && !has_own && !is_hosts)
+        .then(|| owner.tools(&["dockerfile", &target.platform.to_string(), name].join("\0")))
 }
 
 impl Lowering<'_> {

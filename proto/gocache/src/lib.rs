@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 pub use disk::{Disk, Found};
 pub use error::Error;
-pub use others::{Sources, others};
+pub use others::{Sources, digest_of, is_read_by_others, may_have_read_by_others, others, read_by_others};
 pub use spaces::{Shown, Spaces};
 pub use unkept::Unkept;
 

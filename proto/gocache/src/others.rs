@@ -1,5 +1,6 @@
 //! The files that C compilers and assemblers read without `go` knowing.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,31 +34,52 @@ pub trait Sources {
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn others(sources: &impl Sources, top: &Path) -> io::Result<[u8; 32]> {
-    let mut found = Vec::new();
+pub fn others(sources: &(impl Sources + ?Sized), top: &Path) -> io::Result<[u8; 32]> {
+    digest_of(sources, &read_by_others(sources, top)?)
+}
+
+/// These files.
+///
+/// # Errors
+/// If a directory cannot be listed.
+pub fn read_by_others(sources: &(impl Sources + ?Sized), top: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
     let mut waiting = vec![top.to_owned()];
     while let Some(directory) = waiting.pop() {
         for (path, is_directory) in sources.entries(&directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if is_directory {
-                if !name.contains('@') && !NOTHING.contains(&&*name) {
+                if may_have_read_by_others(&name) {
                     waiting.push(path);
                 }
             } else if is_read_by_others(&name) {
-                found.push(path);
+                found.insert(path);
             }
         }
     }
-    found.sort();
+    Ok(found)
+}
+
+/// The digest that tells these files from other ones.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn digest_of(sources: &(impl Sources + ?Sized), files: &BTreeSet<PathBuf>) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    for path in found {
+    for path in files {
         hasher.update(path.as_os_str().as_encoded_bytes());
-        hasher.update(format!("\0{}\0", sources.digest(&path)?));
+        hasher.update(format!("\0{}\0", sources.digest(path)?));
     }
     Ok(hasher.finalize().into())
 }
 
-fn is_read_by_others(name: &str) -> bool {
+/// Whether a directory of this name may have such files.
+pub fn may_have_read_by_others(name: &str) -> bool {
+    !name.contains('@') && !NOTHING.contains(&name)
+}
+
+/// Whether a file of this name is one that they read.
+pub fn is_read_by_others(name: &str) -> bool {
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     READ_BY_OTHERS.contains(&extension) || name.contains(".so.")
 }

@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use super::farm::Farm;
 use super::step::Step;
-use super::tools::{Patience, WAIT};
+use super::tools::{Beside, Patience, WAIT};
+use super::touched::is_touched;
 use super::view::{Node, View};
 
 /// The tool, as the farm names it.
@@ -41,9 +42,16 @@ pub(super) async fn serve(
     // Without entries, the connection ends, and `go` says that its cache does.
     let Some(tools) = &step.tools else { return Ok(()) };
     let Some(shown) = &tools.shown else { return Ok(()) };
-    let view = step.view(begun)?;
-    let others =
-        tokio::task::spawn_blocking(move || others(&*view, Path::new(BUILD))).await.map_err(io::Error::other)??;
+    let (beside, step_of_it, begun) = (tools.beside.clone(), step.clone(), begun.clone());
+    let beside = tokio::task::spawn_blocking(move || match beside {
+        Beside::Build => others(&*step_of_it.view(&begun)?, Path::new(BUILD)),
+        // What nobody else has, if the step has changed any of them.
+        Beside::Root(known) => {
+            let known = known.filter(|(_, files)| !is_touched(&begun.written, files));
+            Ok(known.map_or_else(rand::random, |(digest, _)| digest))
+        }
+    });
+    let others = beside.await.map_err(io::Error::other)??;
     let farm = OfFarm { farm: step.farm.clone(), patience: tools.patience.clone() };
     let cache = Cache {
         disks: shown.disks.clone(),

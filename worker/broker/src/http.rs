@@ -64,7 +64,10 @@ async fn accept(listener: TcpListener, caches: Caches, connections: &mut JoinSet
 async fn converse(stream: tokio::net::TcpStream, router: Router, permit: tokio::sync::OwnedSemaphorePermit) {
     // One request after another: a client cannot start hundreds on one connection.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD_BYTES);
+    let mut http = builder.http1();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD_BYTES);
+    // Who has nothing more to say, such as `nc`, still waits for the answer.
+    http.half_close(true);
     let service = TowerToHyperService::new(router);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(error, "a connection of a step's tool ended");

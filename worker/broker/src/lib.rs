@@ -25,6 +25,7 @@ mod tally;
 mod told;
 mod toolcache;
 mod tools;
+mod touched;
 mod verify;
 mod view;
 mod wire;
@@ -49,15 +50,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use compiler::Compilers;
-use kiln_gocache::Spaces;
+use kiln_gocache::{Shown, Spaces};
 use programs::Programs;
 use reference::Reference;
 use step::Step;
 use toolcache::Caches;
-use tools::Tools;
+use tools::{Beside, Tools};
 use view::SystemFiles;
 
 pub use farm::Farm;
+pub use kiln_gocache::Sources;
 pub use tally::Calls;
 
 /// The variable that names what cargo calls in place of rustc.
@@ -114,12 +116,14 @@ struct Shared {
 }
 
 /// What a step's lease says of its calls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// Calls of compilers run as jobs of their own.
     pub splits: bool,
     /// The space of its build tools' entries, and whether it only reads.
     pub tools: Option<(&'a str, bool)>,
+    /// The root that it changes, if it is one that does.
+    pub changes: Option<&'a (dyn Sources + Sync)>,
 }
 
 /// A step whose calls are answered until this is dropped.
@@ -209,7 +213,12 @@ impl Broker {
             return Ok(None);
         }
         let directory = self.shared.directory_of_a_step(splits)?;
-        let tools = wanted.tools.map(|of| self.shared.tools_of_a_step(of, &farm, directory.path())).transpose()?;
+        let beside = wanted.changes.map_or(Beside::Build, Beside::in_root);
+        let tools = wanted.tools.map(|(space, read_only)| {
+            let shown = self.shared.shown_to_a_step((space, read_only), &farm, directory.path())?;
+            Ok::<_, io::Error>(Tools::new(shown, read_only, beside))
+        });
+        let tools = tools.transpose()?;
         let (has_tools, has_go) = (tools.is_some(), tools.as_ref().is_some_and(|tools| tools.shown.is_some()));
         let listener = listen(directory.path())?;
         let begun = watch::Sender::new(None);
@@ -254,12 +263,16 @@ impl Broker {
 }
 
 impl Shared {
-    /// Where the entries of a step with this directory are that has this space.
-    fn tools_of_a_step(&self, (space, read_only): (&str, bool), farm: &Farm, directory: &Path) -> io::Result<Tools> {
+    /// Go's entries for a step with this directory that has this space.
+    fn shown_to_a_step(
+        &self,
+        (space, read_only): (&str, bool),
+        farm: &Farm,
+        directory: &Path,
+    ) -> io::Result<Option<Shown>> {
         let (space, to) = ([farm.instance.as_str(), space], Path::new(DIRECTORY));
         let show = || self.entries.show((&space, read_only), directory, GO_FILES, to);
-        let shown = if self.has_entries { Some(show()?) } else { None };
-        Ok(Tools::new(shown, read_only))
+        self.has_entries.then(show).transpose()
     }
 
     /// A directory with the programs that a step finds, under the names of compilers if it is split.

@@ -2,11 +2,12 @@
 //!
 //! Invariant: the settings are the same in every step on every farm, and none that a step has itself is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_gocache::Shown;
+use kiln_gocache::{Shown, Sources, digest_of, read_by_others};
 use parking_lot::Mutex;
 
 /// The port of a step's loopback at which its tools find their caches: below those that systems give out, and nobody's.
@@ -55,12 +56,37 @@ pub(super) struct Tools {
     /// Go's, on this worker's disk, if it can show them to steps.
     pub(super) shown: Option<Shown>,
     pub(super) read_only: bool,
+    pub(super) beside: Beside,
     pub(super) patience: Arc<Patience>,
 }
 
 impl Tools {
-    pub(super) fn new(shown: Option<Shown>, read_only: bool) -> Self {
-        Self { shown, read_only, patience: Arc::default() }
+    pub(super) fn new(shown: Option<Shown>, read_only: bool, beside: Beside) -> Self {
+        Self { shown, read_only, beside, patience: Arc::default() }
+    }
+}
+
+/// Where the files are that C compilers and assemblers read without `go` knowing.
+#[derive(Debug, Clone)]
+pub(super) enum Beside {
+    /// Among the step's inputs; all others are its environment's.
+    Build,
+    /// In the root that the step changes: those that it had at its beginning and what stands for them, if that is known.
+    Root(Option<([u8; 32], Arc<BTreeSet<PathBuf>>)>),
+}
+
+impl Beside {
+    /// Those of a root, which is walked.
+    pub(super) fn in_root(root: &(dyn Sources + Sync)) -> Self {
+        let find = || {
+            let files = read_by_others(root, Path::new("/"))?;
+            Ok::<_, std::io::Error>((digest_of(root, &files)?, Arc::new(files)))
+        };
+        Self::Root(
+            tokio::task::block_in_place(find)
+                .inspect_err(|error| tracing::debug!(%error, "cannot tell a root's files apart"))
+                .ok(),
+        )
     }
 }
 

@@ -56,4 +56,9 @@ pub trait Executor: std::fmt::Debug + Send + Sync {
     fn hidden(&self) -> &[Zeroizing<String>] {
         &[]
     }
+
+    /// Whether a command with network access has a network of its own.
+    fn has_own_networks(&self) -> bool {
+        false
+    }
 }

@@ -260,6 +260,10 @@ impl Executor for Sandbox {
     fn hidden(&self) -> &[Zeroizing<String>] {
         Sandbox::hidden(self)
     }
+
+    fn has_own_networks(&self) -> bool {
+        Sandbox::has_own_networks(self)
+    }
 }
 
 impl Shared {

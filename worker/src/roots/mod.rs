@@ -13,6 +13,7 @@ mod attributes;
 mod caches;
 mod dated;
 mod directories;
+mod files;
 mod images;
 mod layer;
 mod merge;
@@ -41,6 +42,7 @@ use images::Objects;
 use stacks::{MAX_LAYERS, Pinned, Stacks};
 
 pub(crate) use caches::{Caches, Left};
+pub(crate) use files::Files;
 pub(crate) use step::is_rooted;
 pub use step::{Changed, Step};
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use kiln_executor::rooted::What;
 use kiln_executor::{BUILD, Rooted};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, LAYER_OUTPUT, NETWORK_HOST, TIMES_OUTPUT};
@@ -16,6 +17,7 @@ use reapi::command::OutputDirectoryFormat as Format;
 use tokio_util::sync::CancellationToken;
 
 use super::caches::Left;
+use super::files::Files;
 use super::layer::{self, Changes};
 use super::mounts::Mounted;
 use super::scan::Upper;
@@ -123,6 +125,12 @@ impl Step {
     /// The directories of its root, topmost first.
     pub fn layers(&self) -> &[std::path::PathBuf] {
         self.root.stack.layers()
+    }
+
+    /// The files of its root, as they were before its command.
+    pub(crate) fn files(&self) -> Files<'_> {
+        let mounts = self.rooted.mounts.iter().any(|mount| matches!(mount.what, What::Tree { .. }));
+        Files { forest: &self.root.forest, root: self.root.digest, is_all: !mounts }
     }
 
     /// Whether its result is what it builds from inputs of its own, rather than what it changes in its root.

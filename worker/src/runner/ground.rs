@@ -136,6 +136,14 @@ impl Runner {
 }
 
 impl Ground {
+    /// The root that the action changes, if it is one that does.
+    pub(super) fn changed(&self) -> Option<roots::Files<'_>> {
+        match self {
+            Self::Root(step) if !step.builds() => Some(step.files()),
+            Self::Root(_) | Self::Tree(..) => None,
+        }
+    }
+
     /// The job of a lease.
     pub(super) fn job(
         &self,
