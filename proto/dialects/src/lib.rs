@@ -1,6 +1,6 @@
 //! What build tools say to a cache over HTTP: Bazel, ccache, Gradle, Go, Maven, Nx, sccache (WebDAV) and Turborepo.
 //!
-//! A request's path says which tool speaks ([`Place`]); its dialect ([`ask`]) turns it into a question of "get, put or remove by key"
+//! A request's path says which tool speaks ([`Place`]); its dialect ([`ask()`]) turns it into a question of "get, put or remove by key"
 //! ([`Ask`]). Whoever keeps entries answers with [`answers`], or with a [`Refusal`], which knows the status with which each tool
 //! carries on. The coordinator serves tools anywhere in this way, and a worker those inside its steps.
 //!
