@@ -8,6 +8,7 @@ use kiln_auth::{Authenticated, Caller};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::v1::builds_client::BuildsClient;
+use kiln_proto::v1::invocations_client::InvocationsClient;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tower::Service;
@@ -72,6 +73,10 @@ impl Service<Request> for Client {
 impl Client {
     pub(crate) fn bytes(&self) -> ByteStreamClient<Self> {
         ByteStreamClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn invocations(&self) -> InvocationsClient<Self> {
+        InvocationsClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn builds(&self) -> BuildsClient<Self> {

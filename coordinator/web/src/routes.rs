@@ -35,6 +35,10 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/builds/{id}/live", get(pages::build::follow))
         .route("/builds/{id}/steps/{step}/log", get(pages::build::log_page))
         .route("/builds/{id}/steps/{step}/log/{stream}", get(pages::build::download_log))
+        .route("/invocations", get(pages::invocation::list))
+        .route("/live/invocations", get(pages::invocation::follow_list))
+        .route("/invocations/{id}", get(pages::invocation::page))
+        .route("/invocations/{id}/live", get(pages::invocation::follow))
         .route_layer(middleware::from_fn_with_state(site.clone(), known));
     Router::new()
         .merge(inside)

@@ -21,6 +21,7 @@ pub(crate) fn encoded(text: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
     Builds,
+    Invocations,
     None,
 }
 
@@ -36,7 +37,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) live: Option<String>,
 }
 
-const SECTIONS: [(Section, &str, &str); 1] = [(Section::Builds, "/builds", "Builds")];
+const SECTIONS: [(Section, &str, &str); 2] =
+    [(Section::Builds, "/builds", "Builds"), (Section::Invocations, "/invocations", "Bazel")];
 
 impl Frame<'_> {
     /// The page with this content.

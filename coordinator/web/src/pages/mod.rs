@@ -5,6 +5,7 @@ mod builds;
 mod download;
 mod entry;
 mod failure;
+pub(crate) mod invocation;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

@@ -1,0 +1,233 @@
+//! One invocation: why it failed, its tests, its targets, what it printed.
+
+use kiln_proto::v1::{
+    Invocation, InvocationAction, InvocationFile, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
+};
+use maud::{Markup, html};
+
+use super::{badge, commit, title, took};
+use crate::log::{Line, Splitter};
+use crate::markup::words;
+
+/// Failed actions, targets and tests that are shown at once; the rest is folded.
+const FAILURES: usize = 20;
+const ROWS: usize = 200;
+/// Lines at the end of the output.
+const LINES: usize = 2_000;
+
+/// All but the output.
+pub(super) fn of(invocation: &Invocation) -> Markup {
+    html! {
+        div #invocation {
+            div #top {
+                div .title { h1 { (title(invocation)) } (badge(invocation.status())) }
+                (facts(invocation))
+                (errors(invocation))
+                (tiles(invocation))
+                @if invocation.is_cut { p .notice.odd { "This invocation told more than the farm keeps; some of it is left out." } }
+            }
+            (tests(invocation))
+            (targets(invocation))
+            (settings(invocation))
+        }
+    }
+}
+
+fn facts(invocation: &Invocation) -> Markup {
+    let said = |key: &str| invocation.metadata.get(key).filter(|value| !value.is_empty());
+    html! {
+        dl .facts {
+            @if let Some(commit) = commit(invocation) { div { dt { "Commit" } dd title=(commit) { code { (words::short(commit, 12)) } } } }
+            @if let Some(user) = said("BUILD_USER") { div { dt { "User" } dd { (user) } } }
+            @if let Some(host) = said("BUILD_HOST") { div { dt { "Host" } dd { (host) } } }
+            @if !invocation.publisher.is_empty() { div { dt { "Known as" } dd { (invocation.publisher) } } }
+            @if !invocation.tool_version.is_empty() { div { dt { "Bazel" } dd { (invocation.tool_version) } } }
+            @if let Some(started) = &invocation.started { div { dt { "Started" } dd { (words::ago(started)) } } }
+            div { dt { "Took" } dd { (took(invocation)) } }
+            @if !invocation.exit_name.is_empty() { div { dt { "Exit" } dd { (invocation.exit_name) " (" (invocation.exit_code) ")" } } }
+            div { dt { "Invocation" } dd { code { (invocation.id) } } }
+        }
+    }
+}
+
+/// Why it did not succeed.
+fn errors(invocation: &Invocation) -> Markup {
+    let actions = &invocation.failed_actions;
+    let has_failed = invocation.status() == InvocationStatus::InvocationFailed;
+    html! {
+        @if !actions.is_empty() || has_failed && !invocation.failure.is_empty() {
+            section #error .error aria-label="Why it failed" {
+                @if !invocation.failure.is_empty() { p .words { (invocation.failure) } }
+                @for action in actions.iter().take(FAILURES) { (failed(action)) }
+                @if actions.len() > FAILURES { p .dim { "and " (actions.len() - FAILURES) " more failed actions" } }
+            }
+        }
+    }
+}
+
+fn failed(action: &InvocationAction) -> Markup {
+    html! {
+        div .first {
+            h3 { (action.label) span .dim { " " (action.mnemonic) ", exit code " (action.exit_code) } }
+            @if !action.failure.is_empty() { p .words { (action.failure) } }
+            @for file in [&action.stderr, &action.stdout].into_iter().flatten() { (printed(file)) }
+            @if !action.command.is_empty() { details { summary { "Command" } pre { (action.command.join(" ")) } } }
+        }
+    }
+}
+
+/// What a file says, if the tool sent it along.
+fn printed(file: &InvocationFile) -> Markup {
+    let mut lines = Vec::new();
+    let mut splitter = Splitter::default();
+    splitter.push(false, &file.content, 0, &mut lines);
+    splitter.end(&mut lines);
+    let text: Vec<String> = lines.iter().map(Line::plain).collect();
+    html! { @if !text.is_empty() { pre { (text.join("\n")) } } }
+}
+
+fn tiles(invocation: &Invocation) -> Markup {
+    let counts = invocation.counts.unwrap_or_default();
+    let metrics = invocation.metrics.clone().unwrap_or_default();
+    let tests = counts.passed_tests + counts.failed_tests + counts.flaky_tests;
+    let runners: Vec<(&String, &u32)> = metrics.runners.iter().filter(|(name, _)| *name != "total").collect();
+    let hits: u64 = runners.iter().filter(|(name, _)| name.contains("hit")).map(|(_, count)| u64::from(**count)).sum();
+    html! {
+        div .tiles {
+            (tile("Targets", html! { (words::grouped(counts.targets.into())) }, html! {
+                @if counts.failed_targets > 0 { span .bad { (words::grouped(counts.failed_targets.into())) " failed" } }
+            }))
+            @if tests > 0 {
+                (tile("Tests", html! { (words::grouped(tests.into())) }, html! {
+                    (words::grouped(counts.passed_tests.into())) " passed"
+                    @if counts.failed_tests > 0 { ", " span .bad { (words::grouped(counts.failed_tests.into())) " failed" } }
+                    @if counts.flaky_tests > 0 { ", " (words::grouped(counts.flaky_tests.into())) " flaky" }
+                }))
+            }
+            @if metrics.actions > 0 {
+                (tile("Actions", html! { (words::grouped(u64::try_from(metrics.actions).unwrap_or(0))) }, html! {
+                    @if hits > 0 { (words::grouped(hits)) " cache hits" }
+                }))
+            }
+            @if metrics.wall_ms > 0 {
+                (tile("Time", html! { (words::duration(positive(metrics.wall_ms))) }, html! {
+                    (words::duration(positive(metrics.analysis_ms))) " analysis, "
+                    (words::duration(positive(metrics.execution_ms))) " execution"
+                }))
+            }
+        }
+        @if !runners.is_empty() {
+            details .warnings {
+                summary { "What ran the actions" }
+                @let mut sorted = runners.clone();
+                @let () = sorted.sort_by(|one, other| other.1.cmp(one.1));
+                ul { @for (name, count) in sorted { li { (words::grouped(u64::from(*count))) " × " (name) } } }
+            }
+        }
+    }
+}
+
+fn positive(milliseconds: i64) -> u64 {
+    u64::try_from(milliseconds).unwrap_or(0)
+}
+
+fn tile(name: &str, value: Markup, more: Markup) -> Markup {
+    html! { div .tile { span .dim { (name) } strong { (value) } span .dim { (more) } } }
+}
+
+/// How bad a result is, and what it is called.
+fn result(result: InvocationResult) -> (u8, &'static str, &'static str) {
+    match result {
+        InvocationResult::InvocationBroken => (0, "failed", "failed"),
+        InvocationResult::InvocationTimedOut => (1, "failed", "timed out"),
+        InvocationResult::InvocationFlaky => (2, "queued", "flaky"),
+        InvocationResult::InvocationPending | InvocationResult::Unspecified => (3, "waiting", "pending"),
+        InvocationResult::InvocationSkipped => (4, "skipped", "skipped"),
+        InvocationResult::InvocationPassed => (5, "hit", "passed"),
+    }
+}
+
+/// The attempts of tests, those that failed first.
+fn tests(invocation: &Invocation) -> Markup {
+    let mut tests: Vec<&InvocationTest> = invocation.tests.iter().collect();
+    tests.sort_by_key(|test| (result(test.result()).0, &test.label, test.run, test.shard, test.attempt));
+    html! {
+        @if !tests.is_empty() {
+            section aria-labelledby="tests" {
+                h2 #tests { "Tests" }
+                ol .steps.rows { @for test in tests.iter().take(ROWS) { (attempt(test)) } }
+                @if tests.len() > ROWS { p .dim { "and " (words::grouped((tests.len() - ROWS) as u64)) " more attempts" } }
+            }
+        }
+    }
+}
+
+fn attempt(test: &InvocationTest) -> Markup {
+    let (_, class, word) = result(test.result());
+    let mut which = Vec::new();
+    which.extend((test.run > 1).then(|| format!("run {}", test.run)));
+    which.extend((test.shard > 0).then(|| format!("shard {}", test.shard)));
+    which.extend((test.attempt > 1).then(|| format!("attempt {}", test.attempt)));
+    html! {
+        li class=(class) {
+            span .name { (test.label) @if !which.is_empty() { span .dim { " " (which.join(", ")) } } }
+            span .outcome { (word) }
+            span .dim { @if test.is_cached { "cached" } @else { (test.details) } }
+            span .took { (words::duration(positive(test.duration_ms))) }
+        }
+    }
+}
+
+fn targets(invocation: &Invocation) -> Markup {
+    let mut targets: Vec<&InvocationTarget> = invocation.targets.iter().collect();
+    targets.sort_by_key(|target| (result(target.result()).0, &target.label));
+    html! {
+        @if !targets.is_empty() {
+            section aria-labelledby="targets" {
+                h2 #targets { "Targets" }
+                ol .steps.rows {
+                    @for target in targets.iter().take(ROWS) {
+                        @let (_, class, word) = result(target.result());
+                        li class=(class) {
+                            span .name { (target.label) }
+                            span .outcome { (word) }
+                            span .dim { @if target.failure.is_empty() { (target.kind) } @else { (target.failure) } }
+                        }
+                    }
+                }
+                @if targets.len() > ROWS { p .dim { "and " (words::grouped((targets.len() - ROWS) as u64)) " more targets" } }
+            }
+        }
+    }
+}
+
+fn settings(invocation: &Invocation) -> Markup {
+    let mut metadata: Vec<(&String, &String)> = invocation.metadata.iter().collect();
+    metadata.sort();
+    html! {
+        @if !invocation.options.is_empty() || !metadata.is_empty() {
+            details .warnings {
+                summary { "Options and metadata" }
+                @if !invocation.options.is_empty() { ul { @for option in &invocation.options { li { code { (option) } } } } }
+                @if !metadata.is_empty() { ul { @for (key, value) in metadata { li { (key) ": " (value) } } } }
+            }
+        }
+    }
+}
+
+/// What it printed: its end, if that is much.
+pub(super) fn output(log: &[u8]) -> Markup {
+    let (mut lines, mut splitter) = (Vec::new(), Splitter::default());
+    splitter.push(false, log, 0, &mut lines);
+    splitter.end(&mut lines);
+    let left_out = lines.len().saturating_sub(LINES);
+    html! {
+        section #output aria-label="Output" {
+            @if !lines.is_empty() {
+                h2 { "Output" }
+                @if left_out > 0 { p .dim { (words::count(left_out as u64, "earlier line", "earlier lines")) " left out" } }
+                div .log.alone { ol .lines { @for (number, line) in lines.iter().enumerate().skip(left_out) { (line.row(number as u64 + 1, "")) } } }
+            }
+        }
+    }
+}
