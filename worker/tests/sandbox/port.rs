@@ -9,16 +9,25 @@ use tokio::sync::watch;
 
 use super::place::{Place, confined, sharing_the_network};
 
-/// None of the sandbox's own tests listens at it.
-const NUMBER: u16 = 18981;
 /// Prints what the port says, or that nobody listens there.
-const ASK: &str = "perl -MSocket -e 'socket(S, PF_INET, SOCK_STREAM, 0); connect(S, sockaddr_in(18981, INADDR_LOOPBACK)) or print \"nobody\"; \
-                   print scalar <S>'";
+fn ask(number: u16) -> String {
+    format!(
+        "perl -MSocket -e 'socket(S, PF_INET, SOCK_STREAM, 0); connect(S, sockaddr_in({number}, INADDR_LOOPBACK)) or print \"nobody\"; \
+         print scalar <S>'"
+    )
+}
 
-fn with_port(place: &Place, script: &str) -> (Job, Listening) {
+/// A port of this machine's loopback that nobody else listens at.
+fn own() -> (TcpListener, u16) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let number = listener.local_addr().unwrap().port();
+    (listener, number)
+}
+
+fn with_port(place: &Place, number: u16, script: &str) -> (Job, Listening) {
     let directory = place.dir.path().join("offered");
     std::fs::create_dir_all(&directory).unwrap();
-    let (port, listening) = Port::new(NUMBER);
+    let (port, listening) = Port::new(number);
     let mut job = place.job(script);
     job.calls.offer = Some(Offer {
         directory,
@@ -43,11 +52,16 @@ fn answer(listener: &TcpListener) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_reaches_its_worker_and_nobody_else_does() {
     let place = confined();
-    let (job, mut listening) = with_port(&place, &format!("{ASK}; until [ -e /kiln/call/go ]; do sleep 0.01; done"));
+    // The same number is in use outside.
+    let (outside, number) = own();
+    let ask = ask(number);
+    let (job, mut listening) =
+        with_port(&place, number, &format!("{ask}; until [ -e /kiln/call/go ]; do sleep 0.01; done"));
     let serving = async {
         let listener = listening.listener().await.expect("a listener in the job's network");
-        assert!(TcpStream::connect(("127.0.0.1", NUMBER)).is_err(), "expected it not to be on this machine's loopback");
-        let other = place.script(ASK).await;
+        let _user = TcpStream::connect(("127.0.0.1", number)).unwrap();
+        assert!(outside.accept().is_ok(), "expected the worker's port not to be on this machine's loopback");
+        let other = place.script(&ask).await;
         assert_eq!(other.text(), "nobody", "expected another job not to reach it");
         let listener = tokio::task::spawn_blocking(move || {
             answer(&listener);
@@ -61,13 +75,14 @@ async fn a_job_reaches_its_worker_and_nobody_else_does() {
     let (ran, ()) = tokio::join!(place.run(job), serving);
     assert_eq!((ran.text().as_str(), ran.exit()), ("the worker\n", &Exit::Code(0)), "{}", ran.err);
     drop(ran);
-    assert_eq!(place.script(ASK).await.text(), "nobody", "expected the next job not to find it either");
+    assert_eq!(place.script(&ask).await.text(), "nobody", "expected the next job not to find it either");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_on_the_machines_network_gets_no_port() {
     let place = sharing_the_network();
-    let (job, mut listening) = with_port(&place, ASK);
+    let (_, number) = own();
+    let (job, mut listening) = with_port(&place, number, &ask(number));
     let job = Job { network: true, ..job };
     let (ran, listener) = tokio::join!(place.run(job), listening.listener());
     assert!(listener.is_none(), "expected nobody to listen on the machine's loopback");
@@ -86,7 +101,7 @@ async fn a_network_whose_port_was_not_used_serves_the_next_job() {
     let mut seen = std::collections::BTreeSet::new();
     // A network is given back a moment after its job has ended.
     for _ in 0..50 {
-        let (job, mut listening) = with_port(&place, network);
+        let (job, mut listening) = with_port(&place, 18981, network);
         let serving = async {
             let listener = listening.listener().await;
             assert!(listener.is_some());

@@ -5,7 +5,6 @@
 //! and with it every process in its namespace.
 
 mod further;
-mod port;
 mod reap;
 mod record;
 mod routes;
@@ -14,7 +13,8 @@ mod watch;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -190,8 +190,11 @@ fn as_pid_one(
     if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }
-    if let Some((number, socket)) = port.filter(|_| spec.network != Network::Machine) {
-        port::open(number, &socket);
+    // The worker listens at its port from outside. Where it cannot be opened, nobody does: a job can do without.
+    if let Some((number, socket)) = port.filter(|_| spec.network != Network::Machine)
+        && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, number))
+    {
+        let _ = spec::send(&socket, &[listener.as_fd()]);
     }
     if spec.network == Network::Own {
         // The worker connects it while the root is built.

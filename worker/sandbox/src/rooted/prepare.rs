@@ -140,17 +140,14 @@ impl<'a> Preparing<'a> {
 
     /// A socket below stages. Its owner is one of the job's.
     fn socket(&mut self, path: &Path, (mode, uid, gid): Top) -> Result<PathBuf, String> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(format!("`{}` is not a socket", path.display()));
-        };
         let base = self.roots.on_disk.layers;
         lchown(path, Some(base + uid), Some(base + gid))
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode & 0o777)))
             .map_err(|error| format!("cannot prepare `{}`: {error}", path.display()))?;
-        Ok(self.stage(parent, Staged::OfRoots)?.join(name))
+        self.offered(path)
     }
 
-    /// The directory that the worker offers, below stages. Everybody may read it.
+    /// A socket, or the directory that the worker offers, below stages.
     fn offered(&mut self, path: &Path) -> Result<PathBuf, String> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(format!("`{}` cannot be offered", path.display()));
