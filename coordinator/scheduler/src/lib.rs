@@ -173,6 +173,7 @@ impl Scheduler {
                     properties: class.requirements.properties.clone(),
                     queued: class.waiting.len(),
                     oldest_ms: oldest.map_or(0, |action| now.saturating_sub(action.submitted)),
+                    wait: oldest.and_then(|action| self.wait_of(&action.key)),
                 }
             })
             .collect()

@@ -384,4 +384,6 @@ pub struct QueueView {
     pub queued: usize,
     /// How long the oldest has been waiting.
     pub oldest_ms: Millis,
+    /// What the first of them waits for.
+    pub wait: Option<Wait>,
 }

@@ -1,6 +1,6 @@
 //! The farm's status for operators.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use kiln_proto::v1;
 use kiln_scheduler::{ActionKey, Capacity, WaiterId};
@@ -45,6 +45,7 @@ impl Owner {
             platform: view.properties.iter().cloned().collect(),
             queued: view.queued as u64,
             oldest_ms: view.oldest_ms,
+            waits_for: view.wait.map(in_words).unwrap_or_default(),
         });
         v1::FarmStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -60,6 +61,21 @@ impl Owner {
             cache_url: String::new(),
             cache_writes: false,
             cache_writes_scopes: false,
+        }
+    }
+}
+
+/// What the first action of a queue waits for, without naming whose work holds the workers.
+fn in_words(wait: kiln_scheduler::Wait) -> String {
+    match wait {
+        kiln_scheduler::Wait::Worker { reasons, .. } => reasons.join("; "),
+        kiln_scheduler::Wait::Room { holders, .. } => {
+            let workers: BTreeSet<&str> = holders.iter().map(|(worker, _)| worker.0.as_str()).collect();
+            match workers.len() {
+                0 => "capacity on a worker, which is reserved for a larger action".to_owned(),
+                1 => format!("capacity on worker `{}`", workers.iter().next().unwrap_or(&"")),
+                some => format!("capacity on one of {some} workers"),
+            }
         }
     }
 }
