@@ -35,6 +35,9 @@ exports.visit = async (work, { width = 1280, height = 900, scheme = "light" } = 
 // Whether a page can be scrolled to the side.
 exports.overflows = (page) => page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
 
+// Clicks on what may be put in place of itself at that moment, and waits for where it leads.
+exports.click = (page, selector) => Promise.all([page.waitForNavigation(), page.$eval(selector, (one) => one.click())]);
+
 exports.text = (page, selector = "body") => page.$eval(selector, (one) => one.innerText);
 
 exports.run = (work) => work().catch((error) => {

@@ -1,12 +1,12 @@
 // evil.cjs PAGES: nothing that a build says is obeyed.
 "use strict";
 const assert = require("node:assert/strict");
-const { visit, text, run } = require("./browser.cjs");
+const { visit, text, run, click } = require("./browser.cjs");
 const [pages] = process.argv.slice(2);
 
 run(() => visit(async (page) => {
   await page.goto(`${pages}/builds`);
-  await Promise.all([page.waitForNavigation(), page.click(".builds .name")]);
+  await click(page, ".builds .name");
   await page.click("#s1");
   await page.waitForSelector("#log1 li");
   await page.goto(page.url() + "/steps/1/log");

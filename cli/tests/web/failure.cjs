@@ -1,7 +1,7 @@
 // failure.cjs PAGES: the reason is the first thing; the log can be searched, and a line of it has an address. Also without the script.
 "use strict";
 const assert = require("node:assert/strict");
-const { visit, text, run } = require("./browser.cjs");
+const { visit, text, run, click } = require("./browser.cjs");
 const [pages] = process.argv.slice(2);
 
 run(async () => {
@@ -10,7 +10,7 @@ run(async () => {
       await page.setJavaScriptEnabled(script);
       await page.goto(`${pages}/builds`);
       assert.match(await text(page, ".builds .message"), /the till is short/);
-      await Promise.all([page.waitForNavigation(), page.click(".builds .name")]);
+      await click(page, ".builds .name");
       const at = async (selector) => (await (await page.$(selector)).boundingBox()).y;
       assert.match(await text(page, "#error"), /error: the till is short/);
       assert.ok((await at("#error")) < (await at(".tiles")) && (await at("#error")) < 400, "expected the error first");
@@ -29,7 +29,7 @@ run(async () => {
   // More of a log comes when its end comes into view.
   await visit(async (page) => {
     await page.goto(`${pages}/builds`);
-    await Promise.all([page.waitForNavigation(), page.click(".builds .name")]);
+    await click(page, ".builds .name");
     await page.focus("#s1");
     await page.keyboard.press("Enter");
     await page.waitForSelector("#log1 li");

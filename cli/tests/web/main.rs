@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod api;
 mod builds;
+mod pages;
 mod world;

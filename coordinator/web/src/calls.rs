@@ -7,7 +7,11 @@ use std::task::{Context, Poll};
 use kiln_auth::{Authenticated, Caller};
 use kiln_proto::bytestream::byte_stream_client::ByteStreamClient;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::reapi::action_cache_client::ActionCacheClient;
+use kiln_proto::v1::artifacts_client::ArtifactsClient;
 use kiln_proto::v1::builds_client::BuildsClient;
+use kiln_proto::v1::cache_client::CacheClient;
+use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::invocations_client::InvocationsClient;
 use tonic::body::Body;
 use tonic::codegen::http;
@@ -73,6 +77,22 @@ impl Service<Request> for Client {
 impl Client {
     pub(crate) fn bytes(&self) -> ByteStreamClient<Self> {
         ByteStreamClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn results(&self) -> ActionCacheClient<Self> {
+        ActionCacheClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn artifacts(&self) -> ArtifactsClient<Self> {
+        ArtifactsClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn cache(&self) -> CacheClient<Self> {
+        CacheClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn farm(&self) -> FarmClient<Self> {
+        FarmClient::new(self.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn invocations(&self) -> InvocationsClient<Self> {

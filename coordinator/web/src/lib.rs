@@ -8,7 +8,9 @@
 
 mod access;
 mod answer;
+mod api;
 mod assets;
+mod blobs;
 mod calls;
 mod live;
 mod log;

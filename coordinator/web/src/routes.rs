@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
+use axum::{Extension, Json, Router};
 use kiln_auth::Caller;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use crate::calls::Calls;
 use crate::live::{Subject, stream};
 use crate::pages::{self, Guest};
 use crate::site::Site;
-use crate::{assets, markup};
+use crate::{api, assets, markup};
 
 /// Largest form, in bytes.
 const MAX_FORM: usize = 64 << 10;
@@ -31,6 +31,23 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/builds", get(pages::builds))
         .route("/live/builds", get(live_builds))
         .route("/builds/{id}", get(pages::build::page))
+        .route("/builds/{id}/steps/{step}", get(pages::step_page))
+        .route("/builds/{id}/steps/{step}/inputs", get(pages::step_files))
+        .route("/builds/{id}/steps/{step}/inputs/", get(pages::step_files))
+        .route("/builds/{id}/steps/{step}/inputs/{*path}", get(pages::step_files))
+        .route("/builds/{id}/steps/{step}/outputs", get(pages::step_files))
+        .route("/builds/{id}/steps/{step}/outputs/", get(pages::step_files))
+        .route("/builds/{id}/steps/{step}/outputs/{*path}", get(pages::step_files))
+        .route("/compare", get(pages::compare))
+        .route("/farm", get(pages::farm))
+        .route("/live/farm", get(pages::live_farm))
+        .route("/artifacts", get(pages::artifacts))
+        .route("/artifacts/{id}", get(pages::artifact_page))
+        .route("/artifacts/{id}/{document}", get(pages::document))
+        .route("/artifacts/{id}/files", get(pages::artifact_files))
+        .route("/artifacts/{id}/files/", get(pages::artifact_files))
+        .route("/artifacts/{id}/files/{*path}", get(pages::artifact_files))
+        .nest(API, scripts())
         .route("/builds/{id}/cancel", post(pages::build::cancel))
         .route("/builds/{id}/live", get(pages::build::follow))
         .route("/builds/{id}/steps/{step}/log", get(pages::build::log_page))
@@ -51,6 +68,40 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .layer(axum::extract::DefaultBodyLimit::max(MAX_FORM))
         .layer(middleware::from_fn_with_state(site.clone(), admitted))
         .with_state(site)
+}
+
+/// Where scripts ask.
+const API: &str = "/api/v1";
+
+fn scripts() -> Router<Site> {
+    Router::new()
+        .route("/openapi.json", get(api::description))
+        .route("/builds", get(api::builds))
+        .route("/builds/{id}", get(api::build))
+        .route("/builds/{id}/steps/{step}", get(api::one_step))
+        .route("/builds/{id}/steps/{step}/log", get(api::log))
+        .route("/farm", get(api::farm))
+        .route("/cache", get(api::cache))
+        .route("/artifacts", get(api::artifacts))
+        .route("/artifacts/{id}", get(api::one_artifact))
+}
+
+/// A failure as scripts read it.
+fn for_scripts(answer: Response) -> Response {
+    let Some(failure) = answer.extensions().get::<Arc<Failure>>().cloned() else {
+        if !answer.status().is_client_error() {
+            return answer;
+        }
+        // The framework's own, such as of a number that is none.
+        let status = answer.status();
+        return json_failure(status, status.canonical_reason().unwrap_or("bad request"));
+    };
+    json_failure(failure.code, &failure.message)
+}
+
+fn json_failure(status: StatusCode, message: &str) -> Response {
+    let body = serde_json::json!({ "error": { "status": status.as_u16(), "message": message } });
+    (status, Json(body)).into_response()
 }
 
 impl IntoResponse for Failure {
@@ -81,10 +132,14 @@ async fn live_builds(
 /// In front of everything: where a request may come from, and the headers that every answer has.
 async fn admitted(State(site): State<Site>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
+    let is_script = parts.uri.path().starts_with("/api/");
     let mut answer = match site.doors.admit(&parts) {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(refused) => refusal(refused, &parts.uri.to_string()),
     };
+    if is_script {
+        answer = for_scripts(answer);
+    }
     answer::protect(answer.headers_mut());
     answer
 }
@@ -97,7 +152,11 @@ async fn known(State(site): State<Site>, request: Request, next: Next) -> Respon
             parts.extensions.insert(Guest::new(&visitor, &site.calls));
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(_) if parts.method == Method::GET && !parts.headers.contains_key(header::AUTHORIZATION) => {
+        Err(_)
+            if parts.method == Method::GET
+                && !parts.headers.contains_key(header::AUTHORIZATION)
+                && !parts.uri.path().starts_with(API) =>
+        {
             let to = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             Redirect::to(&format!("/login?to={}", markup::encoded(to))).into_response()
         }

@@ -60,11 +60,13 @@ setInterval(tick, 1000);
 const kept = (element) => all("details[id]", element).map((one) => [one.id, one.open]);
 const replace = (id, html) => {
   const old = document.getElementById(id);
-  if (!old || old.dataset.html === html) return;
-  const focused = old.contains(document.activeElement) && document.activeElement.getAttribute("href");
-  const open = kept(old);
+  if (!old) return;
   const template = document.createElement("template");
   template.innerHTML = html;
+  // What is the same stays: somebody may be about to click on it.
+  if (template.content.firstElementChild?.isEqualNode(old)) return;
+  const focused = old.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  const open = kept(old);
   old.replaceWith(template.content);
   open.forEach(([key, is]) => document.getElementById(key) && (document.getElementById(key).open = is));
   if (focused) document.getElementById(id)?.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });

@@ -7,4 +7,4 @@ mod stored;
 
 pub(crate) use lines::{Line, Splitter};
 pub(crate) use read::{Log, Which};
-pub(crate) use stored::{Indexes, name as blob_name};
+pub(crate) use stored::Indexes;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::ansi::{self, Style};
 use super::lines::{Line, Splitter};
 use crate::answer::Failure;
+use crate::blobs::name;
 use crate::calls::Client;
 
 /// Lines between two marks.
@@ -43,12 +44,6 @@ pub(crate) struct Stored {
     client: Client,
     name: String,
     index: Arc<Index>,
-}
-
-/// The name of a blob. Blobs of builds are known by their SHA-256.
-pub(crate) fn name(instance: &str, digest: &reapi::Digest) -> String {
-    let prefix = if instance.is_empty() { String::new() } else { format!("{instance}/") };
-    format!("{prefix}blobs/{}/{}", digest.hash, digest.size_bytes)
 }
 
 impl Indexes {

@@ -1,5 +1,6 @@
 //! What pages are made of: the frame around each, and small parts that several have.
 
+pub(crate) mod tree;
 pub(crate) mod words;
 
 use kiln_auth::Identity;
@@ -21,7 +22,9 @@ pub(crate) fn encoded(text: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
     Builds,
+    Artifacts,
     Invocations,
+    Farm,
     None,
 }
 
@@ -37,8 +40,12 @@ pub(crate) struct Frame<'a> {
     pub(crate) live: Option<String>,
 }
 
-const SECTIONS: [(Section, &str, &str); 2] =
-    [(Section::Builds, "/builds", "Builds"), (Section::Invocations, "/invocations", "Bazel")];
+const SECTIONS: [(Section, &str, &str); 4] = [
+    (Section::Builds, "/builds", "Builds"),
+    (Section::Artifacts, "/artifacts", "Artifacts"),
+    (Section::Invocations, "/invocations", "Bazel"),
+    (Section::Farm, "/farm", "Farm"),
+];
 
 impl Frame<'_> {
     /// The page with this content.

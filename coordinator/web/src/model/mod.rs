@@ -3,6 +3,7 @@
 //! Invariant: a pure projection. The same events give the same, and a step keeps its place.
 
 pub(crate) mod graph;
+pub(crate) mod gutter;
 mod step;
 
 use std::collections::{BTreeMap, HashMap};

@@ -8,8 +8,8 @@ use kiln_proto::bytestream::ReadRequest;
 use kiln_proto::reapi;
 
 use crate::answer::Failure;
+use crate::blobs;
 use crate::calls::Client;
-use crate::log::blob_name;
 
 /// A blob, under a name that it is kept as.
 pub(super) async fn download_blob(
@@ -19,7 +19,7 @@ pub(super) async fn download_blob(
     name: &str,
     kind: &'static str,
 ) -> Result<Response, Failure> {
-    let request = ReadRequest { resource_name: blob_name(instance, digest), ..ReadRequest::default() };
+    let request = ReadRequest { resource_name: blobs::name(instance, digest), ..ReadRequest::default() };
     let pieces = client.bytes().read(request).await?.into_inner();
     let body = Body::from_stream(pieces.map_ok(|piece| bytes::Bytes::from(piece.data)));
     let mut answer = body.into_response();

@@ -1,11 +1,15 @@
 //! One module for each page.
 
+mod artifacts;
 pub(crate) mod build;
 mod builds;
+mod compare;
 mod download;
 mod entry;
 mod failure;
+mod farm;
 pub(crate) mod invocation;
+mod step;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -17,9 +21,15 @@ use crate::answer::Failure;
 use crate::calls::{Calls, Client};
 use crate::markup::{Frame, Section};
 
+pub(crate) use artifacts::{
+    browse as artifact_files, document, get as artifact, list as artifacts, page as artifact_page,
+};
 pub(crate) use builds::{Filter, changed as changed_builds, list as builds};
+pub(crate) use compare::page as compare;
 pub(crate) use entry::{login, open};
 pub(crate) use failure::failure;
+pub(crate) use farm::{live as live_farm, page as farm};
+pub(crate) use step::{browse as step_files, page as step_page};
 
 /// A visitor with what they may call.
 #[derive(Debug, Clone)]

@@ -88,7 +88,7 @@ fn drawn(build: &v1::Build, progress: &Progress, sizes: &Sizes, is_named: bool, 
     let name: String = node.name.chars().take(NAME).collect();
     let more = if node.name.chars().count() > NAME { "…" } else { "" };
     html! {
-        a href={ "/builds/" (encoded(&build.id)) "/steps/" (place + 1) "/log" } tabindex=[(!is_named).then_some("-1")] {
+        a href={ "/builds/" (encoded(&build.id)) "/steps/" (place + 1) } tabindex=[(!is_named).then_some("-1")] {
             g id={ "n" (number) } class=(class(node)) {
                 title { (node.name) (shards) ": " (node.outcome.word().replace('-', " ")) (took) }
                 rect x=(x) y=(y) width=(sizes.width) height=(sizes.height) rx=(if is_named { 6 } else { 2 }) {}

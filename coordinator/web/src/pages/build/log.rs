@@ -40,7 +40,7 @@ pub(crate) struct Asked {
 }
 
 /// A step of a build, by its number.
-pub(super) fn step(shown: &Shown, number: usize) -> Result<Step, Failure> {
+pub(crate) fn step(shown: &Shown, number: usize) -> Result<Step, Failure> {
     let progress = shown.progress.lock();
     let found = number.checked_sub(1).and_then(|place| progress.steps.get(place));
     found.cloned().ok_or_else(|| Failure::not_found("The build has no such step."))
@@ -126,7 +126,8 @@ impl View<'_> {
         html! {
             nav .crumbs aria-label="Where you are" {
                 a href=(build) { (project(self.build)) } span .dim { "/" }
-                h1 { (self.step.name()) }
+                a href={ (build) "/steps/" (self.number) } { (self.step.name()) } span .dim { "/" }
+                h1 { "log" }
             }
             div .logbar {
                 form method="get" action=(self.address()) role="search" {

@@ -1,5 +1,6 @@
 //! One build: what became of it, its steps as a graph and over time, and their output.
 
+mod dockerfile;
 mod graph;
 mod log;
 mod steps;
@@ -21,7 +22,8 @@ use crate::model::Progress;
 use crate::model::graph::Graph;
 use crate::site::Site;
 
-pub(crate) use log::{download as download_log, follow, page as log_page};
+pub(crate) use log::{download as download_log, follow, page as log_page, step};
+pub(in crate::pages) use steps::target;
 
 /// The build with this id, if this visitor may see it.
 pub(crate) async fn get(guest: &Guest, id: &str) -> Result<v1::Build, Failure> {
@@ -47,7 +49,9 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
     if build.id != id {
         return Ok(Redirect::to(&format!("/builds/{}", encoded(&build.id))).into_response());
     }
-    let progress = shown.progress.lock();
+    // Rendered from a copy: the file is read meanwhile, and nobody else waits for it.
+    let progress = shown.progress.lock().clone();
+    let file = dockerfile::read(&guest.client, build, &progress).await;
     let live = progress.status.is_none().then(|| format!("/builds/{}/live?v={}", encoded(&build.id), progress.next));
     let graph = Graph::of(&progress);
     let content = html! {
@@ -59,18 +63,19 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
                 (graph::graph(build, &progress, &graph))
             }
         }
+        (dockerfile::section(build, &progress, file.as_deref()))
         (steps::section(build, &progress, &graph))
     };
     let title = format!("{} · {}", project(build), words::status(status(build, &progress)));
     Ok(guest.page(&title, Section::Builds, live, content).into_response())
 }
 
-pub(super) fn project(build: &v1::Build) -> &str {
+pub(in crate::pages) fn project(build: &v1::Build) -> &str {
     if build.project.is_empty() { "unnamed" } else { &build.project }
 }
 
 /// A build's status by its events, which are newer than its record.
-pub(super) fn status(build: &v1::Build, progress: &Progress) -> Status {
+pub(in crate::pages) fn status(build: &v1::Build, progress: &Progress) -> Status {
     progress.status.unwrap_or(build.status())
 }
 

@@ -76,17 +76,16 @@ pub(super) fn summary(axis: &Axis<'_>, place: usize, step: &Step) -> Markup {
             (bar(axis, step))
             span .took data-since=[began] { (step.took().map(words::duration).unwrap_or_default()) }
             span .worker.dim { (step.worker) }
+            a .open href={ "/builds/" (encoded(&axis.build.id)) "/steps/" (place + 1) } aria-label={ "Details of " (step.name()) } { "details" }
         }
     }
 }
 
-fn target(step: &Step) -> String {
-    [step.at.target.as_str(), step.at.platform.as_str()]
-        .iter()
-        .filter(|part| !part.is_empty())
-        .copied()
-        .collect::<Vec<_>>()
-        .join(" · ")
+/// The target of a step, with its platform if the target's name does not say it.
+pub(in crate::pages) fn target(step: &Step) -> String {
+    let (target, platform) = (&step.at.target, &step.at.platform);
+    let says_platform = target.is_empty() || *target == platform.replace('/', "-");
+    if says_platform { platform.clone() } else { format!("{target} · {platform}") }
 }
 
 /// Where the time of a step went, on the time of the build.

@@ -19,6 +19,7 @@ pub(super) fn top(build: &v1::Build, progress: &Progress) -> Markup {
                 (badge(status))
                 @if !build.version.is_empty() { span .dim { (build.version) } }
                 @if status == Status::Running { (cancel(build)) }
+                @else { a .button.quiet href={ "/compare?b=" (encoded(&build.id)) } { "Compare with the one before" } }
             }
             (facts(build, progress))
             (errors(build, progress, status))
@@ -178,7 +179,7 @@ fn artifacts(artifacts: &[Artifact]) -> Markup {
                 @for artifact in artifacts {
                     li {
                         span .kind { (artifact.kind) }
-                        span { (artifact.name) @if !artifact.version.is_empty() { " " (artifact.version) } }
+                        a href={ "/artifacts/" (encoded(&artifact.id)) } { (artifact.name) @if !artifact.version.is_empty() { " " (artifact.version) } }
                         span .dim { (artifact.platform) " · " (words::size(artifact.size_bytes)) }
                         code .dim { (artifact.id) }
                     }

@@ -1,0 +1,320 @@
+//! What scripts read. A name that is here stays.
+
+use kiln_proto::clock;
+use kiln_proto::protobuf::Timestamp;
+use kiln_proto::v1;
+use serde::Serialize;
+
+use crate::markup::words;
+use crate::model::{self, Progress};
+
+fn time(at: Option<&Timestamp>) -> Option<String> {
+    at.map(|at| clock::rfc3339(&Timestamp { nanos: 0, ..*at }))
+}
+
+fn set(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// A build in a list.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    id: String,
+    project: String,
+    version: Option<String>,
+    status: &'static str,
+    message: Option<String>,
+    user: Option<String>,
+    branch: Option<String>,
+    commit: Option<String>,
+    dirty: bool,
+    repository: Option<String>,
+    platforms: Vec<String>,
+    started: Option<String>,
+    finished: Option<String>,
+    steps: Option<Counts>,
+}
+
+#[derive(Debug, Serialize)]
+struct Counts {
+    all: u32,
+    ended: u32,
+    hits: u32,
+    failed: u32,
+}
+
+impl Summary {
+    pub(super) fn of(build: &v1::Build) -> Self {
+        let source = build.source.clone().unwrap_or_default();
+        Self {
+            id: build.id.clone(),
+            project: build.project.clone(),
+            version: set(&build.version),
+            status: words::class(build.status()),
+            message: set(&build.message),
+            user: set(&build.user),
+            branch: set(&source.branch),
+            commit: set(&source.commit),
+            dirty: source.dirty,
+            repository: set(&source.repository),
+            platforms: build.platforms.clone(),
+            started: time(build.started.as_ref()),
+            finished: time(build.finished.as_ref()),
+            steps: build.counts.map(|counts| Counts {
+                all: counts.steps,
+                ended: counts.ended,
+                hits: counts.hits,
+                failed: counts.failed,
+            }),
+        }
+    }
+}
+
+/// A build with its steps.
+#[derive(Debug, Serialize)]
+pub(crate) struct Build {
+    #[serde(flatten)]
+    summary: Summary,
+    warnings: Vec<String>,
+    waiting: Vec<String>,
+    step: Vec<Step>,
+    artifacts: Vec<Artifact>,
+}
+
+impl Build {
+    pub(super) fn of(build: &v1::Build, progress: &Progress) -> Self {
+        let mut summary = Summary::of(build);
+        if let Some(status) = progress.status {
+            summary.status = words::class(status);
+            summary.message = set(&progress.message);
+        }
+        summary.steps = None;
+        let artifacts = if progress.artifacts.is_empty() { &build.artifacts } else { &progress.artifacts };
+        Self {
+            summary,
+            warnings: progress.warnings.clone(),
+            waiting: progress.waiting.values().map(|waiting| waiting.what.clone()).collect(),
+            step: (1..).zip(&progress.steps).map(|(number, step)| Step::of(number, step, progress)).collect(),
+            artifacts: artifacts.iter().map(Artifact::of).collect(),
+        }
+    }
+}
+
+/// A step of a build.
+#[derive(Debug, Serialize)]
+pub(crate) struct Step {
+    number: usize,
+    name: String,
+    platform: String,
+    target: Option<String>,
+    shard: u32,
+    shards: u32,
+    needs: Vec<String>,
+    outcome: &'static str,
+    worker: Option<String>,
+    attempts: u32,
+    took_ms: Option<u64>,
+    queue_ms: Option<u64>,
+    inputs_ms: Option<u64>,
+    run_ms: Option<u64>,
+    outputs_ms: Option<u64>,
+    exit_code: Option<i32>,
+    message: Option<String>,
+    first_error: Vec<String>,
+    action: Option<String>,
+    output_bytes: Option<u64>,
+}
+
+impl Step {
+    pub(super) fn of(number: usize, step: &model::Step, progress: &Progress) -> Self {
+        let done = step.finished.as_ref();
+        let timing = done.and_then(|done| done.timing);
+        let action = done.and_then(|done| done.action_digest.as_ref());
+        Self {
+            number,
+            name: step.at.step.clone(),
+            platform: step.at.platform.clone(),
+            target: set(&step.at.target),
+            shard: step.at.shard + 1,
+            shards: step.at.shards.max(1),
+            needs: step.needs.clone(),
+            outcome: step.outcome(progress).word(),
+            worker: set(&step.worker),
+            attempts: step.attempts,
+            took_ms: step.took(),
+            queue_ms: timing.map(|timing| timing.queued_ms),
+            inputs_ms: timing.map(|timing| timing.inputs_ms),
+            run_ms: timing.map(|timing| timing.run_ms),
+            outputs_ms: timing.map(|timing| timing.outputs_ms),
+            exit_code: done.filter(|done| !done.no_exit_code).map(|done| done.exit_code),
+            message: done.and_then(|done| set(&done.message)),
+            first_error: done.map(|done| done.first_error.clone()).unwrap_or_default(),
+            action: action.map(|action| format!("{}/{}", action.hash, action.size_bytes)),
+            output_bytes: done.map(|done| done.output_bytes),
+        }
+    }
+}
+
+/// Why a step ran.
+#[derive(Debug, Serialize)]
+pub(super) struct Explanation {
+    pub(super) reason: String,
+    pub(super) forgotten: bool,
+    pub(super) differences: Vec<Difference>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Difference {
+    kind: String,
+    name: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+impl Difference {
+    pub(super) fn of(one: &v1::Difference) -> Self {
+        let kind = one.kind().as_str_name().to_lowercase();
+        Self { kind, name: one.name.clone(), before: one.before.clone(), after: one.after.clone() }
+    }
+}
+
+/// An artifact.
+#[derive(Debug, Serialize)]
+pub(crate) struct Artifact {
+    id: String,
+    name: String,
+    version: Option<String>,
+    platform: String,
+    kind: String,
+    size_bytes: u64,
+    digest: Option<String>,
+    created: Option<String>,
+    build: String,
+    commit: Option<String>,
+    dirty: bool,
+}
+
+impl Artifact {
+    pub(super) fn of(artifact: &v1::Artifact) -> Self {
+        Self {
+            id: artifact.id.clone(),
+            name: artifact.name.clone(),
+            version: set(&artifact.version),
+            platform: artifact.platform.clone(),
+            kind: artifact.kind.clone(),
+            size_bytes: artifact.size_bytes,
+            digest: artifact.digest.as_ref().map(|digest| digest.hash.clone()),
+            created: time(artifact.created.as_ref()),
+            build: artifact.build.clone(),
+            commit: set(&artifact.commit),
+            dirty: artifact.dirty,
+        }
+    }
+}
+
+/// The farm.
+#[derive(Debug, Serialize)]
+pub(crate) struct Farm {
+    version: String,
+    store_bytes: u64,
+    store_capacity_bytes: u64,
+    workers: Vec<Worker>,
+    queues: Vec<Queue>,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    name: String,
+    state: &'static str,
+    os: Option<String>,
+    isa: Option<String>,
+    cpus: f64,
+    cpus_used: f64,
+    memory_bytes: u64,
+    memory_used_bytes: u64,
+    running: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Queue {
+    platform: std::collections::BTreeMap<String, String>,
+    queued: u64,
+    oldest_ms: u64,
+    waits_for: Option<String>,
+}
+
+impl Farm {
+    pub(super) fn of(status: &v1::FarmStatus) -> Self {
+        let worker = |worker: &v1::Worker, is_away: bool| {
+            let environment = worker.environment.clone().unwrap_or_default();
+            let (capacity, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
+            Worker {
+                name: worker.worker.clone(),
+                state: match (is_away || !worker.connected, worker.draining) {
+                    (true, _) => "away",
+                    (_, true) => "draining",
+                    _ => "connected",
+                },
+                os: set(&environment.os),
+                isa: set(&environment.isa),
+                cpus: f64::from(capacity.milli_cpus) / 1000.0,
+                cpus_used: f64::from(used.milli_cpus) / 1000.0,
+                memory_bytes: capacity.memory_bytes,
+                memory_used_bytes: used.memory_bytes,
+                running: worker.running,
+            }
+        };
+        let here = status.workers.iter().map(|one| worker(one, false));
+        let queue = |queue: &v1::Queue| Queue {
+            platform: queue.platform.clone().into_iter().collect(),
+            queued: queue.queued,
+            oldest_ms: queue.oldest_ms,
+            waits_for: set(&queue.waits_for),
+        };
+        Self {
+            version: status.version.clone(),
+            store_bytes: status.store_bytes,
+            store_capacity_bytes: status.store_capacity_bytes,
+            workers: here.chain(status.away.iter().map(|one| worker(one, true))).collect(),
+            queues: status.queues.iter().map(queue).collect(),
+        }
+    }
+}
+
+/// What the cache saves.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cache {
+    total: Rates,
+    steps: Vec<OfStep>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    hits: u64,
+    misses: u64,
+    shared: u64,
+    saved_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct OfStep {
+    project: String,
+    step: String,
+    #[serde(flatten)]
+    rates: Rates,
+}
+
+impl Cache {
+    pub(super) fn of(stats: &v1::LayerStatsResponse) -> Self {
+        let rates = |counts: Option<v1::LayerCounts>| {
+            let counts = counts.unwrap_or_default();
+            Rates { hits: counts.hits, misses: counts.misses, shared: counts.merged, saved_bytes: counts.saved_bytes }
+        };
+        let of_step = |step: &v1::StepStats| OfStep {
+            project: step.project.clone(),
+            step: step.step.clone(),
+            rates: rates(step.counts),
+        };
+        Self { total: rates(stats.total), steps: stats.steps.iter().map(of_step).collect() }
+    }
+}

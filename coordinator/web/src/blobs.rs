@@ -1,0 +1,152 @@
+//! Blobs of the store as a visitor may read them: messages, and trees that one walks into by name.
+
+use std::collections::HashMap;
+
+use kiln_proto::bytestream::ReadRequest;
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::reapi::{self, Directory, Tree};
+use prost::Message;
+
+use crate::answer::Failure;
+use crate::calls::Client;
+
+/// Largest blob that is read into memory.
+const MAX_READ: i64 = 32 << 20;
+
+/// The resource name of a blob. Blobs of builds are known by their SHA-256.
+pub(crate) fn name(instance: &str, digest: &reapi::Digest) -> String {
+    let prefix = if instance.is_empty() { String::new() } else { format!("{instance}/") };
+    format!("{prefix}blobs/{}/{}", digest.hash, digest.size_bytes)
+}
+
+/// A whole blob.
+pub(crate) async fn read(client: &Client, instance: &str, digest: &reapi::Digest) -> Result<Vec<u8>, Failure> {
+    if digest.size_bytes > MAX_READ {
+        return Err(Failure::bad("That is too large to be shown; download it."));
+    }
+    let request = ReadRequest { resource_name: name(instance, digest), ..ReadRequest::default() };
+    let mut pieces = client.bytes().read(request).await?.into_inner();
+    let mut data = Vec::new();
+    while let Some(piece) = pieces.message().await? {
+        data.extend_from_slice(&piece.data);
+    }
+    Ok(data)
+}
+
+/// A message that is stored as a blob.
+pub(crate) async fn message<M: Message + Default>(
+    client: &Client,
+    instance: &str,
+    digest: &reapi::Digest,
+) -> Result<M, Failure> {
+    let data = read(client, instance, digest).await?;
+    M::decode(data.as_slice()).map_err(|_| Failure::bad("That blob is not what it should be."))
+}
+
+/// What a path leads to.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Directory(Box<Directory>),
+    File(reapi::FileNode),
+}
+
+/// A tree whose directories are blobs of their own, or all in one message.
+#[derive(Debug)]
+pub(crate) struct Files<'a> {
+    client: &'a Client,
+    instance: &'a str,
+    root: Directory,
+    inline: HashMap<String, Directory>,
+}
+
+impl<'a> Files<'a> {
+    /// The tree below a directory.
+    pub(crate) async fn of(client: &'a Client, instance: &'a str, root: &reapi::Digest) -> Result<Self, Failure> {
+        let root = message(client, instance, root).await?;
+        Ok(Self { client, instance, root, inline: HashMap::new() })
+    }
+
+    /// The outputs of an action: its files, and its directories as they are stored.
+    pub(crate) async fn of_result(
+        client: &'a Client,
+        instance: &'a str,
+        result: &reapi::ActionResult,
+    ) -> Result<Self, Failure> {
+        let mut files = Self { client, instance, root: Directory::default(), inline: HashMap::new() };
+        for file in &result.output_files {
+            let (name, digest, is_executable) = (file.path.clone(), file.digest.clone(), file.is_executable);
+            files.root.files.push(reapi::FileNode { name, digest, is_executable, ..Default::default() });
+        }
+        for directory in &result.output_directories {
+            let digest = match (&directory.root_directory_digest, &directory.tree_digest) {
+                (Some(root), _) => root.clone(),
+                (None, Some(tree)) => files.take(message(client, instance, tree).await?),
+                (None, None) => continue,
+            };
+            let name = directory.path.clone();
+            files.root.directories.push(reapi::DirectoryNode { name, digest: Some(digest) });
+        }
+        let link = |link: &reapi::OutputSymlink| reapi::SymlinkNode {
+            name: link.path.clone(),
+            target: link.target.clone(),
+            ..Default::default()
+        };
+        files.root.symlinks = result.output_symlinks.iter().map(link).collect();
+        Ok(files)
+    }
+
+    /// Keeps the directories of a tree. Returns the digest of its root.
+    fn take(&mut self, tree: Tree) -> reapi::Digest {
+        let root = tree.root.unwrap_or_default();
+        let digest = |directory: &Directory| DigestFunction::Sha256.digest_message(directory).to_wire();
+        let of_root = digest(&root);
+        for directory in tree.children.into_iter().chain([root]) {
+            self.inline.insert(digest(&directory).hash, directory);
+        }
+        of_root
+    }
+
+    async fn directory(&self, digest: &reapi::Digest) -> Result<Directory, Failure> {
+        match self.inline.get(&digest.hash) {
+            Some(directory) => Ok(directory.clone()),
+            None => message(self.client, self.instance, digest).await,
+        }
+    }
+
+    /// What a path leads to; the root for an empty one.
+    pub(crate) async fn find(&self, path: &str) -> Result<Found, Failure> {
+        let absent = || Failure::not_found("There is no such file.");
+        let mut at = self.root.clone();
+        let mut rest = path.trim_matches('/');
+        while !rest.is_empty() {
+            // The names of an action's outputs are paths themselves.
+            let begins = |name: &str| rest == name || rest.strip_prefix(name).is_some_and(|more| more.starts_with('/'));
+            if let Some(file) = at.files.iter().find(|file| file.name == rest) {
+                return Ok(Found::File(file.clone()));
+            }
+            let next = at.directories.iter().find(|directory| begins(&directory.name)).ok_or_else(absent)?;
+            rest = rest[next.name.len()..].trim_start_matches('/');
+            at = self.directory(next.digest.as_ref().ok_or_else(absent)?).await?;
+        }
+        Ok(Found::Directory(Box::new(at)))
+    }
+
+    /// The largest files below the root, among the first so many directories.
+    pub(crate) async fn largest(&self, most: usize) -> Result<Vec<(String, i64)>, Failure> {
+        const LOOKED_AT: usize = 500;
+        let mut open = vec![(String::new(), self.root.clone())];
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        while let Some((path, directory)) = open.pop() {
+            looked_at += 1;
+            let size = |file: &reapi::FileNode| file.digest.as_ref().map_or(0, |digest| digest.size_bytes);
+            found.extend(directory.files.iter().map(|file| (format!("{path}{}", file.name), size(file))));
+            for below in directory.directories.iter().filter(|_| looked_at < LOOKED_AT) {
+                let Some(digest) = &below.digest else { continue };
+                open.push((format!("{path}{}/", below.name), self.directory(digest).await?));
+            }
+        }
+        found.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+        found.truncate(most);
+        Ok(found)
+    }
+}
