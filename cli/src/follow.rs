@@ -180,6 +180,7 @@ impl Follow<'_> {
             }
             Some(Event::BuildFinished(finished)) => {
                 self.fetch_tails(board).await;
+                self.fetch_tests(board).await;
                 if finished.status() == v1::Status::Succeeded {
                     for joined in deliver::join(self.farm, here, &self.output).await? {
                         self.show(board, show, &Happening::Delivered(joined))?;
@@ -222,6 +223,20 @@ impl Follow<'_> {
             // A closed standard output does not stop the build; artifacts are still downloaded.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Fetches the failed and flaky tests of steps.
+    async fn fetch_tests(&self, board: &mut Board) {
+        for step in board.steps.values_mut() {
+            let Some(finished) = &step.finished else { continue };
+            if finished.tests.as_ref().is_none_or(|tests| tests.failed + tests.flaky == 0) {
+                continue;
+            }
+            // Those come first; the summary does without where the farm has lost them.
+            let tests = self.farm.tests(&self.instance, finished).await.unwrap_or_default().into_iter();
+            step.tests =
+                tests.take_while(|test| test.flaky || test.outcome() == v1::test_case::Outcome::Failed).collect();
         }
     }
 

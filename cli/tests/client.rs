@@ -60,7 +60,7 @@ async fn json_events_have_the_promised_shapes() {
     let text = |text: &str| with(on("compile"), json!({ "type": "log", "stream": "stdout", "text": text }));
     let sent: u64 = ran.objects().last().unwrap()["bytes_uploaded"].as_u64().unwrap();
     assert!(sent > 60, "the sources and directories are {sent} bytes");
-    let ended = json!({ "type": "step_finished", "exit_code": 0, "ok": true, "emulated": false, "message": "", "action": null, "first_error": [], "calls": null });
+    let ended = json!({ "type": "step_finished", "exit_code": 0, "ok": true, "emulated": false, "message": "", "action": null, "first_error": [], "calls": null, "tests": null });
     assert_eq!(
         objects,
         [

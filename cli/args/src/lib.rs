@@ -77,6 +77,8 @@ pub enum Command {
     Shell(Place),
     /// Run a command where a step of a build ran, without a terminal, and exit with its exit code.
     Run(Run),
+    /// Show what became of a build's tests: those that failed first, with what they said.
+    TestReport(TestReport),
     /// List builds.
     Builds(List),
     /// Cancel a build, or all builds of one user.
@@ -388,6 +390,19 @@ pub struct Logs {
     /// Keep printing new output until the build ends.
     #[arg(long, short)]
     pub follow: bool,
+}
+
+/// `kiln test-report`.
+#[derive(Debug, Clone, Args)]
+pub struct TestReport {
+    /// The build: its id, an unambiguous prefix of it, or `latest`.
+    #[arg(default_value = "latest")]
+    pub build: String,
+    /// The step; default: all steps.
+    pub step: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The format of a list.

@@ -46,6 +46,8 @@ pub struct Step {
     pub tail: VecDeque<String>,
     /// Its result.
     pub finished: Option<v1::StepFinished>,
+    /// Its tests that failed or are flaky, where its reports tell of any.
+    pub tests: Vec<v1::TestCase>,
     /// Whether it waits for a worker.
     pub queued: bool,
     open: HashMap<String, Lines>,
@@ -191,7 +193,7 @@ impl Board {
         }
         (step.since, step.queued) = (None, false);
         step.finished = Some(finished.clone());
-        happenings.push(Happening::StepFinished { key, finished });
+        happenings.push(Happening::StepFinished { key, finished: Box::new(finished) });
         happenings
     }
 

@@ -137,7 +137,19 @@ fn step_finished(finished: &v1::StepFinished) -> Value {
         "message": finished.message,
         "first_error": finished.first_error,
         "calls": finished.calls.as_ref().map(calls),
+        "tests": finished.tests.as_ref().map(tests),
         "action": finished.action_digest.as_ref().map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)),
+    })
+}
+
+fn tests(tests: &v1::TestSummary) -> Value {
+    json!({
+        "passed": tests.passed,
+        "failed": tests.failed,
+        "skipped": tests.skipped,
+        "flaky": tests.flaky,
+        "duration_ms": tests.duration_ms,
+        "unread": tests.unread,
     })
 }
 

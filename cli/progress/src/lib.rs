@@ -11,6 +11,7 @@ mod names;
 mod plain;
 mod rawjson;
 mod summary;
+mod tested;
 mod told;
 mod tty;
 mod waiting;
@@ -28,6 +29,7 @@ pub use board::{Board, Key, Step};
 pub use docker::show_for_docker;
 pub use names::{brief, in_shell, is_called};
 pub use summary::{cache_word, status_word, summary};
+pub use tested::{failures, name as name_of_test};
 pub use told::start;
 pub use work::{Work, watched};
 
@@ -80,7 +82,7 @@ pub enum Happening {
         /// The action.
         key: Key,
         /// The result.
-        finished: v1::StepFinished,
+        finished: Box<v1::StepFinished>,
     },
     /// An artifact was written on this machine.
     Artifact {

@@ -6,7 +6,7 @@ use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 use kiln_proto::v1::step_finished::Cache;
 
-use super::{Board, brief, in_shell, told};
+use super::{Board, brief, in_shell, tested, told};
 use kiln_terminal::{Look, Table, colours, duration, fixed, flexible, harmless, last_overwrite, paint, shown, size};
 
 /// The word for a build's status, as used in scripts.
@@ -38,6 +38,9 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         let name = paint(Look::Name, &label);
         let first = format!("{label}: {}", harmless(&told::failure(result)));
         out.push_str(&format!("\n{}\n", paint(Look::Bad, &first)));
+        for line in tested::in_short(&step.tests) {
+            out.push_str(&format!("{name} | {line}\n"));
+        }
         let error = told::first_error(step, result);
         error.iter().for_each(|line| out.push_str(&format!("{name} | {}\n", shown(line, colours()))));
         if !error.is_empty() {
@@ -64,6 +67,13 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         out.push_str(&Table::new(&columns).with(rows).for_stderr());
     }
     for (key, step) in &board.steps {
+        if let Some(tests) = step.finished.as_ref().and_then(|finished| finished.tests.as_ref()) {
+            let label = harmless(&board.label(key));
+            out.push_str(&format!("{label}: {}\n", tested::counts(tests)));
+            if step.finished.as_ref().is_some_and(|finished| finished.ok) {
+                tested::in_short(&step.tests).iter().for_each(|line| out.push_str(&format!("{label}: {line}\n")));
+            }
+        }
         if let Some(words) = step.finished.as_ref().and_then(told::calls) {
             out.push_str(&format!("{}: {words}\n", harmless(&board.label(key))));
         }

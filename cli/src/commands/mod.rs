@@ -18,6 +18,7 @@ mod shell;
 mod status;
 mod supervise;
 mod test;
+mod tested;
 mod up;
 mod web;
 mod workers;
@@ -49,6 +50,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Logs(args) => briefly(farm, &interrupts, async |farm| logs::run(farm, args).await).await,
         Command::Shell(args) => shell::shell(farm, args, &interrupts).await,
         Command::Run(args) => shell::run(farm, args, &interrupts).await,
+        Command::TestReport(args) => briefly(farm, &interrupts, async |farm| tested::run(farm, args).await).await,
         Command::Builds(args) => briefly(farm, &interrupts, async |farm| builds::list(farm, args).await).await,
         Command::Cancel { build, user, request_id } => {
             briefly(farm, &interrupts, async |farm| cancel::run(farm, build, user, request_id).await).await

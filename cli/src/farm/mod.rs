@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use kiln_proto::channel::Channel;
 use kiln_proto::channel::{self, MAX_MESSAGE_BYTES};
-use kiln_proto::digest::DigestFunction;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::meter::Meter;
 use kiln_proto::transfer;
 use kiln_proto::v1::artifacts_client::ArtifactsClient;
@@ -23,9 +23,13 @@ use kiln_proto::v1::membership_client::MembershipClient;
 use kiln_proto::v1::shells_client::ShellsClient;
 use kiln_proto::v1::{self, CancelRequest, GetRequest, WatchRequest};
 use kiln_telemetry::trace::{Traced, traced};
+use prost::Message;
 use tonic::{Code, Status};
 
 pub use error::Error;
+
+/// Maximum size of a step's report of tests.
+const MAX_REPORT: u64 = 512 << 20;
 
 /// The REAPI instance of this command line's blobs.
 pub const INSTANCE: &str = "";
@@ -137,6 +141,19 @@ impl Farm {
     pub async fn build(&self, id: &str) -> Result<v1::Build, Error> {
         let request = GetRequest { build: id.to_owned(), user: crate::local::user() };
         Ok(self.call(self.builds().get(request)).await?.into_inner())
+    }
+
+    /// The tests of a step, if its reports tell of any.
+    pub async fn tests(&self, instance: &str, finished: &v1::StepFinished) -> Result<Vec<v1::TestCase>, Error> {
+        let report = finished.tests.as_ref().and_then(|tests| tests.report.as_ref());
+        let Some(wire) = report else { return Ok(Vec::new()) };
+        let digest = Digest::from_wire(FUNCTION, wire).map_err(|error| Error::Answer(error.to_string()))?;
+        if digest.size > MAX_REPORT {
+            return Err(Error::Answer(format!("a report of {} bytes", digest.size)));
+        }
+        let data = self.blobs(instance, FUNCTION).get(&digest).await?;
+        let report = v1::TestReport::decode(&data[..]).map_err(|error| Error::Answer(error.to_string()))?;
+        Ok(report.tests)
     }
 
     /// Cancels a build.

@@ -24,6 +24,7 @@ mod planning;
 mod recent;
 mod records;
 mod remarks;
+mod reports;
 mod resume;
 mod rooted;
 mod run;

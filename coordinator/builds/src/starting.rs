@@ -124,6 +124,9 @@ impl Builds {
         if let Err(error) = self.shared.histories.trim().await {
             tracing::error!(%error, "cannot delete what old steps took");
         }
+        if let Err(error) = self.shared.records.trim_outcomes().await {
+            tracing::error!(%error, "cannot delete what became of old tests");
+        }
         match self.shared.records.trim(&self.shared.settings.keep).await {
             Ok(0) => {}
             Ok(builds) => tracing::info!(builds, "deleted old builds"),

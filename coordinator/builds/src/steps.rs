@@ -22,6 +22,7 @@ use super::layer::{self, HitBefore};
 use super::learned;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
+use super::reports;
 use super::step_log::StepLog;
 use kiln_artifacts::StepFact;
 use kiln_execution::{Attached, Done, Known, Request, Update};
@@ -223,7 +224,8 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let hit_before = hit_before.answer().await && !attached.merged;
     remarks::tell(work, job, done.response.result.as_ref()).await;
     let error = first_error(work, &done).await;
-    ended(finish(work, job, (lowered, times), &done, error, attached.merged, hit_before, began))
+    let tests = reports::of(work, job, &lowered.digest, &done).await;
+    ended(finish(work, job, (lowered, times, tests), &done, error, attached.merged, hit_before, began))
 }
 
 /// What a step reserves other than what it says; no more than what the largest worker has.
@@ -378,7 +380,7 @@ async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Stri
 fn finish(
     work: &Work,
     job: &Job,
-    (lowered, times): (Lowered, Option<Digest>),
+    (lowered, times, tests): (Lowered, Option<Digest>, Option<v1::TestSummary>),
     done: &Done,
     error: Vec<String>,
     merged: bool,
@@ -424,6 +426,7 @@ fn finish(
         calls: kiln_proto::calls::of(&metadata).filter(|_| cache != Cache::Hit),
         timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
         times: times.map(|times| times.to_wire()),
+        tests,
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

@@ -47,6 +47,7 @@ fn test_like(of: &Step, why: &str, run: String) -> Step {
         run,
         inputs: Vec::new(),
         unversioned: Vec::new(),
+        reports: Vec::new(),
         files: Default::default(),
         outputs: Vec::new(),
         shards: 1,

@@ -158,6 +158,8 @@ pub struct Step {
     pub run: String,
     /// Files and directories that it must produce, relative to the root of the tree.
     pub outputs: Vec<String>,
+    /// Globs of the reports of its tests, JUnit XML, among its outputs.
+    pub reports: Vec<String>,
     /// Environment variables, in addition to those that the runner sets.
     pub env: BTreeMap<String, String>,
     /// Names of the secrets that it gets as variables; whoever builds provides the values.
@@ -236,6 +238,7 @@ impl Step {
             files: BTreeMap::new(),
             run: run.into(),
             outputs: Vec::new(),
+            reports: Vec::new(),
             env: BTreeMap::new(),
             secrets: Vec::new(),
             network: false,

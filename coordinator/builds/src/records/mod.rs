@@ -8,6 +8,7 @@ mod builds;
 mod events;
 mod import;
 mod index;
+mod outcomes;
 mod retention;
 mod shells;
 
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 
 pub(crate) use events::EventLog;
 pub(crate) use index::brief;
+pub(crate) use outcomes::Run;
 pub use retention::{InvalidKeep, Keep};
 
 /// Build id to [`Build`](kiln_proto::v1::Build). Ids sort by time.

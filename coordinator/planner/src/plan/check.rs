@@ -180,7 +180,7 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
             return Err(Error::Path { step: step.name.clone(), key, path: path.clone(), problem });
         }
     }
-    for (key, globs) in [("inputs", &step.inputs), ("unversioned", &step.unversioned)] {
+    for (key, globs) in [("inputs", &step.inputs), ("unversioned", &step.unversioned), ("reports", &step.reports)] {
         for glob in globs {
             let bare = glob.strip_prefix('!').unwrap_or(glob);
             if let Some(problem) = path_problem(bare).filter(|_| bare != ".") {

@@ -86,6 +86,7 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     strings(out, "unversioned", &step.unversioned);
     key(out, "run", &quote(&step.run));
     strings(out, "outputs", &step.outputs);
+    strings(out, "reports", &step.reports);
     map(out, "env", &step.env);
     strings(out, "secrets", &step.secrets);
     if step.network {

@@ -94,8 +94,8 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
         // As in the root, the build description is not an input.
         step.inputs.push(format!("!{directory}/kiln.toml"));
     }
-    for output in &mut step.outputs {
-        *output = inside(output, directory);
+    for path in step.outputs.iter_mut().chain(&mut step.reports) {
+        *path = inside(path, directory);
     }
     step.caches = std::mem::take(&mut step.caches)
         .into_iter()

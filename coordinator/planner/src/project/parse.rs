@@ -61,6 +61,7 @@ const STEP: &[&str] = &[
     "files",
     "run",
     "outputs",
+    "reports",
     "env",
     "secrets",
     "network",
@@ -287,6 +288,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
         ("inputs", &mut step.inputs),
         ("unversioned", &mut step.unversioned),
         ("outputs", &mut step.outputs),
+        ("reports", &mut step.reports),
         ("secrets", &mut step.secrets),
         ("tools", &mut step.tools),
     ];
