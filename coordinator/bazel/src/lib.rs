@@ -1,12 +1,14 @@
 //! What Bazel and its like tell of their invocations.
 
 mod digest;
+mod invocations;
 mod open;
 mod options;
 mod publish;
 mod records;
 mod show;
 
+pub use invocations::Invocations;
 pub use publish::Publish;
-pub use records::{Error, Invocations};
+pub use records::Error;
 pub use show::Show;

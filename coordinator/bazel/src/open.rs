@@ -7,7 +7,7 @@ use kiln_proto::v1::Invocation;
 use prost::Message;
 
 use crate::digest::Digest;
-use crate::records::{Error, Invocations, place};
+use crate::records::{Error, Records, place};
 
 /// Output of an invocation that is kept, in bytes.
 const MAX_LOG: u64 = 8 << 20;
@@ -17,15 +17,16 @@ const MAX_LOG: u64 = 8 << 20;
 pub(crate) struct Open {
     digest: Digest,
     log: Stream,
+    records: Records,
     /// Where it stands in the list; empty if it is not there yet.
     place: String,
     printed: Vec<u8>,
 }
 
 impl Open {
-    pub(crate) fn new(known: Invocation, log: Stream) -> Self {
+    pub(crate) fn new(known: Invocation, log: Stream, records: Records) -> Self {
         let place = if known.last_event == 0 { String::new() } else { place(&known) };
-        Self { digest: Digest::of(known), log, place, printed: Vec::new() }
+        Self { digest: Digest::of(known), log, records, place, printed: Vec::new() }
     }
 
     /// Who began it.
@@ -56,11 +57,11 @@ impl Open {
     }
 
     /// Commits what was taken in: all of it, or none.
-    pub(crate) async fn commit(&mut self, all: &Invocations) -> Result<(), Error> {
+    pub(crate) async fn commit(&mut self) -> Result<(), Error> {
         self.log.room().await;
-        let batch = Invocations::record(&self.digest.invocation, &self.place);
+        let batch = Records::batch(&self.digest.invocation, &self.place);
         if self.printed.is_empty() {
-            all.commit(batch).await?;
+            self.records.commit(batch).await?;
         } else {
             let printed = Bytes::from(std::mem::take(&mut self.printed));
             self.log.append_with(batch, Durability::Relaxed, |_| printed).await?;

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::invocations::Invocations;
 use crate::open::Open;
-use crate::records::Invocations;
 
 /// Events that are taken in at once.
 const EVENTS: usize = 256;
@@ -101,7 +101,7 @@ impl Receiving {
         let Some((stream, open)) = &self.open else { return Ok(Some(PAUSE)) };
         let mut open = open.lock().await;
         let bytes = open.bytes();
-        open.commit(&self.invocations).await?;
+        open.commit().await?;
         drop(open);
         for sequence_number in self.unanswered.drain(..) {
             let stream_id = Some(stream.clone());

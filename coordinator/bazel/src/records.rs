@@ -1,16 +1,8 @@
 //! Invocations in the journal.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use kiln_journal::{Batch, Durability, Journal, Range, Space};
-use kiln_proto::protobuf::Timestamp;
-use kiln_proto::v1::{Invocation, InvocationStatus};
-use parking_lot::Mutex;
+use kiln_journal::{Batch, Durability, Journal, Range, Space, Stream};
+use kiln_proto::v1::Invocation;
 use prost::Message;
-use tokio::sync::Mutex as Turn;
-
-use crate::open::Open;
 
 /// Id to [`Invocation`].
 const INVOCATIONS: Space = "invocations";
@@ -37,93 +29,45 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// One tenant's invocations. Cheap to clone.
+/// One tenant's records. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Invocations {
-    journal: Journal,
-    open: Arc<Mutex<HashMap<String, Arc<Turn<Open>>>>>,
-}
+pub(crate) struct Records(Journal);
 
-impl Invocations {
-    /// Invocations in this journal.
-    pub fn over(journal: Journal) -> Self {
-        Self { journal, open: Arc::default() }
+impl Records {
+    pub(crate) fn over(journal: Journal) -> Self {
+        Self(journal)
     }
 
-    /// An invocation with all details.
-    ///
-    /// # Errors
-    /// If the journal cannot be read.
-    pub async fn get(&self, id: &str) -> Result<Option<Invocation>, Error> {
-        let found = self.journal.get(INVOCATIONS, id).await?;
-        Ok(found.map(|data| self.shown(&data)).transpose()?)
+    pub(crate) async fn get(&self, id: &str) -> Result<Option<Invocation>, Error> {
+        let found = self.0.get(INVOCATIONS, id).await?;
+        Ok(found.map(Invocation::decode).transpose()?)
     }
 
-    /// The newest invocations without their details, from the one `before` this one.
-    ///
-    /// # Errors
-    /// If the journal cannot be read.
-    pub async fn list(&self, limit: usize, before: &str) -> Result<Vec<Invocation>, Error> {
+    /// The newest ones without their details, from the one `before` this one.
+    pub(crate) async fn list(&self, limit: usize, before: &str) -> Result<Vec<Invocation>, Error> {
         let mut range = Range::last(limit);
         if !before.is_empty() {
             let Some(last) = self.get(before).await? else { return Ok(Vec::new()) };
             range = range.after(place(&last));
         }
-        let found = self.journal.list(ORDER, range).await?;
-        Ok(found.into_iter().map(|(_, data)| self.shown(&data)).collect::<Result<_, _>>()?)
+        let found = self.0.list(ORDER, range).await?;
+        Ok(found.into_iter().map(|(_, data)| Invocation::decode(data)).collect::<Result<_, _>>()?)
     }
 
     /// What an invocation printed, from a position; and where the next part begins. Empty at the end.
-    ///
-    /// # Errors
-    /// If the journal cannot be read.
-    pub async fn log(&self, id: &str, from: u64) -> Result<(Vec<u8>, u64), Error> {
-        let entries = self.journal.read(&stream(id), from, READ_BYTES).await?;
+    pub(crate) async fn log(&self, id: &str, from: u64) -> Result<(Vec<u8>, u64), Error> {
+        let entries = self.0.read(&stream(id), from, READ_BYTES).await?;
         let next = entries.last().map_or(from, |entry| entry.position + 1);
         Ok((entries.iter().flat_map(|entry| entry.data.iter().copied()).collect(), next))
     }
 
-    /// A record as it is shown: one that nobody adds to any more does not run.
-    fn shown(&self, data: &[u8]) -> Result<Invocation, prost::DecodeError> {
-        let mut invocation = Invocation::decode(data)?;
-        let is_open = || self.open.lock().contains_key(&invocation.id);
-        if invocation.status() == InvocationStatus::InvocationRunning && !is_open() {
-            invocation.set_status(InvocationStatus::InvocationDisconnected);
-        }
-        Ok(invocation)
-    }
-
-    /// The invocation with this id, for a stream of its events; begun by this caller if there is none.
-    pub(crate) async fn open(&self, id: &str, publisher: &str) -> Result<Arc<Turn<Open>>, Error> {
-        if let Some(open) = self.open.lock().get(id) {
-            return Ok(open.clone());
-        }
-        let known = match self.journal.get(INVOCATIONS, id).await? {
-            Some(data) => Invocation::decode(data)?,
-            None => {
-                self.trim().await?;
-                let (id, publisher) = (id.to_owned(), publisher.to_owned());
-                let mut begun = Invocation { id, publisher, started: Some(now()), ..Invocation::default() };
-                begun.set_status(InvocationStatus::InvocationRunning);
-                begun
-            }
-        };
-        let log = self.journal.resume_stream(&stream(id)).await?;
-        let opened = Arc::new(Turn::new(Open::new(known, log)));
-        Ok(self.open.lock().entry(id.to_owned()).or_insert(opened).clone())
-    }
-
-    /// No stream has this invocation any more.
-    pub(crate) fn close(&self, id: &str, open: Arc<Turn<Open>>) {
-        let mut all = self.open.lock();
-        drop(open);
-        if all.get(id).is_some_and(|open| Arc::strong_count(open) == 1) {
-            all.remove(id);
-        }
+    /// Where an invocation's output goes.
+    pub(crate) async fn output(&self, id: &str) -> Result<Stream, Error> {
+        Ok(self.0.resume_stream(&stream(id)).await?)
     }
 
     /// What is committed of an invocation, in place of what it was.
-    pub(crate) fn record(invocation: &Invocation, was: &str) -> Batch {
+    pub(crate) fn batch(invocation: &Invocation, was: &str) -> Batch {
         let place = place(invocation);
         let mut batch = Batch::default();
         if !was.is_empty() && was != place {
@@ -133,20 +77,20 @@ impl Invocations {
         batch.put(ORDER, place, brief(invocation).encode_to_vec())
     }
 
-    /// Commits a batch that belongs to no stream.
+    /// Commits a batch that belongs to no output.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<(), Error> {
-        Ok(self.journal.commit(batch, Durability::Relaxed).await?)
+        Ok(self.0.commit(batch, Durability::Relaxed).await?)
     }
 
     /// Makes room for another one.
-    async fn trim(&self) -> Result<(), Error> {
-        let count = self.journal.count(ORDER).await?;
+    pub(crate) async fn trim(&self) -> Result<(), Error> {
+        let count = self.0.count(ORDER).await?;
         let surplus = usize::try_from((count + 1).saturating_sub(KEPT)).unwrap_or(usize::MAX);
         if surplus == 0 {
             return Ok(());
         }
         let mut batch = Batch::default();
-        for (place, data) in self.journal.list(ORDER, Range::first(surplus)).await? {
+        for (place, data) in self.0.list(ORDER, Range::first(surplus)).await? {
             let id = Invocation::decode(data)?.id;
             batch = batch.remove(ORDER, place).remove(INVOCATIONS, id.clone()).remove_stream(&stream(&id));
         }
@@ -164,10 +108,6 @@ pub(crate) fn place(invocation: &Invocation) -> String {
 /// The stream of an invocation's output.
 fn stream(id: &str) -> String {
     format!("invocation/{id}")
-}
-
-fn now() -> Timestamp {
-    kiln_proto::clock::now()
 }
 
 /// An invocation without its details.

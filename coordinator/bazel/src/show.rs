@@ -7,7 +7,8 @@ use kiln_proto::v1;
 use kiln_proto::v1::invocations_server;
 use tonic::{Request, Response, Status};
 
-use crate::records::{Invocations, READ_BYTES};
+use crate::invocations::Invocations;
+use crate::records::READ_BYTES;
 
 /// Invocations of a list, unless the caller says otherwise; and at most.
 const LISTED: usize = 100;

@@ -3,8 +3,8 @@
 use kiln_proto::v1::{self, Build};
 use tonic::Status;
 
-use super::records::brief;
 use super::{Builds, internal, named};
+use kiln_records::brief;
 
 /// Builds in one answer if the request has no limit.
 const LISTED: usize = 100;

@@ -106,7 +106,7 @@ mod tests {
     use kiln_proto::v1::SubmitRequest;
 
     async fn records() -> (tempfile::TempDir, Records) {
-        let (dir, records) = crate::records::tests::records();
+        let (dir, records) = crate::tests::records();
         for (id, user) in [("0190aa11", "ada"), ("0190aa22", "bob"), ("0190bb33", "bob")] {
             let build = Build { id: id.into(), user: user.into(), ..Default::default() };
             records.submit(&build, &SubmitRequest::default()).await.unwrap();

@@ -15,8 +15,8 @@ use prost::Message;
 
 use super::Work;
 use super::lower::Outputs;
-use super::records::Run;
 use super::steps::Job;
+use kiln_records::Run;
 
 /// Maximum number of reports of an action, and of their bytes, each and together.
 const MAX_FILES: usize = 1_000;

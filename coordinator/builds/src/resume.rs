@@ -5,11 +5,11 @@ use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest, event};
 use tonic::Status;
 
 use super::secrets::Secrets;
-use super::{Active, Builds, Unfinished, named_user, records, run};
+use super::{Active, Builds, Unfinished, named_user, run};
 
 impl Builds {
     /// Resumes the builds that have not ended.
-    pub(super) async fn resume_all(&self) -> Result<(), records::Error> {
+    pub(super) async fn resume_all(&self) -> Result<(), kiln_records::Error> {
         let unfinished = self.shared.records.unfinished().await?;
         // Concurrently, so that they share a commit.
         let events = unfinished.iter().map(|(build, _)| self.shared.records.resume_events(&build.id));

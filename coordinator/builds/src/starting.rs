@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::records::EventLog;
 use super::secrets::Secrets;
 use super::source::SourceTree;
 use super::{Active, Builds, Work, images, run, waiting};
+use kiln_records::EventLog;
 
 /// A project with its plan.
 pub(super) struct Planned {

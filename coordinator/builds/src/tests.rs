@@ -10,11 +10,21 @@ use prost::Message;
 use redb::TableDefinition;
 
 use super::*;
-use records::tests::build;
 
 const ID: &str = "0123456789abcdef";
 
 /// The builds of a coordinator that starts in this directory.
+/// Records in a temporary directory.
+pub(crate) fn records() -> (tempfile::TempDir, Records) {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&directory.path().join("journal.redb"), Fsync::default()).unwrap();
+    (directory, Records::over(journal))
+}
+
+fn build(id: &str, status: BuildStatus) -> Build {
+    Build { id: id.into(), status: status.into(), ..Build::default() }
+}
+
 async fn started(dir: &Path) -> Builds {
     let stores = Stores::open(&kiln_store::Config::on_disk(dir.to_owned(), 1 << 30)).await.unwrap();
     let execution = ExecutionHandle::spawn(stores.clone(), Scheduling::default());
@@ -125,7 +135,7 @@ async fn an_import_that_was_interrupted_is_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let old = dir.path().join("builds");
     of_an_earlier_version(&old);
-    let (_other, records) = records::tests::records();
+    let (_other, records) = records();
     // The journal was written, but the old files were not removed yet.
     let copy = tempfile::tempdir().unwrap();
     of_an_earlier_version(&copy.path().join("builds"));

@@ -31,10 +31,10 @@ const WORD: usize = 40;
 const ADDED: usize = 128;
 
 /// Where a search goes on; `None` at the end.
-pub(crate) type More = Option<String>;
+pub type More = Option<String>;
 
 /// A build without its steps and artifacts, with what a list says of them.
-pub(crate) fn brief(build: &Build) -> Build {
+pub fn brief(build: &Build) -> Build {
     let source = build.source.as_ref().map(|source| Source {
         commit: source.commit.clone(),
         dirty: source.dirty,
@@ -150,7 +150,7 @@ impl Records {
     ///
     /// # Errors
     /// If the journal cannot be used.
-    pub(crate) async fn complete_index(&self) -> Result<(), Error> {
+    pub async fn complete_index(&self) -> Result<(), Error> {
         let mut after: Option<String> = None;
         let mut added = 0_u64;
         loop {
@@ -183,7 +183,7 @@ impl Records {
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub(crate) async fn search(&self, request: &ListRequest, limit: usize) -> Result<(Vec<Build>, More), Error> {
+    pub async fn search(&self, request: &ListRequest, limit: usize) -> Result<(Vec<Build>, More), Error> {
         let asked: Vec<String> = split(&request.text).collect();
         let mut ids = self.narrowest(request, &asked).await?;
         let (mut found, mut looked_at) = (Vec::new(), 0);

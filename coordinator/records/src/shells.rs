@@ -33,7 +33,7 @@ impl Records {
     }
 
     /// Records a shell.
-    pub(crate) async fn add_shell(&self, build: &str, shell: ShellOpened) -> Result<(), Error> {
+    pub async fn add_shell(&self, build: &str, shell: ShellOpened) -> Result<(), Error> {
         let _one = self.shells.lock().await;
         let mut opened = self.shells(build).await?;
         opened.push(shell);

@@ -20,9 +20,9 @@ use kiln_proto::v1::Artifact;
 use prost::Message;
 use tokio::sync::Mutex;
 
-pub(crate) use events::EventLog;
-pub(crate) use index::brief;
-pub(crate) use outcomes::Run;
+pub use events::EventLog;
+pub use index::brief;
+pub use outcomes::Run;
 pub use retention::{InvalidKeep, Keep};
 
 /// Build id to [`Build`](kiln_proto::v1::Build). Ids sort by time.
@@ -97,4 +97,4 @@ fn same(existing: Artifact, offered: &Artifact) -> Result<Artifact, Error> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -2,8 +2,8 @@ use kiln_proto::v1::{SubmitRequest, event};
 use proptest::prelude::*;
 
 use super::*;
-use crate::records::Keep;
-use crate::records::tests::records;
+use crate::Keep;
+use crate::tests::records;
 
 /// Different from the first character on.
 fn commit(number: usize) -> String {

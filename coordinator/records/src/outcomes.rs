@@ -27,14 +27,16 @@ struct Outcomes {
 
 /// The tests of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
-    pub(crate) passed: HashSet<u64>,
-    pub(crate) failed: HashSet<u64>,
+pub struct Run {
+    /// Those that passed.
+    pub passed: HashSet<u64>,
+    /// Those that failed.
+    pub failed: HashSet<u64>,
 }
 
 impl Records {
     /// Adds a run of an action to the earlier ones; returns all of them together.
-    pub(crate) async fn add_outcomes(&self, action: &Digest, run: Run) -> Result<Run, Error> {
+    pub async fn add_outcomes(&self, action: &Digest, run: Run) -> Result<Run, Error> {
         let key = action.to_string();
         let found = self.journal.get(OUTCOMES, &key).await?;
         let known = found.map(Outcomes::decode).transpose()?.unwrap_or_default();
@@ -53,7 +55,7 @@ impl Records {
     }
 
     /// Removes the oldest beyond the limit.
-    pub(crate) async fn trim_outcomes(&self) -> Result<(), Error> {
+    pub async fn trim_outcomes(&self) -> Result<(), Error> {
         if self.journal.count(OUTCOMES).await? <= MAX_ACTIONS as u64 {
             return Ok(());
         }

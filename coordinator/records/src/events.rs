@@ -17,7 +17,7 @@ const PAGE_BYTES: usize = 256 << 10;
 
 /// The events of a running build. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct EventLog {
+pub struct EventLog {
     stream: Stream,
 }
 
@@ -29,7 +29,7 @@ fn at(event: event::Event) -> impl FnOnce(u64) -> Bytes {
 impl EventLog {
     /// Appends an event with the next offset and the current time. Returns at once: watchers see the event after the
     /// next commit, and it reaches the disk as `--fsync` says.
-    pub(crate) fn append(&self, event: event::Event) {
+    pub fn append(&self, event: event::Event) {
         self.stream.append(at(event));
     }
 
@@ -39,34 +39,34 @@ impl EventLog {
     }
 
     /// Waits until the journal has room for more.
-    pub(crate) async fn room(&self) {
+    pub async fn room(&self) {
         self.stream.room().await;
     }
 
     /// Notifies of new events.
-    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+    pub fn changed(&self) -> watch::Receiver<u64> {
         self.stream.committed()
     }
 
     /// Wakes those that wait for events, because no more will come.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.stream.wake();
     }
 }
 
 impl Records {
     /// The events of a new build.
-    pub(crate) fn new_events(&self, build: &str) -> EventLog {
+    pub fn new_events(&self, build: &str) -> EventLog {
         EventLog { stream: self.journal.new_stream(&stream(build)) }
     }
 
     /// The events of a build that an earlier process started.
-    pub(crate) async fn resume_events(&self, build: &str) -> Result<EventLog, Error> {
+    pub async fn resume_events(&self, build: &str) -> Result<EventLog, Error> {
         Ok(EventLog { stream: self.journal.resume_stream(&stream(build)).await? })
     }
 
     /// Events of a build from an offset on; empty if there are none yet.
-    pub(crate) async fn events(&self, build: &str, offset: u64) -> Result<Vec<Event>, Error> {
+    pub async fn events(&self, build: &str, offset: u64) -> Result<Vec<Event>, Error> {
         let entries = self.journal.read(&stream(build), offset, PAGE_BYTES).await?;
         entries.into_iter().map(|entry| Ok(Event::decode(entry.data)?)).collect()
     }

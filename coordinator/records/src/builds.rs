@@ -33,7 +33,7 @@ impl Records {
 
     /// Records the end of a build together with its last event. If the journal cannot be written, for example because
     /// the disk is full, retries for half a minute.
-    pub(crate) async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
+    pub async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
         for pause in PAUSES.build() {
             match self.try_finish(build, events, last.clone()).await {
                 Err(kiln_journal::Error::Engine { .. }) => tokio::time::sleep(pause).await,

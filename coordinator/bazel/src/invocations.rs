@@ -1,0 +1,89 @@
+//! All invocations of a tenant: those whose events arrive, and the others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kiln_journal::Journal;
+use kiln_proto::v1::{Invocation, InvocationStatus};
+use parking_lot::Mutex;
+use tokio::sync::Mutex as Turn;
+
+use crate::open::Open;
+use crate::records::{Error, Records};
+
+/// One tenant's invocations. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Invocations {
+    records: Records,
+    open: Arc<Mutex<HashMap<String, Arc<Turn<Open>>>>>,
+}
+
+impl Invocations {
+    /// Invocations in this journal.
+    pub fn over(journal: Journal) -> Self {
+        Self { records: Records::over(journal), open: Arc::default() }
+    }
+
+    /// An invocation with all details.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn get(&self, id: &str) -> Result<Option<Invocation>, Error> {
+        Ok(self.records.get(id).await?.map(|known| self.shown(known)))
+    }
+
+    /// The newest invocations without their details, from the one `before` this one.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn list(&self, limit: usize, before: &str) -> Result<Vec<Invocation>, Error> {
+        let found = self.records.list(limit, before).await?;
+        Ok(found.into_iter().map(|known| self.shown(known)).collect())
+    }
+
+    /// What an invocation printed, from a position; and where the next part begins. Empty at the end.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn log(&self, id: &str, from: u64) -> Result<(Vec<u8>, u64), Error> {
+        self.records.log(id, from).await
+    }
+
+    /// As it is shown: one that nobody adds to any more does not run.
+    fn shown(&self, mut invocation: Invocation) -> Invocation {
+        let is_open = || self.open.lock().contains_key(&invocation.id);
+        if invocation.status() == InvocationStatus::InvocationRunning && !is_open() {
+            invocation.set_status(InvocationStatus::InvocationDisconnected);
+        }
+        invocation
+    }
+
+    /// The invocation with this id, for a stream of its events; begun by this caller if there is none.
+    pub(crate) async fn open(&self, id: &str, publisher: &str) -> Result<Arc<Turn<Open>>, Error> {
+        if let Some(open) = self.open.lock().get(id) {
+            return Ok(open.clone());
+        }
+        let known = match self.records.get(id).await? {
+            Some(known) => known,
+            None => {
+                self.records.trim().await?;
+                let (id, publisher, started) = (id.to_owned(), publisher.to_owned(), Some(kiln_proto::clock::now()));
+                let mut begun = Invocation { id, publisher, started, ..Invocation::default() };
+                begun.set_status(InvocationStatus::InvocationRunning);
+                begun
+            }
+        };
+        let output = self.records.output(id).await?;
+        let opened = Arc::new(Turn::new(Open::new(known, output, self.records.clone())));
+        Ok(self.open.lock().entry(id.to_owned()).or_insert(opened).clone())
+    }
+
+    /// A stream no longer has this invocation.
+    pub(crate) fn close(&self, id: &str, open: Arc<Turn<Open>>) {
+        let mut all = self.open.lock();
+        drop(open);
+        if all.get(id).is_some_and(|open| Arc::strong_count(open) == 1) {
+            all.remove(id);
+        }
+    }
+}
