@@ -82,7 +82,7 @@ fn sum(farm: &Farm, process: &str, words: &str) -> u64 {
 }
 
 #[test]
-fn a_worker_counts_hits_and_misses_and_asks_once_for_what_is_never_kept() {
+fn a_worker_counts_hits_and_misses_and_asks_for_few_of_them() {
     let Some(go) = go() else { return };
     let listen = ["--metrics-listen", "127.0.0.1:0"];
     let farm = Farm::with(&listen, &[]);
@@ -105,6 +105,16 @@ fn a_worker_counts_hits_and_misses_and_asks_once_for_what_is_never_kept() {
     };
     let expected = (cold_hits + hits, cold_misses + misses);
     until("both steps to be counted", || ((counted("hit"), counted("miss")) == expected).then_some(()));
+    // A worker that has nothing asks for all of it at once.
+    farm.stop_worker("one");
+    farm.start_worker("two");
+    farm.wait_for_worker("two");
+    let before = asked();
+    write(dir.path(), "lib/lib.go", &LIB.replace("hello", "good night"));
+    let (third, _) = built(&farm, dir.path());
+    let ((hits, misses), again) = (found(&third), asked() - before);
+    assert!(hits > 50, "{hits} hits, {misses} misses");
+    assert!(again < 20, "expected {hits} hits and {misses} misses with few questions, found {again}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub async fn run(args: Gocache, directory: PathBuf, access: &Access) -> Result<(
         flush: args.flush,
         kept: Kept::All,
         unkept: Vec::new(),
+        noted: None,
         show: None,
         sending: TaskTracker::new(),
     };

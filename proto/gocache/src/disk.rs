@@ -61,6 +61,11 @@ impl Disk {
         tempfile::Builder::new().prefix("new-").tempfile_in(&self.directory)
     }
 
+    /// Whether an action has an entry.
+    pub fn has(&self, action: &[u8]) -> bool {
+        self.get(&hex::encode(action)).is_some()
+    }
+
     /// The entry of an action.
     pub(super) fn get(&self, action: &str) -> Option<Found> {
         let entry = self.path(action, "a");

@@ -8,6 +8,7 @@
 mod content;
 mod disk;
 mod error;
+mod noted;
 mod others;
 mod protocol;
 mod spaces;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 pub use disk::{Disk, Found};
 pub use error::Error;
+pub use noted::Noted;
 pub use others::{Sources, digest_of, is_read_by_others, may_have_read_by_others, others, read_by_others};
 pub use spaces::{Shown, Spaces};
 pub use unkept::Unkept;
@@ -130,6 +132,8 @@ pub struct Cache {
     pub kept: Kept,
     /// Actions that the farm is not asked for. New ones are added to the first.
     pub unkept: Vec<Arc<Unkept>>,
+    /// Where it is noted what `go` asked for.
+    pub noted: Option<Arc<Noted>>,
     /// Where `go` finds a file; `None`: where this process does.
     pub show: Option<Arc<Show>>,
     /// Entries on their way to the farm.
@@ -248,15 +252,19 @@ impl Cache {
         let places = self.kept.places(action);
         let here = places.iter().find_map(|place| {
             let key = hex::encode(place);
-            self.disks.iter().find_map(|disk| disk.get(&key))
+            self.disks.iter().find_map(|disk| disk.get(&key)).map(|found| (place.clone(), found))
         });
         let is_here = here.is_some();
         let found = match here {
             Some(found) => Some(found),
-            None if self.unkept.iter().any(|unkept| unkept.has(action)) => None,
+            None if self.unkept.iter().any(|unkept| unkept.has(action)) => {
+                self.note(action, false);
+                None
+            }
             None => self.asked(places, looks).await,
         };
-        let shown = found.and_then(|found| {
+        let shown = found.and_then(|(place, found)| {
+            self.note(&place, true);
             let path = self.shown(&found).inspect_err(|error| tracing::debug!(%error, "cannot show an entry")).ok()?;
             Some((found, path))
         });
@@ -271,7 +279,11 @@ impl Cache {
         shown
     }
 
-    async fn asked(&self, places: Vec<Vec<u8>>, looks: Arc<Semaphore>) -> Option<Found> {
+    fn note(&self, place: &[u8], is_kept: bool) {
+        self.noted.iter().for_each(|noted| noted.note(place, is_kept));
+    }
+
+    async fn asked(&self, places: Vec<Vec<u8>>, looks: Arc<Semaphore>) -> Option<(Vec<u8>, Found)> {
         let farm = self.farm.clone().filter(|farm| !farm.is_down())?;
         let (disk, other) = (self.disks.first()?.clone(), farm.clone());
         // What does not arrive in time is on the disk for the next time.
@@ -305,6 +317,7 @@ impl Cache {
         if let (None, Some(unkept)) = (&place, self.unkept.first()) {
             unkept.add(&request.action);
         }
+        self.note(place.as_ref().unwrap_or(&request.action), place.is_some());
         if let Some(place) = &place
             && let Err(error) = disk.name(&hex::encode(place), &stored)
         {
@@ -331,7 +344,7 @@ impl Cache {
     }
 }
 
-async fn fetch(farm: &dyn Farm, disk: &Disk, places: &[Vec<u8>]) -> Option<Found> {
+async fn fetch(farm: &dyn Farm, disk: &Disk, places: &[Vec<u8>]) -> Option<(Vec<u8>, Found)> {
     let mut body = Body { file: disk.begin().ok()?, hasher: Sha256::new(), size: 0 };
     let (action, promised) = farm.get(places, &mut body).await?;
     let output = hex::encode(body.hasher.finalize());
@@ -340,8 +353,8 @@ async fn fetch(farm: &dyn Farm, disk: &Disk, places: &[Vec<u8>]) -> Option<Found
         return None;
     }
     let found = disk.keep(&output, body.size, body.file).ok()?;
-    disk.name(&hex::encode(action), &found).ok()?;
-    Some(found)
+    disk.name(&hex::encode(&action), &found).ok()?;
+    Some((action, found))
 }
 
 #[cfg(test)]

@@ -10,7 +10,18 @@ fn cache(dir: &Path, kept: Kept) -> Cache {
     let disks = vec![Arc::new(Disk::open(dir.to_owned()).unwrap())];
     let sending = TaskTracker::new();
     let unkept = vec![Arc::default()];
-    Cache { disks, farm: None, sends: false, wait: second, flush: second, kept, unkept, show: None, sending }
+    Cache {
+        disks,
+        farm: None,
+        sends: false,
+        wait: second,
+        flush: second,
+        kept,
+        unkept,
+        noted: None,
+        show: None,
+        sending,
+    }
 }
 
 fn put(id: i64, action: u8, body: &[u8], output: &[u8]) -> String {

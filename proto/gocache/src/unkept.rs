@@ -19,7 +19,8 @@ impl Unkept {
         self.0.lock().contains(action)
     }
 
-    pub(crate) fn add(&self, action: &[u8]) {
+    /// An action whose entry is not kept.
+    pub fn add(&self, action: &[u8]) {
         let mut actions = self.0.lock();
         if actions.len() >= MOST {
             actions.clear();

@@ -25,7 +25,7 @@ use super::touched::is_touched;
 use super::view::{Node, View};
 
 /// The tool, as the farm names it.
-const TOOL: &str = "go";
+pub(super) const TOOL: &str = "go";
 /// Largest entry that is sent to the farm.
 const MAX_ENTRY_BYTES: u64 = 128 << 20;
 
@@ -52,7 +52,8 @@ pub(super) async fn serve(
         }
     });
     let others = beside.await.map_err(io::Error::other)??;
-    let farm = OfFarm { farm: step.farm.clone(), patience: tools.patience.clone() };
+    tools.ahead.begin(step, tools, shown).await;
+    let farm = OfFarm { step: step.clone(), farm: step.farm.clone(), patience: tools.patience.clone() };
     let cache = Cache {
         disks: shown.disks.clone(),
         farm: Some(Arc::new(farm)),
@@ -61,6 +62,7 @@ pub(super) async fn serve(
         flush: Duration::ZERO,
         kept: Kept::Content(others),
         unkept: shown.unkept.clone(),
+        noted: Some(tools.ahead.noted.clone()),
         show: Some(Arc::new(shown.shows())),
         sending: keeping.clone(),
     };
@@ -87,6 +89,7 @@ impl Sources for View {
 /// The farm, as a lease reaches it.
 #[derive(Debug)]
 struct OfFarm {
+    step: Arc<Step>,
     farm: Farm,
     patience: Arc<Patience>,
 }
@@ -102,12 +105,22 @@ impl kiln_gocache::Farm for OfFarm {
     }
 
     async fn get(&self, actions: &[Vec<u8>], body: &mut Body) -> Option<(Vec<u8>, String)> {
-        let keys: Vec<Digest> = actions.iter().map(|action| key(action)).collect();
-        let entries = self.farm.look_all(&keys, TOOL, WAIT).await?;
-        let (action, result) = actions.iter().zip(entries).find_map(|(action, entry)| Some((action, entry?)))?;
+        let ahead = &self.step.tools.as_ref()?.ahead;
+        let known = actions.iter().find_map(|action| Some((action, ahead.result(action)?)));
+        let (action, result) = match known {
+            Some(known) => known,
+            None => {
+                let keys: Vec<Digest> = actions.iter().map(|action| key(action)).collect();
+                let entries = self.farm.look_all(&keys, TOOL, WAIT).await?;
+                actions.iter().zip(entries).find_map(|(action, entry)| Some((action, entry?)))?
+            }
+        };
         let file = result.output_files.first()?;
         let digest = Digest::required(self.farm.function, file.digest.as_ref()).ok()?;
-        body.push(&self.farm.client()?.get(&digest).await.ok()?).ok()?;
+        match ahead.content(&digest) {
+            Some(content) => body.push(&tokio::fs::read(content).await.ok()?).ok()?,
+            None => body.push(&self.farm.client()?.get(&digest).await.ok()?).ok()?,
+        }
         Some((action.clone(), file.path.clone()))
     }
 
@@ -144,6 +157,6 @@ impl OfFarm {
 }
 
 /// Where the farm has an action's entry.
-fn key(action: &[u8]) -> Digest {
+pub(super) fn key(action: &[u8]) -> Digest {
     DigestFunction::Sha256.digest(action)
 }

@@ -13,6 +13,7 @@ mod early;
 mod elsewhere;
 mod farm;
 mod foresight;
+mod goahead;
 mod gocache;
 mod http;
 mod places;
@@ -297,7 +298,7 @@ impl Serving {
         self.cancel.cancel();
         self.accepting.abort();
         let step = self.step.clone();
-        self.keeping.spawn(async move { step.keep_ahead().await });
+        self.keeping.spawn(async move { tokio::join!(step.keep_ahead(), goahead::keep(&step)) });
         self.keeping.close();
         if tokio::time::timeout(KEEPING, self.keeping.wait()).await.is_err() {
             tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use kiln_gocache::{Shown, Sources, digest_of, read_by_others};
 use parking_lot::Mutex;
 
+use super::goahead::GoAhead;
+
 /// The port of a step's loopback at which its tools find their caches: below those that systems give out, and nobody's.
 pub(super) const PORT: u16 = 18981;
 /// The same as an address, for what reads it from there.
@@ -58,11 +60,12 @@ pub(super) struct Tools {
     pub(super) read_only: bool,
     pub(super) beside: Beside,
     pub(super) patience: Arc<Patience>,
+    pub(super) ahead: GoAhead,
 }
 
 impl Tools {
     pub(super) fn new(shown: Option<Shown>, read_only: bool, beside: Beside) -> Self {
-        Self { shown, read_only, beside, patience: Arc::default() }
+        Self { shown, read_only, beside, patience: Arc::default(), ahead: GoAhead::default() }
     }
 }
 
