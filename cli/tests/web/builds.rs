@@ -119,3 +119,29 @@ fn a_build_of_another_tenant_is_not_found_like_one_that_there_is_not() {
     let cancel = format!("{pages}/builds/{id}/cancel");
     assert_eq!(curl(&["-X", "POST", "-H", &his, &cancel]).status, 404);
 }
+
+#[test]
+fn a_dockerfile_has_time_and_outcome_beside_its_instructions() {
+    if !has("curl") || !has("busybox") {
+        return;
+    }
+    let (farm, pages) = farm(&["one"]);
+    let dockerfile = "FROM scratch AS build\nCOPY busybox /bin/sh\nENV PATH=/bin\n# Says it.\nRUN echo hello > /said; \\\n    true\n\
+                      FROM scratch\nCOPY --from=build /said /said\n";
+    let dir = project(&[("Dockerfile", dockerfile)]);
+    let busybox = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|dir| dir.join("busybox"))
+        .find(|path| path.is_file());
+    std::fs::copy(busybox.unwrap(), dir.path().join("busybox")).unwrap();
+    let ran = farm.kiln(&["build", dir.path().to_str().unwrap(), "-f", "Dockerfile"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let list = curl(&[&format!("{pages}/api/v1/builds")]);
+    let builds: serde_json::Value = serde_json::from_str(&list.body).unwrap();
+    let page = curl(&[&format!("{pages}/builds/{}", builds["builds"][0]["id"].as_str().unwrap())]).body;
+    let (_, file) = page.split_once("class=\"dockerfile\"").expect("expected the Dockerfile");
+    let (file, _) = file.split_once("</ol>").unwrap();
+    let rows: Vec<&str> = file.split("<li>").skip(1).collect();
+    let with: Vec<bool> = rows.iter().map(|row| row.contains("class=\"ran\"")).collect();
+    assert_eq!(with, [false, false, false, false, true, false, false, false], "{rows:?}");
+    assert!(rows[4].contains("RUN echo hello &gt; /said"), "{}", rows[4]);
+}

@@ -39,7 +39,7 @@ pub(crate) fn of(file: &str, progress: &Progress) -> Option<Vec<Line>> {
     }
     let is_from = |node: &&text::Node| node.keyword.value.eq_ignore_ascii_case("FROM");
     let stages = read.nodes.iter().filter(is_from).count();
-    let (mut stage, mut number, mut begun) = (String::new(), 0, 0);
+    let (mut stage, mut number, mut begun, mut names) = (String::new(), 0, 0, Vec::new());
     for node in &read.nodes {
         let keyword = node.keyword.value.to_ascii_uppercase();
         match keyword.as_str() {
@@ -47,8 +47,16 @@ pub(crate) fn of(file: &str, progress: &Progress) -> Option<Vec<Line>> {
                 let words: Vec<&str> = node.line.split_whitespace().collect();
                 let name =
                     words.windows(2).find(|pair| pair[0].eq_ignore_ascii_case("AS")).map(|pair| pair[1].to_lowercase());
+                // Only an image that is fetched is an operation: not `scratch`, and not a stage before.
+                let base = words
+                    .iter()
+                    .skip(1)
+                    .find(|word| !word.starts_with("--"))
+                    .map_or(String::new(), |word| word.to_lowercase());
+                number = usize::from(base != "scratch" && !names.contains(&base));
                 stage = name.unwrap_or_else(|| if stages == 1 { String::new() } else { format!("stage-{begun}") });
-                (number, begun) = (1, begun + 1);
+                names.push(stage.clone());
+                begun += 1;
             }
             "RUN" | "COPY" | "ADD" | "WORKDIR" => number += 1,
             _ => continue,
@@ -73,7 +81,7 @@ mod tests {
         let progress = told(&[
             step("[build 2/4] RUN apt-get update   && true"),
             step("[linux/arm64 build 4/4] RUN make"),
-            step("[stage-1 3/3] RUN [\"/out\"]"),
+            step("[stage-1 2/2] RUN [\"/out\"]"),
             step("compile"),
         ]);
         let lines = of(file, &progress).unwrap();

@@ -58,6 +58,27 @@ pub(crate) fn told(steps: &[Told]) -> Progress {
     progress
 }
 
+/// A build of many steps, each of which needs some before it.
+pub(crate) fn large(steps: usize) -> Progress {
+    let planned = (0..steps).map(|number| PlannedStep {
+        step: Some(reference(&format!("step-{number}"))),
+        needs: (1..4).filter_map(|back| number.checked_sub(back * 7)).map(|need| format!("step-{need}")).collect(),
+        ..PlannedStep::default()
+    });
+    let started = BuildStarted { steps: planned.collect(), ..BuildStarted::default() };
+    let mut progress = Progress::default();
+    progress.apply(&event(0, 0, event::Event::BuildStarted(started)));
+    for number in 0..steps {
+        let (step, at) = (Some(reference(&format!("step-{number}"))), number as i64);
+        let offset = number as u64 * 2 + 1;
+        progress.apply(&event(offset, at, event::Event::StepQueued(StepQueued { step: step.clone() })));
+        let cache = if number % 3 == 0 { Cache::Hit } else { Cache::Miss };
+        let done = StepFinished { step, cache: cache.into(), ok: true, ..StepFinished::default() };
+        progress.apply(&event(offset + 1, at + 3, event::Event::StepFinished(done)));
+    }
+    progress
+}
+
 #[test]
 fn a_build_is_what_its_events_say() {
     let progress = told(&[

@@ -85,8 +85,11 @@ fn drawn(build: &v1::Build, progress: &Progress, sizes: &Sizes, is_named: bool, 
     let took = node.places.iter().filter_map(|place| progress.steps[*place].took()).max();
     let took = took.map(|took| format!(", {}", crate::markup::words::duration(took))).unwrap_or_default();
     let shards = if node.places.len() > 1 { format!(" ×{}", node.places.len()) } else { String::new() };
-    let name: String = node.name.chars().take(NAME).collect();
-    let more = if node.name.chars().count() > NAME { "…" } else { "" };
+    // Of a Dockerfile's instruction, what it says and not its number.
+    let label =
+        node.name.strip_prefix('[').and_then(|name| name.split_once("] ")).map_or(node.name.as_str(), |(_, name)| name);
+    let name: String = label.chars().take(NAME).collect();
+    let more = if label.chars().count() > NAME { "…" } else { "" };
     html! {
         a href={ "/builds/" (encoded(&build.id)) "/steps/" (place + 1) } tabindex=[(!is_named).then_some("-1")] {
             g id={ "n" (number) } class=(class(node)) {

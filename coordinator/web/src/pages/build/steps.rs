@@ -4,7 +4,6 @@ use kiln_proto::v1;
 use maud::{Markup, html};
 
 use crate::markup::{encoded, words};
-use crate::model::graph::Graph;
 use crate::model::{Outcome, Progress, Step};
 
 /// What the rows of one build have in common.
@@ -28,7 +27,7 @@ impl<'a> Axis<'a> {
     }
 }
 
-pub(super) fn section(build: &v1::Build, progress: &Progress, _graph: &Graph) -> Markup {
+pub(super) fn section(build: &v1::Build, progress: &Progress) -> Markup {
     let axis = Axis::of(build, progress);
     html! {
         section aria-labelledby="steps-title" {
