@@ -134,7 +134,7 @@ impl Farm for Service {
     }
 
     async fn open_pages(&self, _: Request<v1::OpenPagesRequest>) -> Answer<v1::OpenPagesResponse> {
-        Err(Status::unimplemented("not here"))
+        Err(Status::failed_precondition("no pages"))
     }
 
     async fn drain_worker(&self, _: Request<v1::DrainWorkerRequest>) -> Answer<v1::DrainWorkerResponse> {

@@ -11,7 +11,7 @@ use crate::model::{Outcome, Progress};
 /// More nodes than these are drawn without names.
 const NAMED: usize = 120;
 /// Characters of a name.
-const NAME: usize = 22;
+const NAME: usize = 20;
 
 /// Sizes in the picture's own units.
 struct Sizes {
