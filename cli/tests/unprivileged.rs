@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use kiln_harness::terminal::Terminal;
 use kiln_harness::{Farm, cannot_run, project, until};
 
 /// The worker's user, which every Linux has.
@@ -201,4 +202,26 @@ for name, host, port in ATTEMPTS:
     let said = farm.build(dir.path(), &[]).well().log();
     let expected = "named named\nnamed6 named\nother refused\ngateway refused\nmachine refused\nmetadata refused\n";
     assert_eq!(said, expected);
+}
+
+#[test]
+fn shells_have_terminals_on_such_workers_too() {
+    if !can_run() {
+        return;
+    }
+    for ids in [format!("nobody:{BASE}:65536\n"), String::new()] {
+        let farm = farm(&ids, 1);
+        let dir = project(&[(
+            "kiln.toml",
+            "name = \"n\"\n[steps.work]\nrun = \"echo half > half; exit 1\"\noutputs = [\"out\"]\n[artifacts.n]\nfrom = \"work\"\nfiles = [\"out\"]\n",
+        )]);
+        let built = farm.build(dir.path(), &[]);
+        assert_eq!(built.0.code, 1, "{:?}", built.0);
+        let mut terminal = Terminal::start(&farm.command(&["shell", &built.id(), "work"]));
+        terminal.until("ends it");
+        terminal.types("cat half; id -u; tty; exit 9\r");
+        let printed = terminal.until("/dev/pts/0");
+        assert!(printed.contains("half\r\n1000\r\n"), "{printed}");
+        assert_eq!(terminal.code(), 9, "{}", sandbox(&farm));
+    }
 }

@@ -117,6 +117,18 @@ fn a_step_that_hangs_is_stopped_at_its_timeout_and_then_there_is_a_shell() {
     terminal.code();
 }
 
+#[test]
+fn a_command_that_needs_too_much_memory_is_killed_and_the_shell_goes_on() {
+    let (farm, dir) = (Farm::shared(), doing("exit 1", "memory = \"128MiB\""));
+    let build = fails(farm, dir.path());
+    let mut terminal = opened(farm, &[&build, "work"]);
+    terminal.types("head -c 600000000 /dev/zero | tail -c 500000000 | wc -c; echo is a''live\r");
+    let printed = terminal.until("is alive");
+    assert!(!printed.contains("500000000\r\n"), "expected a limit: {printed}");
+    terminal.types("exit 8\r");
+    assert_eq!(terminal.code(), 8);
+}
+
 /// Most memory that a process has had, in KiB.
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -130,8 +142,11 @@ fn what_prints_without_end_waits_for_whoever_reads() {
     let dir = doing("exit 1", "");
     let build = fails(&farm, dir.path());
     // All of it arrives, and it is in nobody's memory.
-    let worker = farm.pids()[0];
-    let before = peak(worker);
+    let listens = format!("coordinator --listen {}", farm.url.trim_start_matches("http://"));
+    let found = std::process::Command::new("pgrep").args(["-f", &listens]).output().unwrap();
+    let coordinator = String::from_utf8_lossy(&found.stdout).lines().next().unwrap().parse().unwrap();
+    let both = [farm.pids()[0], coordinator];
+    let before = both.map(peak);
     let ran = std::process::Command::new("sh")
         .args(["-c", "\"$0\" run \"$1\" work -- sh -c 'head -c 104857600 /dev/zero' | wc -c"])
         .arg(kiln_harness::run::program())
@@ -142,8 +157,9 @@ fn what_prints_without_end_waits_for_whoever_reads() {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), "104857600", "{ran:?}");
-    let grown = peak(worker).saturating_sub(before);
-    assert!(grown < 32 << 10, "the worker has grown by {grown} KiB");
+    for (after, before) in both.map(peak).into_iter().zip(before) {
+        assert!(after.saturating_sub(before) < 32 << 10, "a process has grown from {before} to {after} KiB");
+    }
     // Where nobody reads, the program waits: what it has written stops growing long before it is all.
     let script = "i=0; while [ $i -lt 100000 ]; do head -c 4096 /dev/zero; i=$((i+1)); echo $i > /tmp/count; done";
     let mut stuck = farm.command(&["run", &build, "work", "--", "sh", "-c", script]);

@@ -172,7 +172,8 @@ fn a_step_in_an_image_has_the_images_files_and_user_in_a_terminal_too() {
 
 #[test]
 fn a_command_of_a_dockerfile_has_its_root_as_root_and_leaves_it_as_it_was() {
-    let dockerfile = "FROM base\nRUN echo before > /before\nRUN touch /half && test -e /nowhere\n";
+    let dockerfile =
+        "FROM base\nRUN echo before > /before; touch -d @1000000000 /before\nRUN touch /half && test -e /nowhere\n";
     let config =
         "version = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\ncontexts = { base = \"oci-layout://base\" }\n";
     let Some(dir) = with_base(&[("kiln.toml", config), ("Dockerfile", dockerfile)]) else { return };
@@ -181,10 +182,10 @@ fn a_command_of_a_dockerfile_has_its_root_as_root_and_leaves_it_as_it_was() {
     assert_eq!(built.0.code, 1, "{:?}", built.0);
     let failed = built.of_type("step_finished").into_iter().find(|event| event["exit_code"] == 1).unwrap();
     let (id, step) = (built.id(), failed["step"].as_str().unwrap().to_owned());
-    let script = "id -u; cat /before; ls /half; rm -r /before /bin/busybox && echo removed";
+    let script = "id -u; cat /before; stat -c %Y /before; ls /half; rm -r /before /bin/busybox && echo removed";
     for _ in 0..2 {
         let ran = farm.kiln(&["run", &id, &step, "--", "sh", "-c", script]);
-        assert_eq!((ran.code, ran.out.as_str()), (0, "0\nbefore\n/half\nremoved\n"), "{ran:?}");
+        assert_eq!((ran.code, ran.out.as_str()), (0, "0\nbefore\n1000000000\n/half\nremoved\n"), "{ran:?}");
     }
 }
 

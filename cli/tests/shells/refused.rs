@@ -24,6 +24,18 @@ fn there_is_no_shell_where_there_is_no_step_or_where_it_has_not_run() {
 }
 
 #[test]
+fn a_worker_without_a_sandbox_opens_none_and_says_why() {
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("bare", &["--sandbox", "off"]);
+    farm.wait_for_worker("bare");
+    let dir = doing("exit 1", "");
+    let build = fails(&farm, dir.path());
+    let ran = farm.kiln(&["run", &build, "work", "--", "echo", "inside"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+    assert!(ran.err.contains("runs steps without a sandbox"), "{ran:?}");
+}
+
+#[test]
 fn a_step_with_secrets_gets_those_of_whoever_opens_the_shell() {
     let farm = Farm::shared();
     let dir = doing("test -n \"$API_TOKEN\"; exit 1", "secrets = [\"API_TOKEN\"]");
