@@ -105,8 +105,16 @@ async fn pass_on(
     input: mpsc::Sender<ShellInput>,
     flow: Arc<Flow>,
 ) -> Result<(), Status> {
+    let mut has_ended = false;
     while let Some(message) = typed.next().await {
         let message = message?.message;
+        // What takes no room could be said without end while a command reads nothing.
+        if matches!(&message, Some(shell_input::Message::Data(data)) if data.is_empty()) {
+            continue;
+        }
+        if has_ended && !matches!(&message, Some(shell_input::Message::Size(_))) {
+            return Err(Status::invalid_argument("the input has ended already"));
+        }
         match &message {
             Some(shell_input::Message::Size(size)) => {
                 flow.size.send_replace(Some(*size));
@@ -124,7 +132,7 @@ async fn pass_on(
                 flow.sent.fetch_add(found, Ordering::AcqRel);
                 flow.moves();
             }
-            Some(shell_input::Message::End(_)) => {}
+            Some(shell_input::Message::End(_)) => has_ended = true,
             Some(shell_input::Message::Open(_) | shell_input::Message::Taken(_)) | None => {
                 return Err(Status::invalid_argument("expected input, or the size of the window"));
             }
@@ -302,5 +310,104 @@ async fn after(limit: Option<Duration>) {
     match limit {
         Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use kiln_proto::v1::EndOfInput;
+
+    use super::*;
+
+    fn said(message: shell_input::Message) -> Result<ShellInput, Status> {
+        Ok(ShellInput { message: Some(message) })
+    }
+
+    fn data(length: usize) -> Result<ShellInput, Status> {
+        said(shell_input::Message::Data(vec![b'x'; length].into()))
+    }
+
+    fn end() -> Result<ShellInput, Status> {
+        said(shell_input::Message::End(EndOfInput {}))
+    }
+
+    fn open() -> Arc<Flow> {
+        let flow = Arc::new(Flow::default());
+        flow.is_open.send_replace(true);
+        flow
+    }
+
+    async fn passed(typed: Vec<Result<ShellInput, Status>>) -> (usize, Result<(), Status>) {
+        let (input, mut worker) = mpsc::channel(typed.len().max(1));
+        let ended = pass_on(stream::iter(typed), input, open()).await;
+        let mut passed = 0;
+        while worker.recv().await.is_some() {
+            passed += 1;
+        }
+        (passed, ended)
+    }
+
+    #[tokio::test]
+    async fn what_takes_no_room_is_not_passed_on_without_end() {
+        let (count, ended) = passed(vec![data(0), data(1), data(0), end()]).await;
+        assert!(count == 2 && ended.is_ok(), "{count} messages, {ended:?}");
+        for more in [end(), data(1)] {
+            let (count, ended) = passed(vec![end(), more]).await;
+            assert_eq!((count, ended.unwrap_err().code()), (1, Code::InvalidArgument));
+        }
+    }
+
+    #[tokio::test]
+    async fn input_waits_until_the_worker_has_taken_some_and_no_word_of_it_makes_more_room() {
+        let flow = open();
+        let (input, mut worker) = mpsc::channel(16);
+        let typed = stream::iter((0..4).map(|_| data(MAX_DATA))).chain(stream::pending());
+        let passing = tokio::spawn(pass_on(Box::pin(typed), input, flow.clone()));
+        for _ in 0..INPUT_WINDOW / MAX_DATA {
+            worker.recv().await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        assert!(worker.try_recv().is_err(), "expected no more than the window");
+        flow.taken(MAX_DATA as u32);
+        worker.recv().await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(worker.try_recv().is_err(), "expected as much as was taken");
+        flow.taken(u32::MAX);
+        flow.taken(u32::MAX);
+        worker.recv().await.unwrap();
+        assert!(flow.room.available_permits() <= INPUT_WINDOW);
+        passing.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_open_shell_is_idle_and_what_moves_counts() {
+        let (flow, limit) = (Arc::new(Flow::default()), Duration::from_secs(60));
+        let until = Instant::now() + LONGEST;
+        let early = tokio::time::timeout(Duration::from_secs(3600), idle(&flow, limit, until)).await;
+        assert!(early.is_err(), "expected a queue to be no idleness");
+        flow.is_open.send_replace(true);
+        flow.moves();
+        let began = Instant::now();
+        let moving = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                flow.moves();
+            }
+        };
+        let (status, ()) = tokio::join!(idle(&flow, limit, until), moving);
+        assert_eq!(began.elapsed(), Duration::from_secs(210), "{status}");
+        // However busy it is, it ends.
+        flow.moves();
+        let busy = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                flow.moves();
+            }
+        };
+        tokio::select! {
+            status = idle(&flow, limit, until) => assert!(status.message().contains("12 hours"), "{status}"),
+            () = busy => {}
+        }
     }
 }
