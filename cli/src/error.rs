@@ -96,3 +96,9 @@ impl Error {
         }
     }
 }
+
+impl From<kiln_secrets::Error> for Error {
+    fn from(kiln_secrets::Error(words): kiln_secrets::Error) -> Self {
+        Self::Usage(words)
+    }
+}

@@ -12,7 +12,6 @@ mod follow;
 mod interrupts;
 mod left_out;
 mod local;
-pub mod secrets;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

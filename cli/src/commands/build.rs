@@ -19,7 +19,7 @@ use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
 use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
-use crate::{Code, Error, download, left_out, local, secrets};
+use crate::{Code, Error, download, left_out, local};
 use kiln_progress::{Show, show, watched};
 use kiln_scan::{self as scan, Scanned, git};
 use kiln_terminal as terminal;
@@ -61,7 +61,7 @@ pub(super) async fn run_scope(
     let (root, parts) = (context.root, context.parts);
     let source_tree = git::work_tree(&root).unwrap_or_else(|| root.clone());
     let output = Output::new(&args.output, Some(&source_tree)).map_err(download::Error::from)?;
-    let secrets = secrets::gather(&dir, &args.secret)?;
+    let secrets = kiln_secrets::gather(&dir, &args.secret)?;
     refuse_exposed(farm, &secrets)?;
     let agents = opened(farm, &args.dockerfile.ssh)?;
     let deliver = Deliver::new(&args.deliver, &dir)?;

@@ -20,7 +20,7 @@ use super::{build, with_farm};
 use crate::args;
 use crate::farm::{Error as FarmError, Farm};
 use crate::interrupts::Interrupts;
-use crate::{Code, Error, local, secrets};
+use crate::{Code, Error, local};
 use kiln_progress::is_called;
 use kiln_terminal as terminal;
 
@@ -35,7 +35,7 @@ pub(super) async fn shell(farm: &args::Farm, args: args::Place, interrupts: &Int
         let words = "`kiln shell` needs a terminal; `kiln run BUILD STEP -- COMMAND` runs a command without one";
         return Err(Error::Usage(words.to_owned()));
     }
-    let given = secrets::named(&args.secret)?;
+    let given = kiln_secrets::named(&args.secret)?;
     build::refuse_exposed(farm, &given)?;
     let request = OpenShell { shell: Some(in_terminal(args.before)), secrets: given, ..place(&args) };
     with_farm(farm, interrupts, async |farm| open(farm, called(farm, request).await?, interrupts).await).await
@@ -43,7 +43,7 @@ pub(super) async fn shell(farm: &args::Farm, args: args::Place, interrupts: &Int
 
 /// `kiln run`.
 pub(super) async fn run(farm: &args::Farm, args: args::Run, interrupts: &Interrupts) -> Result<Code, Error> {
-    let given = secrets::named(&args.place.secret)?;
+    let given = kiln_secrets::named(&args.place.secret)?;
     build::refuse_exposed(farm, &given)?;
     let shell = Shell { before: args.place.before, command: args.command, terminal: None };
     let request = OpenShell { shell: Some(shell), secrets: given, ..place(&args.place) };
@@ -63,7 +63,7 @@ pub(super) async fn on_failure(
         terminal::say("no step failed, so there is no place for a shell");
         return Ok(());
     };
-    let names = secrets::names_of_step(root, &step.step);
+    let names = kiln_secrets::names_of_step(root, &step.step);
     let request = OpenShell {
         build: build.to_owned(),
         user: local::user(),

@@ -51,7 +51,7 @@ impl Consent {
             return Ok(());
         }
         let refused = || {
-            Error::Usage(format!(
+            Error(format!(
                 "step `{step}` asks for the variable `{name}`, which this project is not allowed to have; if you trust its `kiln.toml`, \
                  pass `--secret {name}` or set `{VARIABLE}={name}` (on a terminal, `kiln build` asks once)"
             ))

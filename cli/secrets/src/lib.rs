@@ -12,8 +12,12 @@ use kiln_proto::secret;
 use kiln_proto::v1::Secret;
 use zeroize::Zeroizing;
 
-use crate::Error;
 use consent::Consent;
+
+/// A secret that cannot be had, in words for the user, with the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
 
 /// `--secret NAME=FILE`, or `--secret NAME` for a variable.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ impl Named {
             None if secret::is_name(text) && std::env::var_os(text).is_some() => {
                 Ok(Self { name: text.to_owned(), path: None })
             }
-            None => Err(Error::Usage(
+            None => Err(Error(
                 "`--secret` expects the name of a variable that is set, or `NAME=FILE` with a file that contains the value"
                     .to_owned(),
             )),
@@ -37,7 +41,7 @@ impl Named {
                 Ok(Self { name: name.to_owned(), path: Some(path.into()) })
             }
             _ => {
-                Err(Error::Usage("`--secret` expects `NAME`, or `NAME=FILE` with a file that contains the value".to_owned()))
+                Err(Error("`--secret` expects `NAME`, or `NAME=FILE` with a file that contains the value".to_owned()))
             }
         }
     }
@@ -56,7 +60,7 @@ pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
     if let Some(file) = files.iter().find(|file| !asked.iter().any(|(name, _)| *name == file.name)) {
         let words =
             format!("no step asks for the secret `{}`; name it in a step's `secrets` in `kiln.toml`", file.name);
-        return Err(Error::Usage(words));
+        return Err(Error(words));
     }
     asked
         .into_iter()
@@ -71,12 +75,12 @@ pub fn gather(root: &Path, named: &[String]) -> Result<Vec<Secret>, Error> {
                 (None, None) => None,
             };
             let value = value.ok_or_else(|| {
-                Error::Usage(format!(
+                Error(format!(
                     "step `{step}` asks for the secret `{name}`: set the variable `{name}`, or pass `--secret {name}=FILE`"
                 ))
             })?;
             if let Some(problem) = secret::problem(&value) {
-                return Err(Error::Usage(format!("the secret `{name}` of step `{step}` {problem}")));
+                return Err(Error(format!("the secret `{name}` of step `{step}` {problem}")));
             }
             Ok(Secret { name, value: value.to_string() })
         })
@@ -95,7 +99,7 @@ pub fn named(texts: &[String]) -> Result<Vec<Secret>, Error> {
             None => self::text(&name, std::env::var_os(&name).unwrap_or_default().into_encoded_bytes())?,
         };
         match secret::problem(&value) {
-            Some(problem) => Err(Error::Usage(format!("the secret `{name}` {problem}"))),
+            Some(problem) => Err(Error(format!("the secret `{name}` {problem}"))),
             None => Ok(Secret { name, value: value.to_string() }),
         }
     };
@@ -124,7 +128,7 @@ fn asked(root: &Path) -> Vec<(String, String)> {
 /// A file's content without the final newline, which editors add.
 fn read(name: &str, path: &Path) -> Result<Zeroizing<String>, Error> {
     let content = std::fs::read(path)
-        .map_err(|error| Error::Usage(format!("cannot read the secret `{name}` from `{}`: {error}", path.display())))?;
+        .map_err(|error| Error(format!("cannot read the secret `{name}` from `{}`: {error}", path.display())))?;
     let mut value = text(name, content)?;
     if value.ends_with('\n') {
         value.pop();
@@ -138,7 +142,7 @@ fn read(name: &str, path: &Path) -> Result<Zeroizing<String>, Error> {
 fn text(name: &str, bytes: Vec<u8>) -> Result<Zeroizing<String>, Error> {
     String::from_utf8(bytes).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
-        Error::Usage(format!("the secret `{name}` is not valid UTF-8; expected text, such as its base64"))
+        Error(format!("the secret `{name}` is not valid UTF-8; expected text, such as its base64"))
     })
 }
 
