@@ -216,11 +216,11 @@ impl Config {
     /// How files are fetched on behalf of clients.
     ///
     /// # Errors
-    /// If there is no place for them, or HTTP cannot be set up.
-    pub fn downloads(&self) -> anyhow::Result<kiln_assets::Downloads> {
+    /// If there is no place for them.
+    pub fn downloads(&self) -> std::io::Result<kiln_assets::Downloads> {
         let directory = self.data_dir.join("downloads");
         std::fs::create_dir_all(&directory)?;
-        Ok(kiln_assets::Downloads::new(Reach::public(self.allowed_downloads.clone()), directory)?)
+        Ok(kiln_assets::Downloads::new(Reach::public(self.allowed_downloads.clone()), directory))
     }
 
     /// The stores' configuration.

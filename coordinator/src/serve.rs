@@ -83,8 +83,7 @@ fn listen(
     shutdown: BoxFuture<'static, ()>,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move {
-        // The HTTP clients here have no TLS provider of their own. A provider that was installed earlier is kept.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_tls();
         let address = listener.local_addr()?;
         own(&config.data_dir)?;
         config.auth.check(address)?;
@@ -119,11 +118,17 @@ fn accept(
     shutdown: BoxFuture<'static, ()>,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move {
+        provide_tls();
         own(&config.data_dir)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
         let listeners = Listeners { incoming, caches: None, pages: None };
         serve(config, authenticator, listeners, "another network", shutdown).await
     })
+}
+
+/// The HTTP clients here have no TLS provider of their own. A provider that was installed earlier is kept.
+fn provide_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Connections as they are accepted.

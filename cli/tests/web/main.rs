@@ -5,5 +5,6 @@
 mod access;
 mod api;
 mod builds;
+mod invocations;
 mod pages;
 mod world;

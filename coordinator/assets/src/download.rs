@@ -1,7 +1,7 @@
 //! From an address to a blob.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -38,10 +38,28 @@ pub(crate) enum Error {
 #[derive(Debug, Clone)]
 pub struct Downloads {
     reach: Reach,
-    open: Client,
-    guarded: Option<Client>,
+    clients: Arc<OnceLock<Clients>>,
     places: Arc<Semaphore>,
     directory: PathBuf,
+}
+
+/// Made at the first download: most farms in a command never have one.
+#[derive(Debug)]
+struct Clients {
+    open: Client,
+    guarded: Option<Client>,
+}
+
+impl Clients {
+    fn new(reach: &Reach) -> Result<Self, reqwest::Error> {
+        let client = || {
+            let agent = concat!("kiln/", env!("CARGO_PKG_VERSION"));
+            let builder = Client::builder().user_agent(agent).redirect(redirect::Policy::none());
+            builder.connect_timeout(Duration::from_secs(20))
+        };
+        let guarded = reach.resolver().map(|guard| client().no_proxy().dns_resolver(guard).build());
+        Ok(Self { open: client().build()?, guarded: guarded.transpose()? })
+    }
 }
 
 /// A file that was downloaded.
@@ -55,19 +73,16 @@ pub(crate) struct Downloaded {
 
 impl Downloads {
     /// Downloads within this reach; files are kept in the directory until they are whole.
-    ///
-    /// # Errors
-    /// If HTTP cannot be set up.
-    pub fn new(reach: Reach, directory: PathBuf) -> Result<Self, reqwest::Error> {
-        let client = || {
-            let agent = concat!("kiln/", env!("CARGO_PKG_VERSION"));
-            Client::builder()
-                .user_agent(agent)
-                .redirect(redirect::Policy::none())
-                .connect_timeout(Duration::from_secs(20))
-        };
-        let guarded = reach.resolver().map(|guard| client().no_proxy().dns_resolver(guard).build()).transpose()?;
-        Ok(Self { open: client().build()?, guarded, reach, places: Arc::new(Semaphore::new(AT_ONCE)), directory })
+    pub fn new(reach: Reach, directory: PathBuf) -> Self {
+        Self { clients: Arc::default(), reach, places: Arc::new(Semaphore::new(AT_ONCE)), directory }
+    }
+
+    fn clients(&self) -> Result<&Clients, Error> {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients);
+        }
+        let made = Clients::new(&self.reach).map_err(|error| Error::Failed(format!("cannot set up HTTP: {error}")))?;
+        Ok(self.clients.get_or_init(|| made))
     }
 
     /// Downloads a file, with these headers for its server.
@@ -96,13 +111,14 @@ impl Downloads {
 
     /// Asks, and follows redirects under the same rules. Headers are for the first server only.
     async fn follow(&self, mut url: Url, mut headers: HeaderMap) -> Result<Response, Error> {
+        let clients = self.clients()?;
         for _ in 0..=REDIRECTS {
             let refused = |refused: kiln_images::registry::Refused| {
                 Error::NotAllowed(format!("{refused}; the coordinator's `--allow-download` allows others"))
             };
-            let client = match (self.reach.way(&url).map_err(refused)?, &self.guarded) {
+            let client = match (self.reach.way(&url).map_err(refused)?, &clients.guarded) {
                 (Way::Guarded, Some(guarded)) => guarded,
-                _ => &self.open,
+                _ => &clients.open,
             };
             let asking = tokio::time::timeout(STALL, client.get(url.clone()).headers(headers.clone()).send());
             let failed = |words: String| Error::Failed(format!("cannot ask `{}`: {words}", shown(&url)));

@@ -74,7 +74,7 @@ async fn assets(directory: &Path, allowed: &[&Server]) -> (Assets, Stores) {
     let stores = Stores::open(&Config::on_disk(directory.join("store"), 1 << 30)).await.unwrap();
     let journal = Journal::open(&directory.join("journal.redb"), Fsync::default()).unwrap();
     let allowed = allowed.iter().map(|server| server.url.strip_prefix("http://").unwrap().parse().unwrap()).collect();
-    let downloads = Downloads::new(Reach::public(allowed), directory.to_owned()).unwrap();
+    let downloads = Downloads::new(Reach::public(allowed), directory.to_owned());
     (Assets::new(stores.clone(), journal, downloads), stores)
 }
 

@@ -422,7 +422,7 @@ fn a_context_of_many_directories_is_read_whole_or_not_at_all() {
 
 #[test]
 fn a_large_tree_that_is_assembled_in_parts_is_the_same_as_one_in_a_piece() {
-    let (function, mode) = (DigestFunction::Sha256, |number: usize| (number % 3 == 0).then_some(0o700));
+    let (function, mode) = (DigestFunction::Sha256, |number: usize| number.is_multiple_of(3).then_some(0o700));
     let mut found = Vec::new();
     // A directory, then what is between it and its files in the order of paths.
     for number in 0..3000 {

@@ -111,8 +111,10 @@ fn tiles(invocation: &Invocation) -> Markup {
             }
             @if metrics.wall_ms > 0 {
                 (tile("Time", html! { (words::duration(positive(metrics.wall_ms))) }, html! {
-                    (words::duration(positive(metrics.analysis_ms))) " analysis, "
-                    (words::duration(positive(metrics.execution_ms))) " execution"
+                    @if metrics.execution_ms > 0 {
+                        (words::duration(positive(metrics.analysis_ms))) " analysis, "
+                        (words::duration(positive(metrics.execution_ms))) " execution"
+                    }
                 }))
             }
         }
@@ -125,6 +127,11 @@ fn tiles(invocation: &Invocation) -> Markup {
             }
         }
     }
+}
+
+/// The first line of a text.
+fn first(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn positive(milliseconds: i64) -> u64 {
@@ -191,7 +198,7 @@ fn targets(invocation: &Invocation) -> Markup {
                         li class=(class) {
                             span .name { (target.label) }
                             span .outcome { (word) }
-                            span .dim { @if target.failure.is_empty() { (target.kind) } @else { (target.failure) } }
+                            span .dim { (if target.failure.is_empty() { &target.kind } else { first(&target.failure) }) }
                         }
                     }
                 }

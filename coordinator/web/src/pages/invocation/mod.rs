@@ -91,7 +91,7 @@ fn row(invocation: &Invocation) -> Markup {
             @if let Some(started) = &invocation.started { span .dim { (words::ago(started)) } }
         }
         @if invocation.status() == InvocationStatus::InvocationFailed && !invocation.failure.is_empty() {
-            p .message { (invocation.failure.lines().next().unwrap_or_default().chars().take(240).collect::<String>()) }
+            p .message { (gist(&invocation.failure)) }
         }
     }
 }
@@ -101,6 +101,13 @@ fn title(invocation: &Invocation) -> String {
     let patterns: String = invocation.patterns.join(" ").chars().take(120).collect();
     let title = format!("{} {patterns}", invocation.command);
     if title.trim().is_empty() { words::short(&invocation.id, 8).to_owned() } else { title.trim().to_owned() }
+}
+
+/// The line of an error that says most: the last one of a trace.
+fn gist(failure: &str) -> String {
+    let mut lines = failure.lines().filter(|line| !line.trim().is_empty());
+    let line = if failure.starts_with("Traceback") { lines.next_back() } else { lines.next() };
+    line.unwrap_or_default().chars().take(240).collect()
 }
 
 /// The commit, as tools name it.
