@@ -178,6 +178,12 @@ async fn on_farm(
         terminal::say(&format!("the build runs on the farm; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
     }
+    // A farm inside this command ends with it, and its pages too.
+    if let Some(at) = build.pages.as_ref().filter(|_| !farm.is_embedded())
+        && let Some(link) = super::web::link(farm.url(), &at.url, at.port, &format!("/builds/{}", build.id))
+    {
+        show.note(&format!("page: {link}"));
+    }
     let build_id = build.id.clone();
     let (root, left_out) = (scanned.root.clone(), scanned.left_out.clone());
     let follow = Follow {

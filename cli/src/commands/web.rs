@@ -36,7 +36,7 @@ pub(super) async fn run(farm: &Farm, print: bool) -> Result<Code, Error> {
 }
 
 /// A path at the pages' address: the one that they have for browsers, or else their port at the farm's host.
-fn link(farm: &str, url: &str, port: u32, path: &str) -> Option<String> {
+pub(super) fn link(farm: &str, url: &str, port: u32, path: &str) -> Option<String> {
     let farm = match farm.split_once("://") {
         Some(("grpc", rest)) => format!("http://{rest}"),
         Some(("grpcs", rest)) => format!("https://{rest}"),

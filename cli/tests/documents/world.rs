@@ -223,7 +223,9 @@ line="$NAME $*"
 if grep -qxF -- "$line" "$WORLD/elsewhere"; then
   printf '%s\n' "$line" >>"$WORLD/met"
   if [ -p /dev/stdin ]; then cat >/dev/null; fi
-  case "$NAME" in kiln*) "$REAL" "$@" --help >/dev/null ;; esac
+  # What stands behind `--` is another program's.
+  own=(); for word in "$@"; do [ "$word" = -- ] && break; own+=("$word"); done
+  case "$NAME" in kiln*) "$REAL" "${own[@]}" --help >/dev/null ;; esac
   exit
 fi
 

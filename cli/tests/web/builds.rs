@@ -55,7 +55,11 @@ fn a_failure_is_told_with_its_error_first() {
     let text = "name = \"broken\"\nversion = \"1\"\n[steps.test]\n\
                 run = \"\"\"seq 3000; printf '\\\\033[31merror\\\\033[0m: the till is short\\\\n' >&2; exit 3\"\"\"\n";
     let dir = project(&[("kiln.toml", text)]);
-    assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 1);
+    let ran = farm.kiln(&["build", dir.path().to_str().unwrap()]);
+    assert_eq!(ran.code, 1);
+    let page = ran.err.lines().find_map(|line| line.strip_prefix("page: ")).unwrap_or_else(|| panic!("{}", ran.err));
+    assert!(page.starts_with(&format!("{pages}/builds/")), "{page}");
+    assert!(curl(&[page]).body.contains("the till is short"), "expected the page of the build at {page}");
     browse("failure.cjs", &[&pages]);
 }
 

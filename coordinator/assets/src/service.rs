@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kiln_journal::Journal;
-use kiln_proto::asset::fetch_server::Fetch;
-use kiln_proto::asset::push_server::Push;
 use kiln_proto::asset::{
     FetchBlobRequest, FetchBlobResponse, FetchDirectoryRequest, FetchDirectoryResponse, PushBlobRequest,
-    PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse,
+    PushBlobResponse, PushDirectoryRequest, PushDirectoryResponse, fetch_server, push_server,
 };
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::protobuf::Timestamp;
@@ -222,7 +220,7 @@ fn pushed(wire: Option<&reapi::Digest>, function: DigestFunction) -> Result<Dige
 }
 
 #[tonic::async_trait]
-impl Fetch for Assets {
+impl fetch_server::Fetch for Assets {
     async fn fetch_blob(&self, request: Request<FetchBlobRequest>) -> Result<Response<FetchBlobResponse>, Status> {
         let request = request.into_inner();
         let function = function(request.digest_function)?;
@@ -283,7 +281,7 @@ impl Fetch for Assets {
 }
 
 #[tonic::async_trait]
-impl Push for Assets {
+impl push_server::Push for Assets {
     async fn push_blob(&self, request: Request<PushBlobRequest>) -> Result<Response<PushBlobResponse>, Status> {
         let PushBlobRequest { uris, qualifiers, expire_at, blob_digest, digest_function, .. } = request.into_inner();
         let digest = pushed(blob_digest.as_ref(), function(digest_function)?)?;

@@ -206,3 +206,32 @@ async fn an_endless_stream_fills_neither_memory_nor_disk() {
     assert_eq!((invocation.printed_bytes, invocation.is_cut), (8 << 20, true));
     assert_eq!(served.log().await.len(), 8 << 20);
 }
+
+/// Prints how many events a second are taken in and answered, from one stream and from sixteen.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures; run it with `--release -- --ignored --nocapture`"]
+async fn events_a_second() {
+    const EVENTS: i64 = 20_000;
+    for streams in [1, 16] {
+        let directory = tempfile::tempdir().unwrap();
+        let served = serve(directory.path()).await;
+        let of = |number: usize| -> Vec<Sent> {
+            let mut all = vec![started(1)];
+            all.extend(
+                (2..=EVENTS)
+                    .map(|sequence| printed(sequence, "INFO: Analyzed target //some/package:target (12 packages)\n")),
+            );
+            for event in &mut all {
+                let stream = event.ordered_build_event.as_mut().unwrap().stream_id.as_mut().unwrap();
+                stream.invocation_id = format!("{ID}-{number}");
+            }
+            all
+        };
+        let all: Vec<Vec<Sent>> = (0..streams).map(of).collect();
+        let began = std::time::Instant::now();
+        let answered = futures::future::join_all(all.into_iter().map(|events| served.send("a", events))).await;
+        let took = began.elapsed().as_secs_f64();
+        let count: usize = answered.into_iter().map(|answered| answered.unwrap().len()).sum();
+        println!("{streams} streams: {:.0} events a second", count as f64 / took);
+    }
+}

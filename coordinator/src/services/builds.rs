@@ -21,12 +21,17 @@ const MAX_STATUSES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Builds {
     builds: kiln_builds::Builds,
+    pages: Option<v1::PagesAt>,
 }
 
 impl Builds {
-    /// Serves these builds.
-    pub fn new(builds: kiln_builds::Builds) -> Self {
-        Self { builds }
+    /// Serves these builds, which these pages show.
+    pub fn new(builds: kiln_builds::Builds, pages: &kiln_web::Options) -> Self {
+        let at = |address: std::net::SocketAddr| v1::PagesAt {
+            port: address.port().into(),
+            url: pages.url.as_ref().map(ToString::to_string).unwrap_or_default(),
+        };
+        Self { builds, pages: pages.listen.map(at) }
     }
 }
 
@@ -70,7 +75,7 @@ impl builds_server::Builds for Builds {
         subject.is(format!("a build of {}", from.into_iter().find(|name| !name.is_empty()).unwrap_or("a tree")));
         let build = self.builds.submit_for(identity, request).await?;
         subject.is(format!("build {} of {}", build.id, build.project));
-        Ok(Response::new(build))
+        Ok(Response::new(v1::Build { pages: self.pages.clone(), ..build }))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -139,7 +139,7 @@ impl Stack {
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let agents = agents::SshAgents::new(builds.clone());
         let shells = shells::Shells::new(builds.clone());
-        let served = builds::Builds::new(builds);
+        let served = builds::Builds::new(builds, &shared.config.web);
         let invocations = Invocations::over(journal.clone());
         let assets = Assets::new(stores.clone(), journal.clone(), shared.downloads.clone());
         macro_rules! sized {

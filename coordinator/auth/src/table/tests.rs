@@ -6,13 +6,15 @@ use kiln_proto::descriptors;
 use super::*;
 
 /// The services of the standards, by the name of their trait; Kiln's own are all served.
-const STANDARD: [(&str, &str); 6] = [
+const STANDARD: [(&str, &str); 8] = [
     ("Capabilities", "build.bazel.remote.execution.v2.Capabilities"),
     ("ContentAddressableStorage", "build.bazel.remote.execution.v2.ContentAddressableStorage"),
     ("ActionCache", "build.bazel.remote.execution.v2.ActionCache"),
     ("Execution", "build.bazel.remote.execution.v2.Execution"),
     ("ByteStream", "google.bytestream.ByteStream"),
     ("Operations", "google.longrunning.Operations"),
+    ("Fetch", "build.bazel.remote.asset.v1.Fetch"),
+    ("Push", "build.bazel.remote.asset.v1.Push"),
 ];
 
 /// The calls that descriptors declare: Kiln's own, and gRPC's own.
@@ -27,11 +29,13 @@ fn own((service, method): (&str, &str)) -> (String, String) {
     (service.to_owned(), method.to_owned())
 }
 
-/// The calls of the standards that this crate implements: the bindings' traits have no defaults, so every call has a function.
+/// The calls of the standards that the coordinator implements: the bindings' traits have no defaults, so every call has a function.
 fn standards() -> BTreeSet<(String, String)> {
-    let services = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/services");
+    let sources = ["../src/services", "../assets/src"].map(|place| Path::new(env!("CARGO_MANIFEST_DIR")).join(place));
     let mut calls = BTreeSet::new();
-    for file in std::fs::read_dir(services).expect("expected this crate's source").flatten() {
+    for file in
+        sources.iter().flat_map(|place| std::fs::read_dir(place).expect("expected the services' source").flatten())
+    {
         let text = std::fs::read_to_string(file.path()).unwrap_or_default();
         for (name, service) in STANDARD {
             let Some((_, implemented)) = text.split_once(&format!("_server::{name} for ")) else { continue };
