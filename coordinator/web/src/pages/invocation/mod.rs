@@ -133,11 +133,11 @@ fn tally(counts: InvocationCounts) -> Markup {
 
 fn badge(status: InvocationStatus) -> Markup {
     let (class, text) = match status {
-        InvocationStatus::InvocationRunning => ("running", "Running"),
-        InvocationStatus::InvocationSucceeded => ("succeeded", "Succeeded"),
-        InvocationStatus::InvocationFailed => ("failed", "Failed"),
-        InvocationStatus::InvocationDisconnected => ("draining", "Broken off"),
-        InvocationStatus::Unspecified => ("queued", "Unknown"),
+        InvocationStatus::InvocationRunning => ("running", "running"),
+        InvocationStatus::InvocationSucceeded => ("succeeded", "succeeded"),
+        InvocationStatus::InvocationFailed => ("failed", "failed"),
+        InvocationStatus::InvocationDisconnected => ("draining", "broken off"),
+        InvocationStatus::Unspecified => ("queued", "unknown"),
     };
     html! { span class={ "badge " (class) } { (text) } }
 }
