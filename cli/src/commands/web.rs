@@ -16,7 +16,7 @@ const OPENERS: [&str; 4] = ["xdg-open", "open", "wslview", "sensible-browser"];
 pub(super) async fn run(farm: &Farm, print: bool) -> Result<Code, Error> {
     if farm.is_embedded() {
         return Err(Error::Usage(
-            "there is no farm with web pages; start one with `kiln up`, or name one with `--farm`".to_owned(),
+            "no farm is set, so there are no web pages; start one with `kiln up`, or set `--farm URL`".to_owned(),
         ));
     }
     let opened = farm.call(farm.farm().open_pages(OpenPagesRequest {})).await?.into_inner();

@@ -224,11 +224,10 @@ fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
     let before = questions();
     // The first question fetches all answers, which are there before the others.
     let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
-    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tcc --version >/dev/null; sleep 2; "));
+    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tcc --version >/dev/null; sleep 5; "));
     let (warm, _) = built(&farm, dir.path());
     let why = farm.kiln(&["cache", "explain", "build", dir.path().to_str().unwrap()]).out;
     assert_eq!(counts(&warm), (7, 0), "{why}");
     let asked = questions() - before;
-    // Some calls may begin before the answers are there; without them each would ask at least once.
-    assert!((1..7).contains(&asked), "{asked} questions for 7 calls");
+    assert!((1..=4).contains(&asked), "{asked} questions for 7 calls");
 }

@@ -62,7 +62,7 @@ fn a_token_a_link_and_a_certificate_each_let_their_owner_in_and_nothing_else_doe
     let looked = curl(&[&link]);
     assert_eq!(looked.status, 200, "what only looks at a link does not use it up");
     let cookie = session(&pages, &link);
-    assert!(with(&cookie, &list).body.contains("ann"), "expected the pages to say who one is");
+    assert!(with(&cookie, &list).body.contains("ann"), "expected the pages to name their visitor");
     let again = curl(&[
         "-X",
         "POST",

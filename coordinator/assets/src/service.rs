@@ -232,7 +232,11 @@ impl fetch_server::Fetch for Assets {
             Some(known) => Ok((0, known)),
             None => {
                 // Whoever stops waiting does not stop the download: somebody else may wait for it too.
-                let fetching = tokio::spawn(async move { all.fetched(&asked, function, oldest).await });
+                let fetching = tokio::spawn(async move {
+                    // A server that sends a byte a minute does not keep a place for ever.
+                    let late = |_| Status::deadline_exceeded("it takes longer than the farm allows");
+                    tokio::time::timeout(MAX_TIMEOUT, all.fetched(&asked, function, oldest)).await.map_err(late)?
+                });
                 match tokio::time::timeout(timeout, fetching).await {
                     Ok(fetched) => fetched.map_err(|error| Status::internal(error.to_string()))?,
                     Err(_) => Err(Status::deadline_exceeded(format!("it takes longer than {} s", timeout.as_secs()))),

@@ -64,7 +64,12 @@ impl Open {
             self.records.commit(batch).await?;
         } else {
             let printed = Bytes::from(std::mem::take(&mut self.printed));
-            self.log.append_with(batch, Durability::Relaxed, |_| printed).await?;
+            let committed = self.log.append_with(batch, Durability::Relaxed, |_| printed.clone()).await;
+            if let Err(error) = committed {
+                // Its events count as taken in: the next commit has what they printed.
+                self.printed = printed.into();
+                return Err(error.into());
+            }
         }
         self.place = place(&self.digest.invocation);
         Ok(())

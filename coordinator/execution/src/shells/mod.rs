@@ -48,9 +48,7 @@ impl Ends {
     /// `FAILED_PRECONDITION` if they have been taken.
     pub fn take(&self) -> Result<WorkersEnds, Status> {
         let taken = self.0.lock().take();
-        taken.ok_or_else(|| {
-            Status::failed_precondition("the shell is served already; a broken one is not taken up again")
-        })
+        taken.ok_or_else(|| Status::failed_precondition("the shell is served already; open another one"))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Section {
 pub(crate) struct Frame<'a> {
     pub(crate) title: &'a str,
     pub(crate) section: Section,
-    /// Who sees it; nobody on the pages before one is known.
+    /// Who sees it; nobody before the login.
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) has_session: bool,
     /// Where the page learns what changes.

@@ -1,4 +1,4 @@
-//! The pages before one is known: where a token is given, and where a link leads.
+//! The pages before the login: where a token is given, and where a link leads.
 
 use maud::{Markup, html};
 
