@@ -21,17 +21,30 @@ pub enum State {
     Queued,
     /// Assigned to a worker.
     Executing {
-        /// The worker's name.
-        worker: String,
-        /// The lease that identifies its live logs.
-        lease: u64,
-        /// Its live output.
-        logs: Arc<Logs>,
+        /// Where it runs.
+        running: Running,
         /// Whether its inputs are in place and the command is running.
         started: bool,
     },
     /// It ended.
-    Done(Arc<Done>),
+    Done {
+        /// How.
+        done: Arc<Done>,
+        /// Where it ran last. A reader may see nothing of an execution before its end, since only the latest state is
+        /// kept, and must get its output all the same.
+        ran: Option<Running>,
+    },
+}
+
+/// An execution on a worker.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// The worker's name.
+    pub worker: String,
+    /// The lease that identifies its live logs.
+    pub lease: u64,
+    /// Its live output.
+    pub logs: Arc<Logs>,
 }
 
 /// How an execution ended.
@@ -75,17 +88,23 @@ pub enum Update {
 pub struct Attached {
     pub(super) waiter: WaiterId,
     pub(super) handle: ExecutionHandle,
-    pub(super) state: watch::Receiver<State>,
+    following: Following,
     /// Whether it joined an existing execution.
     pub merged: bool,
-    reading: Option<Reading>,
-    told: Option<u64>,
-    ended: bool,
     place: Option<Place>,
     /// Notes on how its properties were interpreted.
     pub notes: Vec<String>,
     /// Its slot in the tenant's quota.
     room: Option<OwnedSemaphorePermit>,
+}
+
+/// The updates of an execution, as its state and its output give them.
+#[derive(Debug)]
+struct Following {
+    state: watch::Receiver<State>,
+    reading: Option<Reading>,
+    told: Option<u64>,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -102,8 +121,7 @@ struct Reading {
 
 impl Attached {
     pub(super) fn new(waiter: WaiterId, handle: ExecutionHandle, state: watch::Receiver<State>, merged: bool) -> Self {
-        let notes = Vec::new();
-        Self { waiter, handle, state, merged, reading: None, told: None, ended: false, place: None, notes, room: None }
+        Self { waiter, handle, following: Following::new(state), merged, place: None, notes: Vec::new(), room: None }
     }
 
     /// Holds its place in the queue for as long as it waits.
@@ -116,6 +134,31 @@ impl Attached {
 
     /// Waits for the next update; never completes after `Done`.
     pub async fn next(&mut self) -> Update {
+        let update = self.following.next().await;
+        if matches!(update, Update::Done(_)) {
+            self.place = None;
+            self.room = None;
+        }
+        update
+    }
+
+    /// This caller, for [`ExecutionHandle::wait_of`].
+    pub fn waiter(&self) -> WaiterId {
+        self.waiter
+    }
+
+    /// The lease whose output is being read.
+    pub fn lease(&self) -> Option<u64> {
+        self.following.reading.as_ref().map(|reading| reading.lease)
+    }
+}
+
+impl Following {
+    fn new(state: watch::Receiver<State>) -> Self {
+        Self { state, reading: None, told: None, ended: false }
+    }
+
+    async fn next(&mut self) -> Update {
         loop {
             if let Some(reading) = &mut self.reading {
                 reading.changes.0.mark_unchanged();
@@ -136,23 +179,19 @@ impl Attached {
                         return Update::Queued;
                     }
                 }
-                State::Executing { worker, lease, logs, .. } => {
-                    if self.told != Some(lease) {
-                        self.told = Some(lease);
-                        let changes = (logs.stdout.changes(), logs.stderr.changes());
-                        let calls = logs.calls.subscribe();
-                        self.reading =
-                            Some(Reading { lease, logs, stdout: 0, stderr: 0, changes, calls, counted: None });
-                        return Update::Executing { worker, lease };
+                State::Executing { running, .. } => {
+                    if let Some(update) = self.executing(running) {
+                        return update;
                     }
                 }
-                State::Done(done) => {
+                State::Done { done, ran } => {
+                    if let Some(update) = ran.and_then(|ran| self.executing(ran)) {
+                        return update;
+                    }
                     if let Some(update) = self.reading.as_mut().and_then(Reading::output) {
                         return update;
                     }
                     self.ended = true;
-                    self.place = None;
-                    self.room = None;
                     return Update::Done(done);
                 }
             }
@@ -178,14 +217,16 @@ impl Attached {
         }
     }
 
-    /// This caller, for [`ExecutionHandle::wait_of`].
-    pub fn waiter(&self) -> WaiterId {
-        self.waiter
-    }
-
-    /// The lease whose output is being read.
-    pub fn lease(&self) -> Option<u64> {
-        self.reading.as_ref().map(|reading| reading.lease)
+    /// Begins to read an execution's output, unless it is being read.
+    fn executing(&mut self, Running { worker, lease, logs }: Running) -> Option<Update> {
+        if self.told == Some(lease) {
+            return None;
+        }
+        self.told = Some(lease);
+        let changes = (logs.stdout.changes(), logs.stderr.changes());
+        let calls = logs.calls.subscribe();
+        self.reading = Some(Reading { lease, logs, stdout: 0, stderr: 0, changes, calls, counted: None });
+        Some(Update::Executing { worker, lease })
     }
 }
 
@@ -210,8 +251,32 @@ impl Reading {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if !self.ended {
+        if !self.following.ended {
             self.handle.leave(self.waiter);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_execution_that_ends_unseen_has_told_where_it_ran_and_all_its_output() {
+        let logs = Arc::new(Logs::default());
+        logs.push(Stream::Stdout, 0, Bytes::from_static(b"went on"));
+        logs.close();
+        let (state, seen) = watch::channel(State::Queued);
+        let mut following = Following::new(seen);
+        assert!(matches!(following.next().await, Update::Queued));
+        // As when a worker that is back tells all at once what it did while the coordinator was away.
+        let running = Running { worker: "one".to_owned(), lease: 7, logs };
+        state.send_replace(State::Executing { running: running.clone(), started: true });
+        state.send_replace(State::Done { done: Arc::default(), ran: Some(running) });
+        let update = following.next().await;
+        assert!(matches!(&update, Update::Executing { worker, lease: 7 } if worker == "one"), "{update:?}");
+        let update = following.next().await;
+        assert!(matches!(&update, Update::Output { data, .. } if data == "went on"), "{update:?}");
+        assert!(matches!(following.next().await, Update::Done(_)));
     }
 }

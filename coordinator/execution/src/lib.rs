@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tonic::Status;
 use tracing::Instrument;
 
-pub use attached::{Attached, Done, State, Update};
+pub use attached::{Attached, Done, Running, State, Update};
 pub use calls::Call;
 pub use leases::LeaseAccess;
 use leases::LiveLeases;
@@ -353,7 +353,8 @@ impl ExecutionHandle {
             status: Some(rpc::Status::default()),
             ..Default::default()
         };
-        let (_, state) = watch::channel(State::Done(Arc::new(Done { response, farm_fault: false })));
+        let done = Arc::new(Done { response, farm_fault: false });
+        let (_, state) = watch::channel(State::Done { done, ran: None });
         Attached::new(self.waiter(), self.clone(), state, false)
     }
 

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::super::prepare::Prepared;
 use super::super::shells::LONGEST;
-use super::super::{Done, State, failed};
+use super::super::{Done, Running, State, failed};
 use super::wire::failure_response;
 use super::{Grant, Message, Owner};
 
@@ -25,7 +25,8 @@ impl Owner {
             }
             Effect::Adopted { key, lease, worker } => {
                 let logs = self.logs.of(lease.0);
-                self.set(&key, State::Executing { worker: worker.0, lease: lease.0, logs, started: true });
+                let running = Running { worker: worker.0, lease: lease.0, logs };
+                self.set(&key, State::Executing { running, started: true });
                 self.waits(&key, false);
             }
             Effect::Started { key, .. } => {
@@ -76,7 +77,14 @@ impl Owner {
 
     pub(super) fn finish(&mut self, key: &ActionKey, done: Done) {
         if let Some(action) = self.actions.remove(key) {
-            action.state.send_replace(State::Done(Arc::new(done)));
+            let done = Arc::new(done);
+            action.state.send_modify(|state| {
+                let ran = match state {
+                    State::Executing { running, .. } => Some(running.clone()),
+                    State::Queued | State::Done { .. } => None,
+                };
+                *state = State::Done { done, ran };
+            });
         }
     }
 
@@ -142,7 +150,8 @@ impl Owner {
             self.live.charge(lease.0, charge);
         }
         let logs = self.logs.of(lease.0);
-        self.set(key, State::Executing { worker: worker.0.clone(), lease: lease.0, logs, started: false });
+        let running = Running { worker: worker.0.clone(), lease: lease.0, logs };
+        self.set(key, State::Executing { running, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));
     }
 
