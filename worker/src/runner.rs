@@ -6,12 +6,13 @@
 mod ground;
 mod shell;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kiln_broker::{Broker, Farm, Serving, Sources, Wanted};
+use kiln_broker::{Broker, Compilers, Farm, Serving, Sources, Wanted};
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::protobuf::Timestamp;
@@ -334,12 +335,17 @@ impl Runner {
             Place::Image(..) | Place::ImageResolver => false,
         };
         let is_apt = is_apt && lease.secrets.is_empty();
+        let in_root = if lease.split { ground.programs(&job.environment) } else { BTreeSet::new() };
+        let compilers = match &job.place {
+            Place::Machine if lease.split => Compilers::OfSystem,
+            Place::Root(_) => Compilers::Among(&in_root),
+            _ => Compilers::None,
+        };
         let Some(broker) = self.broker.as_ref().filter(|_| is_apt) else { return Ok(None) };
         let tools = (!lease.tools.is_empty()).then_some((lease.tools.as_str(), lease.tools_read_only));
-        // A root's compilers are not the worker's.
         let root_of = ground.changed();
         let changes = root_of.as_ref().map(|root| root as &(dyn Sources + Sync));
-        let wanted = Wanted { splits: lease.split && job.place == Place::Machine, tools, changes };
+        let wanted = Wanted { compilers, tools, changes };
         let farm = Farm {
             channel: self.channel.subscribe(),
             instance: at.instance.to_owned(),

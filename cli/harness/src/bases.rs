@@ -113,6 +113,32 @@ pub fn go_layout() -> Option<&'static Path> {
     BASE.get_or_init(|| once("go-layout", make)).as_deref()
 }
 
+/// A layout with the tag `12` of busybox with this machine's GCC and make, as its Debian packages have them. `None`, with a message, if there
+/// are none.
+pub fn gcc_layout() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BASE.get_or_init(|| once("gcc-layout", make_gcc_layout)).as_deref()
+}
+
+fn make_gcc_layout(to: &Path) -> Option<()> {
+    let busybox = busybox_tar()?;
+    let script = "set -e; packages=$(apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances gcc libc6-dev make | grep '^[a-z]'); dpkg-query -L $packages | sort -u | while read -r path; do \
+        if [ -f \"$path\" ]; then echo \"${path#/}\"; fi; done | grep -v -e ^usr/share -e ^etc -e ^var \
+        | tar -C / --no-recursion --owner=0 --group=0 -cf \"$1\" -T -";
+    let tar = tempfile::NamedTempFile::new().unwrap();
+    let ended = Command::new("sh").args(["-c", script, "sh"]).arg(tar.path()).output().unwrap();
+    if !ended.status.success() || !Path::new("/usr/bin/gcc").exists() {
+        cannot_run(&format!(
+            "`gcc`, `libc6-dev` and `make` as Debian packages: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        ));
+        return None;
+    }
+    layout_of(&[busybox.path(), tar.path()], own_architecture(), to);
+    Some(())
+}
+
 /// The Debian of [`debian`] as an OCI layout with the tag `12`.
 pub fn debian_layout() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();

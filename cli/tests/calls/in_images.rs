@@ -1,11 +1,11 @@
-//! The caches of build tools in steps that run in an image's file system.
+//! Steps that run in an image's file system: the caches of their build tools, and their compiler calls.
 
 use std::path::Path;
 
-use kiln_harness::bases::{busybox_layout, go_layout};
+use kiln_harness::bases::{busybox_layout, gcc_layout, go_layout};
 use kiln_harness::{Built, Farm, copy, project, write};
 
-use super::project::config;
+use super::project::{c_project, calls, config, counts, outputs};
 
 fn worker(built: &Built) -> String {
     built.of_type("step_finished").last().unwrap()["worker"].as_str().unwrap().to_owned()
@@ -140,4 +140,100 @@ fn a_command_sees_no_trace_of_its_builder_unless_its_dockerfile_asks_and_leaves_
     for line in ["before: 0 \n", "with: 3 call\n", "404 Not Found", "own: 0 \n", "after: 0 \n"] {
         assert!(said.contains(line), "expected `{line}` in: {said}");
     }
+}
+
+/// The C project, in an image with GCC.
+fn c_in_image(name: &str, base: &Path, more: &str) -> tempfile::TempDir {
+    let dir = c_project(name, &format!("image = \"./base\"\n{more}"));
+    let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
+    write(dir.path(), "Makefile", &makefile.replace("\tcc ", "\tgcc "));
+    copy(base, &dir.path().join("base"));
+    dir
+}
+
+#[test]
+fn compilers_of_an_image_are_known_by_what_they_read() {
+    let Some(base) = gcc_layout() else { return };
+    let dir = c_in_image("c-in-image", base, "");
+    let build = |dir: &Path| (Farm::shared().build(dir, &["--executor", "sandbox"]).well(), outputs(dir));
+    let (cold, first) = build(dir.path());
+    assert_eq!(counts(&cold), (0, 7), "{:?}", calls(&cold, "build"));
+    write(dir.path(), "src/f2.c", "#include \"own.h\"\nint f2(int x) { return x + OWN; }\n");
+    let (edited, second) = build(dir.path());
+    assert_eq!(counts(&edited), (6, 1), "{:?}", calls(&edited, "build"));
+    let plain = c_in_image("c-in-image", base, "split = false");
+    write(plain.path(), "src/f2.c", "#include \"own.h\"\nint f2(int x) { return x + OWN; }\n");
+    let (not_split, objects) = build(plain.path());
+    assert_eq!(counts(&not_split), (0, 0));
+    assert!(objects == second && first != second, "expected what is built without splitting");
+}
+
+/// The same project as a Dockerfile that makes it; its command has this before it.
+fn c_dockerfile(name: &str, base: &Path, before: &str) -> tempfile::TempDir {
+    let dir = c_in_image(name, base, "");
+    let kiln = format!(
+        "name = \"{name}\"\nversion = \"1\"\n[artifacts.app]\ndockerfile = \"Dockerfile\"\n\
+         contexts = {{ base = \"oci-layout://base\" }}\nmemory = \"2GiB\"\n"
+    );
+    write(dir.path(), "kiln.toml", &kiln);
+    write(dir.path(), ".dockerignore", "base\nkiln-out\nkiln.toml\nDockerfile\n");
+    let text = format!(
+        "FROM base AS made\nCOPY . /src\nWORKDIR /src\n{before}RUN make -s -j4 && mkdir /out && cp prog obj/*.o obj/*.d /out && sha256sum /out/*\n\
+         FROM base\nCOPY --from=made /out /out\n"
+    );
+    write(dir.path(), "Dockerfile", &text);
+    dir
+}
+
+/// The hits and the compiled calls of a build's only command that compiled anything, and what it said of its outputs.
+fn made(dir: &Path) -> ((u64, u64), Vec<String>) {
+    let built = Farm::shared().build(dir, &[]).well();
+    let finished = built.of_type("step_finished");
+    let count = |name: &str| finished.iter().filter_map(|step| step["calls"][name].as_u64()).sum::<u64>();
+    let mut said: Vec<String> =
+        built.log().lines().filter(|line| line.contains("  /out/")).map(str::to_owned).collect();
+    said.sort();
+    ((count("hits"), count("compiled")), said)
+}
+
+#[test]
+fn a_command_of_a_dockerfile_compiles_what_an_edit_changed() {
+    let Some(base) = gcc_layout() else { return };
+    let edit = |dir: &Path| write(dir, "src/f2.c", "#include \"own.h\"\nint f2(int x) { return x + OWN; }\n");
+    let dir = c_dockerfile("c-in-dockerfile", base, "ARG KILN_TOOL_CACHE=calls\n");
+    let (cold, first) = made(dir.path());
+    assert_eq!(cold, (0, 7));
+    edit(dir.path());
+    let (edited, second) = made(dir.path());
+    assert_eq!(edited, (6, 1));
+    // Without its help, of the same time.
+    let plain = c_dockerfile("c-in-dockerfile", base, "ENV SOURCE_DATE_EPOCH=946684800\n");
+    edit(plain.path());
+    let (nothing, same) = made(plain.path());
+    assert_eq!(nothing, (0, 0));
+    assert!(same == second && first != second && same.len() > 10, "{first:#?} {second:#?} {same:#?}");
+}
+
+#[test]
+fn a_command_that_changes_headers_of_its_root_compiles_with_what_it_has_made_of_them() {
+    let Some(base) = gcc_layout() else { return };
+    let of = |value: &str, make: &str| {
+        let dir = c_dockerfile("c-headers", base, "ARG KILN_TOOL_CACHE=calls\n");
+        let text = std::fs::read_to_string(dir.path().join("Dockerfile")).unwrap();
+        // One header of the root is new, and one is not what it was.
+        let before = format!(
+            "RUN echo '#define NEW {value}' > /usr/include/new.h && echo '#define OF_ROOT {value}' >> /usr/include/paths.h && {make}"
+        );
+        write(dir.path(), "Dockerfile", &text.replace("RUN make", &before));
+        let main = "#include <new.h>\n#include <paths.h>\nint main(void) { return NEW + OF_ROOT; }\n";
+        write(dir.path(), "src/main.c", main);
+        made(dir.path())
+    };
+    let (first, other, again) = (of("3", "make"), of("4", "make"), of("3", "true && make"));
+    assert_eq!((first.0, other.0), ((0, 7), (6, 1)), "expected a changed header to count");
+    assert_eq!(again.0, (7, 0));
+    let main =
+        |made: &((u64, u64), Vec<String>)| made.1.iter().find(|line| line.ends_with("/main.o")).cloned().unwrap();
+    assert_ne!(main(&first), main(&other));
+    assert_eq!(main(&first), main(&again));
 }

@@ -20,9 +20,11 @@ use kiln_execution::{Known, ToolSpace};
 use kiln_store::BlobStore;
 use kiln_store::trees::{self, overlay};
 
+/// The variable with the time that stands for now.
+pub(super) const CLOCK: &str = "SOURCE_DATE_EPOCH";
 /// The value of `SOURCE_DATE_EPOCH` in every step: 2000-01-01, which is also the timestamp of input files. With the
 /// commit's own time, every commit would have different actions.
-const SOURCE_DATE_EPOCH: &str = "946684800";
+pub(super) const SOURCE_DATE_EPOCH: &str = "946684800";
 
 /// A step that cannot become an action.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +228,7 @@ impl Lowering<'_> {
 /// The command of one shard of a step, as workers of an environment run it.
 pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::Command {
     let mut environment: BTreeMap<String, String> = step.env.clone();
-    environment.entry("SOURCE_DATE_EPOCH".into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
+    environment.entry(CLOCK.into()).or_insert_with(|| SOURCE_DATE_EPOCH.into());
     if step.shards > 1 {
         environment.insert("KILN_SHARD".into(), (shard + 1).to_string());
         environment.insert("KILN_SHARDS".into(), step.shards.to_string());

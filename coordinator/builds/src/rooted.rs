@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Login, Ran};
 use kiln_dockerfile::{Fetch, GitSource};
 use kiln_execution::{Known, ToolSpace};
-use kiln_planner::plan::{Step, Target};
+use kiln_planner::plan::{Split, Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::root::{self as contract, ROOT_DIRECTORY};
 use kiln_proto::v1::event;
@@ -201,8 +201,12 @@ impl Lowering<'_> {
         }
         let (input_root, directories) = trees::store_directories(self.store, self.function, &tree).await?;
         let run = &command.run;
+        let tools = tools(command, step, (owner, target)).unwrap_or_default();
+        let split = is_split(command, step);
+        let clock = split && !run.env.iter().any(|(name, _)| name == lower::CLOCK);
+        let clock = clock.then(|| (lower::CLOCK.to_owned(), lower::SOURCE_DATE_EPOCH.to_owned()));
         let directory = format!("{ROOT_DIRECTORY}/{}", run.cwd.trim_matches('/'));
-        let variables = run.env.iter();
+        let variables = run.env.iter().chain(&clock);
         let message = reapi::Command {
             arguments: run.argv.clone(),
             environment_variables: variables
@@ -221,19 +225,29 @@ impl Lowering<'_> {
         variables.extend(agent.map(|target| (AGENT_VARIABLE.to_owned(), target)));
         let caches = command.caches.iter().map(|cache| owner.of_dockerfile(cache, target)).collect();
         let hosts = command.hosts.clone();
-        let tools = tools(command, step, (owner, target)).unwrap_or_default();
-        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, tools, hosts, ..known })))
+        Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, tools, split, hosts, ..known })))
     }
 }
 
-/// Where the build tools of a command have entries, if its Dockerfile says that they may: without that, a command sees no trace of what builds it.
-/// One with caches of its own keeps those. Like a cache mount, a space belongs to a project and a platform, and has a name.
-fn tools(command: &Command, step: &Step, (owner, target): (Owner<'_>, &Target)) -> Option<ToolSpace> {
+/// The name of the space in which the build tools of a command have entries, if its Dockerfile says that they may: without that, a command
+/// sees no trace of what builds it. What has secrets keeps nothing.
+fn space<'a>(command: &'a Command, step: &Step) -> Option<&'a str> {
     let name = command.run.env.iter().find(|(name, _)| *name == TOOL_CACHE).map(|(_, value)| value.trim())?;
-    let has_own = !command.caches.is_empty() || !step.secrets.is_empty();
     let is_hosts = kiln_artifacts::network(&command.run) == contract::NETWORK_HOST;
-    (!name.is_empty() && !has_own && !is_hosts)
-        .then(|| owner.tools(&["dockerfile", &target.platform.to_string(), name].join("\0")))
+    (!name.is_empty() && step.secrets.is_empty() && !is_hosts).then_some(name)
+}
+
+/// Where the build tools of a command have entries. One with caches of its own keeps those. Like a cache mount, a space belongs to a project
+/// and a platform, and has a name.
+fn tools(command: &Command, step: &Step, (owner, target): (Owner<'_>, &Target)) -> Option<ToolSpace> {
+    let name = space(command, step).filter(|_| command.caches.is_empty())?;
+    Some(owner.tools(&["dockerfile", &target.platform.to_string(), name].join("\0")))
+}
+
+/// Whether a command is split into its compiler calls. Whoever is not root there can write only to directories of its own, which calls do not have.
+fn is_split(command: &Command, step: &Step) -> bool {
+    let user = command.run.user.split(':').next().unwrap_or_default();
+    space(command, step).is_some() && ["", "0", "root"].contains(&user)
 }
 
 impl Lowering<'_> {
@@ -273,7 +287,8 @@ impl Lowering<'_> {
         // What tools find depends on the content of the root, and on no worker's.
         let is_closed = !step.network && step.secrets.is_empty();
         let tools = if is_closed { owner.tools(&root.tree.to_string()) } else { ToolSpace::default() };
-        Ok((lowered, Arc::new(Known { times: Some(root.times), caches, tools, ..known })))
+        let split = is_closed && step.split != Split::Off;
+        Ok((lowered, Arc::new(Known { times: Some(root.times), split, caches, tools, ..known })))
     }
 }
 

@@ -187,7 +187,8 @@ async fn understood(
     if matches!(&call.details, Details::C(details) if !details.native.is_empty()) {
         call = native(step, begun, call, view.clone(), cancel).await?;
     }
-    let find = move || key(&call, &view).map(|key| (call, key));
+    let step = step.clone();
+    let find = move || if step.reads_mounts(&call) { Err("mounted") } else { key(&call, &view).map(|key| (call, key)) };
     tokio::task::spawn_blocking(find).await.map_err(|_| "worker")?
 }
 
@@ -201,12 +202,12 @@ async fn native(
 ) -> Result<Call, Reason> {
     let driver = driver(&call, &view)?;
     let question = kiln_calls::native_query(&call);
-    let answer = match step.shared.compilers.known(driver, &question) {
+    let answer = match step.shared.drivers.known(driver, &question) {
         Some(answer) => answer,
         None => {
             let _place = step.places.acquire().await;
             let answer = step.cell(begun, view).ask(&call, &question, cancel.clone()).await?;
-            step.shared.compilers.remember(driver, question, answer.clone());
+            step.shared.drivers.remember(driver, question, answer.clone());
             answer
         }
     };

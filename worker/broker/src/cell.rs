@@ -11,15 +11,16 @@ use std::time::Duration;
 use kiln_calls::manifest::{Read, Variant};
 use kiln_calls::{Call, Details, Kind};
 use kiln_executor::calls::{Accesses, Limits};
-use kiln_executor::{BUILD, Chunk, Executor, Exit, Finished, Job, Place, Secrets, Stream};
+use kiln_executor::{Chunk, Executor, Exit, Finished, Job, Place, Rooted, Secrets, Stream};
 use kiln_inputs::{Content, Delta, DeltaFile, Inputs};
 use kiln_proto::digest::Digest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::area::Area;
 use super::early::{Early, Given, Shim};
 use super::sight::Sight;
-use super::view::{Directories, Node, View, is_in_build, plain};
+use super::view::{Directories, Node, View, plain};
 
 /// Maximum bytes that a call prints.
 const MAX_PRINTED: usize = 8 << 20;
@@ -30,6 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Files that differ between machines with the same packages, and that no result depends on.
 const IGNORED: [&str; 1] = ["/etc/ld.so.cache"];
 
+/// Files of a root over which the sandbox mounts its own.
+const POINTS: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
 /// Why a call has no result of its own, as a label.
 pub(super) type Reason = &'static str;
 
@@ -37,6 +41,7 @@ pub(super) type Reason = &'static str;
 #[derive(Debug, Clone)]
 pub(super) struct Parent {
     pub(super) tenant: String,
+    pub(super) place: Place,
     pub(super) layers: Vec<PathBuf>,
     pub(super) milli_cpus: u32,
     pub(super) memory_bytes: u64,
@@ -128,8 +133,9 @@ impl Cell {
         let searched = searched(call);
         let checked = tokio::task::spawn_blocking(move || {
             let _keep = delta;
-            let root = finished.tree.root().parent().ok_or("worker")?.to_owned();
-            let cell = View::open(&root, Arc::default()).map_err(|_| "worker")?;
+            let area = step.area();
+            let root = if area == Area::Root { Some(finished.tree.root()) } else { finished.tree.root().parent() };
+            let cell = step.of_cell(root.ok_or("worker")?).map_err(|_| "worker")?;
             let had = Had::Here { cell: &cell, delivered: &delivered };
             let variant = observed(&accesses, &step, had, &searched, &outputs)?;
             let made = made(&finished, &cell, &outputs)?;
@@ -169,7 +175,16 @@ impl Cell {
         for (name, value) in &call.environment {
             environment.insert(text(name)?, text(value)?);
         }
-        let relative = |path: &Path| text(path.strip_prefix(BUILD).map_err(|_| "outside")?.as_os_str());
+        let area = self.step.area();
+        // In a root of its own they are absolute.
+        let relative = |path: &Path| match area {
+            Area::Build => text(area.below(path).ok_or("outside")?.as_os_str()),
+            Area::Root => text(area.below(path).map(|_| path).ok_or("outside")?.as_os_str()),
+        };
+        let working_directory = match &self.parent.place {
+            Place::Root(_) => text(call.directory.as_os_str())?,
+            _ => relative(&call.directory)?,
+        };
         let mut make_directories = vec![];
         for output in &call.outputs {
             make_directories.push(relative(output.absolute.parent().ok_or("outside")?)?);
@@ -182,13 +197,13 @@ impl Cell {
         make_directories.dedup();
         make_directories.retain(|path| !path.is_empty());
         let mut job = Job {
-            place: Place::Machine,
+            place: self.parent.place.clone(),
             tenant: self.parent.tenant.clone(),
-            layers: vec![delta.path().to_owned()],
+            layers: self.parent.layers.clone(),
             arguments,
             environment,
             secrets: Secrets::default(),
-            working_directory: relative(&call.directory)?,
+            working_directory,
             make_directories,
             caches: Vec::new(),
             network: false,
@@ -205,7 +220,15 @@ impl Cell {
             },
             session: None,
         };
-        job.layers.extend(self.parent.layers.iter().cloned());
+        let delta = delta.path().to_owned();
+        match &self.parent.place {
+            Place::Root(rooted) if area == Area::Build => {
+                let mut inputs = rooted.inputs.clone().unwrap_or_default();
+                inputs.insert(0, delta);
+                job.place = Place::Root(Arc::new(Rooted { inputs: Some(inputs), ..(**rooted).clone() }));
+            }
+            _ => job.layers.insert(0, delta),
+        }
         Ok(job)
     }
 
@@ -220,7 +243,7 @@ impl Cell {
                 searched.chain(&details.out_dir).map(PathBuf::as_path).collect()
             }
         };
-        let is_there = |path: &&Path| is_in_build(path) && matches!(self.step.look(path), Ok(Node::Directory));
+        let is_there = |path: &&Path| self.step.area().has(path) && matches!(self.step.look(path), Ok(Node::Directory));
         all.into_iter().filter(is_there).collect()
     }
 
@@ -281,9 +304,9 @@ pub(super) enum Had<'a> {
 }
 
 impl Had<'_> {
-    /// Whether a path has to be compared: a cell has the same system as its step.
-    fn is_compared(self, path: &Path) -> bool {
-        is_in_build(path) || matches!(self, Self::Elsewhere(_))
+    /// Whether a path has to be compared: a cell has the same system as its step, unless that has one of its own.
+    fn is_compared(self, step: &View, path: &Path) -> bool {
+        step.is_own(path) || matches!(self, Self::Elsewhere(_))
     }
 
     /// The directories that are worth to be listed for these paths.
@@ -330,21 +353,20 @@ impl Had<'_> {
 
 /// Makes the layer with the step's own files. One that is gone or changes meanwhile is left out: the comparison afterwards finds out.
 pub(super) fn lay(inputs: &Inputs, step: &View, needs: Needs) -> Result<(Delta, Delivered), Reason> {
-    let mut files = Vec::new();
+    let (mut files, area) = (Vec::new(), step.area());
     for path in needs.files {
-        let Ok(below) = path.strip_prefix(BUILD) else { continue };
+        let Some(below) = area.below(&path) else { continue };
         let Some(place) = step.look_at_own(below) else { continue };
         let (Ok(content), Ok(digest)) = (step.open_place(&place), step.digest_of(&path, &place)) else { continue };
         files.push(DeltaFile { path: below.to_owned(), digest, executable: place.executable, content });
     }
-    let below =
-        |(path, target): (&PathBuf, &PathBuf)| Some((path.strip_prefix(BUILD).ok()?.to_owned(), target.clone()));
+    let below = |(path, target): (&PathBuf, &PathBuf)| Some((area.below(path)?.to_owned(), target.clone()));
     let links = needs.links.iter().filter_map(below).collect();
     let (delta, delivered) = inputs.delta(files, &links).map_err(|error| {
         tracing::warn!(%error, "cannot make the layer of a call");
         "worker"
     })?;
-    Ok((delta, delivered.into_iter().map(|(below, digest)| (Path::new(BUILD).join(below), digest)).collect()))
+    Ok((delta, delivered.into_iter().map(|(below, digest)| (area.join(&below), digest)).collect()))
 }
 
 /// What the result depends on, if the call saw what it would have seen in the step.
@@ -361,7 +383,7 @@ pub(super) fn observed(
     paths.retain(|path| !is_ignored(path) && outputs.iter().all(|output| output.absolute != *path));
     // Most of them are not there, in a few directories.
     let every = || paths.iter().map(PathBuf::as_path);
-    let (of_step, of_cell) = (step.directories(every()), had.directories(every().filter(|path| is_in_build(path))));
+    let (of_step, of_cell) = (step.directories(every()), had.directories(every().filter(|path| step.is_own(path))));
     let mut absent = Vec::new();
     for path in &paths {
         let there = step.look_within(&of_step, path).map_err(|_| "unreadable")?;
@@ -372,7 +394,7 @@ pub(super) fn observed(
             }
             continue;
         }
-        let is_compared = had.is_compared(path);
+        let is_compared = had.is_compared(step, path);
         match there {
             // Temporary files of the compiler's own, which need not be gone.
             Node::Absent if is_searched(path) => {}
@@ -380,7 +402,7 @@ pub(super) fn observed(
             Node::Absent => absent.push(path.clone()),
             Node::Directory if is_compared && had.kind(path) != Some(Kind::Directory) => return Err(differs(path)),
             Node::Directory => {}
-            Node::Other if is_in_build(path) => return Err("special_file"),
+            Node::Other if step.area().has(path) => return Err("special_file"),
             Node::Other => {}
             Node::File(place) => {
                 let digest = step.digest_of(path, &place).map_err(|_| "changed_meanwhile")?;
@@ -444,7 +466,9 @@ fn read_in(cell: &View, step: &View, path: &Path, delivered: &Delivered) -> Resu
 fn made(finished: &Finished, cell: &View, outputs: &[kiln_calls::Output]) -> Result<Vec<Made>, Reason> {
     let written = finished.tree.written().ok_or("worker")?;
     let mut left = BTreeSet::new();
-    files_below(written, Path::new(BUILD), &mut left).map_err(|_| "worker")?;
+    files_below(written, cell.area().path(), &mut left).map_err(|_| "worker")?;
+    // Mount points that the root did not have.
+    left.retain(|path| !POINTS.iter().any(|point| path == Path::new(point)));
     let mut made = Vec::new();
     for output in outputs {
         let Ok(Node::File(place)) = cell.look(&output.absolute) else {
@@ -457,7 +481,7 @@ fn made(finished: &Finished, cell: &View, outputs: &[kiln_calls::Output]) -> Res
             // It lay among the inputs, and the call did not touch it.
             continue;
         }
-        let below = output.absolute.strip_prefix(BUILD).map_err(|_| "outside")?;
+        let below = cell.area().below(&output.absolute).ok_or("outside")?;
         // A link would lead this process out of the cell's root.
         if !written.join(below).symlink_metadata().is_ok_and(|data| data.is_file()) {
             return Err("output_not_a_file");

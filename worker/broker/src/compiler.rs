@@ -11,11 +11,11 @@ const MAX_ANSWERS: usize = 10_000;
 
 /// The answers of drivers, by the driver's digest and the question.
 #[derive(Debug, Default)]
-pub(super) struct Compilers {
+pub(super) struct Drivers {
     answers: Mutex<HashMap<(Digest, Vec<OsString>), String>>,
 }
 
-impl Compilers {
+impl Drivers {
     /// What a driver has answered before.
     pub(super) fn known(&self, driver: Digest, question: &[OsString]) -> Option<String> {
         self.answers.lock().get(&(driver, question.to_vec())).cloned()

@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use kiln_call::Output;
 use kiln_calls::{Announced, Call};
-use kiln_executor::BUILD;
 use kiln_executor::calls::Begun;
 use kiln_proto::digest::Digest;
 use tokio::sync::{mpsc, watch};
@@ -77,7 +76,7 @@ impl Early {
         let (call, step, delivered) = (self.call.clone(), self.step.clone(), self.delivered.clone());
         let said = stderr.to_vec();
         let open = move || {
-            let cell = View::open(&begun.root().map_err(|_| "worker")?, Arc::default()).map_err(|_| "worker")?;
+            let cell = step.of_cell(&begun.root().map_err(|_| "worker")?).map_err(|_| "worker")?;
             let had = Had::Here { cell: &cell, delivered: &delivered };
             observed(&accesses, &step, had, &searched(&call), &call.outputs)?;
             let announced = kiln_calls::announced(&call, &said).ok_or("worker")?;
@@ -99,7 +98,7 @@ fn opened(cell: &View, announced: &Announced<'_>) -> Result<(Given, Vec<Output>,
     let mut given = Given { said: announced.said, outputs: BTreeMap::new() };
     let (mut outputs, mut files) = (Vec::new(), Vec::new());
     for output in &announced.outputs {
-        let below = output.absolute.strip_prefix(BUILD).map_err(|_| "outside")?;
+        let below = cell.area().below(&output.absolute).ok_or("outside")?;
         // Processes of the cell are alive, and may make links.
         let place = cell.look_at_own(below).ok_or("no_output")?;
         let digest = cell.digest_of(&output.absolute, &place).map_err(|_| "unreadable")?;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use kiln_calls::manifest::Variant;
 use kiln_calls::{Call, Details, SystemSearch};
-use kiln_executor::BUILD;
 use kiln_executor::calls::Begun;
 use tokio_util::sync::CancellationToken;
 
+use super::area::Area;
 use super::cell::Needs;
 use super::step::{Step, driver};
 use super::view::View;
@@ -26,6 +26,8 @@ const MAX_OWN_FILES: usize = 4000;
 const FEW: usize = 400;
 /// Extensions of what steps make in numbers and compilers do not read.
 const MADE: [&str; 14] = ["o", "lo", "a", "la", "so", "d", "Po", "Plo", "Tpo", "dwo", "gcno", "gcda", "rlib", "rmeta"];
+/// The variable with which cargo names the directory of a package.
+const PACKAGE: &str = "CARGO_MANIFEST_DIR";
 /// Variables that add to where headers are looked for.
 const SEARCHED: [&str; 5] =
     ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH"];
@@ -40,10 +42,10 @@ impl Step {
         nearest: Option<&Variant>,
         cancel: &CancellationToken,
     ) -> Needs {
-        let written = begun.written.clone();
+        let (written, area) = (begun.written.clone(), view.area());
         let listed = tokio::task::spawn_blocking(move || {
-            let mut found = Listed { files: Vec::new(), left: FEW };
-            found.add(&written, Path::new(BUILD)).then_some(found.files)
+            let mut found = Listed { files: Vec::new(), left: FEW, area };
+            found.add(&written, area.path()).then_some(found.files)
         });
         let few = listed.await.ok().flatten();
         let found = match few {
@@ -51,21 +53,21 @@ impl Step {
             None => match self.scanned(begun, view, call, cancel).await {
                 Some(scanned) => scanned,
                 None => {
-                    let mut all = Listed { files: Vec::new(), left: usize::MAX };
-                    all.add(&begun.written, Path::new(BUILD));
+                    let mut all = Listed { files: Vec::new(), left: usize::MAX, area };
+                    all.add(&begun.written, area.path());
                     all.files
                 }
             },
         };
         let is_own = |path: &PathBuf| {
-            let below = path.strip_prefix(BUILD).ok();
+            let below = area.below(path);
             below.is_some_and(|below| begun.written.join(below).symlink_metadata().is_ok())
         };
         let mut needs: BTreeSet<PathBuf> = found.into_iter().filter(is_own).collect();
         let read = nearest.into_iter().flat_map(|variant| variant.read.keys());
         let named = call.inputs.iter().map(|input| &input.path).chain([&call.source]);
         needs.extend(read.chain(named).filter(|path| is_own(path)).cloned());
-        needs.extend(of_rust(begun, call));
+        needs.extend(of_rust(begun, area, call));
         needs.extend(self.learned().into_iter().filter(is_own));
         needs.retain(|path| !call.outputs.iter().any(|output| output.absolute == *path));
         unlinked(needs, view, &begun.written)
@@ -101,13 +103,13 @@ impl Step {
         cancel: &CancellationToken,
     ) -> Option<SystemSearch> {
         let (driver, question) = (driver(call, view).ok()?, kiln_calls::search_query(call));
-        let answer = match self.shared.compilers.known(driver, &question) {
+        let answer = match self.shared.drivers.known(driver, &question) {
             Some(answer) => answer,
             None => {
                 let mut asking = call.clone();
                 SEARCHED.iter().for_each(|name| drop(asking.environment.remove(OsStr::new(name))));
                 let answer = self.cell(begun, view.clone()).ask(&asking, &question, cancel.clone()).await.ok()?;
-                self.shared.compilers.remember(driver, question, answer.clone());
+                self.shared.drivers.remember(driver, question, answer.clone());
                 answer
             }
         };
@@ -118,7 +120,7 @@ impl Step {
 /// The same needs as links, and files at places on which no link lies.
 fn unlinked(paths: BTreeSet<PathBuf>, view: &View, written: &Path) -> Needs {
     let mut needs = Needs::default();
-    let is_own = |link: &Path| link.strip_prefix(BUILD).is_ok_and(|below| written.join(below).is_symlink());
+    let is_own = |link: &Path| view.area().below(link).is_some_and(|below| written.join(below).is_symlink());
     for path in paths {
         let (place, links) = view.followed(&path);
         needs.files.extend(place);
@@ -132,6 +134,7 @@ struct Listed {
     files: Vec<PathBuf>,
     /// How many more entries may be looked at.
     left: usize,
+    area: Area,
 }
 
 impl Listed {
@@ -143,6 +146,9 @@ impl Listed {
             }
             self.left -= 1;
             let (at, name) = (at.join(entry.file_name()), entry.file_name());
+            if !self.area.has(&at) {
+                continue;
+            }
             let is_small = || entry.metadata().is_ok_and(|data| data.len() <= MAX_OWN_BYTES);
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && !self.add(&entry.path(), &at) => return false,
@@ -156,11 +162,11 @@ impl Listed {
 }
 
 /// What a call of rustc may need of the step's own making: crates, and what build scripts left.
-fn of_rust(begun: &Begun, call: &Call) -> Vec<PathBuf> {
+fn of_rust(begun: &Begun, area: Area, call: &Call) -> Vec<PathBuf> {
     let Details::Rust(details) = &call.details else { return Vec::new() };
     let mut found = Vec::new();
     let mut all_of = |directory: &PathBuf, wanted: &dyn Fn(&OsStr) -> bool, is_deep: bool| {
-        if let Ok(below) = directory.strip_prefix(BUILD) {
+        if let Some(below) = area.below(directory) {
             all_below(&begun.written.join(below), directory, is_deep, wanted, &mut found);
         }
     };
@@ -172,6 +178,11 @@ fn of_rust(begun: &Begun, call: &Call) -> Vec<PathBuf> {
     details.dependency_directories.iter().for_each(|directory| all_of(directory, &is_crate, false));
     details.native_directories.iter().for_each(|directory| all_of(directory, &|_| true, true));
     details.out_dir.iter().for_each(|directory| all_of(directory, &|_| true, true));
+    // Sources that the step has fetched itself.
+    let package = call.environment.get(OsStr::new(PACKAGE)).map(PathBuf::from);
+    // Not the project's own, in which the step makes everything else.
+    let is_apart = |package: &&PathBuf| !call.outputs.iter().any(|output| output.absolute.starts_with(package));
+    package.iter().filter(is_apart).for_each(|directory| all_of(directory, &|_| true, true));
     found
 }
 

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod answer;
+mod area;
 mod cell;
 mod compiler;
 mod cpu;
@@ -31,6 +32,7 @@ mod verify;
 mod view;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -50,7 +52,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use compiler::Compilers;
+use compiler::Drivers;
 use kiln_gocache::{Shown, Spaces};
 use programs::Programs;
 use reference::Reference;
@@ -102,7 +104,7 @@ struct Shared {
     inputs: Inputs,
     system: Arc<SystemFiles>,
     /// What drivers have said.
-    compilers: Compilers,
+    drivers: Drivers,
     /// What sources and headers include.
     scanner: Scanner,
     /// The system as jobs see it, for calls of other workers' steps.
@@ -116,11 +118,22 @@ struct Shared {
     has_entries: bool,
 }
 
+/// The compilers of a step whose calls run as jobs of their own.
+#[derive(Clone, Copy)]
+pub enum Compilers<'a> {
+    /// None.
+    None,
+    /// Those of the worker's system.
+    OfSystem,
+    /// Those of the step's root: the names of all of its programs.
+    Among(&'a BTreeSet<String>),
+}
+
 /// What a step's lease says of its calls.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Calls of compilers run as jobs of their own.
-    pub splits: bool,
+    /// Whose calls run as jobs of their own.
+    pub compilers: Compilers<'a>,
     /// The space of its build tools' entries, and whether it only reads.
     pub tools: Option<(&'a str, bool)>,
     /// The root that it changes, if it is one that does.
@@ -166,7 +179,7 @@ impl Broker {
             executor,
             inputs,
             system: Arc::default(),
-            compilers: Compilers::default(),
+            drivers: Drivers::default(),
             scanner: Scanner::default(),
             reference: tokio::sync::Mutex::default(),
             verified_percent,
@@ -209,11 +222,16 @@ impl Broker {
         farm: Farm,
         wanted: Wanted<'_>,
     ) -> io::Result<Option<Serving>> {
-        let splits = wanted.splits && !self.shared.programs.is_empty();
+        let names = match wanted.compilers {
+            Compilers::None => BTreeSet::new(),
+            Compilers::OfSystem => self.shared.programs.of_system().clone(),
+            Compilers::Among(names) => programs::compilers_among(names.iter().cloned()),
+        };
+        let splits = !names.is_empty();
         if !splits && wanted.tools.is_none() {
             return Ok(None);
         }
-        let directory = self.shared.directory_of_a_step(splits)?;
+        let directory = self.shared.directory_of_a_step(&names)?;
         let beside = wanted.changes.map_or(Beside::Build, Beside::in_root);
         let tools = wanted.tools.map(|(space, read_only)| {
             let shown = self.shared.shown_to_a_step((space, read_only), &farm, directory.path())?;
@@ -276,12 +294,12 @@ impl Shared {
         self.has_entries.then(show).transpose()
     }
 
-    /// A directory with the programs that a step finds, under the names of compilers if it is split.
-    fn directory_of_a_step(&self, splits: bool) -> io::Result<tempfile::TempDir> {
+    /// A directory with the program that a step finds, also under these names of compilers.
+    fn directory_of_a_step(&self, names: &BTreeSet<String>) -> io::Result<tempfile::TempDir> {
         let directory = tempfile::Builder::new().prefix("step-").tempdir_in(&self.directory)?;
         // The job is another user.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
-        self.programs.place(directory.path(), splits)?;
+        self.programs.place(directory.path(), names)?;
         Ok(directory)
     }
 }

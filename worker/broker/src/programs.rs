@@ -39,16 +39,16 @@ impl Programs {
         Ok(Self { shim, names: names(path) })
     }
 
-    /// Whether there is any compiler to stand in for.
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
+    /// The compilers of the worker's own system.
+    pub(super) fn of_system(&self) -> &BTreeSet<String> {
+        &self.names
     }
 
-    /// Puts the shim into a job's directory, and if it stands in for compilers, their names.
+    /// Puts the shim into a job's directory, also under these names.
     ///
     /// # Errors
     /// If the disk fails.
-    pub(super) fn place(&self, directory: &Path, for_compilers: bool) -> io::Result<()> {
+    pub(super) fn place(&self, directory: &Path, names: &BTreeSet<String>) -> io::Result<()> {
         let programs = directory.join(PROGRAMS);
         std::fs::create_dir(&programs)?;
         let own = programs.join(SHIM);
@@ -56,13 +56,17 @@ impl Programs {
             std::fs::copy(&self.shim, &own)?;
             std::fs::File::options().write(true).open(&own)?.set_modified(MODIFIED)?;
         }
-        self.names.iter().filter(|_| for_compilers).try_for_each(|name| symlink(SHIM, programs.join(name)))
+        names.iter().try_for_each(|name| symlink(SHIM, programs.join(name)))
     }
 }
 
 /// The names of the compilers in these directories.
 fn names(path: &str) -> BTreeSet<String> {
     let entries = std::env::split_paths(path).filter_map(|directory| std::fs::read_dir(directory).ok()).flatten();
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    compilers_among(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()))
+}
+
+/// Those of these names that a compiler has.
+pub(super) fn compilers_among(names: impl Iterator<Item = String>) -> BTreeSet<String> {
     names.filter(|name| kiln_calls::is_compiler(name.as_ref())).collect()
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::area::Area;
 use super::view::View;
 use super::{Shared, listen};
 
@@ -43,7 +44,7 @@ impl Reference {
     /// Why it cannot be had, as text.
     pub(super) async fn start(shared: &Shared) -> Result<Self, String> {
         let said = |error: std::io::Error| error.to_string();
-        let directory = shared.directory_of_a_step(true).map_err(said)?;
+        let directory = shared.directory_of_a_step(shared.programs.of_system()).map_err(said)?;
         let listener = listen(directory.path()).map_err(said)?;
         let begun = watch::Sender::new(None);
         let mut told = begun.subscribe();
@@ -87,7 +88,7 @@ impl Reference {
             return Err("the job that shows the system did not begin".to_owned());
         };
         let root: PathBuf = begun.root().map_err(said)?;
-        let view = View::open(&root, shared.system.clone()).map_err(said)?;
+        let view = View::open(&root, Area::Build, Some(shared.system.clone())).map_err(said)?;
         Ok(Self { view: Arc::new(view), began: Instant::now(), _shim: shim, cancel, running, _directory: directory })
     }
 

@@ -10,8 +10,9 @@ use kiln_executor::{BUILD, Finished};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::{reapi, v1};
 
+use super::area::Area;
 use super::cell::files_below;
-use super::view::{Node, View, is_in_build, plain};
+use super::view::{Node, View, plain};
 
 /// Describes what a finished job looked at: below the inputs as it has them, elsewhere as all jobs of this machine have it (`system`).
 /// Blocks.
@@ -25,10 +26,10 @@ pub(super) fn describe(finished: &Finished, command: &reapi::Command, system: &V
 fn sight(finished: &Finished, command: &reapi::Command, system: &View) -> Result<v1::CallSight, &'static str> {
     let accesses = finished.accesses.as_ref().filter(|seen| !seen.incomplete).ok_or("it was not recorded")?;
     let root = finished.tree.root().parent().ok_or("it has no root")?;
-    let inputs = View::open(root, Arc::default()).map_err(|_| "its files are gone")?;
+    let inputs = View::open(root, Area::Build, Some(Arc::default())).map_err(|_| "its files are gone")?;
     let mut sight = v1::CallSight::default();
     let outputs: Vec<PathBuf> = outputs(command).collect();
-    let of = |path: &Path| if is_in_build(path) { &inputs } else { system };
+    let of = |path: &Path| if Area::Build.has(path) { &inputs } else { system };
     let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path is not UTF-8");
     for path in accesses.paths.iter().map(|path| plain(path)).filter(|path| !outputs.contains(path)) {
         let (text, view) = (text(&path)?, of(&path));

@@ -9,12 +9,14 @@ use kiln_call::{Ask, DIRECTORY, KEPT, PROGRAMS, SWITCH};
 use kiln_calls::manifest::{self, Manifest, Toolchain};
 use kiln_calls::{Call, Details, Invocation};
 use kiln_executor::calls::Begun;
-use kiln_executor::{BUILD, Job};
+use kiln_executor::rooted::{Mount, What};
+use kiln_executor::{Job, Place, Rooted};
 use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
 
 use super::Shared;
 use super::ahead::Ahead;
+use super::area::Area;
 use super::cell::{Cell, Parent, Reason};
 use super::cpu;
 use super::elsewhere::Sent;
@@ -109,7 +111,11 @@ impl Step {
         if let Some(view) = &*view {
             return Ok(view.clone());
         }
-        let opened = Arc::new(View::open(&begun.root()?, self.shared.system.clone())?);
+        let opened = match &self.job.place {
+            Place::Root(rooted) => View::open(&begun.root()?, Area::of(rooted), None)?,
+            _ => View::open(&begun.root()?, Area::Build, Some(self.shared.system.clone()))?,
+        };
+        let opened = Arc::new(opened);
         *view = Some(opened.clone());
         Ok(opened)
     }
@@ -118,6 +124,7 @@ impl Step {
     pub(super) fn cell(&self, begun: &Begun, view: Arc<View>) -> Cell {
         let parent = Parent {
             tenant: self.job.tenant.clone(),
+            place: self.place_of_cells(),
             layers: self.job.layers.clone(),
             milli_cpus: self.job.milli_cpus,
             memory_bytes: self.job.memory_bytes,
@@ -125,6 +132,24 @@ impl Step {
             limits: begun.limits.clone(),
         };
         Cell { executor: self.shared.executor.clone(), inputs: self.shared.inputs.clone(), parent, step: view }
+    }
+
+    /// Where cells run: where the step does, without what only the step has.
+    fn place_of_cells(&self) -> Place {
+        let Place::Root(rooted) = &self.job.place else { return self.job.place.clone() };
+        let is_apart = |mount: &&Mount| matches!(mount.what, What::Memory { .. });
+        let mounts = rooted.mounts.iter().filter(is_apart).cloned().collect();
+        Place::Root(Arc::new(Rooted { mounts, secret_variables: Vec::new(), ..(**rooted).clone() }))
+    }
+
+    /// Whether a call is at, or looks into, something that is mounted in the step and that cells do not have.
+    pub(super) fn reads_mounts(&self, call: &Call) -> bool {
+        let Place::Root(rooted) = &self.job.place else { return false };
+        let is_mounted = |path: &PathBuf| {
+            let is_kept = |what: &What| matches!(what, What::Memory { .. });
+            rooted.mounts.iter().any(|mount| !is_kept(&mount.what) && path.starts_with(&mount.target))
+        };
+        searched(call).into_iter().chain([&call.source, &call.directory]).any(is_mounted)
     }
 
     pub(super) fn manifest(&self, key: &Digest) -> Option<Arc<Manifest>> {
@@ -173,17 +198,13 @@ pub(super) fn invocation(ask: Ask) -> Invocation {
 
 /// What identifies a call before its inputs are known; or why it runs in its step.
 pub(super) fn key(call: &Call, view: &View) -> Result<Digest, Reason> {
-    let in_build = |path: &Path| path.starts_with(BUILD);
-    if !in_build(&call.directory) || !in_build(&call.source) || call.outputs.iter().any(|out| !in_build(&out.absolute))
-    {
+    let area = view.area();
+    let named = call.outputs.iter().map(|output| &output.absolute).chain([&call.directory, &call.source]);
+    if !named.clone().all(|path| area.has(path)) {
         return Err("outside");
     }
-    let searched: Vec<&PathBuf> = match &call.details {
-        Details::C(details) => details.search.directories.iter().map(|directory| &directory.path).collect(),
-        Details::Rust(details) => details.dependency_directories.iter().chain(&details.native_directories).collect(),
-    };
     // A file that appears there later would not be noticed: what lies there is not compared.
-    if searched.iter().any(|directory| directory.starts_with("/tmp")) {
+    if searched(call).iter().any(|directory| directory.starts_with("/tmp")) {
         return Err("reads_tmp");
     }
     if !call.environment.contains_key(OsStr::new(CLOCK)) {
@@ -204,11 +225,21 @@ pub(super) fn key(call: &Call, view: &View) -> Result<Digest, Reason> {
     Ok(hasher.finish())
 }
 
+/// Where a call is told to look.
+fn searched(call: &Call) -> Vec<&PathBuf> {
+    match &call.details {
+        Details::C(details) => details.search.directories.iter().map(|directory| &directory.path).collect(),
+        Details::Rust(details) => details.dependency_directories.iter().chain(&details.native_directories).collect(),
+    }
+}
+
 /// The driver's program, which must be the system's.
 pub(super) fn driver(call: &Call, view: &View) -> Result<Digest, Reason> {
     let program = Path::new(&call.program);
+    // In a root that the step changes, what it reads is compared in any case, and the compiler with it.
+    let is_own = view.area() == Area::Build && Area::Build.has(program);
     match view.look(program) {
-        Ok(Node::File(place)) if !program.starts_with(BUILD) && !program.starts_with("/tmp") => {
+        Ok(Node::File(place)) if !is_own && !program.starts_with("/tmp") => {
             view.digest_of(program, &place).map_err(|_| "unreadable")
         }
         _ => Err("own_compiler"),

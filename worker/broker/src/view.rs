@@ -20,8 +20,8 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-/// Where a job has its inputs, and what it makes of them.
-const BUILD: &str = kiln_executor::BUILD;
+use super::area::Area;
+
 /// Largest file that is hashed for a call.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 /// Most bytes of a source that are read for what it includes.
@@ -84,8 +84,10 @@ pub(super) struct SystemFiles {
 #[derive(Debug)]
 pub(super) struct View {
     root: OwnedFd,
-    build: OwnedFd,
-    system: Arc<SystemFiles>,
+    area: Area,
+    opened_area: OwnedFd,
+    /// The files that all jobs share; none if the job's root is of its own.
+    system: Option<Arc<SystemFiles>>,
     own: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
     names: Mutex<HashMap<PathBuf, (Stamp, Names)>>,
 }
@@ -115,21 +117,36 @@ pub(super) struct Place {
     pub(super) executable: bool,
 }
 
-/// Whether a path is among the job's inputs, or what it makes of them.
-pub(super) fn is_in_build(path: &Path) -> bool {
-    path.starts_with(BUILD)
-}
-
 impl View {
-    /// The files below this root directory.
+    /// The files below this root directory, of which those in the area are the job's own; `system` are those that all jobs share, if this
+    /// one has them.
     ///
     /// # Errors
     /// If the job has ended.
-    pub(super) fn open(root: &Path, system: Arc<SystemFiles>) -> std::io::Result<Self> {
+    pub(super) fn open(root: &Path, area: Area, system: Option<Arc<SystemFiles>>) -> std::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
-        let build = rustix::fs::openat(&root, BUILD.trim_start_matches('/'), flags, Mode::empty())?;
-        Ok(Self { root, build, system, own: Mutex::default(), names: Mutex::default() })
+        let below = area.path().strip_prefix("/").ok().filter(|below| !below.as_os_str().is_empty());
+        let opened_area = rustix::fs::openat(&root, below.unwrap_or(Path::new(".")), flags, Mode::empty())?;
+        Ok(Self { root, area, opened_area, system, own: Mutex::default(), names: Mutex::default() })
+    }
+
+    /// The files of a cell of this job, below this root directory.
+    ///
+    /// # Errors
+    /// If the cell has ended.
+    pub(super) fn of_cell(&self, root: &Path) -> std::io::Result<Self> {
+        Self::open(root, self.area, self.system.as_ref().map(|_| Arc::default()))
+    }
+
+    /// Where the job's own files are.
+    pub(super) fn area(&self) -> Area {
+        self.area
+    }
+
+    /// Whether other jobs may have something else at a path.
+    pub(super) fn is_own(&self, path: &Path) -> bool {
+        self.system.is_none() || self.area.has(path)
     }
 
     fn at(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -232,7 +249,7 @@ impl View {
     /// others, because this process can read more than the job.
     pub(super) fn look_at_own(&self, below: &Path) -> Option<Place> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let found = resolved(&self.build, below, OFlags::PATH, resolve).ok()?;
+        let found = resolved(&self.opened_area, below, OFlags::PATH, resolve).ok()?;
         let file = File::from(found);
         let data = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let executable = data.mode() & 0o100 != 0;
@@ -253,11 +270,10 @@ impl View {
     /// # Errors
     /// If it cannot be read, is too large, or changes while it is read.
     pub(super) fn digest_of(&self, path: &Path, place: &Place) -> std::io::Result<Digest> {
-        let is_own = is_in_build(path);
-        let known = if is_own {
-            self.own.lock().get(path).filter(|(stamp, _)| *stamp == place.stamp).map(|(_, digest)| *digest)
-        } else {
-            self.system.digests.lock().get(&place.stamp).copied()
+        let shared = self.system.as_ref().filter(|_| !self.area.has(path));
+        let known = match shared {
+            None => self.own.lock().get(path).filter(|(stamp, _)| *stamp == place.stamp).map(|(_, digest)| *digest),
+            Some(system) => system.digests.lock().get(&place.stamp).copied(),
         };
         if let Some(digest) = known {
             return Ok(digest);
@@ -271,14 +287,16 @@ impl View {
         if Stamp::of(&file.metadata()?) != place.stamp {
             return Err(std::io::ErrorKind::ResourceBusy.into());
         }
-        if is_own && is_settled {
-            self.own.lock().insert(path.to_owned(), (place.stamp, digest));
-        } else if !is_own {
-            let mut digests = self.system.digests.lock();
-            if digests.len() >= MAX_SYSTEM_FILES {
-                digests.clear();
+        match shared {
+            None if is_settled => drop(self.own.lock().insert(path.to_owned(), (place.stamp, digest))),
+            None => {}
+            Some(system) => {
+                let mut digests = system.digests.lock();
+                if digests.len() >= MAX_SYSTEM_FILES {
+                    digests.clear();
+                }
+                digests.insert(place.stamp, digest);
             }
-            digests.insert(place.stamp, digest);
         }
         Ok(digest)
     }
@@ -394,7 +412,7 @@ pub(super) fn hash(file: &mut File) -> std::io::Result<Digest> {
 impl Files for View {
     fn read(&self, path: &Path) -> Option<Vec<u8>> {
         // What a file says becomes arguments, which compilers print.
-        let place = self.look_at_own(path.strip_prefix(BUILD).ok()?)?;
+        let place = self.look_at_own(self.area.below(path)?)?;
         let mut content = Vec::new();
         let file = self.open_place(&place).ok()?;
         file.take(MAX_FILE_BYTES).read_to_end(&mut content).ok()?;
@@ -487,7 +505,7 @@ mod tests {
     use super::*;
 
     fn view(directory: &Path) -> View {
-        View::open(directory, Arc::default()).expect("expected the directory to be opened")
+        View::open(directory, Area::Build, Some(Arc::default())).expect("expected the directory to be opened")
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Where programs are looked for if the command has no `PATH`, as container engines do.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The name of the only entry of a tree that stands for a file.
 pub const FILE: &str = "file";
 

@@ -36,6 +36,17 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
+/// What a listener hears.
+#[derive(Debug, Clone, Copy)]
+pub enum Heard {
+    /// A call that waits.
+    Call(Call),
+    /// Nothing: whoever called was killed meanwhile, or the wait was interrupted.
+    Nothing,
+    /// That nobody is left who could call.
+    End,
+}
+
 impl Listener {
     /// Sets a filter for this thread and whatever it starts from now on. It must not be able to gain privileges.
     ///
@@ -58,19 +69,19 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Waits for the next call; none if its process was killed meanwhile.
+    /// Waits for the next call.
     ///
     /// # Errors
-    /// If there will be no more calls.
-    pub fn next(&self) -> io::Result<Option<Call>> {
+    /// If calls can no longer be received.
+    pub fn next(&self) -> io::Result<Heard> {
         // Before Linux 6.11 to receive waits for ever once the last process is gone; to poll does not.
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one structure, which outlives the call.
         if unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {
-            return Ok(None);
+            return Ok(Heard::Nothing);
         }
         if poll.revents & libc::POLLIN == 0 {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            return Ok(Heard::End);
         }
         // SAFETY: all zeroes are a valid structure, and the kernel requires them.
         let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
@@ -78,12 +89,12 @@ impl Listener {
         if unsafe { libc::ioctl(self.0.as_raw_fd(), RECEIVE as _, &raw mut call) } < 0 {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
-                Some(libc::ENOENT | libc::EINTR) => Ok(None),
+                Some(libc::ENOENT | libc::EINTR) => Ok(Heard::Nothing),
                 _ => Err(error),
             };
         }
         let data = call.data;
-        Ok(Some(Call {
+        Ok(Heard::Call(Call {
             id: call.id,
             thread: call.pid as i32,
             architecture: data.arch,

@@ -28,6 +28,10 @@ use kiln_executor::rooted::CACHES;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted, Stream, output::follow};
 
+/// The directory with what a job wrote to its root, or to its inputs if the root is the worker's own.
+const WRITTEN: &str = "written";
+/// The directory with what a job in a root wrote to its inputs.
+const INPUTS: &str = "inputs";
 /// How often to check whether the job has reached one of its limits.
 const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
@@ -84,7 +88,7 @@ pub(super) async fn run(
     let begun = Begun {
         parent: started.sandboxed.pid,
         limits: Limits::new(group.clone()),
-        written: scratch.path().join("written"),
+        written: written(&scratch, &job),
         looks,
     };
     let asks = job.calls.offer.as_ref().map(|offer| &offer.begun);
@@ -248,7 +252,9 @@ async fn follow_to_the_end(
     }
     let rooted = rooted(&job);
     let changes_root = rooted.as_ref().is_some_and(|rooted| rooted.inputs.is_none());
-    let (sandboxed, pid) = if changes_root {
+    // What one that is recorded has changed, nobody keeps.
+    let is_moved = changes_root && !job.calls.recorded;
+    let (sandboxed, pid) = if is_moved {
         // What it wrote is read and moved, so nothing may be mounted on it any more.
         sandboxed.use_up();
         let Sandboxed { ended, reports, writer, .. } = sandboxed;
@@ -276,11 +282,12 @@ async fn follow_to_the_end(
         }
         (Err(error), _) => return Err(Error::Setup(format!("a job's init ended before it reported: {error}"))),
     };
-    let written = scratch.path().join("written");
-    let root = match (changes_root, told.root) {
-        (true, _) => written.clone(),
-        (false, Some(root)) => PathBuf::from(format!("/proc/{pid}/fd/{root}{BUILD}")),
-        (false, None) => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
+    let upper = scratch.path().join(WRITTEN);
+    let root = match told.root {
+        _ if is_moved => upper.clone(),
+        _ if changes_root => PathBuf::from(format!("/proc/{pid}/root")),
+        Some(root) => PathBuf::from(format!("/proc/{pid}/fd/{root}{BUILD}")),
+        None => PathBuf::from(format!("/proc/{pid}/root{BUILD}")),
     };
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
@@ -294,9 +301,10 @@ async fn follow_to_the_end(
     };
     // The sandbox comes first: processes and mounts must be gone before their groups and directories are removed.
     let held = Held::new(sandboxed, group.clone(), next);
-    let mounts = if rooted.is_none() { scratch.path().join(CACHES).join("written") } else { written.clone() };
+    let mounts = if rooted.is_none() { scratch.path().join(CACHES).join(WRITTEN) } else { upper };
+    let written = written(&scratch, &job);
     let mut tree = OutputTree::new(root, (held, scratch, group, closed)).with_mounts(mounts);
-    if rooted.is_none() && stop.is_none() {
+    if (rooted.is_none() || job.calls.recorded) && stop.is_none() {
         // The init reported after it had killed everything else.
         tree = tree.written_in(written);
     }
@@ -310,6 +318,12 @@ async fn follow_to_the_end(
         accesses: told.accesses,
         tree,
     })
+}
+
+/// Where a job writes to its inputs, or to its root if that is its input.
+fn written(scratch: &Scratch, job: &Job) -> PathBuf {
+    let is_below = matches!(&job.place, Place::Root(rooted) if rooted.inputs.is_some());
+    scratch.path().join(if is_below { INPUTS } else { WRITTEN })
 }
 
 fn rooted(job: &Job) -> Option<Arc<Rooted>> {

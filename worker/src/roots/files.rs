@@ -1,5 +1,6 @@
 //! The files of a root, for whoever wants to tell roots apart by some of them: their content is known without reading any.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -28,6 +29,16 @@ impl Files<'_> {
             }
         }
         Ok(directory)
+    }
+}
+
+impl Files<'_> {
+    /// The names of the programs in these directories, which lie between colons. Those that are reached through a link are left out.
+    pub(crate) fn programs(&self, path: &str) -> BTreeSet<String> {
+        let directories = std::env::split_paths(path).filter_map(|path| self.directory(&path).ok());
+        let entries = directories.flat_map(|directory| &directory.entries);
+        let names = entries.filter(|(_, node)| matches!(node, Node::Leaf(_)));
+        names.filter_map(|(name, _)| String::from_utf8(name.as_bytes().to_vec()).ok()).collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What an action runs on: its input tree, or a root of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kiln_executor::rooted::PATH;
 use kiln_executor::{Exit, Finished, Job, OutputTree, Place, Secrets};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, transfer, v1};
@@ -141,6 +142,14 @@ impl Ground {
         match self {
             Self::Root(step) if !step.builds() => Some(step.files()),
             Self::Root(_) | Self::Tree(..) => None,
+        }
+    }
+
+    /// The names of the programs of the action's root, where its `PATH` has them.
+    pub(super) fn programs(&self, environment: &BTreeMap<String, String>) -> BTreeSet<String> {
+        match self {
+            Self::Root(step) => step.files().programs(environment.get("PATH").map_or(PATH, String::as_str)),
+            Self::Tree(..) => BTreeSet::new(),
         }
     }
 

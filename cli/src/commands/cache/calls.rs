@@ -62,6 +62,7 @@ fn meaning(reason: &str) -> &'static str {
         "differs" => "it would have seen other files than in the step",
         "does_not_pay" => "splitting took longer than it saved",
         "failed" => "the compiler failed, and ran again in the step",
+        "mounted" => "it reads what is mounted in the step",
         "outside" => "source, output or working directory is not in the step's inputs",
         "own_compiler" => "the compiler is the step's own",
         "reads_tmp" => "it reads files in `/tmp`",

@@ -103,7 +103,7 @@ impl Owner {
             action: prepared.digest,
             times: prepared.times,
             caches: prepared.caches.iter().filter_map(|cache| cache.name.as_ref()).map(root::entitlement).collect(),
-            calls: if prepared.split { environment(prepared) } else { String::new() },
+            calls: if prepared.split { environment_of_calls(prepared) } else { String::new() },
             tools: prepared.tools.clone(),
             shell: action.shell.is_some(),
         };
@@ -166,9 +166,12 @@ impl Owner {
     }
 }
 
-/// The environment that an action requires.
-fn environment(prepared: &Prepared) -> String {
+/// What results of an action's compiler calls are kept apart by: the environment that it requires, or the processors whose programs it runs
+/// if it brings a root of its own. Compilers and whatever they read are in the keys themselves.
+fn environment_of_calls(prepared: &Prepared) -> String {
     let properties = prepared.action.platform.as_ref().map_or(&[][..], |platform| &platform.properties);
-    let found = properties.iter().find(|property| property.name == property::ENVIRONMENT);
-    found.map(|property| property.value.clone()).unwrap_or_default()
+    let value = |name: &str| properties.iter().find(|property| property.name == name).map(|found| found.value.clone());
+    value(property::ENVIRONMENT)
+        .or_else(|| value(property::ISA).map(|isa| format!("root of {isa}")))
+        .unwrap_or_default()
 }

@@ -35,7 +35,8 @@ use kiln_executor::session::Wanted;
 use kiln_executor::{BUILD, HOSTNAME};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
-use record::{Recorder, Seen};
+pub(super) use record::Recorder;
+use record::Seen;
 use session::Input;
 pub(super) use session::Start;
 use watch::{Stopped, expendable};
@@ -270,8 +271,10 @@ fn carry_out(
             let running = session::run((spec, wanted), place.as_ref(), input, (null, oom_score), asked, &stopped);
             Err(running.map_err(io("cannot run a session"))?)
         }
-        None => expendable(oom_score, || start(spec, Start::of_job(spec), place.as_ref(), streams))
-            .map_err(|code| Ended { code: Some(code), ..Ended::default() }),
+        None => {
+            expendable(oom_score, || start(spec, Start::of_job(spec), (place.as_ref(), recorder.as_ref()), streams))
+                .map_err(|code| Ended { code: Some(code), ..Ended::default() })
+        }
     };
     let ended = match started {
         Ok(child) => {
@@ -367,10 +370,16 @@ fn build(spec: &Spec, sent: &mut Vec<OwnedFd>) -> Result<Option<rooted::Built>, 
 }
 
 /// Starts the command, or says on its error output why it cannot be started; answers with the exit code then.
-fn start(spec: &Spec, what: Start<'_>, place: Option<&rooted::Built>, streams: Streams) -> Result<Pid, i32> {
+/// What it looks at is recorded if its root is one of its own; otherwise this thread is recorded already.
+fn start(
+    spec: &Spec,
+    what: Start<'_>,
+    (place, recorder): (Option<&rooted::Built>, Option<&Recorder>),
+    streams: Streams,
+) -> Result<Pid, i32> {
     let mut errors = streams.as_ref().and_then(|(_, errors)| errors.try_clone().ok()).map(File::from);
     let started = match (&spec.rooted, place) {
-        (Some(root), Some(place)) => rooted::start(spec, what, root, place),
+        (Some(root), Some(place)) => rooted::start(spec, what, (root, place), recorder),
         _ => start_here(spec, what, streams),
     };
     started.map_err(|(code, message)| {

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use kiln_executor::calls::Accesses;
-use kiln_kernel::notify::{Call, Listener};
+use kiln_kernel::notify::{Call, Heard, Listener};
 use kiln_recorder::layout;
 use nix::libc;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -30,7 +30,7 @@ const ATTEMPTS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The record of a job.
-pub(super) struct Recorder {
+pub(in super::super) struct Recorder {
     seen: Arc<Mutex<Accesses>>,
     listener: Sender<Listener>,
 }
@@ -47,7 +47,7 @@ impl Recorder {
     }
 
     /// Records what this thread and whatever it starts look at from now on.
-    pub(super) fn install(&self) -> Result<(), String> {
+    pub(in super::super) fn install(&self) -> Result<(), String> {
         let listener = Listener::install(&kiln_seccomp::of_paths())
             .map_err(|error| format!("the kernel does not let a job be recorded: {error}"))?;
         self.listener.send(listener).map_err(|_| "the thread that records a job has ended".to_owned())
@@ -100,8 +100,9 @@ fn record(arriving: &Receiver<Listener>, seen: &Mutex<Accesses>) {
     let Ok(listener) = arriving.recv() else { return };
     loop {
         match listener.next() {
-            Ok(None) => continue,
-            Ok(Some(call)) => {
+            Ok(Heard::Nothing) => continue,
+            Ok(Heard::End) => return,
+            Ok(Heard::Call(call)) => {
                 note(&listener, &call, seen);
                 if listener.let_go(&call).is_ok() {
                     continue;

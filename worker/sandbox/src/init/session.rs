@@ -142,7 +142,7 @@ pub(super) fn run(
     let streams: Streams = None;
     if wanted.runs_first {
         let began = Instant::now();
-        let started = expendable(score(), || start(spec, Start::of_job(spec), place, streams));
+        let started = expendable(score(), || start(spec, Start::of_job(spec), (place, None), streams));
         let first = match started {
             Ok(child) => within(wanted.first_timeout, || ended(reap(child, || {}), began.elapsed(), stopped)),
             Err(code) => Ended { code: Some(code), ..Ended::default() },
@@ -156,7 +156,7 @@ pub(super) fn run(
     let term = wanted.terminal.as_ref().map(|terminal| terminal.term.as_str());
     let began = Instant::now();
     let session = Start { arguments: &wanted.arguments, input: Some((&input.own, term)) };
-    let started = expendable(score(), || start(spec, session, place, None));
+    let started = expendable(score(), || start(spec, session, (place, None), None));
     drop(input);
     silence(null)?;
     Ok(match started {

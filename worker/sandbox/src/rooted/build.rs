@@ -107,6 +107,7 @@ pub(in super::super) fn build(spec: &Spec, root: &RootSpec, sent: &mut Vec<Owned
         points.attach(&part.target, &part.tree, part.is_directory).map_err(Failed::Refused)?;
     }
     for path in &spec.make_directories {
+        // Where the root itself is the input, they are absolute.
         make_directory(&absolute(&Path::new(BUILD).join(path)), &user)
             .map_err(|error| Failed::Refused(format!("cannot create `{path}`, the parent of an output: {error}")))?;
     }

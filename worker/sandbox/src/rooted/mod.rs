@@ -18,6 +18,7 @@ mod user;
 
 use std::collections::BTreeMap;
 
+use kiln_executor::rooted::PATH;
 use kiln_executor::{HOME, Job, Rooted};
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +112,10 @@ const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy
 pub(super) fn environment(shared: &Shared, job: &Job, rooted: &Rooted) -> BTreeMap<String, String> {
     let mut environment = job.environment.clone();
     if rooted.inputs.is_some() {
-        Job::add_defaults(&mut environment, start::PATH, HOME);
+        Job::add_defaults(&mut environment, PATH, HOME);
+    }
+    if let (Some(offer), Some(path)) = (&job.calls.offer, environment.get_mut("PATH")) {
+        *path = format!("{}:{path}", offer.programs.display());
     }
     if job.network {
         let machine = shared.host.network_environment.iter();

@@ -247,7 +247,8 @@ impl Prepared {
             mounts,
             user: rooted.user.clone(),
             secret_variables: rooted.secret_variables.clone(),
-            stays: rooted.inputs.is_some(),
+            // Of a recorded one, what it had is compared with what another has.
+            stays: rooted.inputs.is_some() || job.calls.recorded,
             authorities,
             is_trial,
         };
@@ -278,7 +279,7 @@ impl Prepared {
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
             hostname: rooted.hostname.clone(),
-            recorded: false,
+            recorded: job.calls.recorded,
             preloaded: false,
             caches: None,
             session: job.session.as_ref().map(|session| session.wanted.clone()),

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kiln_executor::rooted::PATH;
 use nix::unistd::Pid;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-use super::super::init::Start;
+use super::super::init::{Recorder, Start};
 use super::super::spec::{Network, Spec};
 use super::build::Built;
 use super::spec::RootSpec;
@@ -32,21 +33,19 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 /// Number of capabilities that the kernel may know one day.
 const MOST: u32 = 63;
-/// Where programs are looked for if the command has no `PATH`, as container engines do.
-pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the command. An error is a shell's exit code and a message.
 pub(in super::super) fn start(
     spec: &Spec,
     what: Start<'_>,
-    root: &RootSpec,
-    built: &Built,
+    (root, built): (&RootSpec, &Built),
+    recorder: Option<&Recorder>,
 ) -> Result<Pid, (i32, String)> {
     let dumpable = nix::sys::prctl::set_dumpable(false);
     dumpable.map_err(|error| (126, format!("cannot protect the init: {error}")))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            confine(spec, root, built).map_err(|reason| (126, reason))?;
+            confine(spec, built, recorder).map_err(|reason| (126, reason))?;
             if root.is_trial { Err(trial::attempt()) } else { command(spec, what, root, built) }
         });
         thread.join().unwrap_or_else(|_| Err((126, "the thread that starts the command panicked".to_owned())))
@@ -54,7 +53,7 @@ pub(in super::super) fn start(
 }
 
 /// Gives up, for this thread and what it starts, everything that a job may not do.
-fn confine(spec: &Spec, root: &RootSpec, built: &Built) -> Result<(), String> {
+fn confine(spec: &Spec, built: &Built, recorder: Option<&Recorder>) -> Result<(), String> {
     let words = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
     let shares_network = spec.network == Network::Machine;
     let filter = kiln_seccomp::of_root(shares_network);
@@ -68,14 +67,14 @@ fn confine(spec: &Spec, root: &RootSpec, built: &Built) -> Result<(), String> {
     let user = &built.user;
     let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    // The filter needs a capability that is given up next.
+    // The filters need a capability that is given up next. What the last one lets go on is refused by the first.
+    recorder.map_or(Ok(()), Recorder::install)?;
     filter.install()?;
     thread::set_thread_groups(&groups).map_err(words("cannot set the groups"))?;
     thread::set_thread_res_gid(gid, gid, gid).map_err(words("cannot set the group"))?;
     thread::set_thread_res_uid(uid, uid, uid).map_err(words("cannot set the user"))?;
     let kept = if user.uid == 0 { KEPT } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    let _ = root;
     thread::set_capabilities(None, sets).map_err(words("cannot give up capabilities"))
 }
 
