@@ -27,7 +27,7 @@ use tracing::{Instrument, info_span};
 use crate::inputs::{self, Inputs};
 use crate::leases::Leases;
 use crate::outputs;
-use crate::roots::Roots;
+use crate::roots::{Roots, Step};
 use crate::tally::Tally;
 use crate::telling;
 use ground::Ground;
@@ -229,7 +229,8 @@ impl Runner {
             leases.started(lease.lease).await;
             return self.shell(at, lease, shell, job, cancel).await;
         }
-        let call = self.broker.as_ref().filter(|_| lease.call && job.place == Place::Machine);
+        let in_root = matches!(ground, Ground::Root(_));
+        let call = self.broker.as_ref().filter(|_| lease.call && (in_root || job.place == Place::Machine));
         job.calls.recorded = call.is_some();
         let serving = self.serve(at, lease, (&root, &action), &ground, &mut job).await?;
         leases.started(lease.lease).await;
@@ -257,7 +258,8 @@ impl Runner {
             }
         }
         if let Some(broker) = call {
-            kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command).await);
+            let command = if in_root { Step::command_on_inputs(&command) } else { command.clone() };
+            kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command, in_root).await);
         }
         let out_of_memory = finished.exit == Exit::OutOfMemory;
         let usage = v1::Usage { peak_memory_bytes: finished.peak_memory_bytes, out_of_memory };

@@ -1,6 +1,7 @@
 //! Calls that run on other workers than their step.
 
-use kiln_harness::{Farm, project, until, write};
+use kiln_harness::bases::gcc_layout;
+use kiln_harness::{Farm, copy, project, until, write};
 
 use super::faults::endless;
 use super::project::{calls, config, outputs};
@@ -58,6 +59,35 @@ fn calls_run_on_workers_that_are_free_and_come_out_the_same() {
     let calls = self::calls(&built, "build");
     assert_eq!((calls.compiled, calls.elsewhere), (2, 0), "{calls:?}");
     assert!(built.log().contains("jobs 1"), "{}", built.log());
+}
+
+#[test]
+fn calls_of_a_step_in_an_image_run_on_other_workers_in_the_same_root() {
+    let Some(base) = gcc_layout() else { return };
+    let in_image = |more: &str| {
+        let run = "printf '#define MADE 1\\n' > made.h; for n in 1 2 3 4 5 6 7 8; do gcc -O2 -I. -c s$n.c -o s$n.o & done; wait\n\
+            mkdir out; cp *.o out; echo jobs $KILN_JOBS";
+        let more = format!("image = \"./base\"\ncpus = 1\n{more}");
+        let dir = project(&[("kiln.toml", &config("spread-in-image", run, &more))]);
+        copy(base, &dir.path().join("base"));
+        for number in 1..=8 {
+            // Many functions, so that a call takes a while.
+            let function = |at: usize| format!("int f{at}(int x) {{ return x * {at} + MADE + {number}; }}\n");
+            let functions: String = (0..3000).map(function).collect();
+            write(dir.path(), &format!("s{number}.c"), &format!("#include <stdio.h>\n#include <made.h>\n{functions}"));
+        }
+        dir
+    };
+    let farm = farm_of(3);
+    let dir = in_image("");
+    let built = farm.build(dir.path(), &["--executor", "sandbox"]).well();
+    let calls = calls(&built, "build");
+    assert!(calls.elsewhere >= 2 && calls.compiled >= 1, "{calls:?}");
+    assert_eq!((calls.hits, calls.compiled + calls.elsewhere, calls.refused.len()), (0, 8, 0), "{calls:?}");
+    let spread = outputs(dir.path());
+    let plain = in_image("split = false");
+    farm.build(plain.path(), &["--executor", "sandbox"]).well();
+    assert!(outputs(plain.path()) == spread, "expected the same outputs without splitting");
 }
 
 #[test]

@@ -287,8 +287,8 @@ impl Lowering<'_> {
         // What tools find depends on the content of the root, and on no worker's.
         let is_closed = !step.network && step.secrets.is_empty();
         let tools = if is_closed { owner.tools(&root.tree.to_string()) } else { ToolSpace::default() };
-        let split = is_closed && step.split != Split::Off;
-        Ok((lowered, Arc::new(Known { times: Some(root.times), split, caches, tools, ..known })))
+        let (split, spread) = (is_closed && step.split != Split::Off, step.split == Split::Auto);
+        Ok((lowered, Arc::new(Known { times: Some(root.times), split, spread, caches, tools, ..known })))
     }
 }
 

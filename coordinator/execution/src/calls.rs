@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi::platform::Property;
-use kiln_proto::{calls, clock, property, reapi};
+use kiln_proto::{calls, clock, property, reapi, root};
 use kiln_scheduler::Requirements;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
@@ -76,7 +76,7 @@ impl ExecutionHandle {
             ..Default::default()
         };
         let action_digest = self.store_message(lease, &action).await?;
-        let known = Known { action, command, call: true, ..Known::default() };
+        let known = Known { action, command, call: true, times: lease.times(), ..Known::default() };
         let request = Request {
             instance: lease.instance().to_owned(),
             action_digest,
@@ -100,7 +100,9 @@ impl ExecutionHandle {
         #[allow(deprecated)]
         let of_step = action.platform.or(command.platform).unwrap_or_default();
         let mut properties = of_step.properties;
-        properties.retain(|property| property::is_matched(&property.name));
+        // A root is a part of the inputs, and who runs the step in it runs its calls.
+        let of_root = |name: &str| matches!(name, root::ROOT | root::USER | root::HOSTNAME);
+        properties.retain(|property| property::is_matched(&property.name) || of_root(&property.name));
         let mut add = |name: &str, value: String| properties.push(Property { name: name.to_owned(), value });
         add(property::CALLS, calls::RULES.to_string());
         add(property::CPUS, "1".to_owned());

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_calls::Call;
-use kiln_executor::{BUILD, Job};
+use kiln_executor::{BUILD, Job, Place};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::root::BUILD_DIRECTORY;
 use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::run_call_event::Event;
 use kiln_proto::{calls, clock, reapi, v1};
@@ -93,7 +94,13 @@ impl Cell {
         let laid = tokio::task::spawn_blocking(move || lay(&inputs, &step, needs)).await;
         let (delta, delivered) = laid.map_err(|_| Failed::Farm)?.map_err(Failed::Ran)?;
         let job = self.job(call, &delta).map_err(Failed::Ran)?;
-        let over = tree(&delivered, &links, &self.step, &job).ok_or(Failed::Ran("outside"))?;
+        let mut over = tree(&delivered, &links, &self.step, &job).ok_or(Failed::Ran("outside"))?;
+        let mut directory = PathBuf::from(relative_to_inputs(&call.directory)?);
+        if let Place::Root(_) = &self.parent.place {
+            // Beside its root.
+            over = Tree { entries: [(BUILD_DIRECTORY.to_owned(), Entry::Directory(over))].into(), ..Tree::default() };
+            directory = Path::new(BUILD_DIRECTORY).join(directory);
+        }
         let overlaid = self.inputs.overlaid(&client, root, over).await;
         let (input_root, messages) = overlaid.map_err(|error| {
             tracing::debug!(%error, "cannot make the inputs of a call");
@@ -105,7 +112,7 @@ impl Cell {
         let messages = messages.into_iter().map(|message| (message.digest, Blob::Bytes(message.data.into())));
         sent.store(&client, own.chain(messages).collect()).await?;
         let request = v1::RunCallRequest {
-            command: Some(command(call, job)?),
+            command: Some(command(call, job, &directory)?),
             input_root: Some(input_root.to_wire()),
             memory_bytes,
         };
@@ -143,7 +150,7 @@ impl Cell {
             observed(&sight.accesses, &step, Had::Elsewhere(&sight), &searched, &outputs)
         });
         let variant = compared.await.map_err(|_| Failed::Farm)?.map_err(Failed::Ran)?;
-        let directory = call.directory.strip_prefix(BUILD).ok().and_then(Path::to_str).ok_or(refused("outside"))?;
+        let directory = relative_to_inputs(&call.directory)?;
         let mut made = BTreeMap::new();
         for file in &result.output_files {
             let path = kiln_trees::tree::resolve(directory, &file.path).map(|path| Path::new(BUILD).join(path));
@@ -224,8 +231,13 @@ fn tree(
     Some(tree)
 }
 
+/// A directory of the inputs.
+fn relative_to_inputs(directory: &Path) -> Result<&str, Failed> {
+    directory.strip_prefix(BUILD).ok().and_then(Path::to_str).ok_or(Failed::Ran("outside"))
+}
+
 /// The call as a command of the Remote Execution API.
-fn command(call: &Call, job: Job) -> Result<reapi::Command, Failed> {
+fn command(call: &Call, job: Job, directory: &Path) -> Result<reapi::Command, Failed> {
     let outside = Failed::Ran("outside");
     let output = |output: &kiln_calls::Output| relative(&call.directory, &output.absolute).ok_or(outside);
     let environment = job.environment.into_iter();
@@ -235,7 +247,7 @@ fn command(call: &Call, job: Job) -> Result<reapi::Command, Failed> {
             .map(|(name, value)| reapi::command::EnvironmentVariable { name, value })
             .collect(),
         output_paths: call.outputs.iter().map(output).collect::<Result<_, _>>()?,
-        working_directory: job.working_directory,
+        working_directory: directory.to_str().ok_or(outside)?.trim_end_matches('/').to_owned(),
         ..Default::default()
     })
 }

@@ -190,8 +190,11 @@ impl Broker {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What a call of another worker's step looked at, after it has run here.
-    pub async fn sight(&self, finished: &Finished, command: &reapi::Command) -> v1::CallSight {
+    /// What a call of another worker's step looked at, after it has run here, on this worker's system or in a root of its own.
+    pub async fn sight(&self, finished: &Finished, command: &reapi::Command, in_root: bool) -> v1::CallSight {
+        if in_root {
+            return sight::describe(finished, command, None);
+        }
         let useless = v1::CallSight { incomplete: true, ..Default::default() };
         let reference = match self.reference().await {
             Ok(reference) => reference,
@@ -200,7 +203,7 @@ impl Broker {
                 return useless;
             }
         };
-        sight::describe(finished, command, &reference.view)
+        sight::describe(finished, command, Some(&reference.view))
     }
 
     async fn reference(&self) -> Result<Arc<Reference>, String> {

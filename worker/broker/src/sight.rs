@@ -14,22 +14,22 @@ use super::area::Area;
 use super::cell::files_below;
 use super::view::{Node, View, plain};
 
-/// Describes what a finished job looked at: below the inputs as it has them, elsewhere as all jobs of this machine have it (`system`).
-/// Blocks.
-pub(super) fn describe(finished: &Finished, command: &reapi::Command, system: &View) -> v1::CallSight {
+/// Describes what a finished job looked at: below the inputs as it has them, elsewhere as all jobs of this machine have it (`system`), or
+/// as it has that too. Blocks.
+pub(super) fn describe(finished: &Finished, command: &reapi::Command, system: Option<&View>) -> v1::CallSight {
     sight(finished, command, system).unwrap_or_else(|reason| {
         tracing::debug!(reason, "cannot say what a call looked at");
         v1::CallSight { incomplete: true, ..Default::default() }
     })
 }
 
-fn sight(finished: &Finished, command: &reapi::Command, system: &View) -> Result<v1::CallSight, &'static str> {
+fn sight(finished: &Finished, command: &reapi::Command, system: Option<&View>) -> Result<v1::CallSight, &'static str> {
     let accesses = finished.accesses.as_ref().filter(|seen| !seen.incomplete).ok_or("it was not recorded")?;
     let root = finished.tree.root().parent().ok_or("it has no root")?;
-    let inputs = View::open(root, Area::Build, Some(Arc::default())).map_err(|_| "its files are gone")?;
+    let own = View::open(root, Area::Build, system.map(|_| Arc::default())).map_err(|_| "its files are gone")?;
     let mut sight = v1::CallSight::default();
     let outputs: Vec<PathBuf> = outputs(command).collect();
-    let of = |path: &Path| if Area::Build.has(path) { &inputs } else { system };
+    let of = |path: &Path| system.filter(|_| !Area::Build.has(path)).unwrap_or(&own);
     let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path is not UTF-8");
     for path in accesses.paths.iter().map(|path| plain(path)).filter(|path| !outputs.contains(path)) {
         let (text, view) = (text(&path)?, of(&path));

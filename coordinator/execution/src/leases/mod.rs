@@ -283,6 +283,11 @@ impl LeaseAccess {
         Err(Status::permission_denied(format!("the action of lease {lease} is not split into calls")))
     }
 
+    /// The blob with the times of the root that its action runs in, if it has one.
+    pub fn times(&self) -> Option<Digest> {
+        self.grant.times
+    }
+
     /// The lease's action.
     pub fn action(&self) -> &Digest {
         &self.grant.action
