@@ -26,7 +26,7 @@ mod tests {
     fn what_was_used_is_found_in_the_metadata_that_it_was_added_to() {
         let mut metadata = reapi::ExecutedActionMetadata::default();
         assert_eq!(of(&metadata), None);
-        let usage = v1::Usage { peak_memory_bytes: 7, out_of_memory: true };
+        let usage = v1::Usage { peak_memory_bytes: 7, out_of_memory: true, ..v1::Usage::default() };
         add(&mut metadata, &usage);
         assert_eq!(of(&metadata), Some(usage));
     }

@@ -234,6 +234,7 @@ impl Runner {
         job.calls.recorded = call.is_some();
         let serving = self.serve(at, lease, (&root, &action), &ground, &mut job).await?;
         leases.started(lease.lease).await;
+        let limits = v1::Capacity { milli_cpus: job.milli_cpus, memory_bytes: job.memory_bytes };
         let started = Instant::now();
         let telling = serving.as_ref().map(|serving| telling::tell(serving.counts(), lease.lease, leases.clone()));
         let (finished, stdout, stderr) =
@@ -261,9 +262,7 @@ impl Runner {
             let command = if in_root { Step::command_on_inputs(&command) } else { command.clone() };
             kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command, in_root).await);
         }
-        let out_of_memory = finished.exit == Exit::OutOfMemory;
-        let usage = v1::Usage { peak_memory_bytes: finished.peak_memory_bytes, out_of_memory };
-        kiln_proto::usage::add(&mut metadata, &usage);
+        kiln_proto::usage::add(&mut metadata, &usage(&finished, &limits));
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));
@@ -397,6 +396,19 @@ impl Runner {
         followed.map_err(failed)?;
         let finished = finished.map_err(executor_fault)?;
         Ok((finished, stdout.finish().await.map_err(failed)?, stderr.finish().await.map_err(failed)?))
+    }
+}
+
+/// What a run used of what it was allowed.
+fn usage(finished: &Finished, limits: &v1::Capacity) -> v1::Usage {
+    let cpu = finished.user_cpu + finished.system_cpu;
+    v1::Usage {
+        peak_memory_bytes: finished.peak_memory_bytes,
+        out_of_memory: finished.exit == Exit::OutOfMemory,
+        cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX),
+        memory_limit_bytes: limits.memory_bytes,
+        reserved_milli_cpus: limits.milli_cpus,
+        over_time: finished.samples.to_wire(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The pages beside the builds: steps with what they saw and made, the farm, artifacts, and comparisons.
 
-use kiln_harness::project;
+use kiln_harness::{has, project};
 
 use crate::world::{browse, curl, farm, has_browser};
 
@@ -39,6 +39,42 @@ fn a_step_its_files_artifacts_comparisons_and_the_farm_are_shown_and_fit_a_narro
         assert_eq!(status, 404, "for `{path}`");
     }
     assert_eq!(curl(&[&format!("{pages}/artifacts/none")]).status, 404);
+}
+
+#[test]
+fn what_a_step_used_over_time_is_drawn_and_what_a_short_one_used_is_not() {
+    if !has("curl") {
+        return;
+    }
+    let (farm, pages) = farm(&["one"]);
+    let text = "name = \"busy\"\nversion = \"1\"\n[steps.long]\nrun = \"bash -c 'while [ $SECONDS -lt 4 ]; do :; done'\"\n\
+                [steps.short]\nrun = \"true\"\n";
+    let dir = project(&[("kiln.toml", text)]);
+    assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
+    let get = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&curl(&[&format!("{pages}/api/v1{path}")]).body).unwrap()
+    };
+    let build = get("/builds")["builds"][0]["id"].as_str().unwrap().to_owned();
+    let steps = get(&format!("/builds/{build}"))["step"].clone();
+    let number = |name: &str| {
+        let found = steps.as_array().unwrap().iter().find(|step| step["name"] == name);
+        found.unwrap()["number"].as_u64().unwrap()
+    };
+    let (long, short) = (number("long"), number("short"));
+    let usage = get(&format!("/builds/{build}/steps/{long}"))["usage"].clone();
+    let spans = usage["over_time"].as_array().unwrap();
+    assert!((2..=5).contains(&spans.len()), "expected about one a second: {usage}");
+    let used: f64 = spans.iter().map(|span| span["cpus"].as_f64().unwrap()).sum();
+    assert!(used > 0.1 && spans.iter().all(|span| span["memory_bytes"].as_u64().unwrap() > 0), "{usage}");
+    assert!(usage["cpu_ms"].as_u64().unwrap() > 100 && usage["memory_limit_bytes"].as_u64().unwrap() > 0, "{usage}");
+    let page = curl(&[&format!("{pages}/builds/{build}/steps/{long}")]).body;
+    assert!(page.contains("id=\"usage-cpu\"") && page.contains("id=\"usage-memory\""), "{page}");
+    assert_eq!(get(&format!("/builds/{build}/steps/{short}"))["usage"]["over_time"], serde_json::json!([]));
+    assert!(!curl(&[&format!("{pages}/builds/{build}/steps/{short}")]).body.contains("usage-cpu"));
+    // A later build that finds the result has not used anything.
+    assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
+    let later = get("/builds")["builds"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(get(&format!("/builds/{later}/steps/{long}"))["usage"], serde_json::Value::Null);
 }
 
 #[test]

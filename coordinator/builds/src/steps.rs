@@ -427,6 +427,7 @@ fn finish(
         timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
         times: times.map(|times| times.to_wire()),
         tests,
+        usage: kiln_proto::usage::of(&metadata).filter(|_| cache == Cache::Miss),
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

@@ -68,7 +68,7 @@ pub(super) struct Ran {
 #[allow(dead_code)]
 pub(super) enum Kept {
     /// They are where the call made them.
-    Here(Finished),
+    Here(Box<Finished>),
     /// They were fetched.
     Fetched(Content),
 }
@@ -146,7 +146,7 @@ impl Cell {
         if !given.is_among(&outputs) {
             return Err("changed_meanwhile");
         }
-        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, given, _kept: Kept::Here(finished) })
+        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, given, _kept: Kept::Here(Box::new(finished)) })
     }
 
     /// What the call's driver writes to standard error when it is called with other arguments.

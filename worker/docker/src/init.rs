@@ -23,6 +23,7 @@ use nix::unistd::{Pid, getpid};
 use super::leftovers::{self, State};
 use super::wire::{self, Report, Task};
 use kiln_executor::ending::Ended;
+use kiln_executor::samples::Samples;
 use kiln_executor::{BUILD, HOME, Job, program};
 use kiln_kernel::syscalls::{self, Reaped};
 
@@ -94,7 +95,7 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
         Err(Failed::Task(code)) => {
             report(socket, &Report::Started);
             let ended = Ended { code: Some(code), ..Ended::default() };
-            report(socket, &Report::Ended { ended, clean: true });
+            report(socket, &Report::Ended { ended, clean: true, samples: Samples::default() });
             return Ok(true);
         }
         Err(Failed::Setup(reason)) => {
@@ -104,10 +105,14 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     };
     let _ = tell.send(child);
     report(socket, &Report::Started);
-    let there = attend(socket, &over, &before)?;
+    let mut samples = Samples::since(before.cpu_us);
+    let there = attend(socket, &over, &before, (began, &mut samples))?;
     let (own, usage) = reaper.join().map_err(|_| "cannot wait for a task".to_owned())?;
     let failed = own.code != Some(0);
     let now = leftovers::Counters::look();
+    if !samples.is_empty() {
+        samples.look(began.elapsed(), now.cpu_us);
+    }
     let ended = Ended {
         code: own.code,
         signal: own.signal,
@@ -120,13 +125,18 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     };
     let clean =
         leftovers::remove(fresh) && State::look() == *fresh && !(task.private_network && leftovers::has_connections());
-    report(socket, &Report::Ended { ended, clean });
+    report(socket, &Report::Ended { ended, clean, samples });
     Ok(there)
 }
 
 /// Listens to the worker while a task runs, and stops the task if it has reached a limit: its remaining processes might
 /// otherwise wait or retry forever.
-fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) -> Result<bool, String> {
+fn attend(
+    socket: &UnixStream,
+    over: &UnixStream,
+    before: &leftovers::Counters,
+    (began, samples): (Instant, &mut Samples),
+) -> Result<bool, String> {
     let pause = PollTimeout::try_from(LIMITS_EVERY).unwrap_or(PollTimeout::NONE);
     let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
     loop {
@@ -134,6 +144,7 @@ fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) 
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, pause) {
             Ok(0) if leftovers::Counters::look().reached_a_limit_since(before) => stop(),
+            Ok(0) => sample(began.elapsed(), samples),
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -146,6 +157,14 @@ fn attend(socket: &UnixStream, over: &UnixStream, before: &leftovers::Counters) 
                 return Ok(false);
             }
         }
+    }
+}
+
+/// Looks at what the container's processes use, if it is time.
+fn sample(elapsed: Duration, samples: &mut Samples) {
+    samples.saw(leftovers::memory_bytes());
+    if samples.is_due(elapsed) {
+        samples.look(elapsed, leftovers::cpu_us());
     }
 }
 

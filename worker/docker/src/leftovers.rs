@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use kiln_kernel::counters::count;
+use kiln_kernel::counters::{self, count};
 use kiln_kernel::syscalls::{self, Ipc};
 
 /// Kinds of in-memory file systems that engines mount into containers. Which ones and where depends on the engine.
@@ -127,6 +127,20 @@ pub(super) struct Counters {
     pub(super) out_of_memory: u64,
     /// Processes that could not be started.
     pub(super) too_many_processes: u64,
+    /// CPU time of all its processes, in microseconds.
+    pub(super) cpu_us: u64,
+}
+
+/// CPU time of all the container's processes, in microseconds; 0 if nothing counts it.
+pub(super) fn cpu_us() -> u64 {
+    let group = Path::new("/sys/fs/cgroup");
+    counters::cpu_us(group).or_else(|| counters::cpu_us(&group.join("cpuacct"))).unwrap_or(0)
+}
+
+/// Memory that the container's processes have now, without what the kernel caches of files for them.
+pub(super) fn memory_bytes() -> u64 {
+    let group = Path::new("/sys/fs/cgroup");
+    counters::memory_bytes(group).max(counters::memory_bytes(&group.join("memory")))
 }
 
 impl Counters {
@@ -138,6 +152,7 @@ impl Counters {
         Self {
             out_of_memory: first(["memory.events", "memory/memory.oom_control"], "oom_kill"),
             too_many_processes: first(["pids.events", "pids/pids.events"], "max"),
+            cpu_us: cpu_us(),
         }
     }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::images::For;
+use kiln_executor::samples::Samples;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Chunk, Error, Executor, Exit, Finished, Job, OutputTree, Stream};
 
@@ -58,6 +59,7 @@ impl Executor for Resolver {
             user_cpu: Duration::ZERO,
             system_cpu: Duration::ZERO,
             peak_memory_bytes: 0,
+            samples: Samples::default(),
             accesses: None,
             tree: OutputTree::new(nothing.path().to_owned(), nothing),
         })

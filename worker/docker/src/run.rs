@@ -20,6 +20,7 @@ use super::{Docker, Shared};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{self, Ended, Stop, after};
 use kiln_executor::output::follow;
+use kiln_executor::samples::Samples;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{self as executor, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
 use kiln_kernel::userns;
@@ -270,14 +271,19 @@ async fn attend(
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, followed.0, followed.1);
     let wall = began.elapsed();
-    let (ended, clean) = match (report, stop) {
-        (Ok(Report::Ended { ended, clean }), _) => (ended, clean),
+    let (ended, clean, samples) = match (report, stop) {
+        (Ok(Report::Ended { ended, clean, samples }), _) => (ended, clean, samples),
         (Ok(other), _) => {
             return Err(Error::Worker(format!("a container's init sent {other:?}, expected `Ended`")));
         }
-        (Err(_), Some(_)) => (Ended { wall_us: wall.as_micros() as u64, ..Ended::default() }, false),
+        (Err(_), Some(_)) => {
+            (Ended { wall_us: wall.as_micros() as u64, ..Ended::default() }, false, Samples::default())
+        }
         (Err(_), None) => match container.post_mortem().await {
-            (true, _) => (Ended { out_of_memory: true, wall_us: wall.as_micros() as u64, ..Ended::default() }, false),
+            (true, _) => {
+                let wall_us = wall.as_micros() as u64;
+                (Ended { out_of_memory: true, wall_us, ..Ended::default() }, false, Samples::default())
+            }
             (false, why) => {
                 let words = format!("the container ended under the command ({why}); did the Docker Engine stop?");
                 return Err(Error::Worker(words));
@@ -288,7 +294,7 @@ async fn attend(
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     left.container = Some(container);
     left.clean = clean && left.placed.is_some();
-    Ok(finished(left, &ended, stop))
+    Ok(Finished { samples, ..finished(left, &ended, stop) })
 }
 
 fn finished(left: Left, ended: &Ended, stop: Option<Stop>) -> Finished {
@@ -298,6 +304,7 @@ fn finished(left: Left, ended: &Ended, stop: Option<Stop>) -> Finished {
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         peak_memory_bytes: ended.peak_bytes,
+        samples: Samples::default(),
         accesses: None,
         tree: OutputTree::new(left.root(), left),
     }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use kiln_executor::Secrets;
 use kiln_executor::ending::Ended;
+use kiln_executor::samples::Samples;
 use kiln_kernel::syscalls;
 
 /// A task follows.
@@ -46,7 +47,7 @@ pub(super) enum Report {
     /// The command could not be started, for a reason outside the command.
     Setup(String),
     /// The command and everything that it started are gone. `clean`: it left nothing else either.
-    Ended { ended: Ended, clean: bool },
+    Ended { ended: Ended, clean: bool, samples: Samples },
 }
 
 /// Sends a task's tag and descriptors in one non-blocking call.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::calls::{Accesses, Calls};
 use super::rooted::Mount;
+use super::samples::Samples;
 use super::session::Session;
 use super::{Place, Secrets};
 
@@ -118,6 +119,8 @@ pub struct Finished {
     pub system_cpu: Duration,
     /// Peak memory of its largest process, in bytes.
     pub peak_memory_bytes: u64,
+    /// What its processes used over time; empty if it ran for less than a second, or nothing counts them.
+    pub samples: Samples,
     /// What it looked at, if that was recorded.
     pub accesses: Option<Accesses>,
     /// The tree that it left.

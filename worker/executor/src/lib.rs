@@ -14,6 +14,7 @@ pub mod output_log;
 mod place;
 pub mod program;
 pub mod rooted;
+pub mod samples;
 pub mod scratch;
 mod secrets;
 pub mod session;

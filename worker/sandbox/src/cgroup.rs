@@ -3,7 +3,7 @@
 //! Source: the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
 use super::kept::{Sandboxed, Waiting};
-use kiln_kernel::counters::count;
+use kiln_kernel::counters::{self, count};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -177,9 +177,13 @@ impl Group {
 
     /// Memory that its processes have now, without what the kernel caches of files for them.
     pub(super) fn memory_bytes(&self) -> u64 {
-        let stat = self.memory_events.as_deref().map(|events| events.with_file_name("memory.stat"));
-        let (v2, v1) = (count(stat.as_deref(), "anon"), count(stat.as_deref(), "total_rss"));
-        v2.max(v1)
+        self.memory_events.as_deref().and_then(Path::parent).map_or(0, counters::memory_bytes)
+    }
+
+    /// CPU time, in microseconds, that its processes have used; none if there is no process left to ask and no group counts it.
+    pub(super) fn cpu_us(&self) -> Option<u64> {
+        let counted = self.directories.iter().find_map(|directory| counters::cpu_us(directory));
+        counted.or_else(|| self.directories.first().and_then(|directory| counters::cpu_us_of_processes(directory)))
     }
 
     /// Whether the limit on processes kept a process from being started.

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -20,6 +19,7 @@ use super::network::{self, Networks};
 use super::prepare::Prepared;
 use super::session::{Input, Opening};
 use super::spec::{self, GO, LOOK, Report, STOP};
+use super::watched::Watched;
 use super::{Error, Shared, ids, metadata, port};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
@@ -32,8 +32,6 @@ use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted
 const WRITTEN: &str = "written";
 /// The directory with what a job in a root wrote to its inputs.
 const INPUTS: &str = "inputs";
-/// How often to check whether the job has reached one of its limits.
-const LIMITS_EVERY: Duration = Duration::from_millis(200);
 
 /// Blocks a job's access to cloud metadata addresses, through a group of its own if its limits do not use a version 2
 /// group.
@@ -71,7 +69,8 @@ pub(super) async fn run(
     if let Some((group, sandboxed)) = known
         && let Ok(started) = further(shared, &scratch, &job, (&group, sandboxed)).await
     {
-        return follow_to_the_end(shared, scratch, job, (output, cancel), Some(group), (started, None), key).await;
+        return follow_to_the_end(shared, scratch, job, (output, cancel), Some(group), (started, None, true), key)
+            .await;
     }
     let setup = |what: &'static str| move |error: io::Error| Error::Setup(format!("{what}: {error}"));
     let group = match (part_of, &shared.cgroups) {
@@ -96,7 +95,7 @@ pub(super) async fn run(
         told.send_replace(Some(begun.clone()));
     }
     drop(begun);
-    let started = (started, job.calls.recorded.then_some(asked));
+    let started = (started, job.calls.recorded.then_some(asked), false);
     follow_to_the_end(shared, scratch, job, (output, cancel), group, started, key).await
 }
 
@@ -215,7 +214,7 @@ async fn follow_to_the_end(
     job: Job,
     (output, cancel): (mpsc::Sender<Chunk>, CancellationToken),
     group: Option<Arc<Group>>,
-    (started, asked): (Started, Option<Asked>),
+    (started, asked, is_further): (Started, Option<Asked>, bool),
     key: Option<Key>,
 ) -> Result<Finished, Error> {
     let Started { mut sandboxed, stdout, stderr, closed, input } = started;
@@ -233,12 +232,12 @@ async fn follow_to_the_end(
     let session = job.session.as_ref().zip(input).map(|(session, input)| Opening::new(session, input, group.clone()));
     let is_session = session.is_some();
     let mut told = Told { root: None, accesses: None, asked, session };
-    let peak = AtomicU64::new(0);
+    let watched = Watched::new(group.as_deref(), job.calls.part_of.is_some(), is_further);
     let (reports, writer) = (&mut sandboxed.reports, &mut sandboxed.writer);
     let ending = async {
         let stop = tokio::select! {
             report = ended(reports, writer, &mut told, program, &mut connect) => return (report, None),
-            stop = stopped(&job, &disk, (group.as_deref(), &peak), &cancel) => stop,
+            stop = stopped(&job, &disk, &watched, &cancel) => stop,
         };
         // Everything was stopped, so no report will come. The wall time is known here.
         let wall_us = began.elapsed().as_micros() as u64;
@@ -247,6 +246,7 @@ async fn follow_to_the_end(
     };
     // What is still in the pipes is read after the last process has gone.
     let ((report, stop), (), ()) = tokio::join!(ending, stdout, stderr);
+    let (peak_bytes, samples) = watched.end(used_us(report.as_ref().ok()));
     if let Some(port) = job.calls.offer.as_ref().and_then(|offer| offer.port.as_ref()) {
         port.close().await;
     }
@@ -314,7 +314,8 @@ async fn follow_to_the_end(
         user_cpu: Duration::from_micros(ended.user_us),
         system_cpu: Duration::from_micros(ended.system_us),
         // The largest process may have come and gone between two looks at all of them.
-        peak_memory_bytes: ended.peak_bytes.max(peak.into_inner()),
+        peak_memory_bytes: ended.peak_bytes.max(peak_bytes),
+        samples,
         accesses: told.accesses,
         tree,
     })
@@ -324,6 +325,14 @@ async fn follow_to_the_end(
 fn written(scratch: &Scratch, job: &Job) -> PathBuf {
     let is_below = matches!(&job.place, Place::Root(rooted) if rooted.inputs.is_some());
     scratch.path().join(if is_below { INPUTS } else { WRITTEN })
+}
+
+/// CPU time of all processes of a job, by its init's last report.
+fn used_us(report: Option<&Report>) -> u64 {
+    match report {
+        Some(Report::Ended(ended)) => ended.user_us + ended.system_us,
+        _ => 0,
+    }
 }
 
 fn rooted(job: &Job) -> Option<Arc<Rooted>> {
@@ -471,34 +480,13 @@ async fn ended(
 }
 
 /// Completes when the job must be stopped.
-async fn stopped(
-    job: &Job,
-    disk: &Disk,
-    (group, peak): (Option<&Group>, &AtomicU64),
-    cancel: &CancellationToken,
-) -> Stop {
+async fn stopped(job: &Job, disk: &Disk, watched: &Watched<'_>, cancel: &CancellationToken) -> Stop {
     tokio::select! {
         () = after(job.timeout) => Stop::Timeout,
         () = cancel.cancelled() => Stop::Cancel,
         stop = disk.used_up() => stop,
         // A session goes on: the kernel has stopped what exceeded a limit.
-        stop = reached_a_limit(group, peak), if job.session.is_none() => stop,
-    }
-}
-
-/// Completes when the kernel has killed one of the job's processes because it ran out of memory, or refused it another
-/// process. The remaining processes might otherwise wait or retry forever.
-async fn reached_a_limit(group: Option<&Group>, peak: &AtomicU64) -> Stop {
-    let Some(group) = group else { return std::future::pending().await };
-    loop {
-        if group.out_of_memory() {
-            return Stop::Memory;
-        }
-        if group.too_many_processes() {
-            return Stop::Processes;
-        }
-        peak.fetch_max(group.memory_bytes(), Ordering::Relaxed);
-        tokio::time::sleep(LIMITS_EVERY).await;
+        stop = watched.reached_a_limit(), if job.session.is_none() => stop,
     }
 }
 

@@ -25,6 +25,7 @@ mod spec;
 mod tools;
 mod trial;
 mod unconfined;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

@@ -17,6 +17,7 @@ use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::layers::copy;
 use kiln_executor::output::follow;
+use kiln_executor::samples::Samples;
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, program};
 
@@ -56,6 +57,7 @@ pub(super) async fn run(
         user_cpu: Duration::ZERO,
         system_cpu: Duration::ZERO,
         peak_memory_bytes: 0,
+        samples: Samples::default(),
         accesses: None,
         tree: OutputTree::new(tree, scratch),
     })

@@ -14,7 +14,7 @@ use crate::log::{Log, Which};
 use crate::pages::build::{show, step};
 use crate::pages::{Filter, Guest, artifact};
 use crate::site::Site;
-use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary};
+use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary, Usage};
 
 /// Builds and artifacts of one answer.
 const LISTED: u32 = 50;
@@ -65,7 +65,7 @@ pub(crate) async fn build(
     Ok(Json(Build::of(&shown.build, &progress)))
 }
 
-/// `GET /builds/{id}/steps/{step}`, with why it ran, if this build was the last to run it.
+/// `GET /builds/{id}/steps/{step}`, with what its run used, and why it ran, if this build was the last to run it.
 pub(crate) async fn one_step(
     State(site): State<Site>,
     guest: Guest,
@@ -74,6 +74,7 @@ pub(crate) async fn one_step(
     let shown = show(&site, &guest, &id).await?;
     let step = step(&shown, number)?;
     let object = Step::of(number, &step, &shown.progress.lock());
+    let usage = step.finished.as_ref().and_then(|done| done.usage.as_ref()).map(Usage::of);
     let request = ExplainRequest {
         instance: shown.build.instance.clone(),
         project: shown.build.project.clone(),
@@ -88,7 +89,7 @@ pub(crate) async fn one_step(
         forgotten: one.forgotten,
         differences: one.differences.iter().map(Difference::of).collect(),
     });
-    Ok(Json(serde_json::json!({ "step": object, "explanation": explanation })).into_response())
+    Ok(Json(serde_json::json!({ "step": object, "explanation": explanation, "usage": usage })).into_response())
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::markup::words;
 use crate::model::{self, Progress};
+use crate::pages::usage::is_sound;
 
 fn time(at: Option<&Timestamp>) -> Option<String> {
     at.map(|at| clock::rfc3339(&Timestamp { nanos: 0, ..*at }))
@@ -151,6 +152,43 @@ impl Step {
             first_error: done.map(|done| done.first_error.clone()).unwrap_or_default(),
             action: action.map(|action| format!("{}/{}", action.hash, action.size_bytes)),
             output_bytes: done.map(|done| done.output_bytes),
+        }
+    }
+}
+
+/// What a step's run used.
+#[derive(Debug, Serialize)]
+pub(super) struct Usage {
+    cpu_ms: u64,
+    cpus_reserved: f64,
+    peak_memory_bytes: u64,
+    memory_limit_bytes: u64,
+    over_time: Vec<Span>,
+}
+
+#[derive(Debug, Serialize)]
+struct Span {
+    until_ms: u32,
+    cpus: f64,
+    memory_bytes: u64,
+}
+
+impl Usage {
+    pub(super) fn of(usage: &v1::Usage) -> Self {
+        let sound = usage.over_time.iter().filter(|over_time| is_sound(over_time));
+        let spans = sound.flat_map(|all| all.until_ms.iter().zip(&all.milli_cpus).zip(&all.memory_bytes));
+        Self {
+            cpu_ms: usage.cpu_ms,
+            cpus_reserved: f64::from(usage.reserved_milli_cpus) / 1000.0,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            memory_limit_bytes: usage.memory_limit_bytes,
+            over_time: spans
+                .map(|((until, milli), memory)| Span {
+                    until_ms: *until,
+                    cpus: f64::from(*milli) / 1000.0,
+                    memory_bytes: *memory,
+                })
+                .collect(),
         }
     }
 }

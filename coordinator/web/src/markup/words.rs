@@ -35,6 +35,15 @@ pub(crate) fn size(bytes: u64) -> String {
     if size < 10.0 { format!("{size:.1} {}", UNITS[unit]) } else { format!("{size:.0} {}", UNITS[unit]) }
 }
 
+/// CPUs, from thousandths.
+pub(crate) fn cpus(milli: u64) -> String {
+    match milli {
+        1000 => "1 CPU".to_owned(),
+        _ if milli.is_multiple_of(1000) => format!("{} CPUs", milli / 1000),
+        _ => format!("{:.1} CPUs", milli as f64 / 1000.0),
+    }
+}
+
 /// A number with its noun.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
@@ -123,6 +132,7 @@ mod tests {
         );
         let sizes = [0, 1023, 1024, 10_239, 1 << 20, (1 << 30) - 1, 5 << 40].map(size);
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "10.0 KiB", "1.0 MiB", "1.0 GiB", "5.0 TiB"]);
+        assert_eq!([0, 40, 1_000, 1_250, 16_000].map(cpus), ["0 CPUs", "0.0 CPUs", "1 CPU", "1.2 CPUs", "16 CPUs"]);
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!((percent(1, 3), percent(5, 0)), (33, 0));
     }

@@ -94,6 +94,7 @@ pub(crate) async fn page(
         }
         (facts(&view))
         (error(&view.step))
+        @if let Some(usage) = view.step.finished.as_ref().and_then(|done| done.usage.as_ref()) { (super::usage::section(usage)) }
         (key(&view, why.as_ref()))
         (calls(&view.step))
         @match &command {
@@ -120,6 +121,12 @@ fn facts(view: &View) -> Markup {
                 @for (name, part) in [("Queue", timing.queued_ms), ("Inputs", timing.inputs_ms), ("Run", timing.run_ms), ("Outputs", timing.outputs_ms)] {
                     div { dt { (name) } dd { (words::duration(part)) } }
                 }
+            }
+            @if let Some(usage) = done.usage.as_ref().filter(|usage| usage.cpu_ms > 0) {
+                div { dt { "CPU time" } dd { (words::duration(usage.cpu_ms)) } }
+            }
+            @if let Some(usage) = done.usage.as_ref().filter(|usage| usage.peak_memory_bytes > 0) {
+                div { dt { "Peak memory" } dd { (words::size(usage.peak_memory_bytes)) } }
             }
             @if step.expected_ms > 0 { div { dt { "Expected" } dd { (words::duration(step.expected_ms)) } } }
             @if done.output_bytes > 0 { div { dt { "Output" } dd { (words::size(done.output_bytes)) } } }
