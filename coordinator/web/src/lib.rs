@@ -15,7 +15,6 @@ mod calls;
 mod live;
 mod log;
 mod markup;
-mod model;
 mod pages;
 mod routes;
 mod site;

@@ -6,8 +6,8 @@ use kiln_proto::v1;
 use serde::Serialize;
 
 use crate::markup::words;
-use crate::model::{self, Progress};
 use crate::pages::usage::is_sound;
+use kiln_web_model::{self as model, Progress};
 
 fn time(at: Option<&Timestamp>) -> Option<String> {
     at.map(|at| clock::rfc3339(&Timestamp { nanos: 0, ..*at }))

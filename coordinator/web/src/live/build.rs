@@ -14,7 +14,7 @@ use super::patch::Patch;
 use crate::answer::Failure;
 use crate::calls::Client;
 use crate::log::{Line, Splitter};
-use crate::model::Progress;
+use kiln_web_model::Progress;
 
 /// How often pages are told what has changed.
 const EVERY: Duration = Duration::from_millis(300);

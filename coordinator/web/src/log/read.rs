@@ -6,7 +6,7 @@ use super::lines::{Line, Splitter};
 use super::stored::{Indexes, Stored};
 use crate::answer::Failure;
 use crate::calls::Client;
-use crate::model::Step;
+use kiln_web_model::Step;
 
 /// Matches of one search.
 pub(crate) const MAX_FOUND: usize = 500;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_proto::clock;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::Status;
+pub(crate) use kiln_web_model::milliseconds;
 use maud::{Markup, html};
 
 /// A duration with its two largest units.
@@ -65,11 +66,6 @@ pub(crate) fn grouped(number: u64) -> String {
 /// Part of a whole, in per cent; nothing of nothing is nothing.
 pub(crate) fn percent(part: u64, whole: u64) -> u64 {
     (part * 100).checked_div(whole).unwrap_or(0)
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn milliseconds(at: &Timestamp) -> i64 {
-    at.seconds * 1000 + i64::from(at.nanos) / 1_000_000
 }
 
 /// Milliseconds since 1970, now.

@@ -13,8 +13,8 @@ use super::build::{project, show, status};
 use crate::answer::Failure;
 use crate::live::Shown;
 use crate::markup::{Section, badge, encoded, nothing, words};
-use crate::model::{Progress, Step};
 use crate::site::Site;
+use kiln_web_model::{Progress, Step};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

@@ -13,8 +13,8 @@ use crate::answer::Failure;
 use crate::blobs::{self, Files, Found};
 use crate::live::Shown;
 use crate::markup::{Section, encoded, tree, words};
-use crate::model::{Outcome, Step};
 use crate::site::Site;
+use kiln_web_model::{Outcome, Step};
 
 /// A step with all that a page of it needs.
 struct View {

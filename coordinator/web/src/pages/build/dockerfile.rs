@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::blobs::{self, Files, Found};
 use crate::calls::Client;
 use crate::markup::{encoded, words};
-use crate::model::{Progress, gutter};
+use kiln_web_model::{Progress, gutter};
 
 /// Largest Dockerfile that is shown, in bytes.
 const MAX_BYTES: i64 = 256 << 10;

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 
 use crate::live::{Changes, Patch};
 use crate::markup::encoded;
-use crate::model::graph::{Graph, Node};
-use crate::model::{Outcome, Progress};
+use kiln_web_model::graph::{Graph, Node};
+use kiln_web_model::{Outcome, Progress};
 
 /// More nodes than these are drawn without names.
 const NAMED: usize = 120;

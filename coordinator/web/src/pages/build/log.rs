@@ -18,9 +18,9 @@ use crate::answer::Failure;
 use crate::live::{Changes, Patch, Shown, answer, event};
 use crate::log::{Line, Log, Which};
 use crate::markup::{Section, encoded, words};
-use crate::model::Step;
 use crate::pages::download::download_blob;
 use crate::site::Site;
+use kiln_web_model::Step;
 
 /// Lines that are sent at once.
 const LINES: u64 = 1_000;

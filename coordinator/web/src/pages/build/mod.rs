@@ -18,9 +18,9 @@ use super::Guest;
 use crate::answer::Failure;
 use crate::live::{Changes, Patch, Shown};
 use crate::markup::{Section, encoded, words};
-use crate::model::Progress;
-use crate::model::graph::Graph;
 use crate::site::Site;
+use kiln_web_model::Progress;
+use kiln_web_model::graph::Graph;
 
 pub(crate) use log::{download as download_log, follow, page as log_page, step};
 pub(in crate::pages) use steps::target;
@@ -120,7 +120,38 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::model::tests::large;
+    use kiln_proto::protobuf::Timestamp;
+    use kiln_proto::v1::step_finished::Cache;
+    use kiln_proto::v1::{BuildStarted, Event, PlannedStep, StepFinished, StepQueued, StepRef, event};
+
+    fn reference(name: &str) -> StepRef {
+        StepRef { step: name.into(), platform: "linux/amd64".into(), shards: 1, ..StepRef::default() }
+    }
+
+    fn event(offset: u64, seconds: i64, event: event::Event) -> Event {
+        Event { offset, at: Some(Timestamp { seconds, nanos: 0 }), event: Some(event) }
+    }
+
+    /// A build of many steps, each of which needs some before it.
+    fn large(steps: usize) -> Progress {
+        let planned = (0..steps).map(|number| PlannedStep {
+            step: Some(reference(&format!("step-{number}"))),
+            needs: (1..4).filter_map(|back| number.checked_sub(back * 7)).map(|need| format!("step-{need}")).collect(),
+            ..PlannedStep::default()
+        });
+        let started = BuildStarted { steps: planned.collect(), ..BuildStarted::default() };
+        let mut progress = Progress::default();
+        progress.apply(&event(0, 0, event::Event::BuildStarted(started)));
+        for number in 0..steps {
+            let (step, at) = (Some(reference(&format!("step-{number}"))), number as i64);
+            let offset = number as u64 * 2 + 1;
+            progress.apply(&event(offset, at, event::Event::StepQueued(StepQueued { step: step.clone() })));
+            let cache = if number % 3 == 0 { Cache::Hit } else { Cache::Miss };
+            let done = StepFinished { step, cache: cache.into(), ok: true, ..StepFinished::default() };
+            progress.apply(&event(offset + 1, at + 3, event::Event::StepFinished(done)));
+        }
+        progress
+    }
 
     /// What a large build's page takes to render; prints it and asserts no time.
     #[test]

@@ -4,7 +4,7 @@ use kiln_proto::v1;
 use maud::{Markup, html};
 
 use crate::markup::{encoded, words};
-use crate::model::{Outcome, Progress, Step};
+use kiln_web_model::{Outcome, Progress, Step};
 
 /// What the rows of one build have in common.
 pub(super) struct Axis<'a> {

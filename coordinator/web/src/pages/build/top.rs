@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::{project, status};
 use crate::markup::{badge, encoded, words};
-use crate::model::{Outcome, Progress, Step};
+use kiln_web_model::{Outcome, Progress, Step};
 
 /// Steps whose errors are shown.
 const ERRORS: usize = 5;

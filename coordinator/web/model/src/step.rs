@@ -8,9 +8,12 @@ use super::Progress;
 
 /// What became of a step, as it is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// Something that it needs has not ended.
     Waiting,
+    /// No worker has taken it yet.
     Queued,
+    /// A worker runs it.
     Running,
     /// Its result was known.
     Hit,
@@ -18,14 +21,17 @@ pub(crate) enum Outcome {
     CutOff,
     /// It shared another build's run.
     Merged,
+    /// Its command ran for this build.
     Ran,
+    /// Its command failed, or did not run.
     Failed,
+    /// It was not needed any more.
     Skipped,
 }
 
 impl Outcome {
     /// As a word, which is also its class.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Queued => "queued",
@@ -42,28 +48,39 @@ impl Outcome {
 
 /// A step, as far as is known.
 #[derive(Debug, Clone)]
-pub(crate) struct Step {
-    pub(crate) at: StepRef,
-    pub(crate) needs: Vec<String>,
-    pub(crate) why: String,
-    pub(crate) is_layer: bool,
+pub struct Step {
+    /// Which one.
+    pub at: StepRef,
+    /// Names of the steps that it needs.
+    pub needs: Vec<String>,
+    /// Why the plan has it.
+    pub why: String,
+    /// A dependency layer.
+    pub is_layer: bool,
     /// An instruction of a Dockerfile.
-    pub(crate) is_instruction: bool,
-    pub(crate) phase: Phase,
+    pub is_instruction: bool,
+    /// How far it is.
+    pub phase: Phase,
     /// Milliseconds since 1970, of its last attempt.
-    pub(crate) queued: Option<i64>,
-    pub(crate) started: Option<i64>,
-    pub(crate) ended: Option<i64>,
-    pub(crate) worker: String,
-    pub(crate) expected_ms: u64,
+    pub queued: Option<i64>,
+    /// Milliseconds since 1970, of its last attempt.
+    pub started: Option<i64>,
+    /// Milliseconds since 1970.
+    pub ended: Option<i64>,
+    /// Who ran it last; empty: nobody.
+    pub worker: String,
+    /// How long it is likely to run; 0: unknown.
+    pub expected_ms: u64,
     /// How often it was queued: again if it was lost, or needed more memory.
-    pub(crate) attempts: u32,
-    pub(crate) finished: Option<StepFinished>,
-    pub(crate) calls: Option<SplitCalls>,
+    pub attempts: u32,
+    /// How it ended.
+    pub finished: Option<StepFinished>,
+    /// What became of its compiler calls, so far.
+    pub calls: Option<SplitCalls>,
     /// The offset of its first event, before its output.
-    pub(crate) from: Option<u64>,
+    pub from: Option<u64>,
     /// The offset of the event that changed it last.
-    pub(crate) revision: u64,
+    pub revision: u64,
 }
 
 impl Step {
@@ -126,7 +143,7 @@ impl Step {
     }
 
     /// Its name, with its shard.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self.at.shards {
             0 | 1 => self.at.step.clone(),
             shards => format!("{} {}/{shards}", self.at.step, self.at.shard + 1),
@@ -143,7 +160,7 @@ impl Step {
     }
 
     /// What became of it.
-    pub(crate) fn outcome(&self, progress: &Progress) -> Outcome {
+    pub fn outcome(&self, progress: &Progress) -> Outcome {
         match self.phase {
             Phase::Waiting => Outcome::Waiting,
             Phase::Queued => Outcome::Queued,
@@ -165,7 +182,7 @@ impl Step {
     }
 
     /// How long it took, in milliseconds; none if it has not ended.
-    pub(crate) fn took(&self) -> Option<u64> {
+    pub fn took(&self) -> Option<u64> {
         match (self.queued, self.ended) {
             (Some(from), Some(to)) => Some(u64::try_from(to - from).unwrap_or(0)),
             _ => self.finished.as_ref().map(|done| done.duration_ms),
@@ -173,7 +190,7 @@ impl Step {
     }
 
     /// Where its time went, one after the other: queue, inputs, run, outputs; in milliseconds, with when it began.
-    pub(crate) fn phases(&self, now: i64) -> Option<(i64, [u64; 4])> {
+    pub fn phases(&self, now: i64) -> Option<(i64, [u64; 4])> {
         let queued = self.queued?;
         let end = self.ended.unwrap_or(now).max(queued);
         let all = (end - queued) as u64;

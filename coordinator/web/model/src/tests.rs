@@ -6,25 +6,25 @@ use kiln_proto::v1::{
 use super::*;
 
 /// A step that a test tells of.
-pub(crate) struct Told {
-    pub(crate) name: &'static str,
-    pub(crate) needs: &'static [&'static str],
+pub(super) struct Told {
+    pub(super) name: &'static str,
+    pub(super) needs: &'static [&'static str],
     /// In seconds.
-    pub(crate) took: i64,
-    pub(crate) hit: bool,
-    pub(crate) ok: bool,
+    pub(super) took: i64,
+    pub(super) hit: bool,
+    pub(super) ok: bool,
 }
 
-pub(crate) fn reference(name: &str) -> StepRef {
+pub(super) fn reference(name: &str) -> StepRef {
     StepRef { step: name.into(), platform: "linux/amd64".into(), target: String::new(), shard: 0, shards: 1 }
 }
 
-pub(crate) fn event(offset: u64, seconds: i64, event: event::Event) -> Event {
+pub(super) fn event(offset: u64, seconds: i64, event: event::Event) -> Event {
     Event { offset, at: Some(Timestamp { seconds, nanos: 0 }), event: Some(event) }
 }
 
 /// The events of a build whose steps run one after the other.
-pub(crate) fn events(steps: &[Told]) -> Vec<Event> {
+pub(super) fn events(steps: &[Told]) -> Vec<Event> {
     let planned = steps.iter().map(|step| PlannedStep {
         step: Some(reference(step.name)),
         needs: step.needs.iter().map(|need| (*need).to_owned()).collect(),
@@ -52,30 +52,9 @@ pub(crate) fn events(steps: &[Told]) -> Vec<Event> {
     events
 }
 
-pub(crate) fn told(steps: &[Told]) -> Progress {
+pub(super) fn told(steps: &[Told]) -> Progress {
     let mut progress = Progress::default();
     events(steps).iter().for_each(|event| _ = progress.apply(event));
-    progress
-}
-
-/// A build of many steps, each of which needs some before it.
-pub(crate) fn large(steps: usize) -> Progress {
-    let planned = (0..steps).map(|number| PlannedStep {
-        step: Some(reference(&format!("step-{number}"))),
-        needs: (1..4).filter_map(|back| number.checked_sub(back * 7)).map(|need| format!("step-{need}")).collect(),
-        ..PlannedStep::default()
-    });
-    let started = BuildStarted { steps: planned.collect(), ..BuildStarted::default() };
-    let mut progress = Progress::default();
-    progress.apply(&event(0, 0, event::Event::BuildStarted(started)));
-    for number in 0..steps {
-        let (step, at) = (Some(reference(&format!("step-{number}"))), number as i64);
-        let offset = number as u64 * 2 + 1;
-        progress.apply(&event(offset, at, event::Event::StepQueued(StepQueued { step: step.clone() })));
-        let cache = if number % 3 == 0 { Cache::Hit } else { Cache::Miss };
-        let done = StepFinished { step, cache: cache.into(), ok: true, ..StepFinished::default() };
-        progress.apply(&event(offset + 1, at + 3, event::Event::StepFinished(done)));
-    }
     progress
 }
 

@@ -6,26 +6,34 @@ use super::{Outcome, Progress};
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    pub(crate) name: String,
-    pub(crate) target: (String, String),
+pub struct Node {
+    /// The name of its step.
+    pub name: String,
+    /// Target and platform.
+    pub target: (String, String),
     /// The places of its steps.
-    pub(crate) places: Vec<usize>,
-    pub(crate) column: usize,
-    pub(crate) row: usize,
-    pub(crate) outcome: Outcome,
+    pub places: Vec<usize>,
+    /// From the left.
+    pub column: usize,
+    /// From the top.
+    pub row: usize,
+    /// Of its steps, the one that says most.
+    pub outcome: Outcome,
     /// What it needs, by number.
-    pub(crate) needs: Vec<usize>,
+    pub needs: Vec<usize>,
     /// It is on the critical path.
-    pub(crate) is_critical: bool,
+    pub is_critical: bool,
 }
 
 /// A laid out graph.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Graph {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) columns: usize,
-    pub(crate) rows: usize,
+pub struct Graph {
+    /// In the order of their first steps.
+    pub nodes: Vec<Node>,
+    /// How many.
+    pub columns: usize,
+    /// How many.
+    pub rows: usize,
 }
 
 /// The outcome of a node: the one of its steps that says most.
@@ -46,7 +54,7 @@ fn gravest(outcomes: impl Iterator<Item = Outcome>) -> Outcome {
 
 impl Graph {
     /// Lays out the graph of a build's steps.
-    pub(crate) fn of(progress: &Progress) -> Self {
+    pub fn of(progress: &Progress) -> Self {
         let mut graph = Self { nodes: nodes(progress), columns: 0, rows: 0 };
         graph.place();
         for node in critical(progress, &graph.nodes) {

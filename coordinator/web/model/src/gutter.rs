@@ -10,9 +10,11 @@ use super::Progress;
 
 /// A line of the file, with the places of the steps that ran the instruction that begins on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) text: String,
-    pub(crate) steps: Vec<usize>,
+pub struct Line {
+    /// Without its end.
+    pub text: String,
+    /// Places in the build; none for most lines.
+    pub steps: Vec<usize>,
 }
 
 /// Stage, number and keyword of an operation, as its name says.
@@ -27,7 +29,7 @@ fn operation(name: &str) -> Option<(String, usize, String)> {
 }
 
 /// The lines of a Dockerfile, if any of its instructions was a step of this build.
-pub(crate) fn of(file: &str, progress: &Progress) -> Option<Vec<Line>> {
+pub fn of(file: &str, progress: &Progress) -> Option<Vec<Line>> {
     let read = text::read(file).ok()?;
     let source = Source::new("Dockerfile", file);
     let mut lines: Vec<Line> = file.lines().map(|text| Line { text: text.to_owned(), steps: Vec::new() }).collect();

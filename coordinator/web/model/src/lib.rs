@@ -2,8 +2,8 @@
 //!
 //! Invariant: a pure projection. The same events give the same, and a step keeps its place.
 
-pub(crate) mod graph;
-pub(crate) mod gutter;
+pub mod graph;
+pub mod gutter;
 mod step;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,11 +11,17 @@ use std::collections::{BTreeMap, HashMap};
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Event, Status, StepRef, event};
 
-use crate::markup::words::milliseconds;
-pub(crate) use step::{Outcome, Step};
+use kiln_proto::protobuf::Timestamp;
+
+pub use step::{Outcome, Step};
 
 /// What a step is known by.
 type Key = (String, String, String, u32);
+
+/// Milliseconds since 1970.
+pub fn milliseconds(at: &Timestamp) -> i64 {
+    at.seconds * 1000 + i64::from(at.nanos) / 1_000_000
+}
 
 /// Step, platform and target.
 type Name = (String, String, String);
@@ -26,32 +32,41 @@ fn key(step: &StepRef) -> Key {
 
 /// What one target waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Waiting {
-    pub(crate) step: String,
-    pub(crate) what: String,
-    pub(crate) ahead: u32,
+pub struct Waiting {
+    /// The first step that waits; empty if the target has no worker yet.
+    pub step: String,
+    /// In words.
+    pub what: String,
+    /// Actions that come first.
+    pub ahead: u32,
 }
 
 /// A build, as far as its events were read.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Progress {
-    pub(crate) steps: Vec<Step>,
+pub struct Progress {
+    /// In the order in which they were told of; a place in it stays what it is.
+    pub steps: Vec<Step>,
     places: HashMap<Key, usize>,
     /// The steps of a name on a target: several if it has shards.
     named: HashMap<Name, Vec<usize>>,
-    pub(crate) warnings: Vec<String>,
+    /// What was worth a note.
+    pub warnings: Vec<String>,
     /// Target and platform to what it waits for.
-    pub(crate) waiting: BTreeMap<(String, String), Waiting>,
+    pub waiting: BTreeMap<(String, String), Waiting>,
     /// Those that have ended, with their status and message.
-    pub(crate) targets: BTreeMap<(String, String), (i32, String)>,
-    pub(crate) status: Option<Status>,
-    pub(crate) message: String,
+    pub targets: BTreeMap<(String, String), (i32, String)>,
+    /// None while it runs.
+    pub status: Option<Status>,
+    /// Why it did not succeed.
+    pub message: String,
     /// Milliseconds since 1970.
-    pub(crate) started: Option<i64>,
-    pub(crate) ended: Option<i64>,
-    pub(crate) artifacts: Vec<v1::Artifact>,
+    pub started: Option<i64>,
+    /// Milliseconds since 1970.
+    pub ended: Option<i64>,
+    /// What it has made.
+    pub artifacts: Vec<v1::Artifact>,
     /// The offset of the next event.
-    pub(crate) next: u64,
+    pub next: u64,
 }
 
 impl Progress {
@@ -69,12 +84,12 @@ impl Progress {
     }
 
     /// The place of a step, if it is known.
-    pub(crate) fn find(&self, step: &StepRef) -> Option<usize> {
+    pub fn find(&self, step: &StepRef) -> Option<usize> {
         self.places.get(&key(step)).copied()
     }
 
     /// Takes an event in. Returns the place of the step that it is about.
-    pub(crate) fn apply(&mut self, event: &Event) -> Option<usize> {
+    pub fn apply(&mut self, event: &Event) -> Option<usize> {
         let at = event.at.as_ref().map(milliseconds).unwrap_or_default();
         let offset = event.offset;
         self.next = self.next.max(offset + 1);
@@ -151,17 +166,17 @@ impl Progress {
     }
 
     /// Whether an event of a build's own and not of a step changes what its page says at the top.
-    pub(crate) fn is_about_all(event: &event::Event) -> bool {
+    pub fn is_about_all(event: &event::Event) -> bool {
         !matches!(event, event::Event::Log(_) | event::Event::StepCalls(_))
     }
 
     /// How many of its steps have an outcome.
-    pub(crate) fn count(&self, outcome: Outcome) -> u64 {
+    pub fn count(&self, outcome: Outcome) -> u64 {
         self.steps.iter().filter(|step| step.outcome(self) == outcome).count() as u64
     }
 
     /// The steps that a step needs, by their places: those of its own target.
-    pub(crate) fn needs(&self, step: &Step) -> Vec<usize> {
+    pub fn needs(&self, step: &Step) -> Vec<usize> {
         let named = |need: &String| {
             let name = (need.clone(), step.at.platform.clone(), step.at.target.clone());
             self.named.get(&name).cloned().unwrap_or_default()
@@ -170,7 +185,7 @@ impl Progress {
     }
 
     /// What was sent to compilers, of all its steps.
-    pub(crate) fn calls(&self) -> v1::SplitCalls {
+    pub fn calls(&self) -> v1::SplitCalls {
         let mut all = v1::SplitCalls::default();
         for calls in self.steps.iter().filter_map(|step| step.calls.as_ref()) {
             all.hits += calls.hits;
@@ -186,7 +201,7 @@ impl Progress {
     }
 
     /// The span that its waterfall shows, in milliseconds since 1970.
-    pub(crate) fn span(&self, now: i64) -> (i64, i64) {
+    pub fn span(&self, now: i64) -> (i64, i64) {
         let begin = self.steps.iter().filter_map(|step| step.queued).min();
         let begin = self.started.into_iter().chain(begin).min().unwrap_or(now);
         (begin, self.ended.unwrap_or(now).max(begin + 1))
@@ -194,4 +209,4 @@ impl Progress {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
