@@ -7,4 +7,5 @@ mod api;
 mod builds;
 mod invocations;
 mod pages;
+mod tested;
 mod world;

@@ -9,7 +9,7 @@ use super::{Outcome, Progress};
 pub struct Node {
     /// The name of its step.
     pub name: String,
-    /// Target and platform.
+    /// Platform and target.
     pub target: (String, String),
     /// The places of its steps.
     pub places: Vec<usize>,

@@ -12,13 +12,16 @@ use serde::Deserialize;
 use crate::answer::Failure;
 use crate::log::{Log, Which};
 use crate::pages::build::{show, step};
-use crate::pages::{Filter, Guest, artifact};
+use crate::pages::{Filter, Guest, artifact, tested};
 use crate::site::Site;
-use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary, Usage};
+use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary, Test, TestCounts, Usage};
 
 /// Builds and artifacts of one answer.
 const LISTED: u32 = 50;
 const MAX_LISTED: u32 = 500;
+/// Tests of one answer.
+const TESTS: usize = 1_000;
+const MAX_TESTS: usize = 10_000;
 /// Lines of one answer.
 const LINES: usize = 10_000;
 
@@ -115,6 +118,34 @@ pub(crate) async fn log(
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned())];
     let place = [("kiln-lines", log.len().to_string()), ("kiln-next-line", next.to_string())];
     Ok((headers, place, text).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tests {
+    step: usize,
+    from: usize,
+    limit: Option<usize>,
+}
+
+/// `GET /builds/{id}/tests`: those that failed first.
+pub(crate) async fn tests(
+    State(site): State<Site>,
+    guest: Guest,
+    Path(id): Path<String>,
+    Query(asked): Query<Tests>,
+) -> Result<Response, Failure> {
+    let shown = show(&site, &guest, &id).await?;
+    let steps = tested::steps(&shown.progress.lock(), asked.step);
+    let summary = tested::sum(steps.iter().map(|(_, step)| step));
+    let (all, is_complete) = tested::of(&guest, &shown.build, steps).await;
+    let limit = asked.limit.unwrap_or(TESTS).clamp(1, MAX_TESTS);
+    let tests: Vec<Test> = all.iter().skip(asked.from).take(limit).map(Test::of).collect();
+    let next = asked.from.saturating_add(tests.len());
+    let summary = summary.map(|summary| TestCounts::of(&summary));
+    let more = (next < all.len()).then_some(next);
+    Ok(Json(serde_json::json!({ "summary": summary, "complete": is_complete, "tests": tests, "more": more }))
+        .into_response())
 }
 
 /// `GET /farm`.

@@ -6,6 +6,7 @@ use kiln_proto::v1;
 use serde::Serialize;
 
 use crate::markup::words;
+use crate::pages::tested;
 use crate::pages::usage::is_sound;
 use kiln_web_model::{self as model, Progress};
 
@@ -124,6 +125,7 @@ pub(crate) struct Step {
     first_error: Vec<String>,
     action: Option<String>,
     output_bytes: Option<u64>,
+    tests: Option<TestCounts>,
 }
 
 impl Step {
@@ -152,6 +154,64 @@ impl Step {
             first_error: done.map(|done| done.first_error.clone()).unwrap_or_default(),
             action: action.map(|action| format!("{}/{}", action.hash, action.size_bytes)),
             output_bytes: done.map(|done| done.output_bytes),
+            tests: done.and_then(|done| done.tests.as_ref()).map(TestCounts::of),
+        }
+    }
+}
+
+/// How many tests became what.
+#[derive(Debug, Serialize)]
+pub(super) struct TestCounts {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+    flaky: u32,
+    duration_ms: u64,
+    unread: Vec<String>,
+}
+
+impl TestCounts {
+    pub(super) fn of(tests: &v1::TestSummary) -> Self {
+        Self {
+            passed: tests.passed,
+            failed: tests.failed,
+            skipped: tests.skipped,
+            flaky: tests.flaky,
+            duration_ms: tests.duration_ms,
+            unread: tests.unread.clone(),
+        }
+    }
+}
+
+/// A test.
+#[derive(Debug, Serialize)]
+pub(super) struct Test {
+    step: usize,
+    step_name: String,
+    suite: Option<String>,
+    name: String,
+    outcome: &'static str,
+    flaky: bool,
+    duration_ms: u64,
+    message: Option<String>,
+    output: Option<String>,
+    report: Option<String>,
+}
+
+impl Test {
+    pub(super) fn of(test: &tested::Tested) -> Self {
+        let case = &test.case;
+        Self {
+            step: test.number,
+            step_name: test.step.clone(),
+            suite: set(&case.suite),
+            name: case.name.clone(),
+            outcome: tested::word(case),
+            flaky: case.flaky,
+            duration_ms: case.duration_ms,
+            message: set(&case.message),
+            output: set(&case.output),
+            report: set(&case.file),
         }
     }
 }

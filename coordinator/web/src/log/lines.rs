@@ -35,6 +35,11 @@ impl Line {
         }
     }
 
+    /// With its colours, and no number.
+    pub(crate) fn code(&self) -> Markup {
+        ansi::rendered(&self.text, &mut self.style.clone())
+    }
+
     /// Without styles.
     pub(crate) fn plain(&self) -> String {
         ansi::plain(&self.text)

@@ -10,6 +10,7 @@ mod failure;
 mod farm;
 pub(crate) mod invocation;
 mod step;
+pub(crate) mod tested;
 pub(crate) mod usage;
 
 use axum::extract::FromRequestParts;

@@ -82,7 +82,9 @@ pub(crate) async fn page(
     Path((id, number)): Path<(String, usize)>,
 ) -> Result<Markup, Failure> {
     let view = View::of(&site, &guest, &id, number).await?;
-    let (command, result, why) = tokio::join!(view.command(&guest), view.result(&guest), view.explanation(&guest));
+    let tests = super::tested::section(&guest, view.build(), number, &view.step);
+    let (command, result, why, tests) =
+        tokio::join!(view.command(&guest), view.result(&guest), view.explanation(&guest), tests);
     let title = format!("{} · {}", view.step.name(), project(view.build()));
     let content = html! {
         nav .crumbs aria-label="Where you are" {
@@ -94,6 +96,7 @@ pub(crate) async fn page(
         }
         (facts(&view))
         (error(&view.step))
+        (tests)
         @if let Some(usage) = view.step.finished.as_ref().and_then(|done| done.usage.as_ref()) { (super::usage::section(usage)) }
         (key(&view, why.as_ref()))
         (calls(&view.step))

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use super::{project, status};
 use crate::markup::{badge, encoded, words};
+use crate::pages::tested;
 use kiln_web_model::{Outcome, Progress, Step};
 
 /// Steps whose errors are shown.
@@ -30,7 +31,7 @@ pub(super) fn top(build: &v1::Build, progress: &Progress) -> Markup {
                     @if waiting.ahead > 0 { " (" (words::count(waiting.ahead.into(), "action", "actions")) " ahead)" }
                 }
             }
-            (tiles(progress))
+            (tiles(build, progress))
             (artifacts(if progress.artifacts.is_empty() { &build.artifacts } else { &progress.artifacts }))
             @if !progress.warnings.is_empty() {
                 details #warnings .warnings {
@@ -124,7 +125,7 @@ fn error(build: &v1::Build, place: usize, step: &Step, message: &str) -> Markup 
 }
 
 /// The numbers of a build.
-fn tiles(progress: &Progress) -> Markup {
+fn tiles(build: &v1::Build, progress: &Progress) -> Markup {
     let count = |outcome| progress.count(outcome);
     let all = progress.steps.len() as u64;
     let (hits, cut) = (count(Outcome::Hit), count(Outcome::CutOff));
@@ -144,6 +145,13 @@ fn tiles(progress: &Progress) -> Markup {
                     (words::count(hits, "hit", "hits"))
                     @if cut > 0 { ", " (words::count(cut, "early cut-off", "early cut-offs")) }
                 }))
+            }
+            @if let Some(tests) = tested::sum(progress.steps.iter()) {
+                (tile("Tests", html! {
+                    a .plain href={ "/builds/" (encoded(&build.id)) "/tests" } {
+                        (words::grouped(u64::from(tests.passed) + u64::from(tests.failed) + u64::from(tests.skipped)))
+                    }
+                }, tested::counts(&tests)))
             }
             @if compiled > 0 {
                 (tile("Compiler calls", html! { (words::grouped(compiled)) }, html! {
