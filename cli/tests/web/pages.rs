@@ -1,8 +1,9 @@
 //! The pages beside the builds: steps with what they saw and made, the farm, artifacts, and comparisons.
 
+use kiln_harness::guarded::{access, certificate};
 use kiln_harness::{has, project};
 
-use crate::world::{browse, curl, farm, has_browser};
+use crate::world::{browse, curl, farm, guarded, has_browser};
 
 #[test]
 fn a_step_its_files_artifacts_comparisons_and_the_farm_are_shown_and_fit_a_narrow_screen() {
@@ -87,4 +88,70 @@ fn a_log_of_a_hundred_megabytes_is_read_in_ranges() {
     let dir = project(&[("kiln.toml", text)]);
     assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
     browse("long.cjs", &[&pages]);
+}
+
+#[test]
+fn whose_actions_wait_is_told_to_them_and_to_whoever_administers_the_farm() {
+    if !has("curl") {
+        return;
+    }
+    let (guarded, pages) = guarded();
+    guarded.worker_with("one", &["--cpus", "1"]);
+    let bearer = |name: &str, more: &[&str]| {
+        let token = guarded.make(&[&["token", name], more].concat());
+        format!("Authorization: Bearer {}", token.lines().last().unwrap().trim())
+    };
+    let hers = bearer("ann-ci", &["--role", "builder", "--tenant", "shop"]);
+    let his = bearer("bob-ci", &["--role", "builder", "--tenant", "bank"]);
+    let operators = bearer("operator", &["--role", "farm-admin"]);
+    let ann = certificate(&guarded.dir(), "ann", &["--role", "builder", "--tenant", "shop"]);
+    let ann = access(&guarded.dir(), Some(&ann));
+    // The first holds the only CPU until the farm ends.
+    for name in ["first", "second"] {
+        let text =
+            format!("name = \"{name}\"\nversion = \"1\"\n[steps.hold]\nrun = \"echo {name}; tail -f /dev/null\"\n");
+        let dir = project(&[("kiln.toml", &text)]);
+        assert_eq!(guarded.ran(ann.clone(), &["build", dir.path().to_str().unwrap(), "--detach"]).code, 0);
+    }
+    let queue = |who: &str| -> Option<serde_json::Value> {
+        let answer = curl(&["-H", who, &format!("{pages}/api/v1/farm")]);
+        let farm: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        farm["queues"].as_array().unwrap().first().cloned()
+    };
+    let own = kiln_harness::until("the second to wait", || queue(&hers));
+    assert_eq!((&own["tenant"], &own["own"]), (&"shop".into(), &true.into()), "{own}");
+    assert!(own["waits_for"].as_str().unwrap().contains("`one`"), "{own}");
+    let foreign = queue(&his).unwrap();
+    assert_eq!((&foreign["tenant"], &foreign["own"]), (&serde_json::Value::Null, &false.into()), "{foreign}");
+    assert_eq!(queue(&operators).unwrap()["tenant"], "shop");
+    let page = |who: &str| curl(&["-H", who, &format!("{pages}/farm")]).body;
+    let (his_page, operators_page) = (page(&his), page(&operators));
+    assert!(his_page.contains("another tenant") && !his_page.contains("shop"), "{his_page}");
+    assert!(operators_page.contains("of <strong>shop</strong>"), "{operators_page}");
+    assert!(page(&hers).contains("waits for capacity on worker"));
+}
+
+#[test]
+fn cache_mounts_and_hit_rates_are_on_the_page_of_the_farm() {
+    if !has("curl") {
+        return;
+    }
+    let (farm, pages) = farm(&["one"]);
+    let text = "name = \"keeper\"\nversion = \"1\"\n[steps.keep]\nrun = \"head -c 70000 /dev/zero > kept/zeros; cat in\"\n\
+                caches = { \"kept\" = { key = \"kept\" } }\n[steps.same]\nrun = \"true\"\n";
+    let dir = project(&[("kiln.toml", text), ("in", "one")]);
+    for _ in 0..2 {
+        assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
+    }
+    let cache: serde_json::Value = serde_json::from_str(&curl(&[&format!("{pages}/api/v1/cache")]).body).unwrap();
+    let mount = &cache["mounts"][0];
+    assert_eq!((&mount["project"], &mount["worker"]), (&"keeper".into(), &"one".into()), "{cache}");
+    assert!(mount["size_bytes"].as_u64() >= Some(70_000) && mount["last_used"].is_string(), "{cache}");
+    let rates = cache["over_time"].as_array().unwrap();
+    let sum = |name: &str| rates.iter().map(|rate| rate[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(["builds", "steps", "hits"].map(sum), [2, 4, 2], "{cache}");
+    let page = curl(&[&format!("{pages}/farm")]).body;
+    assert!(page.contains("50% of 4 steps in the last 2 builds"), "{page}");
+    let (_, mounts) = page.split_once("id=\"mounts\"").unwrap();
+    assert!(mounts.contains("<td>one</td>") && mounts.contains("68 KiB"), "{mounts}");
 }

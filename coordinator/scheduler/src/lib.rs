@@ -171,6 +171,7 @@ impl Scheduler {
                 let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
                 QueueView {
                     properties: class.requirements.properties.clone(),
+                    tenant: class.requirements.tenant.clone(),
                     queued: class.waiting.len(),
                     oldest_ms: oldest.map_or(0, |action| now.saturating_sub(action.submitted)),
                     wait: oldest.and_then(|action| self.wait_of(&action.key)),

@@ -375,11 +375,13 @@ pub enum Wait {
     },
 }
 
-/// The queue for one set of properties.
+/// The queue for one set of properties, of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueView {
     /// The properties that its actions require.
     pub properties: BTreeSet<(String, String)>,
+    /// The tenant whose actions they are.
+    pub tenant: String,
     /// Number of waiting actions.
     pub queued: usize,
     /// How long the oldest has been waiting.

@@ -186,7 +186,7 @@ mod tests {
 
     fn queue(asked: &[(&str, &str)], queued: u64) -> v1::Queue {
         let platform = asked.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        v1::Queue { platform, queued, oldest_ms: 1_500, waits_for: String::new() }
+        v1::Queue { platform, queued, oldest_ms: 1_500, ..v1::Queue::default() }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
 
 use kiln_auth::audit::Subject;
+use kiln_auth::{Identity, Role};
 use kiln_execution::ExecutionHandle;
 
 /// Serves the farm's administration.
@@ -30,6 +31,14 @@ impl Farm {
     }
 }
 
+/// Says whose queue it is as far as a caller may know.
+fn named(queue: &mut v1::Queue, caller: &Identity) {
+    queue.of_another_tenant = queue.tenant != caller.tenant;
+    if queue.of_another_tenant && !caller.roles.contains(&Role::FarmAdmin) {
+        queue.tenant.clear();
+    }
+}
+
 #[tonic::async_trait]
 impl farm_server::Farm for Farm {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
@@ -39,7 +48,8 @@ impl farm_server::Farm for Farm {
         let identity = kiln_auth::identity(&request);
         let cache_writes = kiln_toolcaches::writes(&identity, false);
         let cache_writes_scopes = kiln_toolcaches::writes(&identity, true);
-        let status = self.execution.farm().await?;
+        let mut status = self.execution.farm().await?;
+        status.queues.iter_mut().for_each(|queue| named(queue, &identity));
         Ok(Response::new(v1::FarmStatus {
             toolchains,
             cache_port,
@@ -74,5 +84,23 @@ impl farm_server::Farm for Farm {
         subject.is(format!("{} worker {worker}", if undrain { "undrain" } else { "drain" }));
         self.execution.drain(worker, !undrain).await?;
         Ok(Response::new(v1::DrainWorkerResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_administers_the_farm_learns_the_names_of_other_tenants() {
+        let of = |tenant: &str, roles: &[Role]| {
+            let mut queue = v1::Queue { tenant: "shop".to_owned(), ..v1::Queue::default() };
+            let roles = roles.iter().copied().collect();
+            named(&mut queue, &Identity { tenant: tenant.to_owned(), roles, ..Identity::anonymous() });
+            (queue.tenant, queue.of_another_tenant)
+        };
+        assert_eq!(of("shop", &[Role::Builder]), ("shop".to_owned(), false));
+        assert_eq!(of("bank", &[Role::Builder, Role::Admin]), (String::new(), true));
+        assert_eq!(of("", &[Role::FarmAdmin]), ("shop".to_owned(), true));
     }
 }

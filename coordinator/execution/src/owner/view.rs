@@ -43,6 +43,9 @@ impl Owner {
         });
         let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {
             platform: view.properties.iter().cloned().collect(),
+            tenant: view.tenant,
+            // Depends on who asks: the service fills it in.
+            of_another_tenant: false,
             queued: view.queued as u64,
             oldest_ms: view.oldest_ms,
             waits_for: view.wait.map(in_words).unwrap_or_default(),

@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use kiln_proto::v1::{ExplainRequest, LayerStatsRequest, ListArtifactsRequest, StatusRequest};
+use kiln_proto::v1::{ExplainRequest, LayerStatsRequest, ListArtifactsRequest, ListMountsRequest, StatusRequest};
 use serde::Deserialize;
 
 use crate::answer::Failure;
 use crate::log::{Log, Which};
 use crate::pages::build::{show, step};
-use crate::pages::{Filter, Guest, artifact, tested};
+use crate::pages::{Filter, Guest, artifact, rates, tested};
 use crate::site::Site;
 use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary, Test, TestCounts, Usage};
 
@@ -155,7 +155,11 @@ pub(crate) async fn farm(guest: Guest) -> Result<Json<Farm>, Failure> {
 
 /// `GET /cache`.
 pub(crate) async fn cache(guest: Guest) -> Result<Json<Cache>, Failure> {
-    Ok(Json(Cache::of(&guest.client.cache().stats(LayerStatsRequest::default()).await?.into_inner())))
+    let stats = guest.client.cache().stats(LayerStatsRequest::default()).await?.into_inner();
+    // Whoever may read the cache need not see builds.
+    let over_time = rates::of(&guest).await.unwrap_or_default();
+    let mounts = guest.client.cache().mounts(ListMountsRequest::default()).await?.into_inner().mounts;
+    Ok(Json(Cache::of(&stats, over_time, &mounts)))
 }
 
 /// `GET /artifacts`.

@@ -6,6 +6,7 @@ use kiln_proto::v1;
 use serde::Serialize;
 
 use crate::markup::words;
+use crate::pages::rates::Rate;
 use crate::pages::tested;
 use crate::pages::usage::is_sound;
 use kiln_web_model::{self as model, Progress};
@@ -339,6 +340,9 @@ struct Queue {
     queued: u64,
     oldest_ms: u64,
     waits_for: Option<String>,
+    /// None: of the default tenant, or one whose name the visitor may not know.
+    tenant: Option<String>,
+    own: bool,
 }
 
 impl Farm {
@@ -368,6 +372,8 @@ impl Farm {
             queued: queue.queued,
             oldest_ms: queue.oldest_ms,
             waits_for: set(&queue.waits_for),
+            tenant: set(&queue.tenant),
+            own: !queue.of_another_tenant,
         };
         Self {
             version: status.version.clone(),
@@ -384,6 +390,37 @@ impl Farm {
 pub(crate) struct Cache {
     total: Rates,
     steps: Vec<OfStep>,
+    over_time: Vec<Rate>,
+    mounts: Vec<Mount>,
+}
+
+/// A cache mount.
+#[derive(Debug, Serialize)]
+struct Mount {
+    project: Option<String>,
+    id: String,
+    platform: String,
+    scope: Option<String>,
+    size_bytes: u64,
+    published: Option<String>,
+    last_used: Option<String>,
+    worker: String,
+}
+
+impl Mount {
+    fn of(mount: &v1::Mount) -> Self {
+        let name = mount.name.clone().unwrap_or_default();
+        Self {
+            project: set(&name.project),
+            id: name.id,
+            platform: name.platform,
+            scope: set(&name.scope),
+            size_bytes: mount.size_bytes,
+            published: time(mount.published.as_ref()),
+            last_used: time(mount.last_use.as_ref()),
+            worker: mount.writer.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -403,7 +440,7 @@ struct OfStep {
 }
 
 impl Cache {
-    pub(super) fn of(stats: &v1::LayerStatsResponse) -> Self {
+    pub(super) fn of(stats: &v1::LayerStatsResponse, over_time: Vec<Rate>, mounts: &[v1::Mount]) -> Self {
         let rates = |counts: Option<v1::LayerCounts>| {
             let counts = counts.unwrap_or_default();
             Rates { hits: counts.hits, misses: counts.misses, shared: counts.merged, saved_bytes: counts.saved_bytes }
@@ -413,6 +450,11 @@ impl Cache {
             step: step.step.clone(),
             rates: rates(step.counts),
         };
-        Self { total: rates(stats.total), steps: stats.steps.iter().map(of_step).collect() }
+        Self {
+            total: rates(stats.total),
+            steps: stats.steps.iter().map(of_step).collect(),
+            over_time,
+            mounts: mounts.iter().map(Mount::of).collect(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What pages are made of: the frame around each, and small parts that several have.
 
+pub(crate) mod drawing;
 pub(crate) mod tree;
 pub(crate) mod words;
 

@@ -73,6 +73,12 @@ pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
+/// When something was, in milliseconds since 1970, to the minute and in UTC.
+pub(crate) fn minute(milliseconds: i64) -> String {
+    let exact = clock::rfc3339(&Timestamp { seconds: milliseconds.div_euclid(1000), nanos: 0 });
+    exact.get(..16).map_or(exact.clone(), |minute| minute.replace('T', " "))
+}
+
 fn ago_words(milliseconds: i64) -> String {
     let seconds = milliseconds.max(0) / 1000;
     match seconds {

@@ -2,10 +2,12 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use kiln_proto::v1::{self, LayerStatsRequest, StatusRequest};
+use kiln_auth::Role;
+use kiln_proto::property;
+use kiln_proto::v1::{self, LayerStatsRequest, ListMountsRequest, StatusRequest};
 use maud::{Markup, html};
 
-use super::Guest;
+use super::{Guest, rates};
 use crate::answer::Failure;
 use crate::live::{Patch, Subject, stream};
 use crate::markup::{Section, encoded, nothing, words};
@@ -13,6 +15,8 @@ use crate::site::Site;
 
 /// Rows of what hits most and least.
 const STEPS: usize = 15;
+/// Cache mounts that are listed.
+const MOUNTS: usize = 100;
 
 /// The page.
 pub(crate) async fn page(guest: Guest) -> Result<Markup, Failure> {
@@ -20,6 +24,7 @@ pub(crate) async fn page(guest: Guest) -> Result<Markup, Failure> {
         h1 { "Farm" }
         (look(&guest).await?)
         (caches(&guest).await)
+        (mounts(&guest).await)
     };
     Ok(guest.page("Farm", Section::Farm, Some("/live/farm?".to_owned()), content))
 }
@@ -28,7 +33,7 @@ pub(crate) async fn page(guest: Guest) -> Result<Markup, Failure> {
 pub(crate) async fn live(State(site): State<Site>, guest: Guest) -> Result<Response, Failure> {
     // Whoever follows may see the farm, whether or not somebody else looks already.
     guest.client.farm().status(StatusRequest {}).await?;
-    let subject = Subject { tenant: guest.identity.tenant.clone(), what: "farm".to_owned() };
+    let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("farm {}", sees_tenants(&guest)) };
     let looking = guest.clone();
     let look = move || {
         let guest = looking.clone();
@@ -38,19 +43,20 @@ pub(crate) async fn live(State(site): State<Site>, guest: Guest) -> Result<Respo
     Ok(stream(shown, site.end(&guest.identity)))
 }
 
+/// Whether they are told whose actions wait: a feed is shared only by those who see the same.
+fn sees_tenants(guest: &Guest) -> bool {
+    guest.identity.roles.contains(&Role::FarmAdmin)
+}
+
 async fn look(guest: &Guest) -> Result<Markup, Failure> {
     let mut status = guest.client.farm().status(StatusRequest {}).await?.into_inner();
     status.workers.sort_by(|one, other| (platform(one), &one.worker).cmp(&(platform(other), &other.worker)));
-    Ok(html! { div #farm { (tiles(&status)) (queues(&status)) (workers(&status)) } })
+    Ok(html! { div #farm { (tiles(&status)) (queues(&status, sees_tenants(guest))) (workers(&status)) } })
 }
 
 fn platform(worker: &v1::Worker) -> String {
     let environment = worker.environment.clone().unwrap_or_default();
-    let isa = match environment.isa.as_str() {
-        "x86-64" => "linux/amd64",
-        "arm-a64" => "linux/arm64",
-        other => other,
-    };
+    let isa = platform_of(&environment.isa);
     if environment.os.is_empty() { isa.to_owned() } else { format!("{isa} · {}", environment.os) }
 }
 
@@ -84,19 +90,28 @@ fn cpus(milli: u64) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{:.1}", milli as f64 / 1000.0) }
 }
 
-fn queues(status: &v1::FarmStatus) -> Markup {
+fn queues(status: &v1::FarmStatus, sees_tenants: bool) -> Markup {
+    let mut queues: Vec<(String, Markup, &v1::Queue)> =
+        status.queues.iter().map(|queue| (asked_platform(queue), tenant(queue, sees_tenants), queue)).collect();
+    // The longest wait first, within its platform.
+    queues.sort_by(|one, other| (&one.0, other.2.oldest_ms).cmp(&(&other.0, one.2.oldest_ms)));
+    let has_tenants = status.queues.iter().any(|queue| queue.of_another_tenant || !queue.tenant.is_empty());
+    let mut last = None;
     html! {
         section aria-labelledby="queues-title" {
             h2 #queues-title { "Queues" }
-            @if status.queues.is_empty() { p .dim { "Nothing waits." } }
+            @if queues.is_empty() { p .dim { "Nothing waits." } }
             @else {
                 ul .rows {
-                    @for queue in &status.queues {
+                    @for (platform, tenant, queue) in &queues {
+                        @if last != Some(platform) { li .group { (platform) } }
+                        @let () = last = Some(platform);
                         @let mut properties: Vec<_> = queue.platform.iter().collect();
                         @let () = properties.sort();
                         li {
                             div .head {
                                 strong { (words::count(queue.queued, "action", "actions")) }
+                                @if has_tenants { span { "of " (tenant) } }
                                 span .dim { "the first for " (words::duration(queue.oldest_ms)) }
                                 @if !queue.waits_for.is_empty() { span { "waits for " (queue.waits_for) } }
                             }
@@ -106,6 +121,30 @@ fn queues(status: &v1::FarmStatus) -> Markup {
                 }
             }
         }
+    }
+}
+
+fn tenant(queue: &v1::Queue, sees_tenants: bool) -> Markup {
+    html! {
+        @if queue.of_another_tenant && !sees_tenants { span .dim { "another tenant" } }
+        @else if queue.tenant.is_empty() { span .dim { "the default tenant" } }
+        @else { strong { (queue.tenant) } }
+    }
+}
+
+/// The platform that a queue's actions ask for.
+fn asked_platform(queue: &v1::Queue) -> String {
+    let asked = |name: &str| queue.platform.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let isa = asked(property::ISA).map_or("any platform", platform_of);
+    asked(property::OS).map_or(isa.to_owned(), |os| format!("{isa} · {os}"))
+}
+
+/// An instruction set as a platform.
+fn platform_of(isa: &str) -> &str {
+    match isa {
+        "x86-64" => "linux/amd64",
+        "arm-a64" => "linux/arm64",
+        other => other,
     }
 }
 
@@ -187,6 +226,7 @@ fn load(name: &str, used: u64, capacity: u64, words: &str) -> Markup {
 /// What the cache saves, by step; nothing for whoever may not see it.
 async fn caches(guest: &Guest) -> Markup {
     let Ok(stats) = guest.client.cache().stats(LayerStatsRequest::default()).await else { return html! {} };
+    let rates = rates::of(guest).await.unwrap_or_default();
     let stats = stats.into_inner();
     let total = stats.total.unwrap_or_default();
     let asked = |counts: &v1::LayerCounts| counts.hits + counts.misses + counts.merged;
@@ -202,6 +242,7 @@ async fn caches(guest: &Guest) -> Markup {
                     (words::percent(total.hits, asked(&total))) "% of " (words::grouped(asked(&total))) " results were known; "
                     (words::size(total.saved_bytes)) " did not have to be made again."
                 }
+                (rates::drawn(&rates))
                 div .scroll {
                     table {
                         thead { tr { th { "Project" } th { "Step" } th .number { "Hit rate" } th .number { "Hits" } th .number { "Misses" } th .number { "Saved" } } }
@@ -221,6 +262,49 @@ async fn caches(guest: &Guest) -> Markup {
                 }
                 @if steps.len() > STEPS { p .dim { (words::count((steps.len() - STEPS) as u64, "more step", "more steps")) ": " code { "kiln cache stats" } } }
             }
+        }
+    }
+}
+
+/// The cache mounts, the largest first; nothing for whoever may not see them.
+async fn mounts(guest: &Guest) -> Markup {
+    let Ok(found) = guest.client.cache().mounts(ListMountsRequest::default()).await else { return html! {} };
+    let mut mounts = found.into_inner().mounts;
+    mounts.sort_by_key(|mount| std::cmp::Reverse(mount.size_bytes));
+    let all: u64 = mounts.iter().map(|mount| mount.size_bytes).sum();
+    html! {
+        section #mounts aria-labelledby="mounts-title" {
+            h2 #mounts-title { "Cache mounts" }
+            @if mounts.is_empty() { p .dim { "No step has left anything in a cache mount." } }
+            @else {
+                p { (words::count(mounts.len() as u64, "cache mount", "cache mounts")) " with " (words::size(all)) }
+                div .scroll {
+                    table {
+                        thead { tr { th { "Project" } th { "Cache" } th { "Platform" } th .number { "Size" } th { "Last used" } th { "Published" } th { "By worker" } } }
+                        tbody { @for mount in mounts.iter().take(MOUNTS) { (self::mount(mount)) } }
+                    }
+                }
+                @if mounts.len() > MOUNTS { p .dim { (words::count((mounts.len() - MOUNTS) as u64, "smaller one", "smaller ones")) ": " code { "kiln cache list --mounts" } } }
+            }
+        }
+    }
+}
+
+fn mount(mount: &v1::Mount) -> Markup {
+    let name = mount.name.clone().unwrap_or_default();
+    let mut of: Vec<String> = Vec::new();
+    of.extend((!name.scope.is_empty()).then(|| format!("branch {}", name.scope)));
+    of.extend((!name.owner.is_empty()).then(|| format!("owner {}", name.owner)));
+    of.extend((!name.worker.is_empty()).then(|| format!("only on {}", name.worker)));
+    html! {
+        tr {
+            td { @if name.project.is_empty() { span .dim { "all" } } @else { (name.project) } }
+            td { (name.id) @if !of.is_empty() { div .dim { (of.join(", ")) } } }
+            td { (name.platform) }
+            td .number { (words::size(mount.size_bytes)) }
+            td { @if let Some(at) = &mount.last_use { (words::ago(at)) } }
+            td .dim { @if let Some(at) = &mount.published { (words::ago(at)) } }
+            td { (mount.writer) }
         }
     }
 }

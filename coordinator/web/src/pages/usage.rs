@@ -3,23 +3,8 @@
 use kiln_proto::v1::{Usage, UsageOverTime};
 use maud::{Markup, html};
 
+use crate::markup::drawing::{Drawing, Span};
 use crate::markup::words;
-
-/// Height of a drawing, in its own units; its width is the run's milliseconds.
-const HEIGHT: u64 = 1_000;
-
-/// One quantity over time.
-struct Drawing<'a> {
-    id: &'static str,
-    title: &'static str,
-    /// In a sentence: the most, and of how much.
-    summary: String,
-    until_ms: &'a [u32],
-    values: Vec<u64>,
-    /// What it was allowed; 0: unknown.
-    limit: u64,
-    words: fn(u64) -> String,
-}
 
 /// CPUs and memory of a run; nothing if its worker has not measured them.
 pub(super) fn section(usage: &Usage) -> Markup {
@@ -28,28 +13,26 @@ pub(super) fn section(usage: &Usage) -> Markup {
     let ran_ms = u64::from(over_time.until_ms.last().copied().unwrap_or(0));
     let average = (usage.cpu_ms * 1000).checked_div(ran_ms).unwrap_or(0);
     let reserved = u64::from(usage.reserved_milli_cpus);
-    let cpu = Drawing {
-        id: "cpu",
+    let cpu = Quantity {
+        id: "usage-cpu",
         title: "CPU",
         summary: format!("{} on average, {} reserved", words::cpus(average), words::cpus(reserved)),
-        until_ms: &over_time.until_ms,
-        values: cpus,
         limit: reserved,
         words: words::cpus,
     };
-    let memory = Drawing {
-        id: "memory",
+    let memory = Quantity {
+        id: "usage-memory",
         title: "Memory",
         summary: format!(
             "{} at most, {} allowed",
             words::size(usage.peak_memory_bytes),
             words::size(usage.memory_limit_bytes)
         ),
-        until_ms: &over_time.until_ms,
-        values: over_time.memory_bytes.clone(),
         limit: usage.memory_limit_bytes,
         words: words::size,
     };
+    let (cpu, memory) =
+        (cpu.over(&over_time.until_ms, &cpus), memory.over(&over_time.until_ms, &over_time.memory_bytes));
     html! {
         section #usage aria-labelledby="usage-title" {
             h2 #usage-title { "Over time" }
@@ -67,43 +50,44 @@ pub(crate) fn is_sound(over_time: &UsageOverTime) -> bool {
         && over_time.until_ms.is_sorted()
 }
 
-impl Drawing<'_> {
-    /// The value at its upper edge.
-    fn top(&self) -> u64 {
-        let most = self.values.iter().copied().max().unwrap_or(0);
-        // The limit is in the picture unless it is so far away that nothing else would be seen.
-        if self.limit <= most.saturating_mul(4) { most.max(self.limit) } else { most.saturating_add(most / 10) }.max(1)
-    }
+/// What is drawn, and of how much.
+struct Quantity {
+    id: &'static str,
+    title: &'static str,
+    summary: String,
+    /// What it was allowed; 0: unknown.
+    limit: u64,
+    words: fn(u64) -> String,
+}
 
-    fn draw(&self) -> Markup {
-        let (top, total) = (self.top(), self.until_ms.last().copied().unwrap_or(0).max(1));
-        let height = |value: u64| {
-            u64::try_from(u128::from(value.min(top)) * u128::from(HEIGHT) / u128::from(top)).unwrap_or(HEIGHT)
+impl Quantity {
+    fn over(self, until_ms: &[u32], values: &[u64]) -> Drawing {
+        let begins = std::iter::once(0).chain(until_ms.iter().copied());
+        let span = |((begin, end), value): ((u32, &u32), &u64)| Span {
+            begin: begin.into(),
+            end: (*end).into(),
+            value: *value,
+            title: format!(
+                "{} – {}: {}",
+                words::duration(begin.into()),
+                words::duration((*end).into()),
+                (self.words)(*value)
+            ),
         };
-        let begins = std::iter::once(0).chain(self.until_ms.iter().copied());
-        html! {
-            figure id={ "usage-" (self.id) } {
-                figcaption { strong { (self.title) } " " span .dim { (self.summary) } }
-                div .plot {
-                    span .edge.dim aria-hidden="true" { ((self.words)(top)) }
-                    svg viewBox={ "0 0 " (total) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (self.title) ": " (self.summary) } {
-                        @for ((begin, end), value) in begins.zip(self.until_ms).zip(&self.values) {
-                            g {
-                                title { (words::duration(begin.into())) " – " (words::duration((*end).into())) ": " ((self.words)(*value)) }
-                                // All of the span's height answers to the pointer.
-                                rect .under x=(begin) y="0" width=(end - begin) height=(HEIGHT) {}
-                                rect .value x=(begin) y=(HEIGHT - height(*value)) width=(end - begin) height=(height(*value)) {}
-                            }
-                        }
-                        @if self.limit > 0 && self.limit <= top {
-                            @let y = HEIGHT - height(self.limit);
-                            line .limit x1="0" x2=(total) y1=(y) y2=(y) {}
-                        }
-                    }
-                    span .edge.dim aria-hidden="true" { "0" }
-                    span .edge.end.dim aria-hidden="true" { (words::duration(total.into())) }
-                }
-            }
+        let most = values.iter().copied().max().unwrap_or(0);
+        // The limit is in the picture unless it is so far away that nothing else would be seen.
+        let is_near = self.limit > 0 && self.limit <= most.saturating_mul(4);
+        let top = if is_near { most.max(self.limit) } else { most.saturating_add(most / 10) };
+        let total = until_ms.last().copied().unwrap_or(0);
+        Drawing {
+            id: self.id,
+            title: self.title,
+            summary: self.summary,
+            spans: begins.zip(until_ms).zip(values).map(span).collect(),
+            top,
+            top_words: (self.words)(top),
+            edges: [String::new(), words::duration(total.into())],
+            limit: is_near.then_some(self.limit),
         }
     }
 }
