@@ -270,7 +270,8 @@ fn an_instance_does_not_see_the_layers_of_another() {
             ..Default::default()
         };
         assert!(client.prune(prune).await.unwrap().into_inner().layers.is_empty());
-        let explain = ExplainRequest { instance, project: "tenant".into(), step: "deps".into() };
+        let explain =
+            ExplainRequest { instance, project: "tenant".into(), step: "deps".into(), ..ExplainRequest::default() };
         let explained = client.explain(explain).await.unwrap().into_inner();
         assert!(explained.explanations.is_empty() && explained.steps.is_empty());
         let refused = client.prune(PruneLayersRequest::default()).await.unwrap_err();

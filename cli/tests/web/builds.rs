@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use kiln_harness::guarded::{access, certificate};
 use kiln_harness::{has, project};
+use sha2::{Digest, Sha256};
 
 use crate::world::{browse, curl, farm, guarded, has_browser};
 
@@ -132,20 +133,53 @@ fn a_dockerfile_has_time_and_outcome_beside_its_instructions() {
     let (farm, pages) = farm(&["one"]);
     let dockerfile = "FROM scratch AS build\nCOPY busybox /bin/sh\nENV PATH=/bin\n# Says it.\nRUN echo hello > /said; \\\n    true\n\
                       FROM scratch\nCOPY --from=build /said /said\n";
-    let dir = project(&[("Dockerfile", dockerfile)]);
+    let decoy = "FROM scratch\nCOPY none /none\n";
+    let dir = project(&[("docker/web.dockerfile", dockerfile), ("Dockerfile", decoy)]);
     let busybox = std::env::split_paths(&std::env::var_os("PATH").unwrap())
         .map(|dir| dir.join("busybox"))
         .find(|path| path.is_file());
     std::fs::copy(busybox.unwrap(), dir.path().join("busybox")).unwrap();
-    let ran = farm.kiln(&["build", dir.path().to_str().unwrap(), "-f", "Dockerfile"]);
+    let ran = farm.kiln(&["build", dir.path().to_str().unwrap(), "-f", "docker/web.dockerfile"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let list = curl(&[&format!("{pages}/api/v1/builds")]);
     let builds: serde_json::Value = serde_json::from_str(&list.body).unwrap();
     let page = curl(&[&format!("{pages}/builds/{}", builds["builds"][0]["id"].as_str().unwrap())]).body;
     let (_, file) = page.split_once("class=\"dockerfile\"").expect("expected the Dockerfile");
+    assert!(page.contains("<h2>docker/web.dockerfile</h2>"), "expected the file that was named");
     let (file, _) = file.split_once("</ol>").unwrap();
     let rows: Vec<&str> = file.split("<li>").skip(1).collect();
     let with: Vec<bool> = rows.iter().map(|row| row.contains("class=\"ran\"")).collect();
     assert_eq!(with, [false, false, false, false, true, false, false, false], "{rows:?}");
     assert!(rows[4].contains("RUN echo hello &gt; /said"), "{}", rows[4]);
+}
+
+#[test]
+fn an_older_build_still_says_why_its_steps_ran() {
+    if !has("curl") {
+        return;
+    }
+    let (farm, pages) = farm(&["one"]);
+    let text = "name = \"old\"\nversion = \"1\"\n[steps.make]\nrun = \"cat in\"\n";
+    let dir = project(&[("kiln.toml", text), ("in", "one")]);
+    let mut builds = Vec::new();
+    let get = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&curl(&[&format!("{pages}/api/v1{path}")]).body).unwrap()
+    };
+    for content in ["one", "two", "three"] {
+        kiln_harness::write(dir.path(), "in", content);
+        assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
+        builds.push(get("/builds")["builds"][0]["id"].as_str().unwrap().to_owned());
+    }
+    let explained = |build: &str| get(&format!("/builds/{build}/steps/1"))["explanation"].clone();
+    assert_eq!(explained(&builds[0])["reason"], "first");
+    for (build, before) in [(&builds[1], "one"), (&builds[2], "two")] {
+        let explanation = explained(build);
+        assert_eq!((&explanation["reason"], &explanation["differences"][0]["name"]), (&"changed".into(), &"in".into()));
+        // What was before is the build before, and not the last one.
+        let digest = Sha256::digest(before);
+        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let known = explanation["differences"][0]["before"].as_str().unwrap();
+        assert!(known.starts_with(&hash[..8]), "{explanation}: expected {hash}");
+    }
+    assert!(curl(&[&format!("{pages}/builds/{}/steps/1", builds[1])]).body.contains("It is not what it was"));
 }

@@ -1,5 +1,8 @@
 //! Accepts a build: plans, records and starts it.
 
+use std::collections::BTreeSet;
+
+use kiln_planner::plan::{ArtifactKind, Plan};
 use kiln_proto::clock;
 use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest};
 use kiln_telemetry::trace;
@@ -122,6 +125,8 @@ impl Builds {
             identity: known.identity.unwrap_or_default(),
             source_verified: known.source_verified,
             source_is_complete: request.check_source,
+            digest_function: request.digest_function,
+            dockerfiles: dockerfiles(&planned.plan),
             traceparent: trace::current(),
             ..Default::default()
         };
@@ -131,4 +136,14 @@ impl Builds {
         self.start(active, request, identity, planned, false);
         Ok(build)
     }
+}
+
+/// The Dockerfiles that a plan builds.
+fn dockerfiles(plan: &Plan) -> Vec<String> {
+    let kinds = plan.artifacts.iter().map(|artifact| &artifact.kind);
+    let files = kinds.filter_map(|kind| match kind {
+        ArtifactKind::Dockerfile(dockerfile) => Some(dockerfile.file.clone()),
+        _ => None,
+    });
+    files.collect::<BTreeSet<_>>().into_iter().collect()
 }

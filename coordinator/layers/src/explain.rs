@@ -4,15 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
-use kiln_proto::v1::{self, Ingredients, StepLayers, StepRun};
+use kiln_proto::v1::{self, Ingredients, StepLayers, StepRef, StepRun};
 use prost::Message;
 
 use super::inputs::{self, Found};
 use super::{Error, Layers, diff, is_of};
 
 impl Layers {
-    /// Explains the last run of a step, for each target and each shard of its latest build.
-    pub async fn explain(&self, instance: &str, project: &str, step: &str) -> Result<v1::ExplainResponse, Error> {
+    /// Explains a build's run of a step, as far as it is remembered; of no build, the last run, for each target and each shard of its latest
+    /// build.
+    pub async fn explain(
+        &self,
+        instance: &str,
+        project: &str,
+        step: &str,
+        build: &str,
+    ) -> Result<v1::ExplainResponse, Error> {
         self.settle().await;
         let records = self.shared.list(instance).await?;
         let of_project = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, ""));
@@ -21,16 +28,17 @@ impl Layers {
         let mut explanations = Vec::new();
         for step in meant(&steps, step) {
             let of_step = records.iter().map(|(_, record)| record).filter(|record| is_of(record, project, step));
-            for record in latest(of_step.cloned().collect()) {
-                explanations.push(self.explanation(record).await?);
+            let of_step = of_step.cloned().collect();
+            let meant = if build.is_empty() { latest(of_step) } else { ran_by(of_step, build) };
+            for (step, run) in meant {
+                explanations.push(self.explanation(step, run).await?);
             }
         }
         Ok(v1::ExplainResponse { explanations, steps: steps.into_iter().collect() })
     }
 
-    async fn explanation(&self, record: StepLayers) -> Result<v1::Explanation, Error> {
-        let run = record.last.unwrap_or_default();
-        let mut explanation = v1::Explanation { step: record.step, run: Some(run.clone()), ..Default::default() };
+    async fn explanation(&self, step: Option<StepRef>, run: StepRun) -> Result<v1::Explanation, Error> {
+        let mut explanation = v1::Explanation { step, run: Some(run.clone()), ..Default::default() };
         let base = run.base.clone().unwrap_or_default();
         if run.cache() == Cache::Hit || base.action.is_empty() || base.action == run.action {
             return Ok(explanation);
@@ -66,12 +74,24 @@ impl Layers {
     }
 }
 
-/// The records of each target's latest build, in order: if a step has fewer shards than before, old ones are left over.
-fn latest(records: Vec<StepLayers>) -> Vec<StepLayers> {
-    let place = |record: &StepLayers| {
-        let step = record.step.clone().unwrap_or_default();
-        ((step.platform, step.target), step.shard)
+/// Platform and target of a record, and its shard.
+fn place(record: &StepLayers) -> ((String, String), u32) {
+    let step = record.step.clone().unwrap_or_default();
+    ((step.platform, step.target), step.shard)
+}
+
+/// A build's runs, in order.
+fn ran_by(mut records: Vec<StepLayers>, build: &str) -> Vec<(Option<StepRef>, StepRun)> {
+    records.sort_by_key(place);
+    let of_build = |record: StepLayers| {
+        let runs = record.last.into_iter().chain(record.missed.into_iter().rev());
+        Some((record.step, runs.into_iter().find(|run| run.build == build)?))
     };
+    records.into_iter().filter_map(of_build).collect()
+}
+
+/// The last run of each target's latest build, in order: if a step has fewer shards than before, old ones are left over.
+fn latest(records: Vec<StepLayers>) -> Vec<(Option<StepRef>, StepRun)> {
     let mut newest: BTreeMap<(String, String), (i64, String)> = BTreeMap::new();
     for record in &records {
         let last = record.last.clone().unwrap_or_default();
@@ -86,8 +106,9 @@ fn latest(records: Vec<StepLayers>) -> Vec<StepLayers> {
         })
         .collect();
     kept.sort_by_key(place);
-    kept
+    kept.into_iter().map(|record| (record.step, record.last.unwrap_or_default())).collect()
 }
+
 /// The steps that a name means: the one that has it, or else those whose names begin with it, or else those that contain it. An
 /// instruction of a Dockerfile has a long name.
 fn meant<'a>(steps: &'a BTreeSet<String>, name: &str) -> Vec<&'a str> {

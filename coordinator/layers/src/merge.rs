@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use kiln_proto::v1::{StepLayers, StoredLayer};
+use kiln_proto::v1::{StepLayers, StepRun, StoredLayer};
 
-use super::record::{add, last_use_ms};
+use super::record::{MISSED, add, last_use_ms};
 
 /// Merges the parts of one step's record.
 pub(super) fn merge<'a>(parts: impl IntoIterator<Item = &'a StepLayers>) -> StepLayers {
@@ -32,15 +32,24 @@ pub(super) fn merge<'a>(parts: impl IntoIterator<Item = &'a StepLayers>) -> Step
             merged.step.clone_from(&part.step);
             merged.project.clone_from(&part.project);
         }
+        merged.missed.extend(part.missed.iter().cloned());
         if count == 1 {
             merged.layers.clone_from(&part.layers);
         }
     }
     if count > 1 {
+        merged.missed.sort_by(|one, other| place(one).cmp(&place(other)));
+        let over = merged.missed.len().saturating_sub(MISSED);
+        merged.missed.drain(..over);
         merged.layers = layers.into_values().map(settle).collect();
         merged.layers.sort_by_key(|layer| last_use_ms(layer).max(layer.pruned_ms));
     }
     merged
+}
+
+/// Where a run is among others.
+fn place(run: &StepRun) -> (i64, &str, &str) {
+    (run.at_ms, &run.build, &run.action)
 }
 
 /// When anything in a record last changed, in milliseconds since the epoch.
@@ -79,7 +88,7 @@ fn settle(mut layer: StoredLayer) -> StoredLayer {
 
 #[cfg(test)]
 mod tests {
-    use kiln_proto::v1::{LayerCounts, LayerPoint, StepRun};
+    use kiln_proto::v1::{LayerCounts, LayerPoint};
 
     use super::*;
 
@@ -98,6 +107,7 @@ mod tests {
             project: "p".into(),
             layers: layers.to_vec(),
             last: Some(StepRun { at_ms, build: format!("{at_ms}"), ..Default::default() }),
+            missed: vec![StepRun { at_ms, build: format!("{at_ms}"), ..Default::default() }],
             good: Some(LayerPoint { at_ms, ..Default::default() }),
             users: [(user.to_owned(), counts(1, 1))].into(),
             ..Default::default()
@@ -120,6 +130,7 @@ mod tests {
         let a = merged.layers.iter().find(|layer| layer.action == "a").unwrap();
         assert_eq!((a.created_ms, a.last_hit_ms, a.user.as_str(), a.counts), (3, 5, "maker 3", Some(counts(2, 4))));
         assert_eq!((merged.last.unwrap().at_ms, merged.good.unwrap().at_ms), (9, 9));
+        assert_eq!(merged.missed.iter().map(|run| run.at_ms).collect::<Vec<_>>(), [5, 7, 9]);
         assert_eq!((merged.users["ann"], merged.users["bob"]), (counts(2, 2), counts(1, 1)));
     }
 

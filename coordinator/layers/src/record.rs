@@ -6,6 +6,8 @@ use kiln_proto::v1::{LayerCounts, LayerPoint, SplitCalls, StepLayers, StepRun, S
 
 /// Results of one step on one target that are kept: branches built in alternation each have one.
 const LAYERS: usize = 16;
+/// Runs without a result that are remembered.
+pub(super) const MISSED: usize = 12;
 /// Pruned results that are remembered.
 const PRUNED: usize = 64;
 /// Users that are counted individually; the rest are counted together.
@@ -44,7 +46,7 @@ pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
         record.good =
             Some(LayerPoint { action: run.action.clone(), ingredients: run.ingredients.clone(), at_ms: run.at_ms });
     }
-    record.last = Some(StepRun {
+    let last = StepRun {
         build: run.build.clone(),
         user: run.user.clone(),
         action: run.action.clone(),
@@ -56,7 +58,13 @@ pub(super) fn apply(record: &mut StepLayers, all: &StepLayers, run: &Run) {
         ingredients: run.ingredients.clone(),
         base,
         calls: run.calls.clone(),
-    });
+    };
+    if run.cache != Cache::Hit {
+        record.missed.push(StepRun { calls: None, ..last.clone() });
+        let over = record.missed.len().saturating_sub(MISSED);
+        record.missed.drain(..over);
+    }
+    record.last = Some(last);
 }
 
 /// Why a run was not a hit, and since when.
@@ -256,6 +264,20 @@ mod tests {
         apply(&mut own, &theirs, &run("b", Cache::Miss, 3));
         let last = own.last.unwrap();
         assert_eq!((last.reason(), last.base.unwrap().ingredients.as_str()), (Reason::Changed, "of a"));
+    }
+
+    #[test]
+    fn the_last_runs_without_a_result_are_remembered() {
+        let runs: Vec<Run> = (0..30)
+            .map(|at| {
+                let cache = if at % 2 == 0 { Cache::Hit } else { Cache::Miss };
+                Run { build: format!("{at}"), calls: Some(SplitCalls::default()), ..run("a", cache, at) }
+            })
+            .collect();
+        let record = after(&runs);
+        let builds: Vec<&str> = record.missed.iter().map(|run| run.build.as_str()).collect();
+        assert_eq!(builds, ["7", "9", "11", "13", "15", "17", "19", "21", "23", "25", "27", "29"]);
+        assert!(record.missed.iter().all(|run| run.calls.is_none()) && record.last.unwrap().calls.is_some());
     }
 
     #[test]

@@ -85,7 +85,7 @@ async fn a_changed_file_is_named_with_both_digests_however_deep_it_lies() {
     let before = [("a/b/lock", "one"), ("a/same", "same"), ("gone/x", "x")];
     fixture.record("p", "1", "out", Cache::Miss, &before).await;
     fixture.record("p", "2", "out", Cache::Miss, &[("a/b/lock", "two"), ("a/same", "same"), ("new", "new")]).await;
-    let explained = fixture.layers.explain("", "p", "deps").await.unwrap();
+    let explained = fixture.layers.explain("", "p", "deps", "").await.unwrap();
     let one = &explained.explanations[0];
     assert_eq!(one.run.as_ref().unwrap().reason(), Reason::Changed);
     let digest = |text: &str| Some(F.digest(text.as_bytes()).to_string());
@@ -101,7 +101,7 @@ async fn a_changed_file_is_named_with_both_digests_however_deep_it_lies() {
     ];
     assert_eq!(found, expected);
     assert_eq!(explained.steps, ["deps"]);
-    assert!(fixture.layers.explain("other", "p", "deps").await.unwrap().explanations.is_empty());
+    assert!(fixture.layers.explain("other", "p", "deps", "").await.unwrap().explanations.is_empty());
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn an_input_tree_that_was_evicted_is_named_as_a_whole() {
     let gone = F.digest(b"a directory that is not stored").to_string();
     ran.ingredients = async move { Ok(Ingredients { input_root: gone, ..Default::default() }) }.boxed();
     fixture.layers.record(ran);
-    let explained = fixture.layers.explain("", "p", "deps").await.unwrap();
+    let explained = fixture.layers.explain("", "p", "deps", "").await.unwrap();
     let differences = &explained.explanations[0].differences;
     assert_eq!(differences.len(), 1, "{differences:?}");
     assert!(differences[0].name.contains("the whole tree"), "{differences:?}");
@@ -125,7 +125,7 @@ async fn very_many_changed_files_are_cut_and_that_is_said() {
     let tree = |text| names.iter().map(|name| (name.as_str(), text)).collect::<Vec<_>>();
     fixture.record("p", "1", "out", Cache::Miss, &tree("one")).await;
     fixture.record("p", "2", "out", Cache::Miss, &tree("two")).await;
-    let explained = fixture.layers.explain("", "p", "deps").await.unwrap();
+    let explained = fixture.layers.explain("", "p", "deps", "").await.unwrap();
     assert_eq!(
         (explained.explanations[0].differences.len(), explained.explanations[0].more),
         (inputs::MAX_DIFFERENCES, true)
@@ -163,7 +163,7 @@ async fn a_pruned_layer_is_no_hit_any_more_and_what_it_frees_is_only_its_own() {
     let left = fixture.layers.list("", "", "").await.unwrap();
     assert_eq!(left.iter().map(|layer| layer.project.as_str()).collect::<Vec<_>>(), ["two"]);
     fixture.record("one", "2", "its own", Cache::Miss, &[]).await;
-    let explained = fixture.layers.explain("", "one", "deps").await.unwrap();
+    let explained = fixture.layers.explain("", "one", "deps", "").await.unwrap();
     assert_eq!(explained.explanations[0].run.as_ref().unwrap().reason(), Reason::Pruned);
 }
 
@@ -183,7 +183,7 @@ async fn ingredients_that_cannot_be_worked_out_leave_the_rest_of_the_record() {
     let mut ran = fixture.ran("p", "2", "out", Cache::Miss, &[]).await;
     ran.ingredients = async { Err("gone".to_owned()) }.boxed();
     fixture.layers.record(ran);
-    let explained = fixture.layers.explain("", "p", "deps").await.unwrap();
+    let explained = fixture.layers.explain("", "p", "deps", "").await.unwrap();
     assert!(explained.explanations[0].forgotten);
     let stats = fixture.layers.stats("", "", "").await.unwrap();
     assert_eq!(stats.total.unwrap().misses, 2);

@@ -108,6 +108,8 @@ impl cache_server::Cache for Cache {
         if asked.project.is_empty() || asked.step.is_empty() {
             return Err(Status::invalid_argument("expected a project and a step to explain; one of them is empty"));
         }
-        Ok(Response::new(self.layers.explain(instance(&asked.instance), &asked.project, &asked.step).await?))
+        Ok(Response::new(
+            self.layers.explain(instance(&asked.instance), &asked.project, &asked.step, &asked.build).await?,
+        ))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use kiln_proto::bytestream::ReadRequest;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi::{self, Directory, Tree};
+use kiln_proto::v1;
 use prost::Message;
 
 use crate::answer::Failure;
@@ -13,18 +14,42 @@ use crate::calls::Client;
 /// Largest blob that is read into memory.
 const MAX_READ: i64 = 32 << 20;
 
-/// The resource name of a blob. Blobs of builds are known by their SHA-256.
-pub(crate) fn name(instance: &str, digest: &reapi::Digest) -> String {
-    let prefix = if instance.is_empty() { String::new() } else { format!("{instance}/") };
-    format!("{prefix}blobs/{}/{}", digest.hash, digest.size_bytes)
+/// Where the blobs of a build or an artifact are: in which instance, and named by which function.
+#[derive(Debug, Clone)]
+pub(crate) struct Space {
+    pub(crate) instance: String,
+    pub(crate) function: DigestFunction,
+}
+
+impl Space {
+    /// That of a build.
+    pub(crate) fn of(build: &v1::Build) -> Self {
+        Self::new(&build.instance, build.digest_function)
+    }
+
+    /// That of an artifact.
+    pub(crate) fn of_artifact(artifact: &v1::Artifact) -> Self {
+        Self::new(&artifact.instance, artifact.digest_function)
+    }
+
+    fn new(instance: &str, function: i32) -> Self {
+        Self { instance: instance.to_owned(), function: DigestFunction::from_wire(function).unwrap_or_default() }
+    }
+
+    /// The resource name of a blob.
+    pub(crate) fn name(&self, digest: &reapi::Digest) -> String {
+        let before = if self.instance.is_empty() { String::new() } else { format!("{}/", self.instance) };
+        let function = self.function.segment().map(|segment| format!("{segment}/")).unwrap_or_default();
+        format!("{before}blobs/{function}{}/{}", digest.hash, digest.size_bytes)
+    }
 }
 
 /// A whole blob.
-pub(crate) async fn read(client: &Client, instance: &str, digest: &reapi::Digest) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn read(client: &Client, space: &Space, digest: &reapi::Digest) -> Result<Vec<u8>, Failure> {
     if digest.size_bytes > MAX_READ {
         return Err(Failure::bad("That is too large to be shown; download it."));
     }
-    let request = ReadRequest { resource_name: name(instance, digest), ..ReadRequest::default() };
+    let request = ReadRequest { resource_name: space.name(digest), ..ReadRequest::default() };
     let mut pieces = client.bytes().read(request).await?.into_inner();
     let mut data = Vec::new();
     while let Some(piece) = pieces.message().await? {
@@ -36,10 +61,10 @@ pub(crate) async fn read(client: &Client, instance: &str, digest: &reapi::Digest
 /// A message that is stored as a blob.
 pub(crate) async fn message<M: Message + Default>(
     client: &Client,
-    instance: &str,
+    space: &Space,
     digest: &reapi::Digest,
 ) -> Result<M, Failure> {
-    let data = read(client, instance, digest).await?;
+    let data = read(client, space, digest).await?;
     M::decode(data.as_slice()).map_err(|_| Failure::bad("That blob is not what it should be."))
 }
 
@@ -54,25 +79,25 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Files<'a> {
     client: &'a Client,
-    instance: &'a str,
+    space: Space,
     root: Directory,
     inline: HashMap<String, Directory>,
 }
 
 impl<'a> Files<'a> {
     /// The tree below a directory.
-    pub(crate) async fn of(client: &'a Client, instance: &'a str, root: &reapi::Digest) -> Result<Self, Failure> {
-        let root = message(client, instance, root).await?;
-        Ok(Self { client, instance, root, inline: HashMap::new() })
+    pub(crate) async fn of(client: &'a Client, space: Space, root: &reapi::Digest) -> Result<Self, Failure> {
+        let root = message(client, &space, root).await?;
+        Ok(Self { client, space, root, inline: HashMap::new() })
     }
 
     /// The outputs of an action: its files, and its directories as they are stored.
     pub(crate) async fn of_result(
         client: &'a Client,
-        instance: &'a str,
+        space: Space,
         result: &reapi::ActionResult,
     ) -> Result<Self, Failure> {
-        let mut files = Self { client, instance, root: Directory::default(), inline: HashMap::new() };
+        let mut files = Self { client, space, root: Directory::default(), inline: HashMap::new() };
         for file in &result.output_files {
             let (name, digest, is_executable) = (file.path.clone(), file.digest.clone(), file.is_executable);
             files.root.files.push(reapi::FileNode { name, digest, is_executable, ..Default::default() });
@@ -80,7 +105,7 @@ impl<'a> Files<'a> {
         for directory in &result.output_directories {
             let digest = match (&directory.root_directory_digest, &directory.tree_digest) {
                 (Some(root), _) => root.clone(),
-                (None, Some(tree)) => files.take(message(client, instance, tree).await?),
+                (None, Some(tree)) => files.take(message(client, &files.space, tree).await?),
                 (None, None) => continue,
             };
             let name = directory.path.clone();
@@ -98,7 +123,8 @@ impl<'a> Files<'a> {
     /// Keeps the directories of a tree. Returns the digest of its root.
     fn take(&mut self, tree: Tree) -> reapi::Digest {
         let root = tree.root.unwrap_or_default();
-        let digest = |directory: &Directory| DigestFunction::Sha256.digest_message(directory).to_wire();
+        let function = self.space.function;
+        let digest = |directory: &Directory| function.digest_message(directory).to_wire();
         let of_root = digest(&root);
         for directory in tree.children.into_iter().chain([root]) {
             self.inline.insert(digest(&directory).hash, directory);
@@ -109,7 +135,7 @@ impl<'a> Files<'a> {
     async fn directory(&self, digest: &reapi::Digest) -> Result<Directory, Failure> {
         match self.inline.get(&digest.hash) {
             Some(directory) => Ok(directory.clone()),
-            None => message(self.client, self.instance, digest).await,
+            None => message(self.client, &self.space, digest).await,
         }
     }
 

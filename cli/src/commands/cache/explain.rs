@@ -25,7 +25,7 @@ pub(super) async fn run(farm: &Farm, args: args::Explain) -> Result<Code, Error>
     let step = args.step;
     let explain = async |step: &str| {
         let (instance, project, step) = (INSTANCE.to_owned(), project.clone(), step.to_owned());
-        let request = v1::ExplainRequest { instance, project, step };
+        let request = v1::ExplainRequest { instance, project, step, ..v1::ExplainRequest::default() };
         Ok::<_, Error>(farm.call(farm.cache().explain(request)).await?.into_inner())
     };
     let mut answer = explain(&step).await?;

@@ -68,7 +68,7 @@ pub(crate) async fn build(
     Ok(Json(Build::of(&shown.build, &progress)))
 }
 
-/// `GET /builds/{id}/steps/{step}`, with what its run used, and why it ran, if this build was the last to run it.
+/// `GET /builds/{id}/steps/{step}`, with what its run used, and why it ran, if that is known.
 pub(crate) async fn one_step(
     State(site): State<Site>,
     guest: Guest,
@@ -82,6 +82,7 @@ pub(crate) async fn one_step(
         instance: shown.build.instance.clone(),
         project: shown.build.project.clone(),
         step: step.at.step.clone(),
+        build: shown.build.id.clone(),
     };
     let explained = guest.client.cache().explain(request).await.map(|explained| explained.into_inner().explanations);
     let of_this = |one: &kiln_proto::v1::Explanation| {

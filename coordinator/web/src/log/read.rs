@@ -5,6 +5,7 @@ use kiln_proto::v1::{self, event};
 use super::lines::{Line, Splitter};
 use super::stored::{Indexes, Stored};
 use crate::answer::Failure;
+use crate::blobs::Space;
 use crate::calls::Client;
 use kiln_web_model::Step;
 
@@ -64,7 +65,7 @@ impl Log {
             }
         };
         match digest {
-            Some(digest) => Ok(Self::Stored(Box::new(indexes.open(client, &build.instance, digest).await?))),
+            Some(digest) => Ok(Self::Stored(Box::new(indexes.open(client, &Space::of(build), digest).await?))),
             None => Ok(Self::Logged(Vec::new())),
         }
     }

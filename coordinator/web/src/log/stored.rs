@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::ansi::{self, Style};
 use super::lines::{Line, Splitter};
 use crate::answer::Failure;
-use crate::blobs::name;
+use crate::blobs::Space;
 use crate::calls::Client;
 
 /// Lines between two marks.
@@ -47,13 +47,8 @@ pub(crate) struct Stored {
 }
 
 impl Indexes {
-    pub(super) async fn open(
-        &self,
-        client: &Client,
-        instance: &str,
-        digest: &reapi::Digest,
-    ) -> Result<Stored, Failure> {
-        let name = name(instance, digest);
+    pub(super) async fn open(&self, client: &Client, space: &Space, digest: &reapi::Digest) -> Result<Stored, Failure> {
+        let name = space.name(digest);
         let known = self.0.lock().get(&digest.hash).cloned();
         let index = match known {
             Some(index) => index,

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::Guest;
 use super::download::download_blob;
 use crate::answer::Failure;
-use crate::blobs::{self, Files, Found};
+use crate::blobs::{self, Files, Found, Space};
 use crate::markup::{Section, encoded, nothing, tree, words};
 
 /// Artifacts of one list.
@@ -73,7 +73,7 @@ pub(crate) async fn get(guest: &Guest, id: &str) -> Result<Artifact, Failure> {
 }
 
 async fn json(guest: &Guest, artifact: &Artifact, digest: Option<&reapi::Digest>) -> Option<Value> {
-    let data = blobs::read(&guest.client, &artifact.instance, digest?).await.ok()?;
+    let data = blobs::read(&guest.client, &Space::of_artifact(artifact), digest?).await.ok()?;
     serde_json::from_slice(&data).ok()
 }
 
@@ -112,7 +112,7 @@ fn facts(artifact: &Artifact) -> Markup {
 
 async fn contents(guest: &Guest, artifact: &Artifact, base: &str) -> Markup {
     let Some(root) = &artifact.root else { return html! {} };
-    let files = Files::of(&guest.client, &artifact.instance, root).await;
+    let files = Files::of(&guest.client, Space::of_artifact(artifact), root).await;
     let Ok(files) = files else {
         return html! { section { h2 { "Files" } p .dim { "The store no longer has them." } } };
     };
@@ -244,7 +244,7 @@ pub(crate) async fn document(guest: Guest, Path((id, kind)): Path<(String, Strin
     };
     let Some(digest) = digest else { return Err(Failure::not_found("The artifact has no such document.")) };
     let name = format!("{}.{kind}.json", artifact.id);
-    download_blob(&guest.client, &artifact.instance, &digest, &name, "application/json").await
+    download_blob(&guest.client, &Space::of_artifact(&artifact), &digest, &name, "application/json").await
 }
 
 /// Its files, at a path.
@@ -253,11 +253,11 @@ pub(crate) async fn browse(guest: Guest, Path(path): Path<Vec<String>>) -> Resul
     let path = rest.first().cloned().unwrap_or_default();
     let artifact = get(&guest, id).await?;
     let root = artifact.root.clone().ok_or_else(|| Failure::not_found("The artifact has no files."))?;
-    let files = Files::of(&guest.client, &artifact.instance, &root).await?;
+    let files = Files::of(&guest.client, Space::of_artifact(&artifact), &root).await?;
     match files.find(&path).await? {
         Found::File(file) => {
             let digest = file.digest.unwrap_or_default();
-            download_blob(&guest.client, &artifact.instance, &digest, &file.name, "application/octet-stream").await
+            download_blob(&guest.client, &Space::of_artifact(&artifact), &digest, &file.name, "application/octet-stream").await
         }
         Found::Directory(directory) => {
             let base = format!("/artifacts/{}", encoded(&artifact.id));

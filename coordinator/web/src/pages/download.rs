@@ -8,18 +8,18 @@ use kiln_proto::bytestream::ReadRequest;
 use kiln_proto::reapi;
 
 use crate::answer::Failure;
-use crate::blobs;
+use crate::blobs::Space;
 use crate::calls::Client;
 
 /// A blob, under a name that it is kept as.
 pub(super) async fn download_blob(
     client: &Client,
-    instance: &str,
+    space: &Space,
     digest: &reapi::Digest,
     name: &str,
     kind: &'static str,
 ) -> Result<Response, Failure> {
-    let request = ReadRequest { resource_name: blobs::name(instance, digest), ..ReadRequest::default() };
+    let request = ReadRequest { resource_name: space.name(digest), ..ReadRequest::default() };
     let pieces = client.bytes().read(request).await?.into_inner();
     let body = Body::from_stream(pieces.map_ok(|piece| bytes::Bytes::from(piece.data)));
     let mut answer = body.into_response();

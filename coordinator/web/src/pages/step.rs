@@ -10,7 +10,7 @@ use super::Guest;
 use super::build::{project, show, step as step_of, target};
 use super::download::download_blob;
 use crate::answer::Failure;
-use crate::blobs::{self, Files, Found};
+use crate::blobs::{self, Files, Found, Space};
 use crate::live::Shown;
 use crate::markup::{Section, encoded, tree, words};
 use crate::site::Site;
@@ -46,9 +46,9 @@ impl View {
 
     /// Its action and command, if the store still has them.
     async fn command(&self, guest: &Guest) -> Option<(Action, Command)> {
-        let instance = &self.build().instance;
-        let action: Action = blobs::message(&guest.client, instance, self.action()?).await.ok()?;
-        let command = blobs::message(&guest.client, instance, action.command_digest.as_ref()?).await.ok()?;
+        let space = &Space::of(self.build());
+        let action: Action = blobs::message(&guest.client, space, self.action()?).await.ok()?;
+        let command = blobs::message(&guest.client, space, action.command_digest.as_ref()?).await.ok()?;
         Some((action, command))
     }
 
@@ -56,17 +56,19 @@ impl View {
         let request = GetActionResultRequest {
             instance_name: self.build().instance.clone(),
             action_digest: Some(self.action()?.clone()),
+            digest_function: self.build().digest_function,
             ..GetActionResultRequest::default()
         };
         Some(guest.client.results().get_action_result(request).await.ok()?.into_inner())
     }
 
-    /// Why it ran, if this build was the last to run it.
+    /// Why it ran, if that is known.
     async fn explanation(&self, guest: &Guest) -> Option<Explanation> {
         let request = ExplainRequest {
             instance: self.build().instance.clone(),
             project: self.build().project.clone(),
             step: self.step.at.step.clone(),
+            build: self.build().id.clone(),
         };
         let explained = guest.client.cache().explain(request).await.ok()?.into_inner();
         explained.explanations.into_iter().find(|one| {
@@ -163,7 +165,7 @@ fn key(view: &View, why: Option<&Explanation>) -> Markup {
             @match why {
                 None => p .dim {
                     @if matches!(view.outcome, Outcome::Hit | Outcome::CutOff) { "Its result was known." }
-                    @else { "A later build has run this step again; what was different is known of the last run only." }
+                    @else { "Many builds have run this step since; why this one did is no longer known." }
                 },
                 Some(why) => {
                     p { (reason(why.run.as_ref().map(|run| run.reason()).unwrap_or_default())) }
@@ -326,18 +328,18 @@ pub(crate) async fn browse(
     let path = rest.first().cloned().unwrap_or_default();
     let is_input = uri.path().split('/').nth(5) == Some("inputs");
     let view = View::of(&site, &guest, id, number).await?;
-    let instance = &view.build().instance;
+    let space = Space::of(view.build());
     let gone = || Failure::not_found("The store no longer has it.");
     let files = if is_input {
         let (action, _) = view.command(&guest).await.ok_or_else(gone)?;
-        Files::of(&guest.client, instance, action.input_root_digest.as_ref().ok_or_else(gone)?).await?
+        Files::of(&guest.client, space.clone(), action.input_root_digest.as_ref().ok_or_else(gone)?).await?
     } else {
-        Files::of_result(&guest.client, instance, &view.result(&guest).await.ok_or_else(gone)?).await?
+        Files::of_result(&guest.client, space.clone(), &view.result(&guest).await.ok_or_else(gone)?).await?
     };
     match files.find(&path).await? {
         Found::File(file) => {
             let digest = file.digest.unwrap_or_default();
-            download_blob(&guest.client, instance, &digest, &file.name, "application/octet-stream").await
+            download_blob(&guest.client, &space, &digest, &file.name, "application/octet-stream").await
         }
         Found::Directory(directory) => {
             let what = if is_input { "inputs" } else { "outputs" };

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Guest;
 use super::build::{project, show};
 use crate::answer::Failure;
-use crate::blobs;
+use crate::blobs::{self, Space};
 use crate::log::{Line, Splitter};
 use crate::markup::{Section, encoded, nothing, words};
 use crate::site::Site;
@@ -68,7 +68,7 @@ pub(crate) async fn of(guest: &Guest, build: &v1::Build, steps: Vec<(usize, Step
     let reports = stream::iter(steps).map(|(number, step)| async move {
         let report = step.finished.as_ref().and_then(|done| done.tests.as_ref()?.report.clone());
         let Some(digest) = report else { return Ok((number, step, TestReport::default())) };
-        let report: TestReport = blobs::message(&guest.client, &build.instance, &digest).await?;
+        let report: TestReport = blobs::message(&guest.client, &Space::of(build), &digest).await?;
         Ok::<_, Failure>((number, step, report))
     });
     let mut reports = reports.buffered(AT_ONCE);

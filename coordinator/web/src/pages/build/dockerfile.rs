@@ -3,7 +3,7 @@
 use kiln_proto::v1;
 use maud::{Markup, html};
 
-use crate::blobs::{self, Files, Found};
+use crate::blobs::{self, Files, Found, Space};
 use crate::calls::Client;
 use crate::markup::{encoded, words};
 use kiln_web_model::{Progress, gutter};
@@ -11,34 +11,43 @@ use kiln_web_model::{Progress, gutter};
 /// Largest Dockerfile that is shown, in bytes.
 const MAX_BYTES: i64 = 256 << 10;
 
-/// The text of the build's Dockerfile, if it has one in a usual place and the store still has it.
-pub(super) async fn read(client: &Client, build: &v1::Build, progress: &Progress) -> Option<String> {
-    if !progress.steps.iter().any(|step| step.is_instruction) {
-        return None;
-    }
-    let source = build.source.as_ref()?;
-    let files = Files::of(client, &build.instance, source.root.as_ref()?).await.ok()?;
-    let named = source.contexts.iter().map(|context| context.file.as_str()).filter(|file| !file.is_empty());
-    for name in named.chain(["Dockerfile", "Containerfile"]) {
-        let path = format!("{}/{name}", source.project);
+/// Dockerfiles that are shown of one build.
+const MOST: usize = 8;
+
+/// The Dockerfiles of the build with their paths, if the store still has them.
+pub(super) async fn read(client: &Client, build: &v1::Build, progress: &Progress) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let root = build.source.as_ref().and_then(|source| source.root.as_ref());
+    let (Some(root), true) = (root, progress.steps.iter().any(|step| step.is_instruction)) else { return found };
+    let space = Space::of(build);
+    let Ok(files) = Files::of(client, space.clone(), root).await else { return found };
+    // A build of before they were recorded.
+    let paths = match build.dockerfiles.as_slice() {
+        [] => vec!["Dockerfile".to_owned(), "Containerfile".to_owned()],
+        known => known.to_vec(),
+    };
+    for path in paths.into_iter().take(MOST) {
         if let Ok(Found::File(file)) = files.find(&path).await
             && let Some(digest) = file.digest.filter(|digest| digest.size_bytes <= MAX_BYTES)
-            && let Ok(data) = blobs::read(client, &build.instance, &digest).await
+            && let Ok(data) = blobs::read(client, &space, &digest).await
+            && let Ok(text) = String::from_utf8(data)
         {
-            return String::from_utf8(data).ok();
+            found.push((path, text));
         }
     }
-    None
+    found
 }
 
-/// The file with its gutter; nothing if none of its instructions is a step.
-pub(super) fn section(build: &v1::Build, progress: &Progress, file: Option<&str>) -> Markup {
-    let Some(lines) = file.and_then(|file| gutter::of(file, progress)) else { return html! {} };
+/// Each file with its gutter; none of whose instructions is a step is left out.
+pub(super) fn sections(build: &v1::Build, progress: &Progress, files: &[(String, String)]) -> Markup {
+    let read = files.iter().filter_map(|(path, text)| Some((path, gutter::of(text, progress)?)));
     html! {
-        section aria-labelledby="dockerfile-title" {
-            h2 #dockerfile-title { "Dockerfile" }
-            ol .dockerfile {
-                @for line in &lines { (row(build, progress, line)) }
+        @for (path, lines) in read {
+            section aria-label=(path) {
+                h2 { (path) }
+                ol .dockerfile {
+                    @for line in &lines { (row(build, progress, line)) }
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 use super::{Guest, patches, project, show};
 use crate::answer::Failure;
+use crate::blobs::Space;
 use crate::live::{Changes, Patch, Shown, answer, event};
 use crate::log::{Line, Log, Which};
 use crate::markup::{Section, encoded, words};
@@ -179,7 +180,7 @@ pub(crate) async fn download(
     };
     let Some(digest) = digest else { return Err(Failure::not_found("The step has no such output.")) };
     let name = format!("{}-{number}-{stream}.log", words::short(&shown.build.id, 13));
-    download_blob(&guest.client, &shown.build.instance, &digest, &name, "text/plain; charset=utf-8").await
+    download_blob(&guest.client, &Space::of(&shown.build), &digest, &name, "text/plain; charset=utf-8").await
 }
 
 #[derive(Debug, Default, Deserialize)]

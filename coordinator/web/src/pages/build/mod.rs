@@ -43,7 +43,7 @@ pub(crate) async fn show(site: &Site, guest: &Guest, id: &str) -> Result<Arc<Sho
 }
 
 /// What is between a page's frame.
-fn content(build: &v1::Build, progress: &Progress, file: Option<&str>) -> maud::Markup {
+fn content(build: &v1::Build, progress: &Progress, files: &[(String, String)]) -> maud::Markup {
     let graph = Graph::of(progress);
     html! {
         (top::top(build, progress))
@@ -54,7 +54,7 @@ fn content(build: &v1::Build, progress: &Progress, file: Option<&str>) -> maud::
                 (graph::graph(build, progress, &graph))
             }
         }
-        (dockerfile::section(build, progress, file))
+        (dockerfile::sections(build, progress, files))
         (steps::section(build, progress))
     }
 }
@@ -66,11 +66,11 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
     if build.id != id {
         return Ok(Redirect::to(&format!("/builds/{}", encoded(&build.id))).into_response());
     }
-    // Rendered from a copy: the file is read meanwhile, and nobody else waits for it.
+    // Rendered from a copy: its Dockerfiles are read meanwhile, and nobody else waits for it.
     let progress = shown.progress.lock().clone();
-    let file = dockerfile::read(&guest.client, build, &progress).await;
+    let files = dockerfile::read(&guest.client, build, &progress).await;
     let live = progress.status.is_none().then(|| format!("/builds/{}/live?v={}", encoded(&build.id), progress.next));
-    let content = content(build, &progress, file.as_deref());
+    let content = content(build, &progress, &files);
     let title = format!("{} · {}", project(build), words::status(status(build, &progress)));
     Ok(guest.page(&title, Section::Builds, live, content).into_response())
 }
@@ -161,7 +161,7 @@ mod tests {
             (v1::Build { id: "0190".into(), project: "large".into(), ..Default::default() }, large(2_000));
         for _ in 0..5 {
             let began = Instant::now();
-            let page = content(&build, &progress, None).into_string();
+            let page = content(&build, &progress, &[]).into_string();
             println!("{} steps, {} KiB in {:?}", progress.steps.len(), page.len() >> 10, began.elapsed());
             assert!(page.contains("step-1999"));
         }
