@@ -12,10 +12,14 @@ run(() => visit(async (page) => {
   await page.waitForSelector("#invocation .badge.running");
   assert.ok(page.url().endsWith(`/invocations/${id}`));
   await page.evaluate(() => (window.same = true));
+  await page.$eval("#printed > li", (one) => (one.dataset.kept = "yes"));
   assert.equal(await text(page, "#output .f1"), "ERROR:");
   net.connect(Number(port), "127.0.0.1").on("error", () => {});
   await page.waitForSelector("#invocation .badge.failed");
   assert.ok(await page.evaluate(() => window.same), "expected the page not to be loaded again");
+  // What it printed was added to what was there.
+  assert.equal(await page.$eval("#printed > li", (one) => one.dataset.kept), "yes");
+  assert.match(await page.$eval("#printed > li:last-child", (one) => one.innerText), /3 tests, at last/);
   // What failed is first, and nothing of it is markup.
   assert.match(await text(page, "#error"), /no such file/);
   assert.match(await text(page, "#error h3"), /<script>/);

@@ -75,7 +75,12 @@ fn end() -> Vec<Sent> {
         summary(9, "//:wrong", TestStatus::Failed),
         summary(10, "//:sometimes", TestStatus::Flaky),
         summary(11, "//:right", TestStatus::Passed),
-        event(12, None, Some(Payload::Finished(bep::BuildFinished { exit_code, ..Default::default() }))),
+        event(
+            12,
+            None,
+            Some(Payload::Progress(bep::Progress { stderr: "3 tests, at last".into(), ..Default::default() })),
+        ),
+        event(13, None, Some(Payload::Finished(bep::BuildFinished { exit_code, ..Default::default() }))),
     ]
 }
 

@@ -81,7 +81,8 @@ where
         tokio::time::sleep(EVERY).await;
         let Ok(patches) = look().await else { return };
         sender.send_if_modified(|shown| {
-            let is_new = **shown != patches;
+            let is_same = |(one, other): (&Patch, &Patch)| one.is_as(other);
+            let is_new = shown.len() != patches.len() || !shown.iter().zip(&patches).all(is_same);
             if is_new {
                 *shown = Arc::new(patches);
             }

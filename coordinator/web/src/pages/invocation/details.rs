@@ -3,8 +3,9 @@
 use kiln_proto::v1::{
     Invocation, InvocationAction, InvocationFile, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
 };
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 
+use super::tail::{LIST, Piece};
 use super::{badge, commit, title, took};
 use crate::log::{Line, Splitter};
 use crate::markup::words;
@@ -12,8 +13,8 @@ use crate::markup::words;
 /// Failed actions, targets and tests that are shown at once; the rest is folded.
 const FAILURES: usize = 20;
 const ROWS: usize = 200;
-/// Lines at the end of the output.
-const LINES: usize = 2_000;
+/// The id of the output.
+pub(super) const OUTPUT: &str = "output";
 
 /// All but the output.
 pub(super) fn of(invocation: &Invocation) -> Markup {
@@ -222,18 +223,20 @@ fn settings(invocation: &Invocation) -> Markup {
     }
 }
 
-/// What it printed: its end, if that is much.
-pub(super) fn output(log: &[u8]) -> Markup {
-    let (mut lines, mut splitter) = (Vec::new(), Splitter::default());
-    splitter.push(false, log, 0, &mut lines);
-    splitter.end(&mut lines);
-    let left_out = lines.len().saturating_sub(LINES);
+/// What it printed: its end, if that is much. While it runs, further lines are added.
+pub(super) fn output(pieces: &[Piece], is_running: bool) -> Markup {
+    let first = pieces.first().map_or(1, |(first, _)| *first);
+    let next = pieces.last().map_or(1, |(first, rows)| first + rows.len() as u64);
     html! {
-        section #output aria-label="Output" {
-            @if !lines.is_empty() {
+        section id=(OUTPUT) aria-label="Output" {
+            @if next > 1 || is_running {
                 h2 { "Output" }
-                @if left_out > 0 { p .dim { (words::count(left_out as u64, "earlier line", "earlier lines")) " left out" } }
-                div .log.alone { ol .lines { @for (number, line) in lines.iter().enumerate().skip(left_out) { (line.row(number as u64 + 1, "")) } } }
+                @if first > 1 { p .dim { (words::count(first - 1, "earlier line", "earlier lines")) " left out" } }
+                div .log.alone {
+                    ol .lines id=(LIST) data-next=(next) data-step=[is_running.then_some(1)] {
+                        @for row in pieces.iter().flat_map(|(_, rows)| rows.iter()) { (PreEscaped(row)) }
+                    }
+                }
             }
         }
     }

@@ -1,19 +1,26 @@
 //! What Bazel and its like have told: the list of invocations, and one of them.
 
 mod details;
+mod tail;
+
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use kiln_proto::v1::{self, Invocation, InvocationCounts, InvocationStatus};
 use maud::{Markup, html};
 use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio_stream::wrappers::WatchStream;
 
 use super::Guest;
 use crate::answer::Failure;
-use crate::live::{Patch, Subject, stream};
+use crate::live::{Patch, Subject, answer, event, stream};
 use crate::markup::{Section, encoded, nothing, words};
 use crate::site::Site;
+use tail::{Page, Tail};
 
 /// Invocations on one page.
 const SHOWN: u32 = 50;
@@ -156,43 +163,61 @@ fn took(invocation: &Invocation) -> Markup {
 
 /// One invocation.
 pub(crate) async fn page(guest: Guest, Path(id): Path<String>) -> Result<Markup, Failure> {
-    let (invocation, log) = look(&guest, &id).await?;
+    let invocation = get(&guest, &id).await?;
     let is_running = invocation.status() == InvocationStatus::InvocationRunning;
-    let live = is_running.then(|| format!("/invocations/{}/live", encoded(&id)));
-    let content = html! { (details::of(&invocation)) (details::output(&log)) };
+    let mut tail = Tail::default();
+    tail.read(&guest, &id, !is_running).await?;
+    let live = is_running.then(|| format!("/invocations/{}/live?", encoded(&id)));
+    let content = html! { (details::of(&invocation)) (details::output(&tail.pieces(), is_running)) };
     Ok(guest.page(&title(&invocation), Section::Invocations, live, content))
 }
 
-/// What changes on its page.
+async fn get(guest: &Guest, id: &str) -> Result<Invocation, Failure> {
+    Ok(guest.client.invocations().get(v1::GetInvocationRequest { id: id.to_owned() }).await?.into_inner())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Followed {
+    /// The line after the last that the page shows, after a colon.
+    logs: String,
+}
+
+impl Followed {
+    fn next(&self) -> u64 {
+        self.logs.split_once(':').and_then(|(_, next)| next.parse().ok()).unwrap_or(1)
+    }
+}
+
+/// What changes on its page: of what it prints, what the page does not have. However many pages show it, it is read once.
 pub(crate) async fn follow(
     State(site): State<Site>,
     guest: Guest,
     Path(id): Path<String>,
+    Query(followed): Query<Followed>,
 ) -> Result<Response, Failure> {
-    look(&guest, &id).await?;
+    // Whoever follows may see it, whether or not somebody else looks already.
+    get(&guest, &id).await?;
     let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("invocations/{id}") };
-    let looking = guest.clone();
+    let (looking, tail) = (guest.clone(), Arc::new(Mutex::new(Tail::default())));
     let look = move || {
-        let (guest, id) = (looking.clone(), id.clone());
+        let (guest, id, tail) = (looking.clone(), id.clone(), tail.clone());
         async move {
-            let (invocation, log) = look(&guest, &id).await?;
-            Ok(vec![
-                Patch::replace("invocation", details::of(&invocation)),
-                Patch::replace("output", details::output(&log)),
-            ])
+            let invocation = get(&guest, &id).await?;
+            let is_running = invocation.status() == InvocationStatus::InvocationRunning;
+            let mut tail = tail.lock().await;
+            tail.read(&guest, &id, !is_running).await?;
+            let mut patches = vec![Patch::replace("invocation", details::of(&invocation))];
+            patches.extend(tail.patches());
+            patches.extend((!is_running).then_some(Patch::End));
+            Ok(patches)
         }
     };
-    Ok(stream(site.feeds.follow(subject, look).await?, site.end(&guest.identity)))
-}
-
-/// An invocation and what it printed.
-async fn look(guest: &Guest, id: &str) -> Result<(Invocation, Vec<u8>), Failure> {
-    let mut client = guest.client.invocations();
-    let invocation = client.get(v1::GetInvocationRequest { id: id.to_owned() }).await?.into_inner();
-    let parts = client.log(v1::InvocationLogRequest { id: id.to_owned(), from: 0 }).await?.into_inner();
-    let log = parts.try_fold(Vec::new(), |mut all, part| async move {
-        all.extend(part.data);
-        Ok(all)
+    let shown = site.feeds.follow(subject, look).await?;
+    let mut page = Page::showing(followed.next());
+    let events = WatchStream::new(shown).filter_map(move |patches| {
+        let fresh = page.lacks(&patches);
+        std::future::ready((!fresh.is_empty()).then(|| Ok::<_, Infallible>(event(&fresh))))
     });
-    Ok((invocation, log.await?))
+    Ok(answer(events, site.end(&guest.identity)))
 }
