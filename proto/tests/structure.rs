@@ -23,7 +23,7 @@ const PURE: [&str; 9] = [
 ];
 const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "rustix"];
 /// Crates that do no I/O either, but share types with crates that do.
-const WITHOUT_IO: [&str; 2] = ["worker/calls", "coordinator/web/model"];
+const WITHOUT_IO: [&str; 3] = ["worker/calls", "coordinator/web/model", "coordinator/web/contents"];
 const IO: [&str; 4] = ["std::fs", "std::process", "std::net::Tcp", "std::env::"];
 /// A crate, and what it must not depend on, directly or indirectly.
 const APART: [(&str, &[&str]); 17] = [

@@ -33,6 +33,10 @@ run(async () => {
       await go(".artifacts a");
       assert.match(await text(page), /urn:kiln/, "expected the provenance");
       await fits();
+      await go("a[href$='/layers']");
+      assert.match(await text(page), /Largest files[^]*out\/deep\/made.txt/, "expected what is in the archive");
+      await go("tbody a");
+      assert.match(await text(page, ".tree"), /out\/deep\/made.txt/);
       await page.goto(`${pages}/compare?b=${build.split("/").pop()}`);
       await fits();
       assert.match(await text(page), /changed/);

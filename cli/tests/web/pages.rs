@@ -155,3 +155,42 @@ fn cache_mounts_and_hit_rates_are_on_the_page_of_the_farm() {
     let (_, mounts) = page.split_once("id=\"mounts\"").unwrap();
     assert!(mounts.contains("<td>one</td>") && mounts.contains("68 KiB"), "{mounts}");
 }
+
+#[test]
+fn what_is_in_an_image_layer_by_layer_and_what_is_there_in_vain_is_shown() {
+    if !has("curl") || !has("busybox") {
+        return;
+    }
+    let (farm, pages) = farm(&["one"]);
+    let dockerfile = "FROM scratch\nCOPY busybox /bin/sh\nENV PATH=/bin\nRUN sh -c 'printf \"%0100000d\" 7 > /large; printf \"%050000d\" 8 > /gone; echo a > /kept'\n\
+                      RUN sh -c 'printf \"%0100000d\" 9 > /large; printf \"%050000d\" 8 > /copy; read -r x < /kept'\n";
+    let dir = project(&[("Dockerfile", dockerfile)]);
+    let busybox = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .map(|dir| dir.join("busybox"))
+        .find(|path| path.is_file());
+    std::fs::copy(busybox.unwrap(), dir.path().join("busybox")).unwrap();
+    let ran = farm.kiln(&["build", dir.path().to_str().unwrap(), "-f", "Dockerfile"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let get = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&curl(&[&format!("{pages}/api/v1{path}")]).body).unwrap()
+    };
+    let id = get("/artifacts")["artifacts"][0]["id"].as_str().unwrap().to_owned();
+    let layers = get(&format!("/artifacts/{id}/layers"));
+    let of = |layer: usize, name: &str| layers["layers"][layer][name].as_u64().unwrap();
+    assert_eq!((layers["complete"].as_bool(), layers["layers"].as_array().unwrap().len()), (Some(true), 3), "{layers}");
+    assert_eq!((of(1, "files"), of(1, "bytes"), of(1, "hidden_bytes")), (3, 150_002, 100_000), "{layers}");
+    assert_eq!((of(2, "files"), of(2, "again_bytes"), of(2, "hidden_bytes")), (2, 50_000, 0), "{layers}");
+    assert_eq!((&layers["largest"][0]["path"], &layers["hidden"][0]["path"]), (&"bin/sh".into(), &"large".into()));
+    assert_eq!(
+        (&layers["again"][0]["path"], &layers["again"][0]["other_layer"]),
+        (&"copy".into(), &2.into()),
+        "{layers}"
+    );
+    let page = curl(&[&format!("{pages}/artifacts/{id}/layers")]).body;
+    assert!(page.contains("Overwritten or removed by a later layer") && page.contains("<code>RUN "), "{page}");
+    let second = curl(&[&format!("{pages}/artifacts/{id}/layers/2?q=kep")]).body;
+    assert!(second.contains("<td>kept</td>") && !second.contains("<td>large</td>"), "{second}");
+    for (path, status) in [("layers/9", 404), ("layers/0", 404), ("layers/x", 400)] {
+        assert_eq!(curl(&[&format!("{pages}/artifacts/{id}/{path}")]).status, status, "for `{path}`");
+    }
+}

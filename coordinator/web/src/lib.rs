@@ -12,6 +12,7 @@ mod api;
 mod assets;
 mod blobs;
 mod calls;
+mod layers;
 mod live;
 mod log;
 mod markup;

@@ -44,6 +44,8 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/live/farm", get(pages::live_farm))
         .route("/artifacts", get(pages::artifacts))
         .route("/artifacts/{id}", get(pages::artifact_page))
+        .route("/artifacts/{id}/layers", get(pages::layers::page))
+        .route("/artifacts/{id}/layers/{number}", get(pages::layers::files))
         .route("/artifacts/{id}/{document}", get(pages::document))
         .route("/artifacts/{id}/files", get(pages::artifact_files))
         .route("/artifacts/{id}/files/", get(pages::artifact_files))
@@ -86,6 +88,7 @@ fn scripts() -> Router<Site> {
         .route("/cache", get(api::cache))
         .route("/artifacts", get(api::artifacts))
         .route("/artifacts/{id}", get(api::one_artifact))
+        .route("/artifacts/{id}/layers", get(api::layers))
 }
 
 /// A failure as scripts read it.

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Doors;
 use crate::calls::Calls;
+use crate::layers::Layers;
 use crate::live::{Builds, Feeds, Render};
 use crate::log::Indexes;
 use kiln_auth::Identity;
@@ -16,6 +17,7 @@ pub(crate) struct Site {
     pub(crate) feeds: Feeds,
     pub(crate) builds: Builds,
     pub(crate) indexes: Indexes,
+    pub(crate) layers: Layers,
     stopping: CancellationToken,
 }
 
@@ -23,7 +25,7 @@ impl Site {
     /// A site whose builds are shown like this.
     pub(crate) fn new(doors: Doors, calls: Calls, stopping: CancellationToken, render: Render) -> Self {
         let (feeds, indexes) = (Feeds::default(), Indexes::default());
-        Self { doors, calls, feeds, builds: Builds::new(render), indexes, stopping }
+        Self { doors, calls, feeds, builds: Builds::new(render), indexes, layers: Layers::default(), stopping }
     }
 
     /// Completes when a visitor may no longer see what they are being shown, or the coordinator shuts down.

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use crate::answer::Failure;
 use crate::log::{Log, Which};
 use crate::pages::build::{show, step};
+use crate::pages::layers::{Contents, ROWS};
 use crate::pages::{Filter, Guest, artifact, rates, tested};
 use crate::site::Site;
-use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Step, Summary, Test, TestCounts, Usage};
+use kiln_web_contents::Waste;
+use objects::{Artifact, Build, Cache, Difference, Explanation, Farm, Layers, Step, Summary, Test, TestCounts, Usage};
 
 /// Builds and artifacts of one answer.
 const LISTED: u32 = 50;
@@ -174,6 +176,16 @@ pub(crate) async fn artifacts(guest: Guest, Query(limit): Query<Limit>) -> Resul
 /// `GET /artifacts/{id}`.
 pub(crate) async fn one_artifact(guest: Guest, Path(id): Path<String>) -> Result<Json<Artifact>, Failure> {
     Ok(Json(Artifact::of(&artifact(&guest, &id).await?)))
+}
+
+/// `GET /artifacts/{id}/layers`: what is in them, and what is there in vain.
+pub(crate) async fn layers(
+    State(site): State<Site>,
+    guest: Guest,
+    Path(id): Path<String>,
+) -> Result<Json<Layers>, Failure> {
+    let contents = Contents::of(&site, &guest, &id).await?;
+    Ok(Json(Layers::of(&contents, &Waste::of(&contents.listings, ROWS))))
 }
 
 #[cfg(test)]

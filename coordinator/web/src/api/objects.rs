@@ -6,9 +6,11 @@ use kiln_proto::v1;
 use serde::Serialize;
 
 use crate::markup::words;
+use crate::pages::layers::Contents;
 use crate::pages::rates::Rate;
 use crate::pages::tested;
 use crate::pages::usage::is_sound;
+use kiln_web_contents::Waste;
 use kiln_web_model::{self as model, Progress};
 
 fn time(at: Option<&Timestamp>) -> Option<String> {
@@ -307,6 +309,63 @@ impl Artifact {
             build: artifact.build.clone(),
             commit: set(&artifact.commit),
             dirty: artifact.dirty,
+        }
+    }
+}
+
+/// What is in an artifact's layers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Layers {
+    complete: bool,
+    layers: Vec<Layer>,
+    largest: Vec<File>,
+    hidden: Vec<File>,
+    again: Vec<File>,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer {
+    created_by: String,
+    stored_bytes: u64,
+    bytes: u64,
+    files: u64,
+    hidden_bytes: u64,
+    again_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct File {
+    path: String,
+    size_bytes: u64,
+    layer: usize,
+    other_layer: Option<usize>,
+}
+
+impl Layers {
+    pub(super) fn of(contents: &Contents, waste: &Waste) -> Self {
+        let layer = |(layer, sum): (&crate::pages::layers::Layer, &kiln_web_contents::Sum)| Layer {
+            created_by: layer.by.clone(),
+            stored_bytes: layer.size,
+            bytes: sum.bytes,
+            files: sum.files,
+            hidden_bytes: sum.hidden,
+            again_bytes: sum.again,
+        };
+        let files = |files: &[kiln_web_contents::Placed]| -> Vec<File> {
+            let file = |one: &kiln_web_contents::Placed| File {
+                path: one.path.clone(),
+                size_bytes: one.size,
+                layer: one.layer + 1,
+                other_layer: one.other.map(|other| other + 1),
+            };
+            files.iter().map(file).collect()
+        };
+        Self {
+            complete: contents.is_complete(),
+            layers: contents.layers.iter().zip(&waste.layers).map(layer).collect(),
+            largest: files(&waste.largest),
+            hidden: files(&waste.hidden),
+            again: files(&waste.again),
         }
     }
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tonic::Code;
 
-use super::Guest;
 use super::download::download_blob;
+use super::{Guest, layers};
 use crate::answer::Failure;
 use crate::blobs::{self, Files, Found, Space};
 use crate::markup::{Section, encoded, nothing, tree, words};
@@ -116,22 +116,23 @@ async fn contents(guest: &Guest, artifact: &Artifact, base: &str) -> Markup {
     let Ok(files) = files else {
         return html! { section { h2 { "Files" } p .dim { "The store no longer has them." } } };
     };
-    let layers = if artifact.kind == "image" { layers(guest, artifact, &files).await } else { None };
+    let layers = layers::of(guest, artifact, &files).await;
     let largest = if layers.is_none() { files.largest(LARGEST).await.unwrap_or_default() } else { Vec::new() };
     html! {
         @if let Some(layers) = layers {
             section aria-labelledby="layers-title" {
-                h2 #layers-title { "Layers" }
-                @let total = layers.iter().map(|(_, size)| *size).max().unwrap_or(1).max(1);
+                h2 #layers-title { (if artifact.kind == "image" { "Layers" } else { "Contents" }) }
+                @let total = layers.iter().map(|layer| layer.size).max().unwrap_or(1).max(1);
                 div .scroll { table { tbody {
-                    @for (by, size) in &layers {
+                    @for (number, layer) in (1..).zip(&layers) {
                         tr {
-                            td .number { (words::size(*size)) }
-                            td .share { svg .bar viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" { rect class="run" width=(words::percent(*size, total)) height="10" {} } }
-                            td { code { (by) } }
+                            td .number { (words::size(layer.size)) }
+                            td .share { svg .bar viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true" { rect class="run" width=(words::percent(layer.size, total)) height="10" {} } }
+                            td { a .plain href={ (base) "/layers/" (number) } { code { (layer.by) } } }
                         }
                     }
                 } } }
+                p { a href={ (base) "/layers" } { "What is in it, what is large, and what is there in vain" } }
             }
         }
         section aria-labelledby="files-title" {
@@ -145,31 +146,6 @@ async fn contents(guest: &Guest, artifact: &Artifact, base: &str) -> Markup {
             p { a href={ (base) "/files" } { "Browse its files" } }
         }
     }
-}
-
-/// The layers of an OCI layout: what made each, and its compressed size.
-async fn layers(guest: &Guest, artifact: &Artifact, files: &Files<'_>) -> Option<Vec<(String, u64)>> {
-    let read = async |path: &str| -> Option<Value> {
-        let Found::File(file) = files.find(path).await.ok()? else { return None };
-        json(guest, artifact, file.digest.as_ref()).await
-    };
-    let path = |descriptor: &Value| {
-        let digest = descriptor["digest"].as_str()?;
-        Some(format!("blobs/{}", digest.replacen(':', "/", 1)))
-    };
-    let index = read("index.json").await?;
-    let mut manifest = read(&path(&index["manifests"][0])?).await?;
-    if manifest["manifests"].is_array() {
-        manifest = read(&path(&manifest["manifests"][0])?).await?;
-    }
-    let config = read(&path(&manifest["config"])?).await.unwrap_or_default();
-    let history = config["history"].as_array().cloned().unwrap_or_default();
-    let mut made = history.iter().filter(|one| one["empty_layer"] != true);
-    let layers = manifest["layers"].as_array()?.iter().map(|layer| {
-        let by = made.next().and_then(|one| one["created_by"].as_str()).unwrap_or("a layer of the base image");
-        (by.chars().take(400).collect(), layer["size"].as_u64().unwrap_or(0))
-    });
-    Some(layers.collect())
 }
 
 fn text(value: &Value) -> String {
@@ -257,7 +233,14 @@ pub(crate) async fn browse(guest: Guest, Path(path): Path<Vec<String>>) -> Resul
     match files.find(&path).await? {
         Found::File(file) => {
             let digest = file.digest.unwrap_or_default();
-            download_blob(&guest.client, &Space::of_artifact(&artifact), &digest, &file.name, "application/octet-stream").await
+            download_blob(
+                &guest.client,
+                &Space::of_artifact(&artifact),
+                &digest,
+                &file.name,
+                "application/octet-stream",
+            )
+            .await
         }
         Found::Directory(directory) => {
             let base = format!("/artifacts/{}", encoded(&artifact.id));

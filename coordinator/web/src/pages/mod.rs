@@ -9,6 +9,7 @@ mod entry;
 mod failure;
 mod farm;
 pub(crate) mod invocation;
+pub(crate) mod layers;
 pub(crate) mod rates;
 mod step;
 pub(crate) mod tested;
