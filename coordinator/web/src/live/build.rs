@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::patch::Patch;
+use super::patch::{Patch, Written};
 use crate::answer::Failure;
 use crate::calls::Client;
 use crate::log::{Line, Splitter};
@@ -45,9 +45,26 @@ pub(crate) type Render = Arc<dyn Fn(&v1::Build, &Progress, &Changes) -> Vec<Patc
 /// What pages are told at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct News {
-    pub(crate) patches: Vec<Patch>,
-    /// Lines of output, with the number of the first, by the places of their steps.
-    pub(crate) lines: BTreeMap<usize, (u64, Arc<[String]>)>,
+    pub(crate) patches: Written,
+    /// Lines of output, by the places of their steps.
+    pub(crate) lines: BTreeMap<usize, Lines>,
+}
+
+/// Lines of a step's output.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    /// The number of the first.
+    pub(crate) from: u64,
+    pub(crate) rows: Arc<[String]>,
+    /// All of them, for pages that have none.
+    pub(crate) written: Written,
+}
+
+impl Lines {
+    fn of(place: usize, from: u64, rows: Arc<[String]>) -> Self {
+        let written = Written::of(&[Patch::lines(place, from, rows.clone())]);
+        Self { from, rows, written }
+    }
 }
 
 /// A build as pages show it.
@@ -224,17 +241,20 @@ impl Follower {
         if shown.news.receiver_count() == 0 || (changes.steps.is_empty() && !changes.all && lines.is_empty()) {
             return;
         }
-        let mut patches = render(&shown.build, &progress, &changes);
+        // Where only lines were printed, nothing else is looked at.
+        let has_changed = changes.all || !changes.steps.is_empty();
+        let mut patches = if has_changed { render(&shown.build, &progress, &changes) } else { Vec::new() };
         if progress.status.is_some() {
             patches.push(Patch::End);
         }
         drop(progress);
-        let rows = |place: usize, from: u64, lines: &[Line]| -> Arc<[String]> {
+        let rows = |place: usize, from: u64, lines: &[Line]| -> Lines {
             let address = format!("/builds/{}/steps/{}/log", shown.build.id, place + 1);
-            (from..).zip(lines).map(|(number, line)| line.row(number, &address).into_string()).collect()
+            let row = |(number, line): (u64, &Line)| line.row(number, &address).into_string();
+            Lines::of(place, from, (from..).zip(lines).map(row).collect())
         };
-        let lines = lines.iter().map(|(place, (from, lines))| (*place, (*from, rows(*place, *from, lines)))).collect();
+        let lines = lines.iter().map(|(place, (from, lines))| (*place, rows(*place, *from, lines))).collect();
         // Nobody may be listening any more.
-        let _ = shown.news.send(Arc::new(News { patches, lines }));
+        let _ = shown.news.send(Arc::new(News { patches: Written::of(&patches), lines }));
     }
 }

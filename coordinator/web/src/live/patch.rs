@@ -38,6 +38,11 @@ impl Patch {
         Self::Replace { id: id.into(), html: markup.into_string() }
     }
 
+    /// Lines of the output of the step at this place.
+    pub(crate) fn lines(place: usize, from: u64, html: Arc<[String]>) -> Self {
+        Self::Lines { id: format!("log{}", place + 1), from, html }
+    }
+
     pub(crate) fn append(into: impl Into<String>, id: impl Into<String>, markup: Markup) -> Self {
         Self::Append { into: into.into(), id: id.into(), html: markup.into_string() }
     }
@@ -70,23 +75,49 @@ fn steady(html: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What is sent at once.
-#[derive(Debug, Serialize)]
-struct Message<'a> {
-    /// The server's clock, in milliseconds since 1970.
-    now: i64,
-    patches: &'a [Patch],
+/// Patches as they are sent: serialised once, however many pages get them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Written(Arc<str>);
+
+impl Written {
+    /// These patches.
+    pub(crate) fn of(patches: &[Patch]) -> Self {
+        let text = serde_json::to_string(patches).unwrap_or_default();
+        // Without brackets: others are beside them in a message.
+        Self(text.trim_start_matches('[').strip_suffix(']').unwrap_or_default().into())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The event that carries these changes, with the server's clock in milliseconds since 1970.
+pub(crate) fn message(all: &[Written]) -> Event {
+    let patches: Vec<&str> = all.iter().map(|written| &*written.0).filter(|text| !text.is_empty()).collect();
+    Event::default().data(format!("{{\"now\":{},\"patches\":[{}]}}", words::now(), patches.join(",")))
 }
 
 /// The event that carries these changes.
 pub(crate) fn event(patches: &[Patch]) -> Event {
-    let message = serde_json::to_string(&Message { now: words::now(), patches }).unwrap_or_default();
-    Event::default().data(message)
+    message(&[Written::of(patches)])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_before_is_sent_as_if_it_were_written_at_once() {
+        let patch = |id: &str| Patch::Class { id: id.to_owned(), class: "[\"]".to_owned() };
+        let lines = Patch::Lines { id: "log1".to_owned(), from: 3, html: vec!["<li>".to_owned()].into() };
+        let (one, two) = (Written::of(&[patch("a"), patch("]")]), Written::of(&[lines]));
+        let text = format!("[{},{}]", one.0, two.0);
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.as_array().unwrap().len(), 3, "{text}");
+        assert_eq!((&read[1]["class"], &read[2]["html"][0]), (&"[\"]".into(), &"<li>".into()));
+        assert!(Written::of(&[]).is_empty());
+    }
 
     #[test]
     fn only_a_time_that_the_page_itself_changes_is_no_change() {

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use super::{Guest, patches, project, show};
 use crate::answer::Failure;
 use crate::blobs::Space;
-use crate::live::{Changes, Patch, Shown, answer, event};
+use crate::live::{Changes, Patch, Shown, Written, answer, event, message};
 use crate::log::{Line, Log, Which};
 use crate::markup::{Section, encoded, words};
 use crate::pages::download::download_blob;
@@ -237,7 +237,7 @@ pub(crate) async fn follow(
 fn added(build: &str, place: usize, from: u64, lines: &[Line]) -> Patch {
     let address = format!("/builds/{}/steps/{}/log", encoded(build), place + 1);
     let html = (from..).zip(lines).map(|(number, line)| line.row(number, &address).into_string()).collect();
-    Patch::Lines { id: format!("log{}", place + 1), from, html }
+    Patch::lines(place, from, html)
 }
 
 /// The changes from now on, with the lines of these logs. It ends if the page is too slow: it connects again then.
@@ -247,21 +247,25 @@ fn later(
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     stream::unfold((news, logs), |(mut news, mut logs)| async move {
         loop {
-            let message = news.recv().await.ok()?;
-            let mut patches = message.patches.clone();
+            let told = news.recv().await.ok()?;
+            let mut all = vec![told.patches.clone()];
             for (place, next) in &mut logs {
-                let Some((from, lines)) = message.lines.get(place) else { continue };
+                let Some(lines) = told.lines.get(place) else { continue };
                 // What the page has already.
-                let known = usize::try_from(next.saturating_sub(*from)).unwrap_or(usize::MAX).min(lines.len());
-                let html: Arc<[String]> = if known == 0 { lines.clone() } else { lines[known..].into() };
-                let first = from + known as u64;
-                if !html.is_empty() {
-                    *next = first + html.len() as u64;
-                    patches.push(Patch::Lines { id: format!("log{}", place + 1), from: first, html });
+                let known = usize::try_from(next.saturating_sub(lines.from)).unwrap_or(usize::MAX);
+                let fresh = lines.rows.get(known..).unwrap_or_default();
+                if fresh.is_empty() {
+                    continue;
                 }
+                let first = lines.from + known as u64;
+                *next = first + fresh.len() as u64;
+                all.push(match known {
+                    0 => lines.written.clone(),
+                    _ => Written::of(&[Patch::lines(*place, first, fresh.into())]),
+                });
             }
-            if !patches.is_empty() {
-                return Some((Ok(event(&patches)), (news, logs)));
+            if all.iter().any(|written| !written.is_empty()) {
+                return Some((Ok(message(&all)), (news, logs)));
             }
         }
     })
