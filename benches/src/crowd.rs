@@ -25,9 +25,9 @@ use crate::process::Process;
 use crate::report::Figure;
 
 /// Concurrent connection attempts.
-const DIALS: usize = 32;
+pub(crate) const DIALS: usize = 32;
 /// How long the last lines may take to arrive.
-const LATE: Duration = Duration::from_secs(10);
+pub(crate) const LATE: Duration = Duration::from_secs(10);
 /// The step's output, each time.
 const LINE: &[u8] = b"a line of output, as a compiler says it, of some eighty bytes with a path in it\n";
 
@@ -115,13 +115,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     crate::report::print(&figures, options.json)
 }
 
-fn resident(server: &Process) -> anyhow::Result<u64> {
+pub(crate) fn resident(server: &Process) -> anyhow::Result<u64> {
     server.reset_peak();
     server.peak_bytes().context("cannot read the coordinator's memory")
 }
 
 /// The share of one core that the process uses in this time; `each` is called every second.
-async fn share(server: &Process, time: Duration, mut each: impl FnMut()) -> anyhow::Result<f64> {
+pub(crate) async fn share(server: &Process, time: Duration, mut each: impl FnMut()) -> anyhow::Result<f64> {
     let cpu = || server.cpu().context("cannot read the coordinator's CPU time");
     let (began, before) = (Instant::now(), cpu()?);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -146,7 +146,7 @@ fn environment() -> v1::Environment {
 }
 
 /// Connects a worker, and returns once it is registered. It keeps the leases that it is given.
-async fn worker(
+pub(crate) async fn worker(
     url: &str,
     name: String,
     access: Access,
@@ -201,7 +201,7 @@ async fn worker(
 }
 
 /// Submits a build with one step, which one of the workers will hold.
-async fn submit(farm: &Farm) -> anyhow::Result<String> {
+pub(crate) async fn submit(farm: &Farm) -> anyhow::Result<String> {
     let project = "name = \"watched\"\n[steps.wait]\nrun = \"wait\"\noutputs = [\"out\"]\n\
                    [artifacts.out]\nfrom = \"wait\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
     let (digest, data) = (FUNCTION.digest(project.as_bytes()), project.as_bytes());

@@ -14,6 +14,7 @@ pub mod farm;
 pub mod image;
 pub mod layer;
 pub mod load;
+pub mod pages;
 pub mod process;
 pub mod project;
 pub mod registry;

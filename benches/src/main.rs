@@ -8,7 +8,9 @@ use kiln_benches::farm::{Farm, Setup};
 use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
-use kiln_benches::{blob, calls, cost, crowd, dockerfile, execute, image, layer, load, project, scheduler, spread};
+use kiln_benches::{
+    blob, calls, cost, crowd, dockerfile, execute, image, layer, load, pages, project, scheduler, spread,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -44,6 +46,8 @@ enum Command {
     Cost(cost::Options),
     /// Measure a coordinator with many idle workers and many clients that watch a build.
     Crowd(crowd::Options),
+    /// Open 1,000 live pages of a build that prints, and measure the coordinator.
+    Pages(pages::Options),
     /// Measure a step's compiler calls on one worker and on several.
     Spread(spread::Options),
     /// Compare two reports of `load` or `layer`.
@@ -82,6 +86,7 @@ async fn main() -> anyhow::Result<()> {
             Some(Command::Calls(options)) => calls::run(options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
+            Some(Command::Pages(options)) => pages::run(options).await,
             Some(Command::Compare { first, second }) => {
                 let (first, second) = (Document::read(&first)?, Document::read(&second)?);
                 print!("{}", table::comparison(&compare::rows(&first, &second)));

@@ -102,6 +102,14 @@ fn a_crowd_is_all_there_and_sees_every_line() {
     }
 }
 
+#[test]
+fn every_open_page_gets_every_line() {
+    let (out, _) = well(&["pages", "--pages", "5", "--seconds", "2", "--json"]);
+    let figures: Value = serde_json::from_str(&out).unwrap();
+    let came = figures.as_array().unwrap().iter().find(|one| one["name"].as_str().unwrap().contains("lines that came"));
+    assert!(came.unwrap()["value"].as_f64() >= Some(5.0), "{out}");
+}
+
 /// `.ci/long` runs this.
 mod long {
     use super::*;
