@@ -187,7 +187,12 @@ fn what_is_in_an_image_layer_by_layer_and_what_is_there_in_vain_is_shown() {
         "{layers}"
     );
     let page = curl(&[&format!("{pages}/artifacts/{id}/layers")]).body;
-    assert!(page.contains("Overwritten or removed by a later layer") && page.contains("<code>RUN "), "{page}");
+    assert!(
+        page.contains("Overwritten or removed by a later layer")
+            && page.contains("Duplicates of other files")
+            && page.contains("<code>RUN "),
+        "{page}"
+    );
     let second = curl(&[&format!("{pages}/artifacts/{id}/layers/2?q=kep")]).body;
     assert!(second.contains("<td>kept</td>") && !second.contains("<td>large</td>"), "{second}");
     for (path, status) in [("layers/9", 404), ("layers/0", 404), ("layers/x", 400)] {

@@ -1,4 +1,4 @@
-//! What is in the layers of an image or in an archive: the entries of a tar, and what layers have in vain.
+//! What is in the layers of an image or in an archive: the entries of a tar, and the space that layers waste.
 //!
 //! Invariant: whatever the bytes are, memory is bounded, and what is left out is said.
 

@@ -1,4 +1,4 @@
-//! What an image's layers have in vain: files that later layers overwrite or remove, and contents that are there more than once.
+//! The space that an image's layers waste: files that later layers overwrite or remove, and contents that are there more than once.
 
 use std::collections::{BTreeMap, HashMap};
 

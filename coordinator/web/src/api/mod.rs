@@ -178,7 +178,7 @@ pub(crate) async fn one_artifact(guest: Guest, Path(id): Path<String>) -> Result
     Ok(Json(Artifact::of(&artifact(&guest, &id).await?)))
 }
 
-/// `GET /artifacts/{id}/layers`: what is in them, and what is there in vain.
+/// `GET /artifacts/{id}/layers`: what is in them, and the space that is wasted.
 pub(crate) async fn layers(
     State(site): State<Site>,
     guest: Guest,

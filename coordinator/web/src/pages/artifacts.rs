@@ -34,7 +34,7 @@ pub(crate) async fn list(guest: Guest, Query(Asked { name }): Query<Asked>) -> R
     let artifacts = guest.client.artifacts().list(request).await?.into_inner().artifacts;
     let content = html! {
         h1 { "Artifacts" }
-        form .filters method="get" action="/artifacts" role="search" {
+        form .filters.short method="get" action="/artifacts" role="search" {
             input name="name" type="search" value=(name) placeholder="Name of an artifact" aria-label="Name" data-key="/";
             button type="submit" { "Show" }
         }
@@ -132,7 +132,7 @@ async fn contents(guest: &Guest, artifact: &Artifact, base: &str) -> Markup {
                         }
                     }
                 } } }
-                p { a href={ (base) "/layers" } { "What is in it, what is large, and what is there in vain" } }
+                p { a href={ (base) "/layers" } { "Files, the largest of them, and wasted space" } }
             }
         }
         section aria-labelledby="files-title" {

@@ -1,4 +1,4 @@
-//! What is in an image layer by layer, or in an archive: all files, the largest, and what is there in vain.
+//! What is in an image layer by layer, or in an archive: all files, the largest, and the space that is wasted.
 
 use std::sync::Arc;
 
@@ -151,12 +151,12 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
             (tile("Files", &words::grouped(sum.files), &words::count(contents.layers.len() as u64, "layer", "layers")))
             (tile("Unpacked", &words::size(sum.bytes), &format!("{} as it is stored", words::size(contents.layers.iter().map(|layer| layer.size).sum()))))
             (tile("Overwritten or removed", &words::size(sum.hidden), &format!("{}% that nobody sees", words::percent(sum.hidden, sum.bytes))))
-            (tile("There again", &words::size(sum.again), &format!("{}% is the content of another file", words::percent(sum.again, sum.bytes))))
+            (tile("Duplicates", &words::size(sum.again), &format!("{}% is in another file already", words::percent(sum.again, sum.bytes))))
         }
         section aria-labelledby="layers-title" {
             h2 #layers-title { "Layers" }
             div .scroll { table {
-                thead { tr { th .number { "#" } th { "Made by" } th .number { "Stored" } th .number { "Unpacked" } th .number { "Files" } th .number { "Hidden later" } th .number { "There again" } } }
+                thead { tr { th .number { "#" } th { "Made by" } th .number { "Stored" } th .number { "Unpacked" } th .number { "Files" } th .number { "Overwritten later" } th .number { "Duplicates" } } }
                 tbody {
                     @for (number, (layer, sum)) in (1..).zip(contents.layers.iter().zip(&waste.layers)) { (row(&contents.address(), number, layer, sum)) }
                 }
@@ -164,7 +164,7 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
         }
         (placed("Largest files", &waste.largest, None))
         (placed("Overwritten or removed by a later layer", &waste.hidden, Some("By layer")))
-        (placed("The same content again", &waste.again, Some("First in layer")))
+        (placed("Duplicates of other files", &waste.again, Some("First in layer")))
     };
     Ok(guest.page(&format!("{} · layers", contents.artifact.name), Section::Artifacts, None, content))
 }
@@ -199,11 +199,11 @@ fn placed(title: &str, files: &[Placed], other: Option<&str>) -> Markup {
             section {
                 h2 { (title) }
                 div .scroll { table {
-                    thead { tr { th .number { "Size" } th { "File" } th .number { "Layer" } @if let Some(other) = other { th .number { (other) } } } }
+                    thead { tr { th { "File" } th .number { "Size" } th .number { "Layer" } @if let Some(other) = other { th .number { (other) } } } }
                     tbody { @for file in files {
                         tr {
+                            td .grow { (file.path) }
                             td .number { (words::size(file.size)) }
-                            td { (file.path) }
                             td .number { (file.layer + 1) }
                             @if other.is_some() { td .number { @if let Some(other) = file.other { (other + 1) } } }
                         }
@@ -242,7 +242,7 @@ pub(crate) async fn files(
         (contents.crumbs(html! { a href=(contents.address()) { "layers" } span .dim { "/" } h1 { (number) } }))
         p { code { (layer.by) } }
         @if listing.is_cut { (cut()) }
-        form .filters method="get" action=(address) role="search" {
+        form .filters.short method="get" action=(address) role="search" {
             input name="q" type="search" value=(asked.q) placeholder="Part of a path" aria-label="Part of a path" data-key="/";
             button type="submit" { "Search" }
         }

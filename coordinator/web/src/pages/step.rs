@@ -217,12 +217,23 @@ fn differences(differences: &[Difference]) -> Markup {
                         tr {
                             td .dim { (kind(one.kind())) }
                             td { (one.name) }
-                            td { @if let Some(before) = &one.before { code { (before) } } @else { span .dim { "none" } } }
-                            td { @if let Some(after) = &one.after { code { (after) } } @else { span .dim { "none" } } }
+                            td { @if let Some(before) = &one.before { (value(before)) } @else { span .dim { "none" } } }
+                            td { @if let Some(after) = &one.after { (value(after)) } @else { span .dim { "none" } } }
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// A value that was compared; of a digest, its beginning says enough.
+fn value(text: &str) -> Markup {
+    let hash = text.split_once('/').filter(|(hash, _)| hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_hexdigit()));
+    html! {
+        @match hash {
+            Some((hash, rest)) => code title=(text) { (words::short(hash, 12)) "…/" (rest) },
+            None => code { (text) },
         }
     }
 }
@@ -309,8 +320,10 @@ fn outputs(view: &View, result: Option<&reapi::ActionResult>) -> Markup {
             h2 #outputs-title { "Outputs" }
             @if result.output_files.is_empty() && result.output_directories.is_empty() { p .dim { "None." } }
             @else { p { a href={ (view.address()) "/outputs" } {
-                "Browse " (words::count(result.output_files.len() as u64, "file", "files"))
-                @if !result.output_directories.is_empty() { " and " (words::count(result.output_directories.len() as u64, "directory", "directories")) }
+                "Browse "
+                @if !result.output_files.is_empty() { (words::count(result.output_files.len() as u64, "file", "files")) }
+                @if !result.output_files.is_empty() && !result.output_directories.is_empty() { " and " }
+                @if !result.output_directories.is_empty() { (words::count(result.output_directories.len() as u64, "directory", "directories")) }
             } } }
         }
     }

@@ -144,7 +144,7 @@ pub(crate) async fn page(
         }
         p .dim { (counts(&summary)) " in " (words::duration(summary.duration_ms)) }
         (unread(&summary, is_complete))
-        form .filters method="get" action={ (address) "/tests" } role="search" {
+        form .filters.short method="get" action={ (address) "/tests" } role="search" {
             input name="q" type="search" value=(asked.q) placeholder="Name of a test" aria-label="Name of a test" data-key="/";
             @if asked.step > 0 { input type="hidden" name="step" value=(asked.step); }
             button type="submit" { "Search" }

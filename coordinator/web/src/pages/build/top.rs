@@ -148,7 +148,7 @@ fn tiles(build: &v1::Build, progress: &Progress) -> Markup {
             }
             @if let Some(tests) = tested::sum(progress.steps.iter()) {
                 (tile("Tests", html! {
-                    a .plain href={ "/builds/" (encoded(&build.id)) "/tests" } {
+                    a href={ "/builds/" (encoded(&build.id)) "/tests" } {
                         (words::grouped(u64::from(tests.passed) + u64::from(tests.failed) + u64::from(tests.skipped)))
                     }
                 }, tested::counts(&tests)))
