@@ -104,13 +104,17 @@ fn a_build_of_another_tenant_is_not_found_like_one_that_there_is_not() {
         (access(&guarded.dir(), Some(&certificate)), bearer)
     };
     let ((ann, hers), (_, his)) = (tenant("ann"), tenant("bob"));
-    let dir = project(&[("kiln.toml", "name = \"hers\"\nversion = \"1\"\n[steps.say]\nrun = \"echo secret words\"\n")]);
+    let dir = project(&[(
+        "kiln.toml",
+        "name = \"hers\"\nversion = \"1\"\n[steps.say]\nrun = \"echo secret words | tee out\"\noutputs = [\"out\"]\n\
+         [artifacts.hers]\nfrom = \"say\"\nfiles = [\"out\"]\nkind = \"archive\"\n",
+    )]);
     assert_eq!(guarded.ran(ann.clone(), &["build", dir.path().to_str().unwrap()]).code, 0);
     let listed = guarded.ran(ann, &["builds", "--json"]);
     let builds: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
     let id = builds[0]["build"].as_str().unwrap();
     let unknown = id.chars().rev().collect::<String>();
-    for rest in ["", "/live", "/steps/1/log", "/steps/1/log?part=true", "/steps/1/log/stdout"] {
+    for rest in ["", "/live", "/tests", "/steps/1", "/steps/1/log", "/steps/1/log?part=true", "/steps/1/log/stdout"] {
         let (own, other) = (format!("{pages}/builds/{id}{rest}"), format!("{pages}/builds/{unknown}{rest}"));
         if !rest.starts_with("/live") {
             assert_eq!(curl(&["-H", &hers, &own]).status, 200, "for `{rest}`");
@@ -121,6 +125,13 @@ fn a_build_of_another_tenant_is_not_found_like_one_that_there_is_not() {
     }
     assert!(curl(&["-H", &hers, &format!("{pages}/builds/{id}/steps/1/log")]).body.contains("secret words"));
     assert!(!curl(&["-H", &his, &format!("{pages}/builds")]).body.contains(id));
+    let found = curl(&["-H", &hers, &format!("{pages}/api/v1/artifacts")]).body;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let artifact = found["artifacts"][0]["id"].as_str().unwrap();
+    for path in ["", "/layers", "/layers/1"] {
+        let at = format!("{pages}/artifacts/{artifact}{path}");
+        assert_eq!((curl(&["-H", &hers, &at]).status, curl(&["-H", &his, &at]).status), (200, 404), "for `{path}`");
+    }
     let cancel = format!("{pages}/builds/{id}/cancel");
     assert_eq!(curl(&["-X", "POST", "-H", &his, &cancel]).status, 404);
 }

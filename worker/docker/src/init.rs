@@ -105,13 +105,13 @@ fn serve(socket: &UnixStream, task: &Task, output: Vec<OwnedFd>, fresh: &State) 
     };
     let _ = tell.send(child);
     report(socket, &Report::Started);
-    let mut samples = Samples::since(before.cpu_us);
+    let mut samples = Samples::since(leftovers::cpu_us());
     let there = attend(socket, &over, &before, (began, &mut samples))?;
     let (own, usage) = reaper.join().map_err(|_| "cannot wait for a task".to_owned())?;
     let failed = own.code != Some(0);
     let now = leftovers::Counters::look();
     if !samples.is_empty() {
-        samples.look(began.elapsed(), now.cpu_us);
+        samples.look(began.elapsed(), leftovers::cpu_us());
     }
     let ended = Ended {
         code: own.code,

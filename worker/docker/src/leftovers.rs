@@ -127,8 +127,6 @@ pub(super) struct Counters {
     pub(super) out_of_memory: u64,
     /// Processes that could not be started.
     pub(super) too_many_processes: u64,
-    /// CPU time of all its processes, in microseconds.
-    pub(super) cpu_us: u64,
 }
 
 /// CPU time of all the container's processes, in microseconds; 0 if nothing counts it.
@@ -152,7 +150,6 @@ impl Counters {
         Self {
             out_of_memory: first(["memory.events", "memory/memory.oom_control"], "oom_kill"),
             too_many_processes: first(["pids.events", "pids/pids.events"], "max"),
-            cpu_us: cpu_us(),
         }
     }
 
