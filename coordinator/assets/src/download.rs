@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
-use kiln_images::registry::{Reach, Way};
+use kiln_images::registry::{Clients, Reach};
 use kiln_proto::digest::{Digest, DigestFunction};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, Response, redirect};
@@ -38,28 +38,10 @@ pub(crate) enum Error {
 #[derive(Debug, Clone)]
 pub struct Downloads {
     reach: Reach,
+    /// Made at the first download: most farms in a command never have one.
     clients: Arc<OnceLock<Clients>>,
     places: Arc<Semaphore>,
     directory: PathBuf,
-}
-
-/// Made at the first download: most farms in a command never have one.
-#[derive(Debug)]
-struct Clients {
-    open: Client,
-    guarded: Option<Client>,
-}
-
-impl Clients {
-    fn new(reach: &Reach) -> Result<Self, reqwest::Error> {
-        let client = || {
-            let agent = concat!("kiln/", env!("CARGO_PKG_VERSION"));
-            let builder = Client::builder().user_agent(agent).redirect(redirect::Policy::none());
-            builder.connect_timeout(Duration::from_secs(20))
-        };
-        let guarded = reach.resolver().map(|guard| client().no_proxy().dns_resolver(guard).build());
-        Ok(Self { open: client().build()?, guarded: guarded.transpose()? })
-    }
 }
 
 /// A file that was downloaded.
@@ -81,7 +63,13 @@ impl Downloads {
         if let Some(clients) = self.clients.get() {
             return Ok(clients);
         }
-        let made = Clients::new(&self.reach).map_err(|error| Error::Failed(format!("cannot set up HTTP: {error}")))?;
+        let client = || {
+            let agent = concat!("kiln/", env!("CARGO_PKG_VERSION"));
+            let builder = Client::builder().user_agent(agent).redirect(redirect::Policy::none());
+            builder.connect_timeout(Duration::from_secs(20))
+        };
+        let made =
+            Clients::new(&self.reach, client).map_err(|error| Error::Failed(format!("cannot set up HTTP: {error}")))?;
         Ok(self.clients.get_or_init(|| made))
     }
 
@@ -116,10 +104,7 @@ impl Downloads {
             let refused = |refused: kiln_images::registry::Refused| {
                 Error::NotAllowed(format!("{refused}; the coordinator's `--allow-download` allows others"))
             };
-            let client = match (self.reach.way(&url).map_err(refused)?, &clients.guarded) {
-                (Way::Guarded, Some(guarded)) => guarded,
-                _ => &clients.open,
-            };
+            let client = clients.at(&url).map_err(refused)?;
             let asking = tokio::time::timeout(STALL, client.get(url.clone()).headers(headers.clone()).send());
             let failed = |words: String| Error::Failed(format!("cannot ask `{}`: {words}", shown(&url)));
             let response = asking.await.map_err(|_| failed("no answer".to_owned()))?;

@@ -31,7 +31,7 @@ use auth::Authorization;
 pub use credentials::{Credentials, Login, server_name};
 pub use download::Repository;
 pub use error::Error;
-pub use reach::{Guard, Invalid as InvalidPattern, Pattern, Reach, Refused, Way};
+pub use reach::{Clients, Invalid as InvalidPattern, Pattern, Reach, Refused};
 pub use retry::Attempts;
 use retry::Movement;
 pub use transport::{is_this_machine, words};

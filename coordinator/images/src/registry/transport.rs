@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Method, Request, Response, StatusCode};
 use url::Url;
 
-use super::reach::{Reach, Refused, Way};
+use super::reach::{Clients, Reach, Refused};
 use super::{Error, Registries, lock};
 use crate::reference::DOCKER_HUB;
 
@@ -29,11 +29,7 @@ pub(super) struct Host {
     registry: String,
     /// Scheme, host and port.
     pub(super) base: String,
-    reach: Reach,
-    /// Connects to any address, through this machine's proxy.
-    open: Client,
-    /// Connects only to addresses within the reach; `None` if that is unlimited.
-    guarded: Option<Client>,
+    clients: Clients,
 }
 
 impl Registries {
@@ -70,19 +66,13 @@ impl Host {
     fn new(registry: &str, base: String, reach: &Reach) -> Result<Self, Error> {
         let unusable =
             |error: reqwest::Error| Error::Unreachable { registry: registry.to_owned(), reason: words(&error) };
-        let guarded = reach.resolver().map(|guard| client(registry).no_proxy().dns_resolver(guard).build());
-        Ok(Self {
-            registry: registry.to_owned(),
-            base,
-            reach: reach.clone(),
-            open: client(registry).build().map_err(unusable)?,
-            guarded: guarded.transpose().map_err(unusable)?,
-        })
+        let clients = Clients::new(reach, || client(registry)).map_err(unusable)?;
+        Ok(Self { registry: registry.to_owned(), base, clients })
     }
 
     /// Builds requests; [`execute`](Self::execute) sends them.
     pub(super) fn client(&self) -> &Client {
-        &self.open
+        self.clients.builder()
     }
 
     /// Whether a URL belongs to the registry, by scheme, host and port.
@@ -92,7 +82,7 @@ impl Host {
 
     /// Whether the registry may refer its clients to this URL for a token.
     pub(super) fn allows_realm(&self, realm: &Url) -> bool {
-        Url::parse(&self.base).is_ok_and(|base| self.reach.allows_realm(&base, realm))
+        Url::parse(&self.base).is_ok_and(|base| self.clients.reach().allows_realm(&base, realm))
     }
 
     /// Sends a request if its URL is allowed, and follows redirects under the same rules; credentials are not forwarded
@@ -133,10 +123,7 @@ impl Host {
     }
 
     async fn ask(&self, request: Request) -> Result<Response, Error> {
-        let client = match (self.reach.way(request.url()).map_err(|refused| self.refused(refused))?, &self.guarded) {
-            (Way::Guarded, Some(guarded)) => guarded,
-            _ => &self.open,
-        };
+        let client = self.clients.at(request.url()).map_err(|refused| self.refused(refused))?;
         client.execute(request).await.map_err(|error| failed(&self.registry, &error))
     }
 
@@ -233,7 +220,7 @@ pub(super) fn failed(registry: &str, error: &reqwest::Error) -> Error {
 }
 
 /// The cause of this type, at any depth.
-fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+pub(super) fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<T>() {

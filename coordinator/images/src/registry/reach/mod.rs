@@ -8,6 +8,7 @@
 //! a proxy resolves the name and makes the connection, the name itself is checked.
 
 mod address;
+mod clients;
 mod pattern;
 
 use std::io;
@@ -19,6 +20,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use crate::reference::DOCKER_HUB;
+pub use clients::Clients;
 pub use pattern::{Invalid, Pattern};
 
 /// Domains that are never public: RFC 6761, 6762, 8375 and ICANN's reservation of `internal`.
@@ -58,11 +60,18 @@ pub enum Refused {
 
 /// How to request a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(super) enum Way {
     /// With a client that connects to any address.
     Open,
     /// With a client that checks every address before connecting, and uses no proxy.
     Guarded,
+}
+
+impl Refused {
+    /// Why a client of [`Clients`] did not connect, if that is the reason.
+    pub fn of(error: &reqwest::Error) -> Option<&Self> {
+        super::transport::cause(error)
+    }
 }
 
 impl Reach {
@@ -81,11 +90,16 @@ impl Reach {
         self.bounds.is_some()
     }
 
+    /// Whether the operator allows this host, or everything is allowed.
+    pub fn names(&self, url: &Url) -> bool {
+        self.bounds.as_ref().is_none_or(|bounds| bounds.allows(url))
+    }
+
     /// How `url` may be requested.
     ///
     /// # Errors
     /// If the URL itself is not allowed.
-    pub fn way(&self, url: &Url) -> Result<Way, Refused> {
+    pub(super) fn way(&self, url: &Url) -> Result<Way, Refused> {
         let Some(bounds) = &self.bounds else { return Ok(Way::Open) };
         if bounds.allows(url) {
             return Ok(Way::Open);
@@ -116,7 +130,7 @@ impl Reach {
     }
 
     /// Resolves names to allowed addresses; `None` without restrictions.
-    pub fn resolver(&self) -> Option<Guard> {
+    fn resolver(&self) -> Option<Guard> {
         self.bounds.clone().map(Guard)
     }
 }
@@ -148,7 +162,7 @@ fn is_private(name: &str) -> bool {
 
 /// A resolver that returns only allowed addresses.
 #[derive(Debug, Clone)]
-pub struct Guard(Arc<Bounds>);
+struct Guard(Arc<Bounds>);
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
