@@ -138,6 +138,9 @@ pub struct Config {
     /// Build every push: a TOML file that says where GitHub, GitLab or Gitea deliver their webhooks, and what each one builds.
     #[arg(long, env = "KILN_WEBHOOKS", value_name = "FILE")]
     pub webhooks: Option<PathBuf>,
+    /// Webhooks that are told of the ends of builds.
+    #[command(flatten)]
+    pub notify: kiln_notify::Options,
     /// The caches of build tools.
     #[command(flatten)]
     pub tool_caches: kiln_toolcaches::Options,
@@ -198,6 +201,7 @@ impl Config {
             max_connections: MAX_CONNECTIONS,
             call_memory: CALL_MEMORY,
             webhooks: None,
+            notify: kiln_notify::Options::default(),
             tool_caches: kiln_toolcaches::Options::default(),
             web: kiln_web::Options::default(),
             metrics_listen: None,

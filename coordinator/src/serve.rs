@@ -34,6 +34,7 @@ use kiln_auth::layer::Gate;
 use kiln_auth::{Accepted, Authenticator, FarmKey};
 use kiln_execution::properties::Rules;
 use kiln_execution::{ExecutionHandle, Memory};
+use kiln_notify::Notifier;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
@@ -184,6 +185,7 @@ async fn serve(
     let calls = Calls::new(methods, &BEGIN, counted);
     let counted_caches = metrics.as_ref().map(|metrics| metrics.tool_caches.clone());
     let counted_webhooks = metrics.as_ref().map(|metrics| metrics.webhooks.clone());
+    let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
     let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
     if let Some(metrics) = metrics {
         metrics.serve(execution.clone(), kept.budget.clone(), stopping.clone())?;
@@ -195,6 +197,7 @@ async fn serve(
         .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
+    let pages_url = config.web.base(config.auth.tls()?.is_some());
     let shared = tenants::Shared {
         toolchains,
         config: config.clone(),
@@ -206,6 +209,7 @@ async fn serve(
         quotas,
         links: kiln_web::Links::default(),
         downloads: config.downloads()?,
+        notifier: Notifier::open(&config.notify, pages_url, counted_notify)?,
     };
     let links = shared.links.clone();
     let kept = (config.data_dir.clone(), journal.clone());

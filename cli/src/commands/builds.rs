@@ -99,7 +99,26 @@ pub(super) fn object(build: &v1::Build) -> Value {
         "repository": source.repository,
         "steps": build.steps.iter().map(step).collect::<Vec<_>>(),
         "shells": build.shells.iter().map(shell).collect::<Vec<_>>(),
+        "notifications": build.notifications.iter().map(notification).collect::<Vec<_>>(),
         "artifacts": build.artifacts.iter().map(|artifact| &artifact.id).collect::<Vec<_>>(),
+    })
+}
+
+fn notification(call: &v1::Notification) -> Value {
+    use v1::notification::State;
+    json!({
+        "id": call.id,
+        "hook": call.hook,
+        "to": call.to,
+        "event": call.event,
+        "state": match call.state() {
+            State::Pending => "pending",
+            State::Delivered => "delivered",
+            State::GivenUp => "given_up",
+        },
+        "attempts": call.attempts,
+        "reason": call.reason,
+        "tried": time(call.tried),
     })
 }
 

@@ -54,7 +54,9 @@ pub async fn worker(
 pub fn own_coordinator(data_dir: PathBuf, store: Bound) -> kiln_coordinator::Config {
     // It is given its connections and listens nowhere.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = kiln_coordinator::Config::on_disk(nowhere, data_dir, store);
+    let mut config = kiln_coordinator::Config::on_disk(nowhere, data_dir, store);
+    // The user sees how a build ends.
+    config.notify.is_off = true;
     // Whoever followed a build that an earlier command left unfinished is gone. Artifacts were downloaded to where the
     // user wanted them, so the store need not keep them forever.
     kiln_coordinator::Config {

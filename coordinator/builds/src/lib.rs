@@ -58,6 +58,7 @@ use kiln_auth::Identity;
 use kiln_execution::ExecutionHandle;
 use kiln_journal::Journal;
 use kiln_layers::Layers;
+use kiln_notify::Notices;
 use kiln_records::EventLog;
 pub use kiln_records::{Error as RecordsError, InvalidKeep, Keep, Records};
 use kiln_store::Stores;
@@ -93,6 +94,7 @@ struct Shared {
     native: native::Known,
     recent: recent::Recent,
     watches: Arc<Semaphore>,
+    notices: Option<Notices>,
 }
 
 /// A running build.
@@ -136,6 +138,7 @@ pub(crate) struct Work {
     /// The build's owner, as far as authenticated.
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
+    pub(crate) notices: Option<Notices>,
 }
 
 /// An identity of which only the name is known.
@@ -165,6 +168,10 @@ impl Builds {
         let records = Records::over(journal);
         records.import(old).await?;
         records.complete_index().await?;
+        let notices = match settings.notifier.clone() {
+            Some(notifier) => Some(Notices::open(notifier, &settings.tenant, records.clone()).await?),
+            None => None,
+        };
         let shared = Shared {
             stores,
             execution,
@@ -179,6 +186,7 @@ impl Builds {
             native: native::Known::default(),
             recent: recent::Recent::default(),
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
+            notices,
         };
         let builds = Self { shared: Arc::new(shared) };
         builds.resume_all().await?;

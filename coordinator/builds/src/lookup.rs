@@ -32,7 +32,8 @@ impl Builds {
             }
         };
         let shells = self.shared.records.shells(&build.id).await.map_err(internal)?;
-        Ok(Build { shells, ..build })
+        let notifications = self.shared.records.notifications(&build.id).await.map_err(internal)?;
+        Ok(Build { shells, notifications, ..build })
     }
 
     /// A running build.
@@ -55,9 +56,11 @@ impl Builds {
     pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
         let builds = self.shared.records.builds(listed(limit)).await.map_err(internal)?;
         let mut shells = self.shared.records.all_shells().await.map_err(internal)?;
+        let mut notifications = self.shared.records.all_notifications().await.map_err(internal)?;
         let complete = |build: Build| {
             let build = self.active(&build.id).unwrap_or(build);
-            Build { shells: shells.remove(&build.id).unwrap_or_default(), ..build }
+            let notifications = notifications.remove(&build.id).unwrap_or_default();
+            Build { shells: shells.remove(&build.id).unwrap_or_default(), notifications, ..build }
         };
         Ok(builds.into_iter().map(complete).collect())
     }

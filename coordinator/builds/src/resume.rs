@@ -60,8 +60,15 @@ impl Builds {
         };
         tracing::info!(build = build.id, why = build.message, "ended an unfinished build");
         let last = event::Event::BuildFinished(run::finished(&build));
-        if let Err(error) = self.shared.records.finish(&build, &active.events, last).await {
-            tracing::error!(%error, build = build.id, "cannot record that a build ended");
+        // Without a plan it is not known whom the project itself wants to be told.
+        let notices = self.shared.notices.as_ref();
+        let calls = match notices {
+            Some(notices) => notices.of(&build, None, &[]).await,
+            None => Vec::new(),
+        };
+        match self.shared.records.finish(&build, (&active.events, last), &calls).await {
+            Ok(()) => notices.into_iter().for_each(|notices| notices.take(&calls)),
+            Err(error) => tracing::error!(%error, build = build.id, "cannot record that a build ended"),
         }
         self.forget(&build.id).await;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_images::registry;
+use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
 use tokio::sync::watch;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub trim_every: Duration,
     /// How long a shell stays open in which nothing happens.
     pub shell_idle: Duration,
+    /// Tells webhooks of the ends of builds.
+    pub notifier: Option<Notifier>,
 }
 
 impl Default for Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             keep: Keep::default(),
             trim_every: Duration::from_secs(60 * 60),
             shell_idle: Duration::from_secs(15 * 60),
+            notifier: None,
         }
     }
 }

@@ -95,6 +95,7 @@ impl Builds {
             places: run::places::Places::default(),
             identity,
             settings,
+            notices: self.shared.notices.clone(),
         };
         let builds = self.clone();
         let working = async move {

@@ -7,6 +7,7 @@ mod dockerfile;
 mod image;
 mod inputs;
 mod model;
+mod notify;
 pub mod paths;
 mod platform;
 mod source;
@@ -23,6 +24,7 @@ pub use model::{
     Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, Plan, Split, Step,
     Target, VersionOrigin, default_libraries,
 };
+pub use notify::{Ending, Notify};
 pub use paths::{below, join, parent, path_problem};
 pub use platform::{Platform, UnknownPlatform};
 pub use source::{MemorySource, Source};

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Cache, Dockerfile, Image, Platform};
+use crate::{Cache, Dockerfile, Image, Notify, Platform};
 
 /// Default memory limit of a step: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -37,6 +37,8 @@ pub struct Plan {
     /// Warnings that do not stop the build, such as a requirement without a pin, an additional language, or an input
     /// that matches no file.
     pub notes: Vec<String>,
+    /// The project's webhook.
+    pub notify: Option<Notify>,
 }
 
 /// Where a plan came from.

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use kiln_journal::{Batch, Durability, Range};
-use kiln_proto::v1::{Build, SubmitRequest, event};
+use kiln_proto::v1::{Build, NotificationQueued, SubmitRequest, event};
 use prost::Message;
 
-use super::{BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded, index};
+use super::{
+    BUILDS, Error, EventLog, REQUEST_IDS, REQUESTS, Records, SUBMISSIONS, decoded, encoded, index, notifications,
+};
 
 /// Pauses between attempts to record the end of a build: eight attempts in half a minute.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
@@ -31,26 +33,31 @@ impl Records {
         Ok(self.journal.commit(batch, Durability::Durable).await?)
     }
 
-    /// Records the end of a build together with its last event. If the journal cannot be written, for example because
+    /// Records the end of a build together with its last event and the calls of webhooks that are to tell of it. If the journal cannot be written, for example because
     /// the disk is full, retries for half a minute.
-    pub async fn finish(&self, build: &Build, events: &EventLog, last: event::Event) -> Result<(), Error> {
+    pub async fn finish(
+        &self,
+        build: &Build,
+        (events, last): (&EventLog, event::Event),
+        calls: &[NotificationQueued],
+    ) -> Result<(), Error> {
         for pause in PAUSES.build() {
-            match self.try_finish(build, events, last.clone()).await {
+            match self.try_finish(build, (events, last.clone()), calls).await {
                 Err(kiln_journal::Error::Engine { .. }) => tokio::time::sleep(pause).await,
                 ended => return Ok(ended?),
             }
         }
-        Ok(self.try_finish(build, events, last).await?)
+        Ok(self.try_finish(build, (events, last), calls).await?)
     }
 
     async fn try_finish(
         &self,
         build: &Build,
-        events: &EventLog,
-        last: event::Event,
+        (events, last): (&EventLog, event::Event),
+        calls: &[NotificationQueued],
     ) -> Result<(), kiln_journal::Error> {
         let batch = Batch::default().put(BUILDS, &build.id, encoded(build)).remove(SUBMISSIONS, &build.id);
-        let batch = index::add(batch, build);
+        let batch = notifications::add(index::add(batch, build), calls);
         events.append_with(batch, last).await
     }
 

@@ -8,6 +8,7 @@ mod builds;
 mod events;
 mod import;
 mod index;
+mod notifications;
 mod outcomes;
 mod retention;
 mod shells;
@@ -35,6 +36,10 @@ const REQUESTS: Space = "requests";
 const REQUEST_IDS: Space = "request-ids";
 /// Build id to the [`Shells`](shells::Shells) that were opened in its steps' places.
 const SHELLS: Space = "shells";
+/// Build id and number to [`Notification`](kiln_proto::v1::Notification).
+const NOTIFICATIONS: Space = "notifications";
+/// The same of those that are to be made, to [`NotificationQueued`](kiln_proto::v1::NotificationQueued).
+const NOTIFICATION_QUEUE: Space = "notification-queue";
 /// Artifact id to [`Artifact`].
 const ARTIFACTS: Space = "artifacts";
 /// Sequence number to artifact id.

@@ -113,6 +113,7 @@ impl Records {
         if let Some(request) = self.journal.get(REQUEST_IDS, id).await? {
             batch = batch.remove(REQUEST_IDS, id).remove(REQUESTS, String::from_utf8_lossy(&request));
         }
+        batch = self.forget_notifications(batch, id).await?;
         Ok(batch.remove(BUILDS, id).remove(SHELLS, id).remove_stream(&stream(id)))
     }
 }

@@ -65,7 +65,7 @@ async fn a_build_is_recorded_with_its_request_and_ends_with_its_last_event() {
     assert_eq!(records.unfinished().await.unwrap(), [(build("a", Status::Running), request)]);
     let events = records.new_events("a");
     events.append(warning("one"));
-    records.finish(&build("a", Status::Succeeded), &events, warning("last")).await.unwrap();
+    records.finish(&build("a", Status::Succeeded), (&events, warning("last")), &[]).await.unwrap();
     assert!(records.unfinished().await.unwrap().is_empty());
     let told = records.events("a", 0).await.unwrap();
     let offsets: Vec<u64> = told.iter().map(|event| event.offset).collect();
@@ -80,7 +80,7 @@ async fn submitted(records: &Records, build: &Build) {
     if build.status() == Status::Running {
         events.append(warning("began"));
     } else {
-        records.finish(build, &events, warning("ended")).await.unwrap();
+        records.finish(build, (&events, warning("ended")), &[]).await.unwrap();
     }
 }
 
@@ -134,4 +134,41 @@ async fn builds_beyond_an_age_are_forgotten_by_when_they_ended() {
     assert_eq!(ids(&records).await, ["e", "c", "b"]);
     assert_eq!(records.trim(&"1,1d".parse().unwrap()).await.unwrap(), 1, "both bounds hold");
     assert_eq!(ids(&records).await, ["e", "b"]);
+}
+
+#[tokio::test]
+async fn calls_are_recorded_with_the_end_and_are_made_until_their_outcome_is() {
+    use kiln_proto::v1::notification::State;
+    use kiln_proto::v1::{Notification, NotificationQueued};
+    let (_directory, records) = records();
+    let call = |id: &str, state: State| {
+        let shown = Notification { id: id.into(), state: state.into(), ..Notification::default() };
+        NotificationQueued { build: "a".into(), notification: Some(shown), ..NotificationQueued::default() }
+    };
+    let calls = [call("1", State::Pending), call("2", State::GivenUp), call("3", State::Pending)];
+    let events = records.new_events("a");
+    records.finish(&build("a", Status::Failed), (&events, warning("ended")), &calls).await.unwrap();
+    let ids = |found: Vec<Notification>| found.into_iter().map(|shown| shown.id).collect::<Vec<_>>();
+    assert_eq!(ids(records.notifications("a").await.unwrap()), ["1", "2", "3"]);
+    assert_eq!(records.all_notifications().await.unwrap()["a"].len(), 3);
+
+    // Page by page, without what was given up from the start.
+    let first = records.queued("", 1).await.unwrap();
+    let second = records.queued(&first[0].0, 9).await.unwrap();
+    assert_eq!((records.queue_length().await.unwrap(), second.len()), (2, 1));
+    assert_eq!(first[0], (Records::queue_key("a", 0), calls[0].clone()));
+
+    // One that failed stays, and one that was accepted does not.
+    let again = NotificationQueued { due: Some(Timestamp { seconds: 9, nanos: 0 }), ..calls[0].clone() };
+    records.attempted(&first[0].0, &again).await.unwrap();
+    assert_eq!(records.queued_call(&first[0].0).await.unwrap(), Some(again));
+    records.attempted(&second[0].0, &call("3", State::Delivered)).await.unwrap();
+    assert_eq!(records.queue_length().await.unwrap(), 1);
+    assert_eq!(records.notifications("a").await.unwrap()[2].state(), State::Delivered);
+
+    // Whoever deletes the build deletes its calls, and an attempt that ends later brings none back.
+    records.finish(&build("b", Status::Failed), (&records.new_events("b"), warning("ended")), &[]).await.unwrap();
+    assert_eq!(records.trim(&Keep { builds: Some(1), age: None }).await.unwrap(), 1);
+    records.attempted(&first[0].0, &call("1", State::Delivered)).await.unwrap();
+    assert!(records.notifications("a").await.unwrap().is_empty() && records.queue_length().await.unwrap() == 0);
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use farm::View;
 use kiln_builds::BuildMetrics;
 use kiln_execution::ExecutionHandle;
+use kiln_notify::NotifyMetrics;
 use kiln_toolcaches::ToolCacheMetrics;
 pub use kiln_webhooks::WebhookMetrics;
 
@@ -31,6 +32,8 @@ pub(crate) struct Metrics {
     pub(crate) builds: BuildMetrics,
     /// The webhooks' metrics.
     pub(crate) webhooks: WebhookMetrics,
+    /// The metrics of calls about the ends of builds.
+    pub(crate) notify: NotifyMetrics,
     /// The metrics of the caches of build tools.
     pub(crate) tool_caches: ToolCacheMetrics,
     view: Arc<View>,
@@ -54,6 +57,7 @@ impl Metrics {
             calls: calls::Metrics::register(&mut registry),
             builds: BuildMetrics::register(&mut registry),
             webhooks: WebhookMetrics::register(&mut registry),
+            notify: NotifyMetrics::register(&mut registry),
             tool_caches: ToolCacheMetrics::register(&mut registry),
             view,
             registry,

@@ -42,6 +42,7 @@ use kiln_caches::{Caches, Limits};
 use kiln_execution::ExecutionHandle;
 use kiln_journal::{Fsync, Journal};
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
+use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
@@ -74,6 +75,8 @@ pub struct Shared {
     pub links: kiln_web::Links,
     /// How files are fetched on behalf of clients.
     pub downloads: Downloads,
+    /// Tells webhooks of the ends of builds.
+    pub notifier: Notifier,
 }
 
 /// One tenant's services and data.
@@ -125,6 +128,7 @@ impl Stack {
                 keep: shared.config.keep_builds,
                 trim_every: shared.config.collect_every,
                 shell_idle: shared.config.shell_idle,
+                notifier: Some(shared.notifier.clone()),
             },
         )
         .await?;

@@ -47,6 +47,17 @@ pub struct Options {
     pub url: Option<url::Url>,
 }
 
+impl Options {
+    /// Where the pages are for people elsewhere, if this is known: not if they are served on every address of the machine and nobody says
+    /// under which name.
+    pub fn base(&self, is_tls: bool) -> Option<url::Url> {
+        let address = self.listen?;
+        let scheme = if is_tls { "https" } else { "http" };
+        let own = || format!("{scheme}://{address}/").parse().ok().filter(|_| !address.ip().is_unspecified());
+        self.url.clone().or_else(own)
+    }
+}
+
 /// The farm that is shown.
 #[derive(Debug)]
 pub struct Farm {

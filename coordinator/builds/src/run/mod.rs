@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod environments;
+mod notices;
 pub(crate) mod places;
 mod reruns;
 mod steps;
@@ -95,8 +96,10 @@ pub(super) async fn run(work: Work) {
         metrics.ended(build.status(), began.elapsed());
     }
     let last = event::Event::BuildFinished(finished(&build));
-    if let Err(error) = work.records.finish(&build, &work.events, last).await {
-        tracing::error!(%error, build = build.id, "cannot record that a build ended");
+    let calls = notices::of(&work, &build).await;
+    match work.records.finish(&build, (&work.events, last), &calls).await {
+        Ok(()) => work.notices.iter().for_each(|notices| notices.take(&calls)),
+        Err(error) => tracing::error!(%error, build = build.id, "cannot record that a build ended"),
     }
 }
 

@@ -306,6 +306,7 @@ fn assemble(
         steps: project.steps,
         exclude: project.exclude,
         excludable: Vec::new(),
+        notify: project.notify,
     }
 }
 
@@ -334,6 +335,7 @@ fn from_files(source: &dyn Source, options: &Named, scope: Scope) -> Result<Plan
         exclude: Vec::new(),
         excludable: Vec::new(),
         notes: found.notes,
+        notify: None,
     })
 }
 
@@ -376,6 +378,7 @@ fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
         exclude: Vec::new(),
         excludable: Vec::new(),
         notes: Vec::new(),
+        notify: None,
     }
 }
 

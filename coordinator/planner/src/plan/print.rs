@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Artifact, ArtifactKind, Cache, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Image, Origin,
-    Plan, Sharing, Split, Step, Target, VersionOrigin, default_libraries,
+    Artifact, ArtifactKind, Cache, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Ending, Image,
+    Notify, Origin, Plan, Sharing, Split, Step, Target, VersionOrigin, default_libraries,
 };
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
@@ -54,7 +54,25 @@ pub fn to_kiln_toml(plan: &Plan) -> String {
     for artifact in &plan.artifacts {
         print_artifact(&mut out, artifact);
     }
+    if let Some(notify) = &plan.notify {
+        print_notify(&mut out, notify);
+    }
     out
+}
+
+fn print_notify(out: &mut String, notify: &Notify) {
+    line(out, format_args!("\n[notify]"));
+    key(out, "url", &quote(&notify.url));
+    if notify.events != Ending::DEFAULT {
+        strings(out, "events", &notify.events.iter().map(|ending| ending.name().to_owned()).collect::<Vec<_>>());
+    }
+    strings(out, "branches", &notify.branches);
+    if let Some(name) = &notify.key {
+        key(out, "key", &quote(name));
+    }
+    if notify.uncommitted {
+        key(out, "uncommitted", "true");
+    }
 }
 
 fn print_target(out: &mut String, target: &Target) {

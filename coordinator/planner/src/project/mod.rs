@@ -4,6 +4,7 @@ mod caches;
 mod dockerfile;
 mod error;
 mod image;
+mod notify;
 mod parse;
 mod reader;
 pub(crate) mod units;

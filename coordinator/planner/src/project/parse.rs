@@ -9,9 +9,11 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use super::{caches, dockerfile, image};
+use super::{caches, dockerfile, image, notify};
 use kiln_detect::{self as detect, Language};
-use kiln_plan::{Artifact, ArtifactFile, ArtifactKind, Libc, Platform, Step, Target, default_libraries, path_problem};
+use kiln_plan::{
+    Artifact, ArtifactFile, ArtifactKind, Libc, Notify, Platform, Step, Target, default_libraries, path_problem,
+};
 
 /// The content of a `kiln.toml`; the planner fills in what it omits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Project {
     pub artifacts: Vec<Artifact>,
     /// Where `kiln build --store` pushes, in the syntax of `--push`.
     pub push: Vec<String>,
+    /// Who is told of the end of a build.
+    pub notify: Option<Notify>,
 }
 
 /// The detected plan that a file changes; empty if the file is the whole plan.
@@ -50,7 +54,8 @@ pub struct Head {
     pub language: Option<Language>,
 }
 
-const ROOT: &[&str] = &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store"];
+const ROOT: &[&str] =
+    &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store", "notify"];
 const STORE: &[&str] = &["push"];
 const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries", "image"];
 const STEP: &[&str] = &[
@@ -191,6 +196,7 @@ pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Erro
         steps,
         artifacts,
         push: store(&root)?,
+        notify: notify::read(&root)?,
     })
 }
 

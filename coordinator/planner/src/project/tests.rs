@@ -1,7 +1,7 @@
 //! Parsing of `kiln.toml`, and the messages for an invalid one.
 
 use super::{Base, Project, parse};
-use crate::plan::{ArtifactKind, Platform};
+use crate::plan::{ArtifactKind, Ending, Platform};
 use insta::assert_snapshot;
 
 const SHOP: &str = r#"
@@ -60,6 +60,24 @@ fn every_key_reaches_the_project() {
     assert_eq!((compile.needs.as_slice(), test.shards), (&["deps".to_owned()][..], 4));
     assert_eq!(shop.artifacts[0].kind, ArtifactKind::Archive);
     assert_eq!(shop.artifacts[0].files[1].dest.as_deref(), Some("."));
+}
+
+#[test]
+fn a_webhook_of_the_project_holds_no_secret_and_has_defaults() {
+    let notify = read("[notify]\nurl = \"https://ci.example/hook?x=1\"").notify.unwrap();
+    assert_eq!((notify.events.as_slice(), notify.branches.len()), (&[Ending::Failed, Ending::Fixed][..], 0));
+    assert!(notify.key.is_none() && !notify.uncommitted);
+    let all = "events = \"finished\"\nbranches = [\"main\", \"release/*\"]\nkey = \"ci\"\nuncommitted = true";
+    let notify = read(&format!("[notify]\nurl = \"https://ci.example\"\n{all}")).notify.unwrap();
+    assert_eq!((notify.events, notify.branches.len()), (vec![Ending::Finished], 2));
+    assert!(notify.key.as_deref() == Some("ci") && notify.uncommitted);
+    assert_snapshot!(error("[notify]\nurl = \"https://me:secret@ci.example/\""), @"`kiln.toml` line 2: `url` is `https://me:secret@ci.example/`: expected an `https://` URL without spaces, user and password");
+    for url in ["ftp://ci.example", "https://", "https://a b", "https:\\\\ci.example", "https://x\\@y", "ci.example"] {
+        assert!(error(&format!("[notify]\nurl = '{url}'")).contains("expected an `https://` URL"), "{url}");
+    }
+    assert_snapshot!(error("[notify]\nevents = []"), @"`kiln.toml` line 1: `[notify]` has no `url`: add one");
+    assert_snapshot!(error("[notify]\nurl = \"https://a.example\"\nevents = [\"broken\"]"), @"`kiln.toml` line 3: `events` is `broken`: expected `finished`, `failed` or `fixed`");
+    assert_snapshot!(error("[notify]\nurl = \"https://a.example\"\nsecret = \"x\""), @"`kiln.toml` line 3: unknown key `secret` in `[notify]`: expected one of `url`, `events`, `branches`, `key`, `uncommitted`");
 }
 
 #[test]

@@ -28,7 +28,7 @@ async fn put(records: &Records, build: &Build) {
     records.submit(&running, &SubmitRequest::default()).await.unwrap();
     if build.status() != Status::Running {
         let last = event::Event::BuildFinished(Default::default());
-        records.finish(build, &records.new_events(&build.id), last).await.unwrap();
+        records.finish(build, (&records.new_events(&build.id), last), &[]).await.unwrap();
     }
 }
 
