@@ -209,7 +209,7 @@ async fn serve(
         quotas,
         links: kiln_web::Links::default(),
         downloads: config.downloads()?,
-        notifier: Notifier::open(&config.notify, pages_url, counted_notify)?,
+        notifier: Notifier::open(&config.notify, pages_url.clone(), counted_notify)?,
     };
     let links = shared.links.clone();
     let kept = (config.data_dir.clone(), journal.clone());
@@ -235,6 +235,7 @@ async fn serve(
             journal,
             tenants: all_tenants,
             metrics: counted_webhooks,
+            pages: pages_url,
         };
         tokio::spawn(kiln_webhooks::serve(hooks, farm, stopping.clone()).await?);
     }

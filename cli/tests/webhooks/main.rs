@@ -57,7 +57,8 @@ impl Hooked {
             );
         }
         std::fs::write(dir.join("webhooks.toml"), file).unwrap();
-        let guarded = Guarded::start(&["--webhooks", dir.join("webhooks.toml").to_str().unwrap()]);
+        let file = dir.join("webhooks.toml");
+        let guarded = Guarded::start(&["--webhooks", file.to_str().unwrap(), "--web-listen", "127.0.0.1:0"]);
         guarded.worker("one");
         Self { url: format!("{scheme}://{listen}/webhooks"), forge, guarded }
     }
@@ -194,6 +195,12 @@ fn a_push_builds_a_dockerfile_from_what_kiln_build_would_send() {
     assert_eq!(hooked.github("shop", &hooked.payload("refs/heads/main", &commit)).0, 202);
     let ended = hooked.forge.ended(&commit);
     assert_eq!(ended.body["state"], "success", "{ended:?}");
+    // Its webhook has no link: the status links to the build's page, as soon as there is a build.
+    let page = ended.body["target_url"].as_str().unwrap();
+    let id = hooked.builds("shop")[0]["build"].as_str().unwrap().to_owned();
+    assert!(page.starts_with("https://127.0.0.1:") && page.ends_with(&format!("/builds/{id}")), "{page}");
+    let links: Vec<bool> = hooked.forge.told(&commit).iter().map(|told| told.body["target_url"] == page).collect();
+    assert_eq!(links, [false, true, true]);
     let clone = hooked.forge.dir.path().join("clone");
     let bare = hooked.forge.dir.path().join("git/team/shop.git");
     git(hooked.forge.dir.path(), &["clone", "-q", bare.to_str().unwrap(), clone.to_str().unwrap()]);

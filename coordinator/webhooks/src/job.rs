@@ -64,7 +64,8 @@ impl<'a> Running<'a> {
 
     async fn tell(&self, build: Option<&str>, state: State, words: String) {
         let shared = &self.webhooks.shared;
-        let taken = report::tell(&shared.http, &self.hook, &self.job, build, state, words).await;
+        let taken =
+            report::tell((&shared.http, shared.farm.pages.as_ref()), &self.hook, &self.job, build, state, words).await;
         if let (Some(taken), Some(metrics)) = (taken, &shared.farm.metrics) {
             metrics.told(taken);
         }

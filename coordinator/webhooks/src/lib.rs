@@ -86,6 +86,8 @@ pub struct Farm {
     pub tenants: Arc<dyn Tenants>,
     /// Metrics, if they are collected.
     pub metrics: Option<WebhookMetrics>,
+    /// Where the farm's pages are: a commit's status links to its build's, unless its webhook has a `link`.
+    pub pages: Option<url::Url>,
 }
 
 /// Listens for deliveries, and resumes those that an earlier run accepted and did not finish.

@@ -21,10 +21,10 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
 /// Characters of a forge's error that are shown.
 const MAX_DESCRIPTION_CHARS: usize = 300;
 
-/// Reports to the forge. Returns whether it accepted, or `None` if the webhook has no token. The end of a build is
+/// Reports to the forge, with a link to the build's page if the farm has `pages`. Returns whether it accepted, or `None` if the webhook has no token. The end of a build is
 /// retried, anything before it is reported once.
 pub(super) async fn tell(
-    http: &reqwest::Client,
+    (http, pages): (&reqwest::Client, Option<&url::Url>),
     hook: &Hook,
     job: &Job,
     build: Option<&str>,
@@ -36,9 +36,12 @@ pub(super) async fn tell(
     }
     let is_end = !matches!(state, State::Waiting | State::Running);
     let mut pauses = PAUSES.with_max_times(if is_end { 8 } else { 0 }).build();
-    let link = hook.link.as_ref().filter(|link| build.is_some() || !link.contains("{build}"));
-    let link =
-        link.map(|link| link.replace("{build}", build.unwrap_or_default()).replace("{commit}", &job.push.commit));
+    let page = || pages?.join(&format!("/builds/{}", build?)).ok().map(String::from);
+    let link = match &hook.link {
+        Some(link) if build.is_none() && link.contains("{build}") => None,
+        Some(link) => Some(link.replace("{build}", build.unwrap_or_default()).replace("{commit}", &job.push.commit)),
+        None => page(),
+    };
     let status = Status { state, context: &hook.context, description: words, link };
     loop {
         let pause = match once(http, hook, job, &status).await {
