@@ -245,6 +245,17 @@ fn try_told(farm: &Farm, id: &str) -> Option<(Invocation, String)> {
     })
 }
 
+/// A page of the farm, which everyone on this machine may see.
+fn page(farm: &Farm, path: &str) -> String {
+    let log = farm.log("coordinator");
+    let line = log.lines().rev().find(|line| line.contains("serving the web pages")).unwrap();
+    let at = line.split("127.0.0.1:").nth(1).unwrap();
+    let port: String = at.chars().take_while(char::is_ascii_digit).collect();
+    let (status, page) = kiln_harness::http::get(&format!("127.0.0.1:{port}"), path);
+    assert_eq!(status, 200, "{page}");
+    page
+}
+
 #[track_caller]
 fn told(farm: &Farm, id: &str) -> (Invocation, String) {
     try_told(farm, id).unwrap_or_else(|| panic!("expected the farm to know the invocation {id}"))
@@ -255,7 +266,7 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     if !is_installed() {
         return;
     }
-    let (farm, bazel) = (Farm::start(&["one"]), Bazel::new());
+    let (farm, bazel) = (Farm::with(&["--web-listen", "127.0.0.1:0"], &["one"]), Bazel::new());
     let mark = bazel.dir.path().join("has-run");
     let tests = format!(
         "sh_test(name = \"wrong\", size = \"small\", srcs = [\"wrong.sh\"])\n\
@@ -305,6 +316,13 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     let metrics = invocation.metrics.unwrap();
     assert!(metrics.actions > 9 && metrics.wall_ms > 0, "{metrics:?}");
     assert!(log.contains("//:wrong") && !log.contains("hunter2"), "{log}");
+
+    // Its timing profile, which Bazel has uploaded to the farm, is drawn.
+    assert!(invocation.files.iter().any(|file| file.uri.starts_with("bytestream://")), "{:?}", invocation.files);
+    let page = page(&farm, &format!("/invocations/{id}"));
+    for expected in ["class=\"steps rows waterfall\"", "Launch Blaze", "critical path", "Compiling greet.cc", "<rect"] {
+        assert!(page.contains(expected), "expected `{expected}` on the page: {page}");
+    }
 
     // An action that fails, and a target that there is not.
     let id = "6dd0dd6c-0000-4000-8000-00000000000b";

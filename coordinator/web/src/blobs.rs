@@ -1,10 +1,11 @@
-//! Blobs of the store as a visitor may read them: messages, and trees that one walks into by name.
+//! Blobs of the store as a visitor may read them: messages, files that tools name, and trees that one walks into by name.
 
 use std::collections::HashMap;
 
 use kiln_proto::bytestream::ReadRequest;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi::{self, Directory, Tree};
+use kiln_proto::resource_name::{Compression, ReadName};
 use kiln_proto::v1;
 use prost::Message;
 
@@ -55,6 +56,31 @@ pub(crate) async fn read(client: &Client, space: &Space, digest: &reapi::Digest)
     while let Some(piece) = pieces.message().await? {
         data.extend_from_slice(&piece.data);
     }
+    Ok(data)
+}
+
+/// What a tool names by a `bytestream://` URI, whatever host it has; none if it is nothing that a farm could have.
+pub(crate) fn named(uri: &str) -> Option<ReadName> {
+    let (_host, name) = uri.strip_prefix("bytestream://")?.split_once('/')?;
+    ReadName::parse(name).ok().filter(|name| name.compression == Compression::Identity)
+}
+
+/// So many bytes of a file, from an offset.
+pub(crate) async fn part(client: &Client, name: &ReadName, from: u64, most: u64) -> Result<Vec<u8>, Failure> {
+    let request = ReadRequest {
+        resource_name: name.to_string(),
+        read_offset: i64::try_from(from).unwrap_or(i64::MAX),
+        read_limit: i64::try_from(most).unwrap_or(i64::MAX),
+    };
+    let mut pieces = client.bytes().read(request).await?.into_inner();
+    let mut data = Vec::new();
+    while let Some(piece) = pieces.message().await? {
+        data.extend_from_slice(&piece.data);
+        if data.len() as u64 > most {
+            break;
+        }
+    }
+    data.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     Ok(data)
 }
 
@@ -174,5 +200,28 @@ impl<'a> Files<'a> {
         found.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
         found.truncate(most);
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_farm_could_have_is_read() {
+        let hash = "0".repeat(64);
+        for (uri, expected) in [
+            (format!("bytestream://farm:8980/blobs/{hash}/7"), Some(format!("blobs/{hash}/7"))),
+            (format!("bytestream://farm/a/b/blobs/{hash}/7"), Some(format!("a/b/blobs/{hash}/7"))),
+            (format!("bytestream:///blobs/blake3/{hash}/7"), Some(format!("blobs/blake3/{hash}/7"))),
+            (format!("bytestream://farm/compressed-blobs/zstd/{hash}/7"), None),
+            (format!("bytestream://farm/blobs/{hash}/-7"), None),
+            (format!("https://farm/blobs/{hash}/7"), None),
+            ("file:///etc/passwd".to_owned(), None),
+            ("bytestream://farm".to_owned(), None),
+            ("bytestream://farm/logs/1/2".to_owned(), None),
+        ] {
+            assert_eq!(named(&uri).map(|name| name.to_string()), expected, "{uri}");
+        }
     }
 }

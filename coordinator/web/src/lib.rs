@@ -17,6 +17,7 @@ mod live;
 mod log;
 mod markup;
 mod pages;
+mod profiles;
 mod routes;
 mod site;
 

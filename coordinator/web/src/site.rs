@@ -7,6 +7,7 @@ use crate::calls::Calls;
 use crate::layers::Layers;
 use crate::live::{Builds, Feeds, Render};
 use crate::log::Indexes;
+use crate::profiles::Profiles;
 use kiln_auth::Identity;
 
 /// What all requests share. Cheap to clone.
@@ -18,6 +19,7 @@ pub(crate) struct Site {
     pub(crate) builds: Builds,
     pub(crate) indexes: Indexes,
     pub(crate) layers: Layers,
+    pub(crate) profiles: Profiles,
     stopping: CancellationToken,
 }
 
@@ -25,7 +27,16 @@ impl Site {
     /// A site whose builds are shown like this.
     pub(crate) fn new(doors: Doors, calls: Calls, stopping: CancellationToken, render: Render) -> Self {
         let (feeds, indexes) = (Feeds::default(), Indexes::default());
-        Self { doors, calls, feeds, builds: Builds::new(render), indexes, layers: Layers::default(), stopping }
+        Self {
+            doors,
+            calls,
+            feeds,
+            builds: Builds::new(render),
+            indexes,
+            layers: Layers::default(),
+            profiles: Profiles::default(),
+            stopping,
+        }
     }
 
     /// Completes when a visitor may no longer see what they are being shown, or the coordinator shuts down.

@@ -2,6 +2,7 @@
 
 mod details;
 mod tail;
+mod timing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -162,13 +163,14 @@ fn took(invocation: &Invocation) -> Markup {
 }
 
 /// One invocation.
-pub(crate) async fn page(guest: Guest, Path(id): Path<String>) -> Result<Markup, Failure> {
+pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<String>) -> Result<Markup, Failure> {
     let invocation = get(&guest, &id).await?;
     let is_running = invocation.status() == InvocationStatus::InvocationRunning;
     let mut tail = Tail::default();
     tail.read(&guest, &id, !is_running).await?;
     let live = is_running.then(|| format!("/invocations/{}/live?", encoded(&id)));
-    let content = html! { (details::of(&invocation)) (details::output(&tail.pieces(), is_running)) };
+    let timing = timing::section(&site.profiles, &guest, &invocation).await;
+    let content = html! { (details::of(&invocation)) (timing) (details::output(&tail.pieces(), is_running)) };
     Ok(guest.page(&title(&invocation), Section::Invocations, live, content))
 }
 
@@ -199,15 +201,18 @@ pub(crate) async fn follow(
     // Whoever follows may see it, whether or not somebody else looks already.
     get(&guest, &id).await?;
     let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("invocations/{id}") };
-    let (looking, tail) = (guest.clone(), Arc::new(Mutex::new(Tail::default())));
+    let (looking, tail) = ((guest.clone(), site.profiles.clone()), Arc::new(Mutex::new(Tail::default())));
     let look = move || {
-        let (guest, id, tail) = (looking.clone(), id.clone(), tail.clone());
+        let ((guest, profiles), id, tail) = (looking.clone(), id.clone(), tail.clone());
         async move {
             let invocation = get(&guest, &id).await?;
             let is_running = invocation.status() == InvocationStatus::InvocationRunning;
             let mut tail = tail.lock().await;
             tail.read(&guest, &id, !is_running).await?;
-            let mut patches = vec![Patch::replace("invocation", details::of(&invocation))];
+            let mut patches = vec![
+                Patch::replace("invocation", details::of(&invocation)),
+                Patch::replace("timing", timing::section(&profiles, &guest, &invocation).await),
+            ];
             patches.extend(tail.patches());
             patches.extend((!is_running).then_some(Patch::End));
             Ok(patches)
