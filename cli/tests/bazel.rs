@@ -256,6 +256,15 @@ fn page(farm: &Farm, path: &str) -> String {
     page
 }
 
+/// The actions that an invocation asked the farm for.
+fn asked(farm: &Farm, id: &str) -> Vec<v1::RemoteAction> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = kiln_proto::channel::connect(&farm.url, &kiln_proto::channel::Access::default()).await.unwrap();
+        let request = v1::InvocationActionsRequest { id: id.into() };
+        InvocationsClient::new(channel).actions(request).await.unwrap().into_inner().actions
+    })
+}
+
 #[track_caller]
 fn told(farm: &Farm, id: &str) -> (Invocation, String) {
     try_told(farm, id).unwrap_or_else(|| panic!("expected the farm to know the invocation {id}"))
@@ -324,6 +333,26 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
         assert!(page.contains(expected), "expected `{expected}` on the page: {page}");
     }
 
+    // What it asked the farm for, and what became of that.
+    let actions = asked(&farm, id);
+    let is_object = |action: &&v1::RemoteAction| action.output.contains("greet") && action.output.ends_with("o");
+    let compiled = actions.iter().find(is_object).unwrap_or_else(|| panic!("expected a compiled file in {actions:?}"));
+    assert!(!compiled.is_hit && compiled.worker == "one" && compiled.run_ms > 0, "{compiled:?}");
+    let failed: Vec<_> = actions.iter().filter(|action| action.exit_code != 0).collect();
+    assert_eq!(failed.iter().map(|action| action.exit_code).collect::<Vec<_>>(), [3], "{failed:?}");
+    assert!(page.contains("Actions on the farm") && page.contains("it is wrong"), "{page}");
+    let number = actions.iter().position(|action| action.exit_code == 3).unwrap() + 1;
+    let of_action = self::page(&farm, &format!("/invocations/{id}/actions/{number}"));
+    for expected in ["it is wrong", "./wrong", "test-setup.sh", "Queue", ">one<", "TOKEN"] {
+        assert!(of_action.contains(expected), "expected `{expected}` on the action's page: {of_action}");
+    }
+    assert!(!of_action.contains("hunter2"), "expected no values of variables: {of_action}");
+    let id = "6dd0dd6c-0000-4000-8000-00000000000e";
+    assert_eq!(Ran::from(bazel.command("clean")).code, 0);
+    run("build", publish(id, &["//:number"])).well();
+    let again = asked(&farm, id);
+    assert!(again.len() == 1 && again[0].is_hit && again[0].output.ends_with("number.h"), "{again:?}");
+
     // An action that fails, and a target that there is not.
     let id = "6dd0dd6c-0000-4000-8000-00000000000b";
     run("build", publish(id, &["//:broken"]));
@@ -333,6 +362,11 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     assert_eq!((action.label.as_str(), action.mnemonic.as_str()), ("//:broken", "Genrule"));
     assert_ne!(action.exit_code, 0);
     assert!(log.contains("these are its last words"), "{log}");
+    let uris: Vec<_> = [&action.stdout, &action.stderr].into_iter().flatten().map(|file| file.uri.clone()).collect();
+    assert!(uris.iter().any(|uri| uri.starts_with("bytestream://")), "expected Bazel to say where it is: {uris:?}");
+    let page = self::page(&farm, &format!("/invocations/{id}"));
+    let error = page.split("id=\"error\"").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(error.contains("these are its last words"), "expected its output where it says why it failed: {error}");
     let id = "6dd0dd6c-0000-4000-8000-00000000000c";
     run("build", publish(id, &["//:nowhere"]));
     let (invocation, _) = told(&farm, id);

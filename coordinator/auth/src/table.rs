@@ -65,6 +65,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Invocations", "List", BUILD),
     ("kiln.v1.Invocations", "Get", BUILD),
     ("kiln.v1.Invocations", "Log", BUILD),
+    ("kiln.v1.Invocations", "Actions", BUILD),
     ("kiln.v1.Artifacts", "List", LOOK),
     ("kiln.v1.Artifacts", "Get", LOOK),
     ("kiln.v1.Cache", "List", LOOK),

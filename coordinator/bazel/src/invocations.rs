@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kiln_journal::Journal;
-use kiln_proto::v1::{Invocation, InvocationStatus};
+use kiln_proto::v1::{Invocation, InvocationStatus, RemoteAction};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
 use crate::open::Open;
+use crate::ran::Asking;
 use crate::records::{Error, Records};
 
 /// One tenant's invocations. Cheap to clone.
@@ -16,12 +17,13 @@ use crate::records::{Error, Records};
 pub struct Invocations {
     records: Records,
     open: Arc<Mutex<HashMap<String, Arc<Turn<Open>>>>>,
+    asking: Asking,
 }
 
 impl Invocations {
     /// Invocations in this journal.
     pub fn over(journal: Journal) -> Self {
-        Self { records: Records::over(journal), open: Arc::default() }
+        Self { records: Records::over(journal), open: Arc::default(), asking: Asking::default() }
     }
 
     /// An invocation with all details.
@@ -49,6 +51,22 @@ impl Invocations {
         self.records.log(id, from).await
     }
 
+    /// An action that a caller asked for on behalf of an invocation has ended. It is remembered if the invocation tells of itself now, and the
+    /// same caller published it.
+    pub fn ran(&self, id: &str, caller: &str, action: RemoteAction) {
+        self.asking.add(id, caller, action);
+    }
+
+    /// The actions that an invocation asked for, and whether there were more.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub async fn actions(&self, id: &str) -> Result<(Vec<RemoteAction>, bool), Error> {
+        let actions = self.records.actions(id).await?;
+        let is_cut = actions.len() >= crate::ran::KEPT;
+        Ok((actions, is_cut))
+    }
+
     /// As it is shown: one that nobody adds to any more does not run.
     fn shown(&self, mut invocation: Invocation) -> Invocation {
         let is_open = || self.open.lock().contains_key(&invocation.id);
@@ -74,6 +92,8 @@ impl Invocations {
             }
         };
         let output = self.records.output(id).await?;
+        let (actions, kept) = self.records.actions_of(id, known.last_event == 0).await?;
+        self.asking.begin(id, &known.publisher, actions, kept);
         let opened = Arc::new(Turn::new(Open::new(known, output, self.records.clone())));
         Ok(self.open.lock().entry(id.to_owned()).or_insert(opened).clone())
     }
@@ -84,6 +104,7 @@ impl Invocations {
         drop(open);
         if all.get(id).is_some_and(|open| Arc::strong_count(open) == 1) {
             all.remove(id);
+            self.asking.end(id);
         }
     }
 }

@@ -5,6 +5,7 @@ mod invocations;
 mod open;
 mod options;
 mod publish;
+mod ran;
 mod records;
 mod show;
 

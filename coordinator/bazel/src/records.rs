@@ -1,7 +1,7 @@
 //! Invocations in the journal.
 
 use kiln_journal::{Batch, Durability, Journal, Range, Space, Stream};
-use kiln_proto::v1::Invocation;
+use kiln_proto::v1::{Invocation, RemoteAction};
 use prost::Message;
 
 /// Id to [`Invocation`].
@@ -66,6 +66,25 @@ impl Records {
         Ok(self.0.resume_stream(&stream(id)).await?)
     }
 
+    /// Where the actions go that an invocation asks for, and how many there are.
+    pub(crate) async fn actions_of(&self, id: &str, is_new: bool) -> Result<(Stream, usize), Error> {
+        let count = if is_new { 0 } else { self.actions(id).await?.len() };
+        Ok((self.0.resume_stream(&actions(id)).await?, count))
+    }
+
+    /// The actions that an invocation asked for.
+    pub(crate) async fn actions(&self, id: &str) -> Result<Vec<RemoteAction>, Error> {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let entries = self.0.read(&actions(id), from, READ_BYTES).await?;
+            let Some(last) = entries.last() else { return Ok(all) };
+            from = last.position + 1;
+            for entry in entries {
+                all.push(RemoteAction::decode(entry.data)?);
+            }
+        }
+    }
+
     /// What is committed of an invocation, in place of what it was.
     pub(crate) fn batch(invocation: &Invocation, was: &str) -> Batch {
         let place = place(invocation);
@@ -92,7 +111,8 @@ impl Records {
         let mut batch = Batch::default();
         for (place, data) in self.0.list(ORDER, Range::first(surplus)).await? {
             let id = Invocation::decode(data)?.id;
-            batch = batch.remove(ORDER, place).remove(INVOCATIONS, id.clone()).remove_stream(&stream(&id));
+            batch = batch.remove(ORDER, place).remove(INVOCATIONS, id.clone());
+            batch = batch.remove_stream(&stream(&id)).remove_stream(&actions(&id));
         }
         self.commit(batch).await
     }
@@ -108,6 +128,11 @@ pub(crate) fn place(invocation: &Invocation) -> String {
 /// The stream of an invocation's output.
 fn stream(id: &str) -> String {
     format!("invocation/{id}")
+}
+
+/// The stream of the actions that an invocation asked for.
+fn actions(id: &str) -> String {
+    format!("invocation-actions/{id}")
 }
 
 /// An invocation without its details.

@@ -58,6 +58,16 @@ impl invocations_server::Invocations for Show {
         Ok(Response::new(self.found(&request.into_inner().id).await?))
     }
 
+    async fn actions(
+        &self,
+        request: Request<v1::InvocationActionsRequest>,
+    ) -> Result<Response<v1::InvocationActionsResponse>, Status> {
+        let id = request.into_inner().id;
+        self.found(&id).await?;
+        let (actions, is_cut) = self.invocations.actions(&id).await?;
+        Ok(Response::new(v1::InvocationActionsResponse { actions, is_cut }))
+    }
+
     type LogStream = Pin<Box<dyn Stream<Item = Result<v1::InvocationLogPart, Status>> + Send>>;
 
     async fn log(&self, request: Request<v1::InvocationLogRequest>) -> Result<Response<Self::LogStream>, Status> {

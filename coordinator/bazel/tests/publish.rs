@@ -27,6 +27,7 @@ const ID: &str = "6dd0dd6c-0000-4000-8000-000000000001";
 /// A server on a directory, and a channel to it.
 struct Served {
     channel: Channel,
+    invocations: Invocations,
     stop: tokio_util::task::AbortOnDropHandle<()>,
     ended: futures::future::BoxFuture<'static, ()>,
 }
@@ -45,11 +46,11 @@ async fn serve(directory: &Path) -> Served {
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
         .add_service(PublishBuildEventServer::with_interceptor(Publish::new(invocations.clone()), named))
-        .add_service(InvocationsServer::new(Show::new(invocations)));
+        .add_service(InvocationsServer::new(Show::new(invocations.clone())));
     let serving =
         tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    Served { channel, stop: tokio_util::task::AbortOnDropHandle::new(serving), ended }
+    Served { channel, invocations, stop: tokio_util::task::AbortOnDropHandle::new(serving), ended }
 }
 
 fn sent(sequence_number: i64, event: Option<Event>) -> Sent {
@@ -93,7 +94,7 @@ fn ended(sequence: i64) -> [Sent; 2] {
 impl Served {
     /// Ends the server, and waits until nobody uses its journal.
     async fn stop(self) {
-        drop((self.channel, self.stop));
+        drop((self.channel, self.invocations, self.stop));
         self.ended.await;
     }
 
@@ -205,6 +206,52 @@ async fn an_endless_stream_fills_neither_memory_nor_disk() {
     let invocation = served.get(ID).await.unwrap();
     assert_eq!((invocation.printed_bytes, invocation.is_cut), (8 << 20, true));
     assert_eq!(served.log().await.len(), 8 << 20);
+}
+
+fn action(output: &str) -> v1::RemoteAction {
+    v1::RemoteAction { output: output.into(), failure: "ä".repeat(10_000), ..v1::RemoteAction::default() }
+}
+
+#[tokio::test]
+async fn actions_are_kept_of_whoever_tells_of_the_invocation_and_so_many_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let actions = async || {
+        let mut client = InvocationsClient::new(served.channel.clone());
+        client.actions(v1::InvocationActionsRequest { id: ID.into() }).await.map(|answer| answer.into_inner())
+    };
+    served.invocations.ran(ID, "a", action("before it tells of itself"));
+    assert_eq!(actions().await.unwrap_err().code(), Code::NotFound);
+    let (sender, receiver) = mpsc::channel(8);
+    sender.send(started(1)).await.unwrap();
+    let mut request = Request::new(ReceiverStream::new(receiver));
+    request.metadata_mut().insert("name", "a".parse().unwrap());
+    let mut client = PublishBuildEventClient::new(served.channel.clone());
+    let mut answers = client.publish_build_tool_event_stream(request).await.unwrap().into_inner();
+    assert_eq!(answers.next().await.unwrap().unwrap().sequence_number, 1);
+    served.invocations.ran(ID, "a", action("a.o"));
+    served.invocations.ran(ID, "b", action("of somebody else"));
+    served.invocations.ran("another", "a", action("of another invocation"));
+    let first = action("a.o");
+    let kept = loop {
+        let kept = actions().await.unwrap();
+        if !kept.actions.is_empty() {
+            break kept;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((kept.actions.len(), kept.actions[0].output.as_str(), kept.is_cut), (1, first.output.as_str(), false));
+    assert_eq!(kept.actions[0].failure.len(), 512, "expected a long text to be cut");
+    for number in 0..6_000 {
+        served.invocations.ran(ID, "a", action(&number.to_string()));
+    }
+    for event in ended(2) {
+        sender.send(event).await.unwrap();
+    }
+    while answers.next().await.is_some_and(|answer| answer.unwrap().sequence_number < 3) {}
+    drop(sender);
+    let kept = actions().await.unwrap();
+    assert_eq!((kept.actions.len(), kept.is_cut), (5_000, true));
 }
 
 /// Prints how many events a second are taken in and answered, from one stream and from sixteen.

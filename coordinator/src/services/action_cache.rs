@@ -6,8 +6,10 @@ use kiln_proto::reapi::{self, action_cache_server};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::asked::Asked;
 use crate::status::bad_digest;
 use kiln_auth::audit::Subject;
+use kiln_bazel::Invocations;
 use kiln_store::Stores;
 
 /// Maximum size of an Action message.
@@ -23,12 +25,20 @@ const UNKNOWN_WORKER: &str = "unknown";
 #[derive(Debug, Clone)]
 pub struct ActionCache {
     stores: Stores,
+    /// Told of the hits of invocations of Bazel.
+    invocations: Option<Invocations>,
 }
 
 impl ActionCache {
     /// Serves these stores.
     pub fn new(stores: Stores) -> Self {
-        Self { stores }
+        Self { stores, invocations: None }
+    }
+
+    /// The same; the hits of invocations of Bazel are told to these.
+    #[must_use]
+    pub fn telling(self, invocations: Invocations) -> Self {
+        Self { invocations: Some(invocations), ..self }
     }
 
     /// Inlines the requested contents into a result while they fit. Contents that are stored as blobs and were not
@@ -166,6 +176,7 @@ impl action_cache_server::ActionCache for ActionCache {
         &self,
         request: Request<reapi::GetActionResultRequest>,
     ) -> Result<Response<reapi::ActionResult>, Status> {
+        let asked = self.invocations.as_ref().and_then(|invocations| Asked::of(invocations, &request));
         let request = request.into_inner();
         let action = digest_of(request.digest_function, request.action_digest.as_ref())?;
         let found = self.stores.cached_result(&request.instance_name, &action).await?;
@@ -173,6 +184,9 @@ impl action_cache_server::ActionCache for ActionCache {
             Status::not_found(format!("no complete result of action `{action}` is cached; execute it"))
         })?;
         name_worker(&mut result);
+        if let Some(asked) = asked {
+            asked.hit(request.instance_name.trim_matches('/'), &action, &result);
+        }
         self.inline(&request, &mut result, action.function).await?;
         Ok(Response::new(result))
     }

@@ -22,8 +22,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
+use super::asked::Asked;
 use super::metadata;
 use kiln_auth::audit::Subject;
+use kiln_bazel::Invocations;
 use kiln_builds::{ImageActions, InRoot, Runs};
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
@@ -104,6 +106,7 @@ pub struct Execution {
     stopping: CancellationToken,
     operations: Arc<Mutex<Known>>,
     images: Arc<ImageActions>,
+    invocations: Invocations,
 }
 
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
@@ -111,14 +114,15 @@ type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 impl Execution {
     /// Runs actions in this execution. An action that no client has waited for during `abandoned_after` is cancelled;
     /// when `stopping` is cancelled, waiting clients are told to retry.
-    /// Actions that name an image become others by `images`.
+    /// Actions that name an image become others by `images`. Those that an invocation of Bazel asks for are told to `invocations`.
     pub fn new(
         execution: ExecutionHandle,
         images: ImageActions,
+        invocations: Invocations,
         abandoned_after: Duration,
         stopping: CancellationToken,
     ) -> Self {
-        Self { execution, abandoned_after, stopping, operations: Arc::default(), images: Arc::new(images) }
+        Self { execution, abandoned_after, stopping, operations: Arc::default(), images: Arc::new(images), invocations }
     }
 
     /// The states of an operation from now on, ending after `done`.
@@ -131,7 +135,13 @@ impl Execution {
         self.operations.lock().entries.get(name).cloned().ok_or_else(unknown)
     }
 
-    fn start(&self, instance: &str, digest: Digest, in_root: Option<InRoot>, attached: Attached) -> Arc<Entry> {
+    fn start(
+        &self,
+        instance: &str,
+        digest: Digest,
+        (in_root, asked): (Option<InRoot>, Option<Asked>),
+        attached: Attached,
+    ) -> Arc<Entry> {
         let name = format!("operations/{}", uuid::Uuid::new_v4());
         let first = operation(&name, instance, &digest, Stage::Queued, None);
         let (sender, state) = watch::channel(first);
@@ -146,7 +156,7 @@ impl Execution {
         let notes = attached.notes.clone();
         let instance = instance.to_owned();
         let in_root = in_root.map(|ran| (self.images.clone(), ran));
-        let follower = Follower { name, instance, digest, in_root, sender, cancel, abandoned_after, notes };
+        let follower = Follower { name, instance, digest, in_root, asked, sender, cancel, abandoned_after, notes };
         let (operations, watched) = (self.operations.clone(), entry.clone());
         tokio::spawn(async move {
             let name = follower.name.clone();
@@ -166,6 +176,8 @@ struct Follower {
     digest: Digest,
     /// The action that runs in its place, if one does.
     in_root: Option<(Arc<ImageActions>, InRoot)>,
+    /// Who asks for it.
+    asked: Option<Asked>,
     sender: watch::Sender<Operation>,
     cancel: CancellationToken,
     abandoned_after: Duration,
@@ -205,6 +217,9 @@ impl Follower {
     fn done(&self, mut response: reapi::ExecuteResponse) {
         if response.message.is_empty() && !self.notes.is_empty() {
             response.message = format!("platform properties: {}", self.notes.join("; "));
+        }
+        if let Some(asked) = &self.asked {
+            asked.ended(&self.instance, &self.digest, &response);
         }
         let operation = operation(&self.name, &self.instance, &self.digest, Stage::Completed, None);
         self.sender.send_replace(completed(operation, &response));
@@ -295,6 +310,7 @@ impl execution_server::Execution for Execution {
 
     async fn execute(&self, request: Request<reapi::ExecuteRequest>) -> Result<Response<Operations>, Status> {
         let mut who = metadata::read(&request);
+        let asked = Asked::of(&self.invocations, &request);
         let identity = kiln_auth::identity(&request);
         if !identity.is_anonymous() {
             who.tenant = identity.name;
@@ -336,7 +352,7 @@ impl execution_server::Execution for Execution {
             }
             attached => attached?,
         };
-        let entry = self.start(&instance, digest, in_root, attached);
+        let entry = self.start(&instance, digest, (in_root, asked), attached);
         Ok(Response::new(self.states(&entry)))
     }
 

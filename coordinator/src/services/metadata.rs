@@ -13,6 +13,9 @@ pub(super) struct Who {
     pub(super) tenant: String,
     /// The invocation; its actions are one build.
     pub(super) invocation: String,
+    /// The kind of action and its target, if the tool says them.
+    pub(super) mnemonic: String,
+    pub(super) target: String,
 }
 
 /// Reads the header; absent or malformed values are empty.
@@ -22,7 +25,12 @@ pub(super) fn read<T>(request: &Request<T>) -> Who {
     let tool = metadata.tool_details.map(|tool| tool.tool_name).unwrap_or_default();
     tracing::debug!(tool, invocation = metadata.tool_invocation_id, action = metadata.action_id, "request");
     let correlated = metadata.correlated_invocations_id;
-    Who { tenant: if correlated.is_empty() { tool } else { correlated }, invocation: metadata.tool_invocation_id }
+    Who {
+        tenant: if correlated.is_empty() { tool } else { correlated },
+        invocation: metadata.tool_invocation_id,
+        mnemonic: metadata.action_mnemonic,
+        target: metadata.target_id,
+    }
 }
 
 #[cfg(test)]
@@ -43,7 +51,8 @@ mod tests {
         let mut metadata =
             RequestMetadata { tool_details: Some(tool), tool_invocation_id: "invocation".into(), ..Default::default() };
         let alone = read(&with(&metadata.encode_to_vec()));
-        assert_eq!(alone, Who { tenant: "bazel".into(), invocation: "invocation".into() });
+        let expected = Who { tenant: "bazel".into(), invocation: "invocation".into(), ..Who::default() };
+        assert_eq!(alone, expected);
         metadata.correlated_invocations_id = "ci-7".into();
         assert_eq!(read(&with(&metadata.encode_to_vec())).tenant, "ci-7", "invocations that belong together share");
     }

@@ -2,6 +2,7 @@
 
 pub mod action_cache;
 pub mod agents;
+mod asked;
 pub mod budget;
 pub mod builds;
 pub mod bytestream;

@@ -139,12 +139,13 @@ impl Stack {
             execution.credentials().clone(),
         );
         let (abandoned_after, stopping) = (shared.config.abandoned_after, shared.stopping.clone());
-        let operations = execution::Execution::new(execution.clone(), images, abandoned_after, stopping);
+        let invocations = Invocations::over(journal.clone());
+        let asked = invocations.clone();
+        let operations = execution::Execution::new(execution.clone(), images, asked, abandoned_after, stopping);
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let agents = agents::SshAgents::new(builds.clone());
         let shells = shells::Shells::new(builds.clone());
         let served = builds::Builds::new(builds, &shared.config.web);
-        let invocations = Invocations::over(journal.clone());
         let assets = Assets::new(stores.clone(), journal.clone(), shared.downloads.clone());
         macro_rules! sized {
             ($service:expr) => {
@@ -157,9 +158,9 @@ impl Stack {
             .add_service(sized!(FetchServer::new(assets.clone())))
             .add_service(sized!(PushServer::new(assets)))
             .add_service(sized!(PublishBuildEventServer::new(Publish::new(invocations.clone()))))
-            .add_service(sized!(InvocationsServer::new(Show::new(invocations))))
+            .add_service(sized!(InvocationsServer::new(Show::new(invocations.clone()))))
             .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone(), execution.clone()))))
-            .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores))))
+            .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores).telling(invocations))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))
             .add_service(sized!(FarmServer::new(farm::Farm::new(

@@ -16,6 +16,7 @@ mod layers;
 mod live;
 mod log;
 mod markup;
+mod outputs;
 mod pages;
 mod profiles;
 mod routes;

@@ -58,6 +58,7 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/invocations", get(pages::invocation::list))
         .route("/live/invocations", get(pages::invocation::follow_list))
         .route("/invocations/{id}", get(pages::invocation::page))
+        .route("/invocations/{id}/actions/{number}", get(pages::invocation::action_page))
         .route("/invocations/{id}/live", get(pages::invocation::follow))
         .route_layer(middleware::from_fn_with_state(site.clone(), known));
     Router::new()

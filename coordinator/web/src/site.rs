@@ -7,6 +7,7 @@ use crate::calls::Calls;
 use crate::layers::Layers;
 use crate::live::{Builds, Feeds, Render};
 use crate::log::Indexes;
+use crate::outputs::Ends;
 use crate::profiles::Profiles;
 use kiln_auth::Identity;
 
@@ -20,6 +21,7 @@ pub(crate) struct Site {
     pub(crate) indexes: Indexes,
     pub(crate) layers: Layers,
     pub(crate) profiles: Profiles,
+    pub(crate) ends: Ends,
     stopping: CancellationToken,
 }
 
@@ -35,6 +37,7 @@ impl Site {
             indexes,
             layers: Layers::default(),
             profiles: Profiles::default(),
+            ends: Ends::default(),
             stopping,
         }
     }

@@ -1,17 +1,17 @@
 //! One invocation: why it failed, its tests, its targets, what it printed.
 
 use kiln_proto::v1::{
-    Invocation, InvocationAction, InvocationFile, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
+    Invocation, InvocationAction, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
 };
 use maud::{Markup, PreEscaped, html};
 
 use super::tail::{LIST, Piece};
-use super::{badge, commit, title, took};
+use super::{badge, commit, printed, title, took};
 use crate::log::{Line, Splitter};
 use crate::markup::words;
 
 /// Failed actions, targets and tests that are shown at once; the rest is folded.
-const FAILURES: usize = 20;
+pub(super) const FAILURES: usize = 20;
 const ROWS: usize = 200;
 /// The id of the output.
 pub(super) const OUTPUT: &str = "output";
@@ -71,20 +71,10 @@ fn failed(action: &InvocationAction) -> Markup {
         div .first {
             h3 { (action.label) span .dim { " " (action.mnemonic) ", exit code " (action.exit_code) } }
             @if !action.failure.is_empty() { p .words { (action.failure) } }
-            @for file in [&action.stderr, &action.stdout].into_iter().flatten() { (printed(file)) }
+            @for file in [&action.stderr, &action.stdout].into_iter().flatten() { (printed(&file.content)) }
             @if !action.command.is_empty() { details { summary { "Command" } pre { (action.command.join(" ")) } } }
         }
     }
-}
-
-/// What a file says, if the tool sent it along.
-fn printed(file: &InvocationFile) -> Markup {
-    let mut lines = Vec::new();
-    let mut splitter = Splitter::default();
-    splitter.push(false, &file.content, 0, &mut lines);
-    splitter.end(&mut lines);
-    let text: Vec<String> = lines.iter().map(Line::plain).collect();
-    html! { @if !text.is_empty() { pre { (text.join("\n")) } } }
 }
 
 fn tiles(invocation: &Invocation) -> Markup {

@@ -1,11 +1,14 @@
 //! What Bazel and its like have told: the list of invocations, and one of them.
 
+mod actions;
 mod details;
 mod tail;
 mod timing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+
+pub(crate) use actions::page as action_page;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -18,8 +21,11 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::Guest;
 use crate::answer::Failure;
+use crate::blobs::named;
 use crate::live::{Patch, Subject, answer, event, stream};
+use crate::log::{Line, Splitter};
 use crate::markup::{Section, encoded, nothing, words};
+use crate::outputs::Ends;
 use crate::site::Site;
 use tail::{Page, Tail};
 
@@ -164,13 +170,15 @@ fn took(invocation: &Invocation) -> Markup {
 
 /// One invocation.
 pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<String>) -> Result<Markup, Failure> {
-    let invocation = get(&guest, &id).await?;
+    let invocation = filled(&site, &guest, &id).await?;
     let is_running = invocation.status() == InvocationStatus::InvocationRunning;
     let mut tail = Tail::default();
     tail.read(&guest, &id, !is_running).await?;
     let live = is_running.then(|| format!("/invocations/{}/live?", encoded(&id)));
     let timing = timing::section(&site.profiles, &guest, &invocation).await;
-    let content = html! { (details::of(&invocation)) (timing) (details::output(&tail.pieces(), is_running)) };
+    let actions = actions::section(&site.ends, &guest, &id).await?;
+    let content =
+        html! { (details::of(&invocation)) (actions) (timing) (details::output(&tail.pieces(), is_running)) };
     Ok(guest.page(&title(&invocation), Section::Invocations, live, content))
 }
 
@@ -201,17 +209,18 @@ pub(crate) async fn follow(
     // Whoever follows may see it, whether or not somebody else looks already.
     get(&guest, &id).await?;
     let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("invocations/{id}") };
-    let (looking, tail) = ((guest.clone(), site.profiles.clone()), Arc::new(Mutex::new(Tail::default())));
+    let (looking, tail) = ((guest.clone(), site.clone()), Arc::new(Mutex::new(Tail::default())));
     let look = move || {
-        let ((guest, profiles), id, tail) = (looking.clone(), id.clone(), tail.clone());
+        let ((guest, site), id, tail) = (looking.clone(), id.clone(), tail.clone());
         async move {
-            let invocation = get(&guest, &id).await?;
+            let invocation = filled(&site, &guest, &id).await?;
             let is_running = invocation.status() == InvocationStatus::InvocationRunning;
             let mut tail = tail.lock().await;
             tail.read(&guest, &id, !is_running).await?;
             let mut patches = vec![
                 Patch::replace("invocation", details::of(&invocation)),
-                Patch::replace("timing", timing::section(&profiles, &guest, &invocation).await),
+                Patch::replace("actions", actions::section(&site.ends, &guest, &id).await?),
+                Patch::replace("timing", timing::section(&site.profiles, &guest, &invocation).await),
             ];
             patches.extend(tail.patches());
             patches.extend((!is_running).then_some(Patch::End));
@@ -225,4 +234,33 @@ pub(crate) async fn follow(
         std::future::ready((!fresh.is_empty()).then(|| Ok::<_, Infallible>(event(&fresh))))
     });
     Ok(answer(events, site.end(&guest.identity)))
+}
+
+/// An invocation, with what its failed actions printed.
+async fn filled(site: &Site, guest: &Guest, id: &str) -> Result<Invocation, Failure> {
+    let mut invocation = get(guest, id).await?;
+    fill(&site.ends, guest, &mut invocation).await;
+    Ok(invocation)
+}
+
+/// Reads what failed actions printed, where the tool only says where it is.
+async fn fill(ends: &Ends, guest: &Guest, invocation: &mut Invocation) {
+    for action in invocation.failed_actions.iter_mut().take(details::FAILURES) {
+        for file in [&mut action.stderr, &mut action.stdout].into_iter().flatten() {
+            let Some(name) = named(&file.uri).filter(|_| file.content.is_empty()) else { continue };
+            if let Some(end) = ends.of(&guest.client, &guest.identity.tenant, &name).await {
+                file.content.clone_from(&end);
+            }
+        }
+    }
+}
+
+/// What an action printed, as text.
+fn printed(content: &[u8]) -> Markup {
+    let mut lines = Vec::new();
+    let mut splitter = Splitter::default();
+    splitter.push(false, content, 0, &mut lines);
+    splitter.end(&mut lines);
+    let text: Vec<String> = lines.iter().map(Line::plain).collect();
+    html! { @if !text.is_empty() { pre { (text.join("\n")) } } }
 }
