@@ -28,6 +28,25 @@ pub static COMMAND: Kind = Kind { below: &[(2, &LEAF), (5, &PLATFORM)] };
 /// `Action`.
 pub static ACTION: Kind = Kind { below: &[(1, &LEAF), (2, &LEAF), (6, &LEAF), (10, &PLATFORM)] };
 
+static BUILD_EVENT_ID: Kind = Kind { below: &[(4, &LEAF)] };
+static ENTRIES: Kind = Kind { below: &[(1, &LEAF)] };
+static FILES: Kind = Kind { below: &[(1, &LEAF), (2, &LEAF), (3, &LEAF), (4, &LEAF)] };
+/// An event of Bazel: those of its parts that may have many.
+pub static BUILD_EVENT: Kind = Kind {
+    below: &[
+        (1, &BUILD_EVENT_ID),
+        (7, &FILES),
+        (10, &FILES),
+        (13, &LEAF),
+        (16, &ENTRIES),
+        (23, &FILES),
+        (24, &ENTRIES),
+        (26, &ENTRIES),
+    ],
+};
+
+/// Maximum number of labels, files, options and entries of one event of Bazel.
+pub const MAX_OF_EVENT: u64 = 500_000;
 /// Maximum number of arguments, variables, outputs and properties of one command or action.
 pub const MAX_OF_COMMAND: u64 = 500_000;
 
@@ -109,6 +128,15 @@ mod tests {
         }
         for data in [empty(1, 1001), empty(7, 1001), within(5, empty(1, 1001))] {
             assert!(matches!(decode::<reapi::Command>(&COMMAND, &data, most), Err(Error::TooMany { .. })));
+        }
+        for (field, list) in
+            [(1, within(4, empty(1, 1001))), (7, empty(9, 1001)), (10, empty(2, 1001)), (13, empty(4, 1001))]
+        {
+            let event = within(field, list);
+            assert!(matches!(
+                decode::<crate::build_events::BuildEvent>(&BUILD_EVENT, &event, most),
+                Err(Error::TooMany { .. })
+            ));
         }
         let platform = within(10, empty(1, 1001));
         assert!(matches!(decode::<reapi::Action>(&ACTION, &platform, most), Err(Error::TooMany { .. })));

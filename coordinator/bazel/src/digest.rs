@@ -10,8 +10,10 @@ use kiln_proto::v1::{
     Invocation, InvocationAction, InvocationFile, InvocationMetrics, InvocationResult, InvocationStatus,
     InvocationTarget, InvocationTest,
 };
+use prost::Message;
 
 use crate::options;
+use crate::room::{Memory, Room};
 
 /// Targets and attempts of tests that are kept.
 const MAX_LISTED: usize = 20_000;
@@ -23,6 +25,15 @@ const MAX_WORDS: usize = 500;
 const MAX_FILES: usize = 32;
 /// Longest text.
 const MAX_TEXT: usize = 16 << 10;
+/// Kinds of runners, and the longest name of one.
+const MAX_RUNNERS: usize = 64;
+const MAX_RUNNER: usize = 256;
+/// The end of the year 9999.
+const MAX_SECONDS: i64 = 253_402_300_799;
+/// Longest duration: ten years.
+const MAX_MILLIS: i64 = 315_360_000_000;
+/// What a list takes for each of its entries.
+const ENTRY: usize = 8;
 
 /// An invocation, and what is where in it.
 #[derive(Debug)]
@@ -31,18 +42,20 @@ pub(crate) struct Digest {
     targets: HashMap<String, usize>,
     /// By label, run, shard and attempt.
     tests: HashMap<(String, i32, i32, i32), usize>,
+    room: Room,
 }
 
 impl Digest {
     /// Goes on from what is known of an invocation.
-    pub(crate) fn of(invocation: Invocation) -> Self {
+    pub(crate) fn of(invocation: Invocation, memory: Memory) -> Self {
         let targets = invocation.targets.iter().enumerate().map(|(at, target)| (target.label.clone(), at)).collect();
         let key = |test: &InvocationTest| {
             let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
             (test.label.clone(), number(test.run), number(test.shard), number(test.attempt))
         };
         let tests = invocation.tests.iter().enumerate().map(|(at, test)| (key(test), at)).collect();
-        Self { invocation, targets, tests }
+        let room = Room::of(memory, weight(&invocation));
+        Self { invocation, targets, tests, room }
     }
 
     /// Takes in an event. Answers what the tool printed.
@@ -50,8 +63,10 @@ impl Digest {
         let id = event.id.and_then(|id| id.id);
         let mut printed = Vec::new();
         if let Some(Id::Pattern(expanded)) = &id {
-            let room = MAX_WORDS.saturating_sub(self.invocation.patterns.len());
-            self.invocation.patterns.extend(expanded.pattern.iter().take(room).map(|pattern| text(pattern)));
+            let places = MAX_WORDS.saturating_sub(self.invocation.patterns.len());
+            let patterns = expanded.pattern.iter().take(places).map(|pattern| text(pattern)).collect();
+            let patterns = self.fitting(patterns, String::len);
+            self.invocation.patterns.extend(patterns);
         }
         match event.payload {
             Some(Payload::Progress(progress)) => {
@@ -61,7 +76,9 @@ impl Digest {
             Some(Payload::Started(started)) => self.started(started),
             Some(Payload::OptionsParsed(parsed)) => {
                 let options = parsed.explicit_cmd_line.iter().map(|option| text(&options::shown(option)));
-                self.invocation.options = options.take(MAX_WORDS).collect();
+                let options = options.take(MAX_WORDS).collect();
+                self.room.exchange(words(&self.invocation.options), 0);
+                self.invocation.options = self.fitting(options, String::len);
                 self.invocation.is_cut |= parsed.explicit_cmd_line.len() > MAX_WORDS;
             }
             Some(Payload::WorkspaceStatus(status)) => {
@@ -73,9 +90,9 @@ impl Digest {
             Some(Payload::Configured(configured)) => {
                 if let Some(Id::TargetConfigured(target)) = id
                     && target.aspect.is_empty()
-                    && let Some(target) = self.target(&target.label)
+                    && let Some(at) = self.target(&target.label)
                 {
-                    target.kind = text(&configured.target_kind);
+                    self.change(at, |target| target.kind = text(&configured.target_kind));
                 }
             }
             Some(Payload::Completed(completed)) => {
@@ -105,7 +122,9 @@ impl Digest {
             Some(Payload::Aborted(aborted)) => self.aborted(id, &aborted),
             Some(Payload::Finished(finished)) => self.finished(finished),
             Some(Payload::BuildToolLogs(logs)) => {
-                self.invocation.files = logs.log.into_iter().take(MAX_FILES).map(file).collect();
+                let files = logs.log.into_iter().take(MAX_FILES).map(file).collect();
+                self.room.exchange(entries(&self.invocation.files), 0);
+                self.invocation.files = self.fitting(files, Message::encoded_len);
             }
             Some(Payload::BuildMetrics(metrics)) => self.invocation.metrics = Some(measured(metrics)),
             Some(Payload::Action(_)) | None => {}
@@ -114,7 +133,7 @@ impl Digest {
     }
 
     fn started(&mut self, started: bep::BuildStarted) {
-        let at = started.start_time.or_else(|| millis(started.start_time_millis));
+        let at = started.start_time.and_then(time).or_else(|| millis(started.start_time_millis));
         self.invocation.started = at.or(self.invocation.started);
         self.invocation.tool_version = text(&started.build_tool_version);
         self.invocation.command = text(&started.command);
@@ -126,38 +145,69 @@ impl Digest {
             self.invocation.is_cut = true;
             return;
         }
-        self.invocation.metadata.insert(key, text(value));
+        let (value, known) = (text(value), self.invocation.metadata.get(&key));
+        let was = known.map_or(0, |known| key.len() + known.len() + ENTRY);
+        if !self.room.exchange(was, key.len() + value.len() + ENTRY) {
+            self.invocation.is_cut = true;
+            return;
+        }
+        self.invocation.metadata.insert(key, value);
     }
 
-    /// The target with this label; none if there are too many.
-    fn target(&mut self, label: &str) -> Option<&mut InvocationTarget> {
-        let targets = &mut self.invocation.targets;
-        let at = match self.targets.get(label) {
-            Some(at) => *at,
-            None if targets.len() >= MAX_LISTED => {
-                self.invocation.is_cut = true;
-                return None;
-            }
-            None => {
-                let result = InvocationResult::InvocationPending.into();
-                targets.push(InvocationTarget { label: text(label), result, ..InvocationTarget::default() });
-                self.invocation.counts.get_or_insert_default().targets += 1;
-                self.targets.insert(label.to_owned(), targets.len() - 1);
-                targets.len() - 1
-            }
-        };
-        targets.get_mut(at)
+    /// The first of these for which there is room.
+    fn fitting<T>(&mut self, all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<T> {
+        let count = all.len();
+        let fit: Vec<T> = all.into_iter().take_while(|one| self.room.exchange(0, size(one) + ENTRY)).collect();
+        self.invocation.is_cut |= fit.len() < count;
+        fit
+    }
+
+    /// Changes a target; if there is no room, without its texts.
+    fn change(&mut self, at: usize, change: impl FnOnce(&mut InvocationTarget)) {
+        let Some(target) = self.invocation.targets.get_mut(at) else { return };
+        let was = target.encoded_len();
+        change(target);
+        if !self.room.exchange(was, target.encoded_len()) {
+            target.kind.clear();
+            target.failure.clear();
+            self.room.exchange(was, target.encoded_len());
+            self.invocation.is_cut = true;
+        }
+    }
+
+    /// Where the target with this label is; none if there are too many.
+    fn target(&mut self, label: &str) -> Option<usize> {
+        let label = text(label);
+        if let Some(at) = self.targets.get(&label) {
+            return Some(*at);
+        }
+        let result = InvocationResult::InvocationPending.into();
+        let target = InvocationTarget { label: label.clone(), result, ..InvocationTarget::default() };
+        let at = self.invocation.targets.len();
+        if at >= MAX_LISTED || !self.room.exchange(0, target.encoded_len() + ENTRY) {
+            self.invocation.is_cut = true;
+            return None;
+        }
+        self.invocation.targets.push(target);
+        self.invocation.counts.get_or_insert_default().targets += 1;
+        self.targets.insert(label, at);
+        Some(at)
+    }
+
+    fn result(&self, at: usize) -> InvocationResult {
+        self.invocation.targets.get(at).map(InvocationTarget::result).unwrap_or_default()
     }
 
     fn completed(&mut self, label: &str, result: InvocationResult, failure: &str) {
-        let Some(target) = self.target(label) else { return };
-        let was_broken = target.result() == InvocationResult::InvocationBroken;
+        let Some(at) = self.target(label) else { return };
         // One of several configurations or aspects that fails is enough.
-        if was_broken {
+        if self.result(at) == InvocationResult::InvocationBroken {
             return;
         }
-        target.set_result(result);
-        target.failure = text(failure);
+        self.change(at, |target| {
+            target.set_result(result);
+            target.failure = text(failure);
+        });
         if result == InvocationResult::InvocationBroken {
             self.invocation.counts.get_or_insert_default().failed_targets += 1;
         }
@@ -173,7 +223,7 @@ impl Digest {
             _ => (String::new(), String::new()),
         };
         let label = if label.is_empty() { action.label } else { label };
-        self.invocation.failed_actions.push(InvocationAction {
+        let failed = InvocationAction {
             label: text(&label),
             mnemonic: text(&action.r#type),
             output: text(&output),
@@ -182,31 +232,42 @@ impl Digest {
             stdout: action.stdout.map(file),
             stderr: action.stderr.map(file),
             failure: text(&action.failure_detail.unwrap_or_default().message),
-        });
+        };
+        if self.room.exchange(0, failed.encoded_len() + ENTRY) {
+            self.invocation.failed_actions.push(failed);
+        } else {
+            self.invocation.is_cut = true;
+        }
     }
 
     fn test(&mut self, id: bep::build_event_id::TestResultId, result: bep::TestResult) {
-        let key = (id.label, id.run, id.shard, id.attempt);
+        let key = (text(&id.label), id.run, id.shard, id.attempt);
         let execution = result.execution_info.clone().unwrap_or_default();
         let of_duration = |time: kiln_proto::protobuf::Duration| {
-            time.seconds.saturating_mul(1000) + i64::from(time.nanos) / 1_000_000
+            time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos) / 1_000_000)
         };
         let number = |number: i32| u32::try_from(number).unwrap_or_default();
+        let duration = result.test_attempt_duration.map_or(result.test_attempt_duration_millis, of_duration);
         let test = InvocationTest {
-            label: text(&key.0),
+            label: key.0.clone(),
             run: number(key.1),
             shard: number(key.2),
             attempt: number(key.3),
             result: outcome(result.status()).into(),
-            duration_ms: result.test_attempt_duration.map_or(result.test_attempt_duration_millis, of_duration),
+            duration_ms: duration.clamp(0, MAX_MILLIS),
             is_cached: result.cached_locally || execution.cached_remotely,
             details: text(&result.status_details),
             files: result.test_action_output.into_iter().take(MAX_FILES).map(file).collect(),
         };
+        let known = self.tests.get(&key).copied();
+        let was = known.and_then(|at| self.invocation.tests.get(at)).map_or(0, |known| known.encoded_len() + ENTRY);
         let tests = &mut self.invocation.tests;
-        match self.tests.get(&key) {
-            Some(at) => tests.iter_mut().skip(*at).take(1).for_each(|known| *known = test.clone()),
-            None if tests.len() >= MAX_LISTED => self.invocation.is_cut = true,
+        if known.is_none() && tests.len() >= MAX_LISTED || !self.room.exchange(was, test.encoded_len() + ENTRY) {
+            self.invocation.is_cut = true;
+            return;
+        }
+        match known.and_then(|at| tests.get_mut(at)) {
+            Some(known) => *known = test,
             None => {
                 self.tests.insert(key, tests.len());
                 tests.push(test);
@@ -223,9 +284,8 @@ impl Digest {
             InvocationResult::InvocationBroken | InvocationResult::InvocationTimedOut => counts.failed_tests += 1,
             _ => {}
         }
-        if let Some(target) = self.target(label).filter(|target| target.result() != InvocationResult::InvocationBroken)
-        {
-            target.set_result(result);
+        if let Some(at) = self.target(label).filter(|at| self.result(*at) != InvocationResult::InvocationBroken) {
+            self.change(at, |target| target.set_result(result));
         }
     }
 
@@ -259,7 +319,7 @@ impl Digest {
             name: String::new(),
             code: i32::from(!finished.overall_success),
         });
-        self.invocation.finished = finished.finish_time.or_else(|| millis(finished.finish_time_millis));
+        self.invocation.finished = finished.finish_time.and_then(time).or_else(|| millis(finished.finish_time_millis));
         self.invocation.set_status(match exit.code {
             0 => InvocationStatus::InvocationSucceeded,
             _ => InvocationStatus::InvocationFailed,
@@ -288,11 +348,12 @@ fn outcome(status: TestStatus) -> InvocationResult {
 
 fn measured(metrics: bep::BuildMetrics) -> InvocationMetrics {
     let (actions, times) = (metrics.action_summary.unwrap_or_default(), metrics.timing_metrics.unwrap_or_default());
-    let runner =
-        |one: bep::build_metrics::action_summary::RunnerCount| Some((text(&one.name), u32::try_from(one.count).ok()?));
+    let runner = |one: bep::build_metrics::action_summary::RunnerCount| {
+        Some((cut(&one.name, MAX_RUNNER), u32::try_from(one.count).ok()?))
+    };
     InvocationMetrics {
         actions: actions.actions_executed,
-        runners: actions.runner_count.into_iter().take(MAX_WORDS).filter_map(runner).collect(),
+        runners: actions.runner_count.into_iter().take(MAX_RUNNERS).filter_map(runner).collect(),
         wall_ms: times.wall_time_in_ms,
         cpu_ms: times.cpu_time_in_ms,
         analysis_ms: times.analysis_phase_time_in_ms,
@@ -314,16 +375,47 @@ fn file(file: bep::File) -> InvocationFile {
 
 fn millis(millis: i64) -> Option<Timestamp> {
     let nanos = i32::try_from(millis.rem_euclid(1000)).ok()? * 1_000_000;
-    (millis > 0).then(|| Timestamp { seconds: millis.div_euclid(1000), nanos })
+    time(Timestamp { seconds: millis.div_euclid(1000), nanos }).filter(|_| millis > 0)
+}
+
+/// A time that can be: others reckon with it.
+fn time(at: Timestamp) -> Option<Timestamp> {
+    ((0..=MAX_SECONDS).contains(&at.seconds) && (0..1_000_000_000).contains(&at.nanos)).then_some(at)
 }
 
 /// A text that is not too long.
 fn text(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT);
+    cut(text, MAX_TEXT)
+}
+
+/// The beginning of a text.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.get(..end).unwrap_or_default().to_owned()
+}
+
+fn words(words: &[String]) -> usize {
+    words.iter().map(|word| word.len() + ENTRY).sum()
+}
+
+fn entries<M: Message>(all: &[M]) -> usize {
+    all.iter().map(|one| one.encoded_len() + ENTRY).sum()
+}
+
+/// What an invocation takes of its room.
+fn weight(invocation: &Invocation) -> usize {
+    let Invocation { patterns, options, metadata, targets, failed_actions, tests, files, .. } = invocation;
+    let metadata: usize = metadata.iter().map(|(key, value)| key.len() + value.len() + ENTRY).sum();
+    words(patterns)
+        + words(options)
+        + metadata
+        + entries(targets)
+        + entries(failed_actions)
+        + entries(tests)
+        + entries(files)
 }
 
 #[cfg(test)]
@@ -360,7 +452,7 @@ pub(crate) mod tests {
 
     #[test]
     fn targets_tests_and_failures_are_told_apart() {
-        let mut digest = Digest::of(Invocation::default());
+        let mut digest = Digest::of(Invocation::default(), Memory::default());
         let configured = Id::TargetConfigured(TargetConfiguredId { label: "//a".into(), aspect: String::new() });
         let kind = bep::TargetConfigured { target_kind: "cc_test rule".into() };
         let failed = bep::ActionExecuted {
@@ -413,7 +505,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_too_much_is_left_out_and_said() {
-        let mut digest = Digest::of(Invocation::default());
+        let mut digest = Digest::of(Invocation::default(), Memory::default());
         for number in 0..=MAX_LISTED {
             digest.take(completed(&format!("//t:{number}"), true));
         }
@@ -423,6 +515,82 @@ pub(crate) mod tests {
             event(None, Payload::Started(bep::BuildStarted { command: "ä".repeat(MAX_TEXT), ..Default::default() }));
         digest.take(long);
         assert_eq!(digest.invocation.command.len(), MAX_TEXT);
+    }
+
+    #[test]
+    fn whatever_a_stream_says_fits_into_a_message() {
+        let long = "ä".repeat(MAX_TEXT);
+        let file = |name: &str| bep::File { name: name.into(), file: Some(file::File::Contents(vec![b'x'; 1 << 20])) };
+        let mut digest = Digest::of(Invocation::default(), Memory::default());
+        for number in 0..600 {
+            let label = format!("{number}{long}");
+            let failed = bep::ActionExecuted {
+                label: label.clone(),
+                command_line: vec![long.clone(); 200],
+                stderr: Some(file(&long)),
+                ..Default::default()
+            };
+            let result = bep::TestResult { test_action_output: vec![file(&long); 40], ..Default::default() };
+            let id = Id::TestResult(TestResultId { label: label.clone(), run: 1, shard: 0, attempt: 1 });
+            let metadata = [(label.clone(), long.clone()), (number.to_string(), long.clone())].into_iter().collect();
+            let kind = bep::TargetConfigured { target_kind: long.clone() };
+            let configured = TargetConfiguredId { label: label.clone(), aspect: String::new() };
+            let pattern = bep::build_event_id::PatternExpandedId { pattern: vec![long.clone(); 9] };
+            let parsed = bep::OptionsParsed { explicit_cmd_line: vec![long.clone(); 100] };
+            let logs = bep::BuildToolLogs { log: vec![file("log"); 40] };
+            for event in [
+                completed(&label, false),
+                event(Some(Id::TargetConfigured(configured)), Payload::Configured(kind)),
+                event(Some(Id::Pattern(pattern)), Payload::BuildMetadata(bep::BuildMetadata { metadata })),
+                event(None, Payload::Action(failed)),
+                event(Some(id), Payload::TestResult(result)),
+                event(None, Payload::OptionsParsed(parsed)),
+                event(None, Payload::BuildToolLogs(logs)),
+            ] {
+                digest.take(event);
+            }
+        }
+        let bytes = digest.invocation.encoded_len();
+        assert!(digest.invocation.is_cut && bytes < kiln_proto::channel::MAX_MESSAGE_BYTES * 2 / 3, "{bytes}");
+        assert!(weight(&digest.invocation) <= crate::room::ONE);
+        // It is still known how it ends.
+        digest.take(event(None, Payload::Finished(bep::BuildFinished { overall_success: true, ..Default::default() })));
+        assert_eq!(digest.invocation.status(), InvocationStatus::InvocationSucceeded);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_event_panics(events in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), 0..20)) {
+            let mut digest = Digest::of(Invocation::default(), Memory::default());
+            for bytes in &events {
+                // Any field of an event, with anything in it.
+                for tag in [1_u8, 3, 4, 5, 7, 8, 9, 10, 13, 14] {
+                    let length = u8::try_from(bytes.len()).unwrap();
+                    let framed = [&[tag << 3 | 2, length][..], bytes].concat();
+                    if let Ok(event) = BuildEvent::decode(framed.as_slice()) {
+                        digest.take(event);
+                    }
+                }
+            }
+            let kept = Digest::of(digest.invocation.clone(), Memory::default());
+            proptest::prop_assert_eq!(kept.invocation, digest.invocation);
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_are_none() {
+        let at = |seconds, nanos| time(Timestamp { seconds, nanos });
+        assert!(at(1, 999_999_999).is_some() && at(MAX_SECONDS, 0).is_some());
+        for (seconds, nanos) in [(-1, 0), (i64::MAX, 0), (i64::MIN, 0), (1, -1), (1, i32::MAX)] {
+            assert!(at(seconds, nanos).is_none());
+        }
+        assert!(millis(i64::MAX).is_none() && millis(i64::MIN).is_none() && millis(0).is_none());
+        let mut digest = Digest::of(Invocation::default(), Memory::default());
+        let endless = kiln_proto::protobuf::Duration { seconds: i64::MAX, nanos: i32::MAX };
+        let result = bep::TestResult { test_attempt_duration: Some(endless), ..Default::default() };
+        let id = Id::TestResult(TestResultId { label: "//a".into(), run: -1, shard: i32::MIN, attempt: i32::MAX });
+        digest.take(event(Some(id), Payload::TestResult(result)));
+        assert_eq!(digest.invocation.tests[0].duration_ms, MAX_MILLIS);
     }
 
     #[test]
@@ -442,14 +610,14 @@ pub(crate) mod tests {
                 summary("//a", TestStatus::Passed),
             ]
         };
-        let mut whole = Digest::of(Invocation::default());
+        let mut whole = Digest::of(Invocation::default(), Memory::default());
         events().into_iter().for_each(|event| drop(whole.take(event)));
         assert_eq!(whole.invocation.failure, "no package");
         for cut in 0..events().len() {
-            let mut parts = Digest::of(Invocation::default());
+            let mut parts = Digest::of(Invocation::default(), Memory::default());
             for (at, event) in events().into_iter().enumerate() {
                 if at == cut {
-                    parts = Digest::of(parts.invocation);
+                    parts = Digest::of(parts.invocation.clone(), Memory::default());
                 }
                 parts.take(event);
             }

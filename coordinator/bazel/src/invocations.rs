@@ -11,6 +11,10 @@ use tokio::sync::Mutex as Turn;
 use crate::open::Open;
 use crate::ran::Asking;
 use crate::records::{Error, Records};
+use crate::room::Memory;
+
+/// Invocations of a tenant whose events arrive, at most.
+const MAX_OPEN: usize = 1_000;
 
 /// One tenant's invocations. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,12 +22,18 @@ pub struct Invocations {
     records: Records,
     open: Arc<Mutex<HashMap<String, Arc<Turn<Open>>>>>,
     asking: Asking,
+    memory: Memory,
 }
 
 impl Invocations {
     /// Invocations in this journal.
     pub fn over(journal: Journal) -> Self {
-        Self { records: Records::over(journal), open: Arc::default(), asking: Asking::default() }
+        Self {
+            records: Records::over(journal),
+            open: Arc::default(),
+            asking: Asking::default(),
+            memory: Memory::default(),
+        }
     }
 
     /// An invocation with all details.
@@ -63,7 +73,7 @@ impl Invocations {
     /// If the journal cannot be read.
     pub async fn actions(&self, id: &str) -> Result<(Vec<RemoteAction>, bool), Error> {
         let actions = self.records.actions(id).await?;
-        let is_cut = actions.len() >= crate::ran::KEPT;
+        let is_cut = crate::ran::is_full(&actions);
         Ok((actions, is_cut))
     }
 
@@ -78,15 +88,21 @@ impl Invocations {
 
     /// The invocation with this id, for a stream of its events; begun by this caller if there is none.
     pub(crate) async fn open(&self, id: &str, publisher: &str) -> Result<Arc<Turn<Open>>, Error> {
-        if let Some(open) = self.open.lock().get(id) {
-            return Ok(open.clone());
+        {
+            let all = self.open.lock();
+            if let Some(open) = all.get(id) {
+                return Ok(open.clone());
+            }
+            if all.len() >= MAX_OPEN {
+                return Err(Error::Full { most: MAX_OPEN });
+            }
         }
         let known = match self.records.get(id).await? {
             Some(known) => known,
             None => {
                 self.records.trim().await?;
-                let (id, publisher, started) = (id.to_owned(), publisher.to_owned(), Some(kiln_proto::clock::now()));
-                let mut begun = Invocation { id, publisher, started, ..Invocation::default() };
+                let (id, publisher, received) = (id.to_owned(), publisher.to_owned(), Some(kiln_proto::clock::now()));
+                let mut begun = Invocation { id, publisher, received, started: received, ..Invocation::default() };
                 begun.set_status(InvocationStatus::InvocationRunning);
                 begun
             }
@@ -94,7 +110,7 @@ impl Invocations {
         let output = self.records.output(id).await?;
         let (actions, kept) = self.records.actions_of(id, known.last_event == 0).await?;
         self.asking.begin(id, &known.publisher, actions, kept);
-        let opened = Arc::new(Turn::new(Open::new(known, output, self.records.clone())));
+        let opened = Arc::new(Turn::new(Open::new(known, self.memory.clone(), output, self.records.clone())));
         Ok(self.open.lock().entry(id.to_owned()).or_insert(opened).clone())
     }
 

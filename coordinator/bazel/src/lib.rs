@@ -7,6 +7,7 @@ mod options;
 mod publish;
 mod ran;
 mod records;
+mod room;
 mod show;
 
 pub use invocations::Invocations;

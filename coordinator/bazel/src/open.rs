@@ -8,6 +8,7 @@ use prost::Message;
 
 use crate::digest::Digest;
 use crate::records::{Error, Records, place};
+use crate::room::Memory;
 
 /// Output of an invocation that is kept, in bytes.
 const MAX_LOG: u64 = 8 << 20;
@@ -24,9 +25,9 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub(crate) fn new(known: Invocation, log: Stream, records: Records) -> Self {
+    pub(crate) fn new(known: Invocation, memory: Memory, log: Stream, records: Records) -> Self {
         let place = if known.last_event == 0 { String::new() } else { place(&known) };
-        Self { digest: Digest::of(known), log, records, place, printed: Vec::new() }
+        Self { digest: Digest::of(known, memory), log, records, place, printed: Vec::new() }
     }
 
     /// Who began it.
@@ -59,6 +60,7 @@ impl Open {
     /// Commits what was taken in: all of it, or none.
     pub(crate) async fn commit(&mut self) -> Result<(), Error> {
         self.log.room().await;
+        self.digest.invocation.kept_bytes = self.bytes() as u64;
         let batch = Records::batch(&self.digest.invocation, &self.place);
         if self.printed.is_empty() {
             self.records.commit(batch).await?;

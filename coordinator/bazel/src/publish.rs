@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kiln_proto::bes;
 use kiln_proto::bes::build_event::Event;
 use kiln_proto::bes::publish_build_event_server::PublishBuildEvent;
 use kiln_proto::build_events::BuildEvent;
-use prost::Message;
+use kiln_proto::elements;
 use tokio::sync::{Mutex as Turn, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,8 +22,13 @@ use crate::open::Open;
 const EVENTS: usize = 256;
 /// Time between two commits of a stream, and for each MiB of a commit more.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Longest id of an invocation.
+/// Events that wait for an answer, until no more are read.
+const UNANSWERED: usize = 16 << 10;
+/// Longest id of an invocation, and of a build.
 const MAX_ID: usize = 64;
+const MAX_BUILD_ID: usize = 256;
+/// How long a tool may say nothing, or listen to no answer.
+const IDLE: Duration = Duration::from_secs(6 * 3600);
 
 /// Receives a tenant's events.
 #[derive(Debug)]
@@ -58,6 +63,8 @@ struct Receiving {
     /// Events that are not committed yet.
     unanswered: Vec<i64>,
     is_finished: bool,
+    /// The number of the last event of this stream.
+    last: Option<i64>,
 }
 
 impl Receiving {
@@ -66,11 +73,20 @@ impl Receiving {
         if event.sequence_number < 1 {
             return Err(Status::invalid_argument("events are numbered from 1"));
         }
+        // Whoever connects again begins where he likes; what is known already is passed over.
+        if self.is_finished || self.last.is_some_and(|last| last.checked_add(1) != Some(event.sequence_number)) {
+            let words = "the events of a stream are numbered one by one, and none comes after its end";
+            return Err(Status::invalid_argument(words));
+        }
+        self.last = Some(event.sequence_number);
         let open = match &self.open {
             Some((begun, open)) if *begun == stream => open.clone(),
             Some(_) => return Err(Status::invalid_argument("all events of a stream have the same stream id")),
             None => {
                 valid(&stream.invocation_id)?;
+                if stream.build_id.len() > MAX_BUILD_ID {
+                    return Err(Status::invalid_argument(format!("the build id is longer than {MAX_BUILD_ID} bytes")));
+                }
                 let open = self.invocations.open(&stream.invocation_id, &self.publisher).await?;
                 self.open = Some((stream, open.clone()));
                 open
@@ -82,7 +98,8 @@ impl Receiving {
         }
         let told = match event.event.and_then(|event| event.event) {
             Some(Event::BazelEvent(any)) => {
-                let decoded = BuildEvent::decode(any.value.as_slice());
+                let decoded =
+                    elements::decode::<BuildEvent>(&elements::BUILD_EVENT, &any.value, elements::MAX_OF_EVENT);
                 Some(decoded.map_err(|error| Status::invalid_argument(format!("the event is not Bazel's: {error}")))?)
             }
             Some(Event::ComponentStreamFinished(_)) => {
@@ -106,11 +123,17 @@ impl Receiving {
         for sequence_number in self.unanswered.drain(..) {
             let stream_id = Some(stream.clone());
             let answer = bes::PublishBuildToolEventStreamResponse { stream_id, sequence_number };
-            if answers.send(Ok(answer)).await.is_err() {
+            let sent = tokio::time::timeout(IDLE, answers.send(Ok(answer))).await;
+            if !matches!(sent, Ok(Ok(()))) {
                 return Ok(None);
             }
         }
         Ok(Some(PAUSE + PAUSE * u32::try_from(bytes >> 17).unwrap_or(u32::MAX)))
+    }
+
+    async fn arrived(&mut self, request: bes::PublishBuildToolEventStreamRequest) -> Result<(), Status> {
+        let event = request.ordered_build_event;
+        self.take(event.ok_or_else(|| Status::invalid_argument("the request has no event"))?).await
     }
 
     async fn run(
@@ -118,19 +141,25 @@ impl Receiving {
         incoming: Streaming<bes::PublishBuildToolEventStreamRequest>,
         answers: &Answers,
     ) -> Result<(), Status> {
-        let mut incoming = incoming.ready_chunks(EVENTS);
-        let mut due = Instant::now();
+        let mut incoming = incoming.fuse();
+        let (mut due, mut heard) = (Instant::now(), Instant::now());
         loop {
             let is_waiting = !self.unanswered.is_empty();
             tokio::select! {
-                arrived = incoming.next() => {
+                arrived = incoming.next(), if self.unanswered.len() < UNANSWERED => {
                     let Some(arrived) = arrived else { break };
-                    for event in arrived {
-                        let event = event?.ordered_build_event;
-                        self.take(event.ok_or_else(|| Status::invalid_argument("the request has no event"))?).await?;
+                    self.arrived(arrived?).await?;
+                    // Those that are there already; one at a time, since each can be large.
+                    for _ in 1..EVENTS {
+                        let Some(Some(arrived)) = incoming.next().now_or_never() else { break };
+                        self.arrived(arrived?).await?;
                     }
+                    heard = Instant::now();
                 }
                 () = tokio::time::sleep_until(due), if is_waiting => {}
+                () = tokio::time::sleep_until(heard + IDLE) => {
+                    return Err(Status::deadline_exceeded("the tool has said nothing for hours"));
+                }
                 () = answers.closed() => break,
             }
             if !self.unanswered.is_empty() && (self.is_finished || Instant::now() >= due) {
@@ -168,10 +197,15 @@ impl PublishBuildEvent for Publish {
             open: None,
             unanswered: Vec::new(),
             is_finished: false,
+            last: None,
         };
         let (answers, receiver) = mpsc::channel(EVENTS);
         tokio::spawn(async move {
             if let Err(status) = receiving.run(request.into_inner(), &answers).await {
+                // What came before is kept.
+                if !receiving.unanswered.is_empty() {
+                    let _ = receiving.commit(&answers).await;
+                }
                 let _ = answers.send(Err(status)).await;
             }
             if let Some((stream, open)) = receiving.open.take() {

@@ -9,15 +9,23 @@ use parking_lot::Mutex;
 use prost::Message;
 
 /// Actions of an invocation that are kept.
-pub(crate) const KEPT: usize = 5_000;
+const KEPT: usize = 5_000;
+/// Bytes of them.
+const KEPT_BYTES: usize = 2 << 20;
 /// Longest text, in bytes.
 const MAX_TEXT: usize = 512;
+
+/// Whether there may have been more than these.
+pub(crate) fn is_full(actions: &[RemoteAction]) -> bool {
+    actions.len() >= KEPT || actions.iter().map(Message::encoded_len).sum::<usize>() >= KEPT_BYTES
+}
 
 #[derive(Debug)]
 struct Asks {
     publisher: String,
     actions: Stream,
     kept: usize,
+    bytes: usize,
 }
 
 /// Invocations whose events arrive. Cheap to clone.
@@ -25,8 +33,8 @@ struct Asks {
 pub(crate) struct Asking(Arc<Mutex<HashMap<String, Asks>>>);
 
 impl Asking {
-    pub(crate) fn begin(&self, id: &str, publisher: &str, actions: Stream, kept: usize) {
-        let asks = Asks { publisher: publisher.to_owned(), actions, kept };
+    pub(crate) fn begin(&self, id: &str, publisher: &str, actions: Stream, (kept, bytes): (usize, usize)) {
+        let asks = Asks { publisher: publisher.to_owned(), actions, kept, bytes };
         self.0.lock().entry(id.to_owned()).or_insert(asks);
     }
 
@@ -36,7 +44,11 @@ impl Asking {
 
     pub(crate) fn add(&self, id: &str, caller: &str, mut action: RemoteAction) {
         let mut all = self.0.lock();
-        let Some(asks) = all.get_mut(id).filter(|asks| asks.publisher == caller && asks.kept < KEPT) else { return };
+        let Some(asks) =
+            all.get_mut(id).filter(|asks| asks.publisher == caller && asks.kept < KEPT && asks.bytes < KEPT_BYTES)
+        else {
+            return;
+        };
         for text in [
             &mut action.mnemonic,
             &mut action.target,
@@ -47,8 +59,10 @@ impl Asking {
         ] {
             cut(text);
         }
+        let data = action.encode_to_vec();
         asks.kept += 1;
-        asks.actions.append(move |_| action.encode_to_vec().into());
+        asks.bytes += data.len();
+        asks.actions.append(move |_| data.into());
     }
 }
 

@@ -125,8 +125,12 @@ impl Served {
     }
 
     async fn log(&self) -> String {
+        self.log_of(ID).await
+    }
+
+    async fn log_of(&self, id: &str) -> String {
         let mut client = InvocationsClient::new(self.channel.clone());
-        let parts = client.log(v1::InvocationLogRequest { id: ID.into(), from: 0 }).await.unwrap().into_inner();
+        let parts = client.log(v1::InvocationLogRequest { id: id.into(), from: 0 }).await.unwrap().into_inner();
         let parts: Vec<_> = parts.map(|part| part.unwrap().data).collect().await;
         String::from_utf8(parts.concat()).unwrap()
     }
@@ -208,6 +212,82 @@ async fn an_endless_stream_fills_neither_memory_nor_disk() {
     assert_eq!(served.log().await.len(), 8 << 20);
 }
 
+/// A field of a message that holds others, or text.
+fn field(tag: u8, inner: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    prost::encoding::encode_key(tag.into(), prost::encoding::WireType::LengthDelimited, &mut data);
+    prost::encoding::encode_varint(inner.len() as u64, &mut data);
+    [data.as_slice(), inner].concat()
+}
+
+#[tokio::test]
+async fn a_small_event_that_would_become_a_large_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    // Options, entries of metadata, files of a test, arguments of an action: each empty, and two bytes long.
+    for (tag, list) in [(13, [0x22, 0]), (26, [0x0a, 0]), (10, [0x12, 0]), (7, [0x4a, 0])] {
+        let value = field(tag, &list.repeat(600_000));
+        let any = prost_types::Any { value, ..prost_types::Any::default() };
+        let refused = served.send("a", vec![started(1), sent(2, Some(Event::BazelEvent(any)))]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{tag}");
+        assert!(refused.message().contains("elements"), "{refused}");
+    }
+    assert_eq!(served.get(ID).await.unwrap().last_event, 1, "expected what came before to be kept");
+}
+
+#[tokio::test]
+async fn events_out_of_order_are_refused_and_what_is_sent_again_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let [finished, last] = ended(2);
+    for events in [
+        vec![started(1), printed(3, "a gap\n")],
+        vec![started(1), started(1)],
+        vec![started(2), printed(1, "backwards\n")],
+        vec![started(i64::MAX), printed(i64::MIN, "around\n")],
+        vec![started(1), finished, last, printed(4, "after the end\n")],
+    ] {
+        let refused = served.send("a", events).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    assert_eq!(served.log().await, "");
+    // A tool that connects again begins with what was not answered, whatever that is.
+    let other = |sequence| {
+        let mut event = printed(sequence, &format!("{sequence}\n"));
+        event.ordered_build_event.as_mut().unwrap().stream_id.as_mut().unwrap().invocation_id = "other".into();
+        event
+    };
+    assert_eq!(served.send("a", (1..=4).map(other).collect()).await.unwrap(), [1, 2, 3, 4]);
+    assert_eq!(served.send("a", (2..=6).map(other).collect()).await.unwrap(), [2, 3, 4, 5, 6]);
+    assert_eq!(served.log_of("other").await, "1\n2\n3\n4\n5\n6\n");
+}
+
+#[tokio::test]
+async fn an_id_that_comes_back_with_each_answer_is_short() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let mut event = started(1);
+    event.ordered_build_event.as_mut().unwrap().stream_id.as_mut().unwrap().build_id = "b".repeat(1 << 20);
+    assert!(served.send("a", vec![event]).await.unwrap_err().message().contains("build id"));
+}
+
+#[tokio::test]
+async fn an_invocation_from_the_future_is_no_newer_than_those_that_come_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let served = serve(directory.path()).await;
+    let of = |id: &str, start_time_millis| {
+        let started = bep::BuildStarted { start_time_millis, ..Default::default() };
+        let mut event = event(1, Payload::Started(started));
+        event.ordered_build_event.as_mut().unwrap().stream_id.as_mut().unwrap().invocation_id = id.into();
+        event
+    };
+    for (id, millis) in [("future", 253_402_300_799_000), ("never", i64::MAX), ("now", 1_790_000_000_000)] {
+        served.send("a", vec![of(id, millis)]).await.unwrap();
+    }
+    assert_eq!(served.list("").await[0].id, "now");
+    assert_eq!(served.list("now").await[0].id, "never");
+}
+
 fn action(output: &str) -> v1::RemoteAction {
     v1::RemoteAction { output: output.into(), failure: "ä".repeat(10_000), ..v1::RemoteAction::default() }
 }
@@ -243,7 +323,8 @@ async fn actions_are_kept_of_whoever_tells_of_the_invocation_and_so_many_of_them
     assert_eq!((kept.actions.len(), kept.actions[0].output.as_str(), kept.is_cut), (1, first.output.as_str(), false));
     assert_eq!(kept.actions[0].failure.len(), 512, "expected a long text to be cut");
     for number in 0..6_000 {
-        served.invocations.ran(ID, "a", action(&number.to_string()));
+        let output = number.to_string();
+        served.invocations.ran(ID, "a", v1::RemoteAction { output, ..v1::RemoteAction::default() });
     }
     for event in ended(2) {
         sender.send(event).await.unwrap();

@@ -13,6 +13,10 @@ use crate::markup::words;
 /// Failed actions, targets and tests that are shown at once; the rest is folded.
 pub(super) const FAILURES: usize = 20;
 const ROWS: usize = 200;
+/// Options and entries of metadata, and the longest of their texts and of a command, in characters.
+const SETTINGS: usize = 200;
+const TEXT: usize = 500;
+const COMMAND: usize = 16 << 10;
 /// The id of the output.
 pub(super) const OUTPUT: &str = "output";
 
@@ -72,7 +76,7 @@ fn failed(action: &InvocationAction) -> Markup {
             h3 { (action.label) span .dim { " " (action.mnemonic) ", exit code " (action.exit_code) } }
             @if !action.failure.is_empty() { p .words { (action.failure) } }
             @for file in [&action.stderr, &action.stdout].into_iter().flatten() { (printed(&file.content)) }
-            @if !action.command.is_empty() { details { summary { "Command" } pre { (action.command.join(" ")) } } }
+            @if !action.command.is_empty() { details { summary { "Command" } pre { (short(&action.command.join(" "), COMMAND)) } } }
         }
     }
 }
@@ -199,6 +203,15 @@ fn targets(invocation: &Invocation) -> Markup {
     }
 }
 
+/// A text that is not too long.
+fn short(text: &str, most: usize) -> String {
+    let mut short: String = text.chars().take(most).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
 fn settings(invocation: &Invocation) -> Markup {
     let mut metadata: Vec<(&String, &String)> = invocation.metadata.iter().collect();
     metadata.sort();
@@ -206,8 +219,8 @@ fn settings(invocation: &Invocation) -> Markup {
         @if !invocation.options.is_empty() || !metadata.is_empty() {
             details .warnings {
                 summary { "Options and metadata" }
-                @if !invocation.options.is_empty() { ul { @for option in &invocation.options { li { code { (option) } } } } }
-                @if !metadata.is_empty() { ul { @for (key, value) in metadata { li { (key) ": " (value) } } } }
+                @if !invocation.options.is_empty() { ul { @for option in invocation.options.iter().take(SETTINGS) { li { code { (short(option, TEXT)) } } } } }
+                @if !metadata.is_empty() { ul { @for (key, value) in metadata.into_iter().take(SETTINGS) { li { (short(key, TEXT)) ": " (short(value, TEXT)) } } } }
             }
         }
     }
