@@ -56,13 +56,13 @@ impl Builds {
     pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
         let builds = self.shared.records.builds(listed(limit)).await.map_err(internal)?;
         let mut shells = self.shared.records.all_shells().await.map_err(internal)?;
-        let mut notifications = self.shared.records.all_notifications().await.map_err(internal)?;
-        let complete = |build: Build| {
+        let mut all = Vec::with_capacity(builds.len());
+        for build in builds {
             let build = self.active(&build.id).unwrap_or(build);
-            let notifications = notifications.remove(&build.id).unwrap_or_default();
-            Build { shells: shells.remove(&build.id).unwrap_or_default(), notifications, ..build }
-        };
-        Ok(builds.into_iter().map(complete).collect())
+            let notifications = self.shared.records.notifications(&build.id).await.map_err(internal)?;
+            all.push(Build { shells: shells.remove(&build.id).unwrap_or_default(), notifications, ..build });
+        }
+        Ok(all)
     }
 
     /// The builds that a request asks for, newest first, and the id before which there may be more.

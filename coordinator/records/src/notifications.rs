@@ -2,8 +2,6 @@
 //!
 //! Invariant: what is to be called is recorded in the transaction that records the end, and leaves the queue when the outcome is recorded.
 
-use std::collections::HashMap;
-
 use kiln_journal::{Batch, Durability, Range};
 use kiln_proto::v1::notification::State;
 use kiln_proto::v1::{Notification, NotificationQueued};
@@ -32,16 +30,6 @@ impl Records {
     /// The calls about a build's end.
     pub async fn notifications(&self, build: &str) -> Result<Vec<Notification>, Error> {
         decoded(self.journal.list(NOTIFICATIONS, Range::prefix(format!("{build}/"))).await?)
-    }
-
-    /// The calls about the ends of all builds, by the build's id.
-    pub async fn all_notifications(&self) -> Result<HashMap<String, Vec<Notification>>, Error> {
-        let mut all: HashMap<String, Vec<Notification>> = HashMap::new();
-        for (key, data) in self.journal.list(NOTIFICATIONS, Range::default()).await? {
-            let build = key.split('/').next().unwrap_or_default().to_owned();
-            all.entry(build).or_default().push(Notification::decode(data)?);
-        }
-        Ok(all)
     }
 
     /// The keys of the calls that are to be made, with what is to be called, beyond a key.
