@@ -4,9 +4,11 @@
 
 use std::cmp::Reverse;
 
+use bytes::Bytes;
 use kiln_execution::Done;
-use kiln_planner::plan::compile_globs;
+use kiln_planner::plan::{PRINTED, compile_globs};
 use kiln_proto::digest::Digest;
+use kiln_proto::reapi;
 use kiln_proto::v1::{TestCase, TestReport, TestSummary, test_case::Outcome};
 use kiln_reports::{Limits, Test};
 use kiln_store::trees;
@@ -24,6 +26,8 @@ const MAX_BYTES: u64 = 16 << 20;
 const MAX_BYTES_IN_ALL: u64 = 64 << 20;
 /// Maximum number of tests of an action.
 const MAX_TESTS: usize = 50_000;
+/// What is named as the report of tests that a step printed.
+const OUTPUT: &str = "what it printed";
 /// How many reasons are given.
 const MAX_REASONS: usize = 10;
 
@@ -35,7 +39,9 @@ pub(super) async fn of(work: &Work, job: &Job, action: &Digest, done: &Done) -> 
     if let Err(error) = trees::expand_in_place(&*work.stores.blobs, &mut tree).await {
         unread.push(format!("cannot look for reports: {error}"));
     }
-    let wanted = compile_globs(job.step.reports.iter().map(String::as_str));
+    let (printed, named): (Vec<&str>, Vec<&str>) =
+        job.step.reports.iter().map(String::as_str).partition(|report| *report == PRINTED);
+    let wanted = compile_globs(named.into_iter());
     let mut files = Vec::new();
     collect(&tree, "", &mut |path, digest| {
         if wanted.is_match(path) {
@@ -44,6 +50,13 @@ pub(super) async fn of(work: &Work, job: &Job, action: &Digest, done: &Done) -> 
     });
     files.sort();
     let mut tests = read(work, files, &mut unread).await;
+    if !printed.is_empty() {
+        match output(work, result).await {
+            Ok(printed) => tests.extend(printed),
+            Err(why) => unread.push(format!("what it printed: {why}")),
+        }
+        tests.truncate(MAX_TESTS);
+    }
     if tests.is_empty() && unread.is_empty() {
         return None;
     }
@@ -115,6 +128,28 @@ async fn read(work: &Work, files: Vec<(String, Digest)>, unread: &mut Vec<String
     }
     tests.truncate(MAX_TESTS);
     tests
+}
+
+/// The tests in what a step printed.
+async fn output(work: &Work, result: &reapi::ActionResult) -> Result<Vec<TestCase>, String> {
+    let out = stream(work, result.stdout_digest.as_ref(), &result.stdout_raw).await?;
+    // Of this, only what says which programs the tests are in is missed.
+    let err = stream(work, result.stderr_digest.as_ref(), &result.stderr_raw).await.unwrap_or_default();
+    let parse = move || kiln_reports::read_output(&out, &err, &Limits::default());
+    let parsed = tokio::task::spawn_blocking(parse).await.map_err(|error| error.to_string())?;
+    let parsed = parsed.map_err(|error| error.to_string())?;
+    Ok(parsed.into_iter().map(|test| on_wire(test, OUTPUT)).collect())
+}
+
+async fn stream(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Result<Bytes, String> {
+    let Some(digest) = digest.filter(|digest| digest.size_bytes > 0 && raw.is_empty()) else {
+        return Ok(Bytes::copy_from_slice(raw));
+    };
+    let digest = Digest::required(work.function, Some(digest)).map_err(|error| error.to_string())?;
+    if digest.size > MAX_BYTES {
+        return Err(format!("it has more than {} MiB", MAX_BYTES >> 20));
+    }
+    work.stores.blobs.get(&digest).await.map_err(|error| error.to_string())
 }
 
 fn on_wire(test: Test, file: &str) -> TestCase {

@@ -11,7 +11,7 @@ use super::{
     python::PACKAGE,
     tree,
 };
-use kiln_plan::{Source, Step};
+use kiln_plan::{PRINTED, Source, Step};
 
 /// Name of the step that runs the tests.
 const TEST: &str = "test";
@@ -57,6 +57,16 @@ fn test_like(of: &Step, why: &str, run: String) -> Step {
     }
 }
 
+/// A step whose tests are read from what it prints.
+fn printing(step: Step) -> Step {
+    Step { reports: strings([PRINTED]), ..step }
+}
+
+/// A step whose tests are in a file of this name, which it writes.
+fn reporting(step: Step, file: &str) -> Step {
+    Step { outputs: strings([file]), reports: strings([file]), ..step }
+}
+
 /// `cargo test`, with the dependencies compiled for its profile.
 fn rust(found: &Detected) -> Vec<Step> {
     const TARGET: &str = ".kiln/test-target";
@@ -65,7 +75,7 @@ fn rust(found: &Detected) -> Vec<Step> {
         return Vec::new();
     };
     let for_tests = |text: &str| text.replace("cargo build --release", "cargo test");
-    let mut test = test_like(compile, "runs `cargo test`", for_tests(command));
+    let mut test = printing(test_like(compile, "runs `cargo test`", for_tests(command)));
     test.env.insert("CARGO_TARGET_DIR".into(), format!("/build/{TARGET}"));
     let Some(deps) = step(found, "deps") else { return vec![test] };
     let run = deps.run.replace("cargo build --release", "cargo test --no-run");
@@ -82,7 +92,7 @@ fn rust(found: &Detected) -> Vec<Step> {
     vec![layer, test]
 }
 
-/// `go test ./...` in each module. It compiles with other flags than the build, so it has its own layer.
+/// `go test -v ./...` in each module: without `-v`, it tells of packages only. It compiles with other flags than the build, so it has its own layer.
 fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
     use go::TEST_CACHE as CACHE;
     let Some(compile) = step(found, "compile") else { return Vec::new() };
@@ -97,11 +107,11 @@ fn golang(source: &dyn Source, found: &Detected) -> Vec<Step> {
     let run: Vec<String> = directories
         .iter()
         .map(|directory| match directory.as_str() {
-            "" => "go test ./...".to_owned(),
-            directory => format!("(cd {} && go test ./...)", tree::shell_word(directory)),
+            "" => "go test -v ./...".to_owned(),
+            directory => format!("(cd {} && go test -v ./...)", tree::shell_word(directory)),
         })
         .collect();
-    let mut test = test_like(compile, "runs `go test`", run.join("\n"));
+    let mut test = printing(test_like(compile, "runs `go test`", run.join("\n")));
     test.env.insert("GOCACHE".into(), format!("/build/{CACHE}"));
     let is_layer = |step: &&Step| step.name != compile.name && step.run.contains(go::FLAGS);
     let renamed = |name: &String| match step(found, name).filter(is_layer) {
@@ -178,7 +188,12 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
             None => return Vec::new(),
         }
     };
-    vec![test_like(compile, why, run)]
+    let test = test_like(compile, why, run);
+    vec![match why {
+        "runs `ctest`" => printing(test),
+        "runs `meson test`" => reporting(test, ".kiln/build/meson-logs/testlog.junit.xml"),
+        _ => test,
+    }]
 }
 
 /// The package manager's `test`, after the scripts that a build runs.
@@ -224,6 +239,7 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
 /// `pytest` if a lock file or a list of requirements names it, otherwise the standard library's `unittest`.
 fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
     const PACKAGES: &str = ".kiln/test-packages";
+    const REPORT: &str = ".kiln/reports/pytest.xml";
     let Some(last) = found.steps.last() else { return Vec::new() };
     let is_test = |name: &str| name.ends_with(".py") && (name.starts_with("test_") || name.ends_with("_test.py"));
     let member = source.member().map(|member| format!("{member}/"));
@@ -242,14 +258,17 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
         (None, None) => (Vec::new(), "/build"),
     };
     let (why, run) = match &layer {
-        Some(_) => ("runs `pytest`", "python3 -m pytest -p no:cacheprovider"),
-        None => ("runs `python3 -m unittest`", "python3 -m unittest discover"),
+        Some(_) => ("runs `pytest`", format!("python3 -m pytest -p no:cacheprovider --junit-xml=/build/{REPORT}")),
+        None => ("runs `python3 -m unittest`", "python3 -m unittest discover".to_owned()),
     };
     let run = match source.member() {
         Some(member) => format!("cd {}\n{run}", tree::shell_word(member)),
-        None => run.to_owned(),
+        None => run,
     };
     let mut test = test_like(last, why, run);
+    if layer.is_some() {
+        test = reporting(test, REPORT);
+    }
     needs.extend(layer.iter().map(|layer| layer.name.clone()));
     test.needs = needs;
     test.env.insert("PYTHONPATH".into(), format!("{place}:/build/{PACKAGES}"));

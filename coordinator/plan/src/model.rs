@@ -12,6 +12,9 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 /// Default CPU reservation of a step, in thousandths: one CPU.
 pub const DEFAULT_MILLI_CPUS: u32 = 1000;
 
+/// Among the reports of a step's tests: what the step prints.
+pub const PRINTED: &str = "-";
+
 /// A whole build: its steps, targets and artifacts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -160,7 +163,7 @@ pub struct Step {
     pub run: String,
     /// Files and directories that it must produce, relative to the root of the tree.
     pub outputs: Vec<String>,
-    /// Globs of the reports of its tests, JUnit XML, among its outputs.
+    /// Globs of the reports of its tests, among its outputs, and [`PRINTED`].
     pub reports: Vec<String>,
     /// Environment variables, in addition to those that the runner sets.
     pub env: BTreeMap<String, String>,

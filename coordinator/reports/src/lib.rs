@@ -1,11 +1,19 @@
-//! What test runners report as JUnit XML.
+//! What test runners report: JUnit XML, the JSON of `go test`, Jest, Vitest and libtest, and what `cargo test`,
+//! cargo-nextest, `go test` and `ctest` print.
 //!
 //! Invariant: whatever the bytes are, reading them takes time and memory in proportion to them; nothing is fetched or expanded.
 
 use std::time::Duration;
 
-use quick_xml::Reader;
-use quick_xml::events::{BytesRef, BytesStart, Event};
+mod ctest;
+mod found;
+mod golang;
+mod jest;
+mod junit;
+mod libtest;
+mod lines;
+mod nextest;
+mod text;
 
 /// What a file may have.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +50,12 @@ pub enum Error {
     Foreign { found: String },
     #[error("it ends in the middle")]
     Truncated,
+    #[error("invalid JSON: {what}")]
+    Json { what: String },
+    #[error(
+        "expected JUnit XML, the JSON of `go test -json`, Jest or libtest, or the output of `cargo test`, cargo-nextest, `go test` or `ctest`; it begins with `{found}`"
+    )]
+    Unknown { found: String },
 }
 
 /// What came of a test.
@@ -74,198 +88,46 @@ pub struct Test {
     pub output: String,
 }
 
-/// Reads a report.
+impl Test {
+    fn new(suite: &str, name: &str, outcome: Outcome, limits: &Limits) -> Self {
+        Self {
+            suite: text::cut(suite, limits.name),
+            name: text::cut(name, limits.name),
+            outcome,
+            is_flaky: false,
+            duration: Duration::ZERO,
+            message: String::new(),
+            output: String::new(),
+        }
+    }
+}
+
+/// Reads a report, of whichever format its content shows it to be.
 ///
 /// # Errors
 /// If it is none.
-pub fn read(xml: &[u8], limits: &Limits) -> Result<Vec<Test>, Error> {
-    let mut reader = Reader::from_reader(xml);
-    let mut reading = Reading { limits, open: Vec::new(), suites: Vec::new(), tests: Vec::new(), current: None };
-    loop {
-        let at = reader.buffer_position();
-        let syntax = |error: quick_xml::Error| Error::Syntax { at, what: error.to_string() };
-        match reader.read_event().map_err(syntax)? {
-            Event::Start(element) => reading.begins(&element, false)?,
-            Event::Empty(element) => reading.begins(&element, true)?,
-            Event::End(_) => reading.ends(),
-            Event::Text(text) => reading.says(&String::from_utf8_lossy(&text)),
-            Event::CData(text) => reading.says(&String::from_utf8_lossy(&text)),
-            Event::GeneralRef(reference) => reading.says(&referred(&reference)),
-            Event::DocType(_) => return Err(Error::DocumentType),
-            Event::Eof if !reading.open.is_empty() => return Err(Error::Truncated),
-            Event::Eof => return Ok(reading.tests),
-            Event::Decl(_) | Event::PI(_) | Event::Comment(_) => {}
-        }
+pub fn read(data: &[u8], limits: &Limits) -> Result<Vec<Test>, Error> {
+    let data = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    let begins = data.trim_ascii_start();
+    if begins.is_empty() {
+        return Ok(Vec::new());
     }
-}
-
-/// What a character or one of XML's own five entities stands for. There are no others.
-fn referred(reference: &BytesRef<'_>) -> String {
-    if let Ok(Some(character)) = reference.resolve_char_ref() {
-        return character.to_string();
+    if begins[0] == b'<' {
+        return junit::read(data, limits);
     }
-    let name = String::from_utf8_lossy(reference);
-    let known = quick_xml::escape::resolve_predefined_entity(&name);
-    known.map_or_else(|| format!("&{name};"), str::to_owned)
-}
-
-/// What an element is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Suite,
-    Test,
-    /// What is in it is about why a test failed.
-    Why,
-    /// What is in it was printed.
-    Printed,
-    Other,
-}
-
-struct Reading<'a> {
-    limits: &'a Limits,
-    open: Vec<Kind>,
-    suites: Vec<String>,
-    tests: Vec<Test>,
-    current: Option<Current>,
-}
-
-/// A test that is being read.
-struct Current {
-    test: Test,
-    why: String,
-    printed: String,
-}
-
-impl Reading<'_> {
-    fn begins(&mut self, element: &BytesStart<'_>, is_empty: bool) -> Result<(), Error> {
-        let local = element.local_name();
-        let name = String::from_utf8_lossy(local.as_ref()).into_owned();
-        if self.open.is_empty() && !matches!(name.as_str(), "testsuites" | "testsuite") {
-            return Err(Error::Foreign { found: cut(&name, self.limits.name) });
-        }
-        if self.open.len() >= self.limits.depth {
-            return Err(Error::Deep { most: self.limits.depth });
-        }
-        let attribute = |wanted: &str| attribute(element, wanted);
-        let kind = match name.as_str() {
-            "testsuites" | "testsuite" => Kind::Suite,
-            "testcase" if self.current.is_none() => Kind::Test,
-            "failure" | "error" | "rerunFailure" | "rerunError" | "flakyFailure" | "flakyError" => Kind::Why,
-            "system-out" | "system-err" => Kind::Printed,
-            _ => Kind::Other,
-        };
-        match (kind, &mut self.current) {
-            (Kind::Suite, _) => self.suites.push(attribute("name")),
-            (Kind::Test, _) => {
-                if self.tests.len() >= self.limits.tests {
-                    return Err(Error::Many { most: self.limits.tests });
-                }
-                let class = attribute("classname");
-                let suite = if class.is_empty() { self.suites.last().cloned().unwrap_or_default() } else { class };
-                let test = Test {
-                    suite: cut(&suite, self.limits.name),
-                    name: cut(&attribute("name"), self.limits.name),
-                    outcome: Outcome::Passed,
-                    is_flaky: false,
-                    duration: seconds(&attribute("time")),
-                    message: String::new(),
-                    output: String::new(),
-                };
-                self.current = Some(Current { test, why: String::new(), printed: String::new() });
-            }
-            (Kind::Why, Some(current)) => {
-                match name.as_str() {
-                    "failure" | "error" => current.test.outcome = Outcome::Failed,
-                    "flakyFailure" | "flakyError" => current.test.is_flaky = true,
-                    _ => {}
-                }
-                if current.test.message.is_empty() {
-                    let (message, of) = (attribute("message"), attribute("type"));
-                    let message = if message.is_empty() { of } else { message };
-                    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                    current.test.message = cut(line.trim(), self.limits.name);
-                }
-            }
-            (Kind::Other, Some(current)) if name == "skipped" && current.test.outcome == Outcome::Passed => {
-                current.test.outcome = Outcome::Skipped;
-            }
-            _ => {}
-        }
-        self.open.push(kind);
-        if is_empty {
-            self.ends();
-        }
-        Ok(())
+    if jest::is_like(begins) {
+        return jest::read(begins, limits);
     }
-
-    fn ends(&mut self) {
-        match self.open.pop() {
-            Some(Kind::Suite) => drop(self.suites.pop()),
-            Some(Kind::Test) => self.tests.extend(self.current.take().map(|current| current.finished(self.limits))),
-            _ => {}
-        }
-    }
-
-    fn says(&mut self, text: &str) {
-        let Some(current) = &mut self.current else { return };
-        let to = match self.open.last() {
-            Some(Kind::Why) => &mut current.why,
-            Some(Kind::Printed) => &mut current.printed,
-            _ => return,
-        };
-        to.push_str(text);
-        // Twice as much, so that not every piece moves all that is kept.
-        if to.len() > 2 * self.limits.text {
-            *to = end_of(to, self.limits.text).to_owned();
-        }
-    }
+    lines::read(data, &[], limits)
 }
 
-impl Current {
-    fn finished(self, limits: &Limits) -> Test {
-        let Self { mut test, why, printed } = self;
-        if test.outcome == Outcome::Failed || test.is_flaky {
-            let parts = [end_of(why.trim(), limits.text), end_of(printed.trim(), limits.text)];
-            test.output = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
-            if test.message.is_empty() {
-                let line = why.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-                test.message = cut(line.trim(), limits.name);
-            }
-        }
-        test
-    }
-}
-
-/// The value of an attribute; empty if there is none, or it is malformed.
-fn attribute(element: &BytesStart<'_>, wanted: &str) -> String {
-    let found = element.attributes().with_checks(false).flatten().find(|one| one.key.as_ref() == wanted.as_bytes());
-    let Some(found) = found else { return String::new() };
-    let raw = String::from_utf8_lossy(&found.value);
-    quick_xml::escape::unescape(&raw).map_or_else(|_| raw.to_string(), |text| text.into_owned())
-}
-
-/// A time such as `0.015` or `1,234.5`.
-fn seconds(text: &str) -> Duration {
-    let seconds: f64 = text.trim().replace(',', "").parse().unwrap_or(0.0);
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
-}
-
-/// The beginning of a text.
-fn cut(text: &str, most: usize) -> String {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// The end of a text, which says more than its beginning.
-fn end_of(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+/// Reads what a command printed, on its standard output and its standard error. `cargo test` prints the tests on the one and which of its programs they
+/// are in on the other.
+///
+/// # Errors
+/// If there is no test in it.
+pub fn read_output(out: &[u8], err: &[u8], limits: &Limits) -> Result<Vec<Test>, Error> {
+    lines::read(out, err, limits)
 }
 
 #[cfg(test)]

@@ -5,11 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Artifact, ArtifactKind, Step, caches, glob_error, path_problem, words};
+use super::{Artifact, ArtifactKind, PRINTED, Step, caches, glob_error, path_problem, words};
 
 /// Why steps and artifacts do not form a valid build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// Its reports are no outputs.
+    #[error(
+        "step `{step}` has no `outputs`, so nothing is kept that `{report}` in `reports` could name: add what its tests write to `outputs`, or give `reports = [\"-\"]`, which reads what `cargo test`, `go test` and `ctest` print"
+    )]
+    Reports {
+        /// The step.
+        step: String,
+        /// The first of its reports.
+        report: String,
+    },
     /// There is nothing to do.
     #[error("the plan has no step: add one as `[steps.NAME]` with a `run`")]
     NoSteps,
@@ -190,6 +200,11 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
                 return Err(Error::Glob { step: step.name.clone(), key, glob: glob.clone(), problem });
             }
         }
+    }
+    if step.outputs.is_empty()
+        && let Some(report) = step.reports.iter().find(|report| *report != PRINTED)
+    {
+        return Err(Error::Reports { step: step.name.clone(), report: report.clone() });
     }
     caches::check(step)?;
     check_variables(step)

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ArtifactKind, Plan, Source, Step, View, workspace};
+use super::{ArtifactKind, PRINTED, Plan, Source, Step, View, workspace};
 use kiln_detect::{self as detect, Language};
 use kiln_plan::paths::below;
 use kiln_plan::paths::has;
@@ -94,7 +94,8 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
         // As in the root, the build description is not an input.
         step.inputs.push(format!("!{directory}/kiln.toml"));
     }
-    for path in step.outputs.iter_mut().chain(&mut step.reports) {
+    let reports = step.reports.iter_mut().filter(|report| *report != PRINTED);
+    for path in step.outputs.iter_mut().chain(reports) {
         *path = inside(path, directory);
     }
     step.caches = std::mem::take(&mut step.caches)

@@ -1,7 +1,7 @@
 //! `kiln test`: which steps it runs, and how a project's own tests become steps.
 
 use super::{options, planned, tree};
-use crate::plan::{Plan, Scope, Step, plan_for, to_kiln_toml};
+use crate::plan::{PRINTED, Plan, Scope, Step, plan_for, to_kiln_toml};
 
 fn scoped(files: &[(&str, &str)], scope: Scope) -> Result<Plan, String> {
     plan_for(&tree(files), &options(), scope).map_err(|error| error.to_string())
@@ -100,7 +100,7 @@ fn each_language_runs_its_own_tool() {
     let cmake = "project(shop VERSION 1.0)\nenable_testing()\nadd_test(NAME a COMMAND a)\n";
     let npm = r#"{"name": "shop", "version": "1.0.0", "scripts": {"test": "node --test", "build": "node b.js"}}"#;
     for (files, run) in [
-        (&go[..], "go test ./..."),
+        (&go[..], "go test -v ./..."),
         (&[("CMakeLists.txt", cmake)], "cd .kiln/build\nctest --output-on-failure"),
         (&[("Makefile", "all:\n\tcc a.c\ncheck: all\n\t./a\n"), ("a.c", "")], "make check"),
         (&[("package.json", npm), ("index.js", "")], "npm run build\nnpm test"),
@@ -116,12 +116,13 @@ fn each_language_runs_its_own_tool() {
                 ),
                 ("tests/test_a.py", ""),
             ],
-            "python3 -m pytest -p no:cacheprovider",
+            "python3 -m pytest -p no:cacheprovider --junit-xml=/build/.kiln/reports/pytest.xml",
         ),
     ] {
         let test = test_step(files);
         assert!(test.run.ends_with(run), "expected `{run}` in: {}", test.run);
-        assert!(!test.network && test.outputs.is_empty(), "{test:?}");
+        let named: Vec<&String> = test.reports.iter().filter(|report| *report != PRINTED).collect();
+        assert!(!test.network && test.outputs.iter().eq(named), "{test:?}");
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod printed;
+
 use std::path::Path;
 
 use kiln_harness::terminal::Terminal;

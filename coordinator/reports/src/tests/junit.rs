@@ -1,10 +1,5 @@
-use proptest::prelude::*;
-
-use super::*;
-
-fn all(xml: &str) -> Vec<Test> {
-    read(xml.as_bytes(), &Limits::default()).unwrap()
-}
+use super::all;
+use crate::*;
 
 #[test]
 fn what_runners_have_in_common_is_read() {
@@ -70,24 +65,4 @@ fn texts_are_cut_and_characters_are_whole() {
     );
     let test = read(xml.as_bytes(), &limits).unwrap().remove(0);
     assert_eq!((test.name.as_str(), test.message.as_str(), test.output.as_str()), ("ää", "öö", "üthe end"));
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_make_it_fail_otherwise_than_by_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = read(&bytes, &Limits::default());
-        let mut within = b"<testsuite><testcase name='".to_vec();
-        within.extend(&bytes);
-        let _ = read(&within, &Limits::default());
-    }
-
-    #[test]
-    fn markup_of_any_kind_is_read_or_refused(
-        parts in prop::collection::vec(prop::sample::select(vec![
-            "<testsuite>", "</testsuite>", "<testcase name='a'>", "</testcase>", "<failure>", "</failure>", "<![CDATA[", "]]>", "<!--", "-->",
-            "&#0;", "&#xffffffff;", "&lt;", "&", "<", ">", "x", "<?", "?>", "<skipped/>", "'", "=",
-        ]), 0..40)
-    ) {
-        let _ = read(parts.concat().as_bytes(), &Limits::default());
-    }
 }
