@@ -68,7 +68,16 @@ impl Executor for Commands {
         }
         let tree = OutputTree::new(directory.path().to_owned(), directory);
         let none = Duration::ZERO;
-        Ok(Finished { exit, wall: time, user_cpu: none, system_cpu: none, peak_memory_bytes: 0, accesses: None, tree })
+        Ok(Finished {
+            exit,
+            wall: time,
+            user_cpu: none,
+            system_cpu: none,
+            peak_memory_bytes: 0,
+            accesses: None,
+            samples: Default::default(),
+            tree,
+        })
     }
 }
 

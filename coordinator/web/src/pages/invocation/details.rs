@@ -7,7 +7,6 @@ use maud::{Markup, PreEscaped, html};
 
 use super::tail::{LIST, Piece};
 use super::{badge, commit, printed, title, took};
-use crate::log::{Line, Splitter};
 use crate::markup::words;
 
 /// Failed actions, targets and tests that are shown at once; the rest is folded.

@@ -177,8 +177,7 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
     let live = is_running.then(|| format!("/invocations/{}/live?", encoded(&id)));
     let timing = timing::section(&site.profiles, &guest, &invocation).await;
     let actions = actions::section(&site.ends, &guest, &id).await?;
-    let content =
-        html! { (details::of(&invocation)) (actions) (timing) (details::output(&tail.pieces(), is_running)) };
+    let content = html! { (details::of(&invocation)) (actions) (timing) (details::output(&tail.pieces(), is_running)) };
     Ok(guest.page(&title(&invocation), Section::Invocations, live, content))
 }
 
