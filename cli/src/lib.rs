@@ -48,13 +48,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code.number())
 }
 
-fn perform(mut cli: args::Cli) -> Result<Code, Error> {
-    if let args::Command::Worker(worker) = &mut cli.command {
-        worker.config.take_ids();
-    }
-    if let Some(parent) = cli.command.parent() {
-        farm::parts::die_with(parent)?;
-    }
+fn perform(cli: args::Cli) -> Result<Code, Error> {
+    #[cfg(feature = "embedded")]
+    let cli = farm::parts::prepared(cli)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Runtime { source })?;
     let result = runtime.block_on(async {
@@ -83,10 +79,5 @@ fn telemetry(cli: &args::Cli) -> Result<Telemetry, Error> {
 
 /// This process in traces. Its log goes to standard error, and only if `KILN_LOG` is set.
 fn process(command: &args::Command) -> Process {
-    let name = match command {
-        args::Command::Coordinator(_) => "kiln-coordinator",
-        args::Command::Worker(_) => "kiln-worker",
-        _ => "kiln",
-    };
-    Process { name, version: env!("CARGO_PKG_VERSION"), filter: None }
+    Process { name: command.process(), version: env!("CARGO_PKG_VERSION"), filter: None }
 }

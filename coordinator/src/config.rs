@@ -30,11 +30,11 @@ pub struct Config {
     /// Maximum size of the cached blobs of all tenants together, such as `50GiB`; `auto` is a fifth of the free disk space, at most 50 GiB.
     /// Blobs that no cached result refers to are dropped first, then the least recently used results of any tenant with their blobs.
     /// Artifacts do not count.
-    #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = bound, value_name = "SIZE")]
+    #[arg(long = "store-size", env = "KILN_STORE_SIZE", default_value = "50GiB", value_parser = kiln_units::bound, value_name = "SIZE")]
     pub store_bytes: kiln_store::Bound,
     /// Maximum size of each tenant's artifacts, such as `200GiB`, or `auto` as above; the least recently used are dropped first. Default:
     /// artifacts are kept forever.
-    #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = bound, value_name = "SIZE")]
+    #[arg(long = "artifacts-size", env = "KILN_ARTIFACTS_SIZE", value_parser = kiln_units::bound, value_name = "SIZE")]
     pub artifact_bytes: Option<kiln_store::Bound>,
     /// How long unused results and blobs are kept, such as `30d` or `12h`.
     #[arg(long, env = "KILN_CACHE_AGE", default_value = "30d", value_parser = life, value_name = "TIME")]
@@ -272,18 +272,6 @@ fn life(text: &str) -> Result<Duration, String> {
     let life = kiln_units::duration(text).map_err(|error| error.to_string())?;
     let fits = (Duration::from_secs(1)..=LONGEST).contains(&life);
     if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
-}
-
-/// Parses a store's limit: a size, or `auto`.
-///
-/// # Errors
-/// What was expected.
-pub fn bound(text: &str) -> Result<kiln_store::Bound, String> {
-    if text == "auto" {
-        Ok(kiln_store::Bound::Share)
-    } else {
-        kiln_units::size(text).map(kiln_store::Bound::Bytes).map_err(|error| error.to_string())
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kiln_coordinator::config::bound;
 use kiln_detect::Language;
 use kiln_planner::plan::{Platform, Variable};
 use kiln_progress::Progress;
 use kiln_proto::channel::Access;
-use kiln_store::Bound;
-pub use membership::{Join, Membership, Uses, Who};
+use kiln_units::{Bound, bound};
+pub use membership::Membership;
+#[cfg(feature = "embedded")]
+pub use membership::{Join, Uses, Who};
 pub use shell::{Place, Run};
 
 /// Build on a distributed farm: from a source tree to a traceable artifact.
@@ -132,15 +133,29 @@ pub enum Command {
     /// Check a project against the release checklist.
     Check(Check),
     /// The coordinator of `kiln up`.
+    #[cfg(feature = "embedded")]
     #[command(hide = true)]
     Coordinator(Box<Coordinator>),
     /// A worker of `kiln up`.
+    #[cfg(feature = "embedded")]
     #[command(hide = true)]
     Worker(Box<Worker>),
 }
 
 impl Command {
+    /// The process that the command is, as its logs and traces name it.
+    pub fn process(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Coordinator(_) => "kiln-coordinator",
+            #[cfg(feature = "embedded")]
+            Self::Worker(_) => "kiln-worker",
+            _ => "kiln",
+        }
+    }
+
     /// The process with which this one must end.
+    #[cfg(feature = "embedded")]
     pub fn parent(&self) -> Option<u32> {
         match self {
             Self::Coordinator(args) => args.parent,
@@ -600,6 +615,7 @@ pub struct Check {
 }
 
 /// The hidden `kiln coordinator`.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Args)]
 pub struct Coordinator {
     /// As for `kiln-coordinator`.
@@ -611,6 +627,7 @@ pub struct Coordinator {
 }
 
 /// The hidden `kiln worker`.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Args)]
 pub struct Worker {
     /// As for `kiln-worker`.

@@ -1,15 +1,23 @@
 //! The arguments of `kiln farm`.
 
+#[cfg(not(feature = "embedded"))]
+use std::ffi::OsString;
+#[cfg(feature = "embedded")]
 use std::path::PathBuf;
+#[cfg(feature = "embedded")]
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+#[cfg(feature = "embedded")]
+use clap::Args;
+use clap::Subcommand;
+#[cfg(feature = "embedded")]
 use kiln_auth::Role;
 
-/// `kiln farm`: the members of a farm. Works on the directory that its coordinator reads with `--farm-dir`.
+/// `kiln farm`: the members of a farm, which is asked or, with `--farm-dir`, has its directory on this machine.
 #[derive(Debug, Subcommand)]
 pub enum Membership {
     /// Create the farm's authority, the coordinator's certificate, and a token that workers join with.
+    #[cfg(feature = "embedded")]
     Init {
         /// Directory to create them in; the coordinator's `--farm-dir`.
         dir: PathBuf,
@@ -21,6 +29,7 @@ pub enum Membership {
         join: Join,
     },
     /// Create a token for a user, or with `--join` for workers. It is printed once and not stored.
+    #[cfg(feature = "embedded")]
     Token {
         /// For whom.
         #[command(flatten)]
@@ -37,11 +46,13 @@ pub enum Membership {
     },
     /// Rotate the farm's own key (`--farm-key`), which seals leases and cached results. The previous key stays valid until the next
     /// rotation.
+    #[cfg(feature = "embedded")]
     RotateKey {
         /// The key file that the coordinator reads.
         file: PathBuf,
     },
     /// Create a client certificate: `NAME.pem` and `NAME.key`.
+    #[cfg(feature = "embedded")]
     Certificate {
         /// For whom.
         #[command(flatten)]
@@ -54,6 +65,7 @@ pub enum Membership {
         output: PathBuf,
     },
     /// Renew the coordinator's certificate; it is reloaded without a restart.
+    #[cfg(feature = "embedded")]
     Renew {
         /// Of which farm.
         #[command(flatten)]
@@ -74,6 +86,7 @@ pub enum Membership {
         #[arg(long, requires = "name")]
         unknown: bool,
         /// The directory that `kiln farm init` created, if it is on this machine; default: ask the farm at `--farm`.
+        #[cfg(feature = "embedded")]
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
@@ -86,6 +99,7 @@ pub enum Membership {
         #[arg(long, value_name = "HEX", conflicts_with = "name")]
         serial: Option<String>,
         /// The directory that `kiln farm init` created, if it is on this machine; default: ask the farm at `--farm`.
+        #[cfg(feature = "embedded")]
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
@@ -95,6 +109,7 @@ pub enum Membership {
         #[arg(long)]
         json: bool,
         /// Read the directory that `kiln farm init` created, which does not list workers; default: ask the farm at `--farm`.
+        #[cfg(feature = "embedded")]
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
@@ -108,9 +123,14 @@ pub enum Membership {
         /// The worker's name.
         worker: String,
     },
+    /// What works on the farm's directory.
+    #[cfg(not(feature = "embedded"))]
+    #[command(external_subcommand)]
+    OnDirectory(Vec<OsString>),
 }
 
 /// A token's lifetime and, for a join token, which workers may use it.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Args)]
 pub struct Join {
     /// How long the token is valid, such as `90d`; default: one hour for a join token, otherwise 90 days.
@@ -128,6 +148,7 @@ pub struct Join {
 }
 
 /// How many workers may join with a token.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uses {
     /// At most this many.
@@ -136,6 +157,7 @@ pub enum Uses {
     Unlimited,
 }
 
+#[cfg(feature = "embedded")]
 fn uses(text: &str) -> Result<Uses, String> {
     match (text, text.parse()) {
         ("unlimited", _) => Ok(Uses::Unlimited),
@@ -145,6 +167,7 @@ fn uses(text: &str) -> Result<Uses, String> {
 }
 
 /// The farm's directory.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Args)]
 pub struct Dir {
     /// The directory that `kiln farm init` created.
@@ -153,6 +176,7 @@ pub struct Dir {
 }
 
 /// The holder of a token or certificate.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Args)]
 pub struct Who {
     /// Name of the user, token or worker.

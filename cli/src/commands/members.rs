@@ -1,10 +1,7 @@
 //! `kiln farm list`, `drain`, `undrain` and `unrevoke`: a farm's members, and what its workers may do.
 
-use std::path::Path;
 use std::time::SystemTime;
 
-use kiln_auth::{Files, issued, revoked, tokens};
-use kiln_coordinator::services::membership::members;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use serde_json::{Value, json};
@@ -14,10 +11,6 @@ use crate::farm::Farm;
 use crate::{Code, Error, local};
 use kiln_terminal as terminal;
 use kiln_terminal::{Table, fixed, flexible};
-
-fn usage(error: impl std::fmt::Display) -> Error {
-    Error::Usage(error.to_string())
-}
 
 /// Drains a worker, or ends its draining.
 pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<Code, Error> {
@@ -42,45 +35,11 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     Ok(Code::Success)
 }
 
-/// Restores revoked access, in the farm's directory.
-pub(super) fn unrevoke(files: &Files, name: &str, serial: &str) -> Result<Code, Error> {
-    let mut file = revoked::File::read(&files.revoked()).map_err(usage)?;
-    if !file.reinstate(name, serial) {
-        let what = if serial.is_empty() { name } else { serial };
-        return Err(Error::Usage(format!("`{what}` is not revoked; `kiln farm list` shows revocations")));
-    }
-    file.write(&files.revoked()).map_err(usage)?;
-    terminal::say("access restored; a running coordinator applies it within a second");
-    Ok(Code::Success)
-}
-
 /// Restores revoked access at the running farm.
 pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Result<Code, Error> {
     farm.call(farm.membership().unrevoke(v1::UnrevokeRequest { name, serial })).await?;
     terminal::say("access restored; in effect now");
     Ok(Code::Success)
-}
-
-/// Whether there is a member with this name in a farm's files.
-pub(super) fn knows(files: &Files, name: &str) -> Result<bool, Error> {
-    let known = from_files(files)?;
-    Ok(known.certificates.iter().any(|one| one.name == name)
-        || known.tokens.iter().any(|one| one.name == name)
-        || known.revoked_names.iter().any(|one| one == name))
-}
-
-fn from_files(files: &Files) -> Result<v1::Members, Error> {
-    let issued = issued::File::read(&files.certificates()).map_err(usage)?.certificates;
-    let tokens = match files.tokens().exists() {
-        true => tokens::File::read(&files.tokens()).map_err(usage)?.tokens,
-        false => Vec::new(),
-    };
-    Ok(members(issued, tokens, &revoked::File::read(&files.revoked()).map_err(usage)?))
-}
-
-/// Lists the members in a farm's files, without workers.
-pub(super) fn list(dir: &Path, as_json: bool) -> Result<Code, Error> {
-    print(&from_files(&Files::of(dir))?, &v1::FarmStatus::default(), as_json)
 }
 
 /// Lists the members of a running farm.
@@ -166,7 +125,8 @@ fn rows(members: &v1::Members, status: &v1::FarmStatus) -> Vec<Member> {
     rows
 }
 
-fn print(members: &v1::Members, status: &v1::FarmStatus, as_json: bool) -> Result<Code, Error> {
+/// Prints the list.
+pub(super) fn print(members: &v1::Members, status: &v1::FarmStatus, as_json: bool) -> Result<Code, Error> {
     let rows = rows(members, status);
     if as_json {
         return local::print_json(&rows.iter().map(object).collect());

@@ -9,6 +9,8 @@ mod cancel;
 mod check;
 mod ci;
 mod docker;
+#[cfg(feature = "embedded")]
+mod founding;
 mod init;
 mod logs;
 mod members;
@@ -16,9 +18,11 @@ mod membership;
 mod plan;
 mod shell;
 mod status;
+#[cfg(feature = "embedded")]
 mod supervise;
 mod test;
 mod tested;
+#[cfg(feature = "embedded")]
 mod up;
 mod web;
 mod workers;
@@ -34,6 +38,11 @@ use crate::{Code, Error, local};
 use kiln_telemetry::trace;
 use kiln_terminal as terminal;
 use tracing::Instrument;
+
+/// What `kiln up` answers where there is no farm in it.
+#[cfg(not(feature = "embedded"))]
+const NO_FARM: &str = "this `kiln` is a client only, because steps run on Linux; run `kiln up` on a Linux machine, or in a virtual machine \
+                       or WSL 2 on this one, and name it with `--farm URL` (`KILN_FARM`)";
 
 /// Runs the command.
 pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
@@ -74,11 +83,16 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         }
         Command::Farm(args) => membership::run(farm, args, &interrupts).await,
         Command::Web { print } => briefly(farm, &interrupts, async |opened| web::run(opened, print).await).await,
+        #[cfg(feature = "embedded")]
         Command::Up(args) => up::run(args, &interrupts).await,
+        #[cfg(not(feature = "embedded"))]
+        Command::Up(_) => Err(Error::Usage(NO_FARM.to_owned())),
         Command::Plan(args) => or_interrupted(&interrupts, plan::run(farm, &args)).await,
         Command::Init { dir, image } => or_interrupted(&interrupts, init::run(farm, &dir, image)).await,
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
+        #[cfg(feature = "embedded")]
         Command::Coordinator(args) => up::coordinator(*args, interrupts).await,
+        #[cfg(feature = "embedded")]
         Command::Worker(args) => up::worker(*args, interrupts).await,
     }
 }

@@ -12,7 +12,7 @@ use kiln_proto::channel;
 use kiln_proto::channel::Channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
-use kiln_store::Bound;
+use kiln_units::Bound;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

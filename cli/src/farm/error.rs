@@ -32,6 +32,8 @@ pub enum Error {
     Shell { url: String, status: Box<Status> },
     #[error("cannot move files between this machine and the farm")]
     Transfer(#[source] transfer::Error),
+    #[error("no farm given: this `kiln` is a client only; name a farm with `--farm URL` or `KILN_FARM`, and see `kiln up` for one of your own")]
+    Absent,
     #[error("the farm inside this command failed: {reason}")]
     Embedded { reason: String },
     #[error("cannot use `{}` for the farm inside this command; expected a writable directory", .path.display())]
@@ -78,7 +80,9 @@ impl Error {
     pub fn code(&self) -> crate::Code {
         match self {
             Self::Channel(channel::Error::Connect { .. }) => crate::Code::Farm,
-            Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } | Self::Variable(_) => crate::Code::Usage,
+            Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } | Self::Variable(_) | Self::Absent => {
+                crate::Code::Usage
+            }
             _ => crate::Code::Farm,
         }
     }

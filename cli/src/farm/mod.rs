@@ -1,9 +1,13 @@
 //! The farm that a command uses: a remote one, or one inside this process.
 
+#[cfg_attr(not(feature = "embedded"), path = "absent.rs")]
 mod embedded;
 mod error;
+#[cfg(feature = "embedded")]
 pub mod parts;
+#[cfg(feature = "embedded")]
 mod socket;
+#[cfg(feature = "embedded")]
 mod variables;
 
 use std::future::Future;

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use kiln_auth::Accepted;
 use kiln_builds::Unfinished;
 use kiln_images::registry::Pattern;
-use kiln_store::Bound;
+use kiln_units::Bound;
 use tokio::net::{TcpListener, UnixStream};
 
 use super::variables::Variables;
@@ -118,8 +118,22 @@ pub(super) fn own_worker(
     }
 }
 
+/// Does what a part of a farm must do before its process has any thread.
+///
+/// # Errors
+/// If the process that it belongs to has ended.
+pub fn prepared(mut cli: crate::args::Cli) -> Result<crate::args::Cli, crate::Error> {
+    if let crate::args::Command::Worker(worker) = &mut cli.command {
+        worker.config.take_ids();
+    }
+    if let Some(parent) = cli.command.parent() {
+        die_with(parent)?;
+    }
+    Ok(cli)
+}
+
 /// Asks the kernel to kill this process when its parent ends. Must be called before any thread is started.
-pub fn die_with(parent: u32) -> Result<(), crate::Error> {
+fn die_with(parent: u32) -> Result<(), crate::Error> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| crate::Error::Runtime { source: error.into() })?;

@@ -66,6 +66,12 @@ pub enum Error {
     Closed,
 }
 
+impl From<kiln_buckets::Error> for Error {
+    fn from(kiln_buckets::Error { shown, why }: kiln_buckets::Error) -> Self {
+        Self::S3Refused { shown, why }
+    }
+}
+
 impl From<kiln_packs::Error> for Error {
     fn from(kiln_packs::Error { doing, path, source }: kiln_packs::Error) -> Self {
         Self::io(doing, &path, source)

@@ -31,6 +31,21 @@ const MAX_BYTES: f64 = 1e18;
 /// The longest duration of Protocol Buffers (`google.protobuf.Duration`), about 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;
 
+/// The size limit of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// So many bytes.
+    Bytes(u64),
+    /// A fifth of the free disk space when the store opens, counting its own blobs as free, and at most 50 GiB.
+    Share,
+}
+
+impl From<u64> for Bound {
+    fn from(bytes: u64) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
 /// Text that is not a size or duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -39,6 +54,14 @@ pub enum Error {
     Size { text: String },
     #[error("invalid duration `{text}`: expected a number and a unit, such as `90s`, `45m`, `12h` or `30d`")]
     Duration { text: String },
+}
+
+/// Parses the limit of a store: a size, or `auto` for a share of the disk.
+///
+/// # Errors
+/// [`Error::Size`]
+pub fn bound(text: &str) -> Result<Bound, Error> {
+    if text == "auto" { Ok(Bound::Share) } else { size(text).map(Bound::Bytes) }
 }
 
 /// Parses a size in bytes: a number, optionally with a fraction and a unit; greater than zero.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use kiln_store::s3::Address;
+use kiln_buckets::Address;
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart};
@@ -22,7 +22,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn open(url: &str) -> Result<Self, Refused> {
-        let refused = |error: kiln_store::Error| Refused::Address { place: url.to_owned(), reason: error.to_string() };
+        let refused = |error: kiln_buckets::Error| Refused::Address { place: url.to_owned(), reason: error.to_string() };
         let (client, prefix) = Address::from_env(url).client().map_err(refused)?;
         Ok(Self { shown: url.to_owned(), client, prefix })
     }

@@ -2,39 +2,24 @@
 
 use std::path::Path;
 
+use kiln_units::Bound;
+
 /// Upper limit of a share.
 const MAX_DEFAULT_BYTES: u64 = 50 << 30;
 /// A share is one part in this many of the free disk space, including what the store already holds.
 const PART: u64 = 5;
 
-/// The size limit of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// So many bytes.
-    Bytes(u64),
-    /// A fifth of the free disk space when the store opens, counting its own blobs as free, and at most 50 GiB.
-    Share,
-}
-
-impl From<u64> for Bound {
-    fn from(bytes: u64) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl Bound {
-    /// The limit in bytes for a store in `dir` that holds `held` bytes.
-    pub(super) fn bytes(self, dir: &Path, held: u64) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Share => match rustix::fs::statvfs(dir) {
-                Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), held),
-                Err(error) => {
-                    tracing::warn!(%error, dir = %dir.display(), "cannot determine how full the disk is");
-                    MAX_DEFAULT_BYTES
-                }
-            },
-        }
+/// The limit in bytes for a store in `dir` that holds `held` bytes.
+pub(super) fn bytes(bound: Bound, dir: &Path, held: u64) -> u64 {
+    match bound {
+        Bound::Bytes(bytes) => bytes,
+        Bound::Share => match rustix::fs::statvfs(dir) {
+            Ok(disk) => share(disk.f_bavail.saturating_mul(disk.f_frsize), held),
+            Err(error) => {
+                tracing::warn!(%error, dir = %dir.display(), "cannot determine how full the disk is");
+                MAX_DEFAULT_BYTES
+            }
+        },
     }
 }
 

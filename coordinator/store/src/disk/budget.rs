@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Bound, Inner};
+use super::{Bound, Inner, bound};
 use crate::clock::Stamp;
 use crate::{Error, usage};
 use kiln_index::{Total, Which};
@@ -75,7 +75,7 @@ impl Budget {
             Bound::Share => {
                 let tenants = std::fs::read_dir(&self.shared.tenants).into_iter().flatten().flatten();
                 let others: u64 = tenants.map(|tenant| usage::measure(&tenant.path().join("blobs"))).sum();
-                Bound::Share.bytes(dir, held.saturating_add(others))
+                bound::bytes(Bound::Share, dir, held.saturating_add(others))
             }
         })
     }

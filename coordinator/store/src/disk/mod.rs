@@ -30,7 +30,7 @@ use kiln_proto::digest::Digest;
 use kiln_state::syncs::{self, Kernel, Syncs};
 use parking_lot::{Mutex, MutexGuard};
 
-pub use self::bound::Bound;
+pub use kiln_units::Bound;
 pub use self::budget::Budget;
 pub(crate) use self::collect::Unused;
 use super::clock::{Clock, Stamp};
@@ -101,8 +101,8 @@ impl Disk {
         let lock = lock(&dir.join("lock"))?;
         scan::clear(&tmp)?;
         let floor = Floor::default();
-        let bound = |held| match (&budget, capacity) {
-            (None, capacity) => capacity.bytes(&dir, held),
+        let limit = |held| match (&budget, capacity) {
+            (None, capacity) => bound::bytes(capacity, &dir, held),
             // Without a smaller limit of its own, its blobs are evicted in one common order with all others.
             (Some(budget), capacity) => match (budget.settle(&dir, held), capacity) {
                 (together, Bound::Bytes(bytes)) if bytes < together => bytes,
@@ -110,7 +110,7 @@ impl Disk {
             },
         };
         let (packs, packed) = Packs::open(dir.join("packs"))?;
-        let index = Mutex::new(scan::scan(&dir, (&packs, packed), bound, clock.now(), &floor, syncs)?);
+        let index = Mutex::new(scan::scan(&dir, (&packs, packed), limit, clock.now(), &floor, syncs)?);
         // What a killed process left may not be on the disk yet, and counts as stored from now on.
         if let Some(syncs) = &durable
             && index.lock().bytes() > 0

@@ -9,7 +9,6 @@
 //! a [circuit breaker](crate::breaker) fails each call immediately until it has recovered. Nothing used within the
 //! configured lifetime by any coordinator is removed ([`life`] explains why).
 
-mod address;
 mod blobs;
 mod bucket;
 mod health;
@@ -17,5 +16,5 @@ mod life;
 mod sweep;
 mod upload;
 
-pub use address::Address;
+pub use kiln_buckets::Address;
 pub use blobs::S3Blobs;

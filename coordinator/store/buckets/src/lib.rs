@@ -1,4 +1,4 @@
-//! The bucket's address and credentials, validated before anything is sent.
+//! Addresses of buckets with S3's protocol and their credentials, validated before anything is sent.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,15 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{ClientConfigKey, RetryConfig};
 
-use crate::Error;
+/// Why a bucket cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot use the bucket `{shown}`: {why}")]
+pub struct Error {
+    /// The address, in a form that can be shown.
+    pub shown: String,
+    /// What is wrong with it.
+    pub why: String,
+}
 
 /// Time limit for connecting.
 const CONNECT: &str = "3s";
@@ -52,12 +60,12 @@ impl Address {
     }
 
     /// The address in a form that can be shown.
-    pub(super) fn shown(&self) -> &str {
+    pub fn shown(&self) -> &str {
         &self.url
     }
 
     fn wrong(&self, why: impl Into<String>) -> Error {
-        Error::S3Refused { shown: self.url.clone(), why: why.into() }
+        Error { shown: self.url.clone(), why: why.into() }
     }
 
     /// The bucket's name and the prefix of the farm's objects, which ends with `/` unless it is empty.
@@ -70,7 +78,7 @@ impl Address {
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
             // The URL would appear in logs.
-            let error = Error::S3Refused {
+            let error = Error {
                 shown: "s3://…".to_owned(),
                 why: "it contains credentials; give them as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`".to_owned(),
             };
