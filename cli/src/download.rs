@@ -3,7 +3,7 @@
 //! Invariant: no answer from a farm can create a file outside the output directory, and whatever has an artifact's name
 //! is complete and has the promised digest.
 
-use std::os::unix::fs::PermissionsExt;
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use kiln_proto::digest::{Digest, DigestFunction};
@@ -32,6 +32,8 @@ pub enum Error {
     Gone { name: String },
     #[error("artifact `{name}` is malformed: {reason}; report this to the farm's operator")]
     Malformed { name: String, reason: String },
+    #[error("`{}` cannot be written on this machine: {reason}; package it as an archive (`kind = \"archive\"`)", .path.display())]
+    Name { path: PathBuf, reason: String },
     #[error(transparent)]
     Output(#[from] output::Error),
     #[error("cannot write `{}`; expected a writable directory", .path.display())]
@@ -47,7 +49,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::Transfer { source, .. } if matches!(**source, transfer::Error::File { .. }) => Code::Usage,
-            Self::Write { .. } | Self::Output(_) => Code::Usage,
+            Self::Write { .. } | Self::Output(_) | Self::Name { .. } => Code::Usage,
             Self::Transfer { .. } | Self::Gone { .. } | Self::Malformed { .. } => Code::Farm,
         }
     }
@@ -149,12 +151,22 @@ impl Fetch<'_> {
             std::fs::create_dir_all(&here).map_err(|source| Error::Write { path: here.clone(), source })?;
             if let Some(mode) = tree.mode {
                 // The owner must always be able to remove it.
-                let mode = std::fs::Permissions::from_mode(on_disk(mode) | 0o700);
-                std::fs::set_permissions(&here, mode).map_err(|source| Error::Write { path: here.clone(), source })?;
+                let set = kiln_system::set_mode(&here, on_disk(mode) | 0o700);
+                set.map_err(|source| Error::Write { path: here.clone(), source })?;
             }
+            let mut folded = HashSet::new();
             for (name, entry) in tree.entries {
                 if !is_name(&name) {
                     return Err(self.malformed(format!("it contains the invalid name `{name}`")));
+                }
+                let unusable = |reason: &str| Error::Name { path: relative.join(&name), reason: reason.to_owned() };
+                if let Some(reason) = kiln_system::refused_name(&name) {
+                    return Err(unusable(reason));
+                }
+                if kiln_system::FOLDS_CASE && !folded.insert(name.to_lowercase()) {
+                    return Err(unusable(
+                        "another file beside it differs in the case of letters alone, and here both are one",
+                    ));
                 }
                 let path = relative.join(&name);
                 match entry {
@@ -177,7 +189,7 @@ impl Fetch<'_> {
         // Links are created last, so that no file is ever written through one.
         for (path, target) in links {
             let path = into.join(path);
-            std::os::unix::fs::symlink(target, &path).map_err(|source| Error::Write { path, source })?;
+            kiln_system::symlink(Path::new(&target), &path).map_err(|source| Error::Write { path, source })?;
         }
         Ok(files)
     }
@@ -187,8 +199,7 @@ impl Fetch<'_> {
         let mut bases = vec![self.before.join(relative), self.before.to_owned()];
         bases.retain(|base| base.is_file());
         self.client.download_over(digest, path, &bases).await.map_err(|source| self.transfer(source))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-            .map_err(|source| Error::Write { path: path.to_owned(), source })
+        kiln_system::set_mode(path, mode).map_err(|source| Error::Write { path: path.to_owned(), source })
     }
 
     fn transfer(&self, source: transfer::Error) -> Error {

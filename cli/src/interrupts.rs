@@ -1,6 +1,5 @@
 //! Ctrl-C: the first one asks the command to stop, the second ends the process immediately.
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Code;
@@ -12,18 +11,13 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Starts listening for SIGINT, SIGTERM and SIGHUP.
+    /// Starts listening for SIGINT, SIGTERM and SIGHUP; on Windows for Ctrl-C, Ctrl-Break and the end of the console.
     pub fn listen() -> std::io::Result<Self> {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut hangup = signal(SignalKind::hangup())?;
+        let mut signals = Signals::listen()?;
         let (sender, seen) = watch::channel(false);
         tokio::spawn(async move {
             loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
+                signals.next().await;
                 if sender.send_replace(true) {
                     kiln_keyboard::give_back();
                     std::process::exit(i32::from(Code::Cancelled.number()));
@@ -37,6 +31,47 @@ impl Interrupts {
     pub async fn first(&self) {
         if self.seen.clone().wait_for(|seen| *seen).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Signals([tokio::signal::unix::Signal; 3]);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let [interrupt, terminate, hangup] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        Ok(Self([signal(interrupt)?, signal(terminate)?, signal(hangup)?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlBreak, tokio::signal::windows::CtrlClose);
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
+        Ok(Self(ctrl_c()?, ctrl_break()?, ctrl_close()?))
+    }
+
+    async fn next(&mut self) {
+        let Self(interrupt, stop, close) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = stop.recv() => {}
+            _ = close.recv() => {}
         }
     }
 }

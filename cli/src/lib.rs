@@ -27,7 +27,10 @@ pub use kiln_output as output;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // ccache starts its helper without arguments.
+    #[cfg(unix)]
     let is_helper = arguments.len() < 2 && std::env::var_os(kiln_toolcache::ccache::ENDPOINT).is_some();
+    #[cfg(not(unix))]
+    let is_helper = false;
     let command = is_helper.then(|| vec![OsString::from("kiln"), OsString::from("ccache-storage")]);
     let cli = match args::Cli::try_parse_from(command.unwrap_or(arguments)) {
         Ok(cli) => cli,
@@ -36,7 +39,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage.number()));
         }
     };
-    kiln_proto::secret::no_core_dumps();
+    kiln_system::no_core_dumps();
     kiln_terminal::choose_colours();
     let code = match perform(cli) {
         Ok(code) => code,

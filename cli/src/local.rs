@@ -136,8 +136,7 @@ pub fn host() -> Platform {
 
 /// The local user's name.
 pub fn user() -> String {
-    let name = |variable| std::env::var(variable).ok().filter(|name| !name.is_empty());
-    name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+    kiln_system::user()
 }
 
 /// The directory's own name, the last resort for a project's name.
@@ -147,15 +146,9 @@ pub fn directory_name(root: &Path) -> String {
 
 /// Kiln's cache directory: `$XDG_CACHE_HOME/kiln`, else `~/.cache/kiln`.
 pub fn cache_dir() -> Result<PathBuf, Error> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set("XDG_CACHE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".cache")))
-        .map(|dir| dir.join("kiln"))
-        .ok_or_else(|| {
-            Error::Usage(
-                "neither `XDG_CACHE_HOME` nor `HOME` is an absolute path; set one, for Kiln's cache".to_owned(),
-            )
-        })
+    kiln_system::cache().map(|dir| dir.join("kiln")).ok_or_else(|| {
+        Error::Usage("neither `XDG_CACHE_HOME` nor `HOME` is an absolute path; set one, for Kiln's cache".to_owned())
+    })
 }
 
 /// Writes data to standard output. A closed pipe is not an error.

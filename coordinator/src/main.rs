@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    kiln_proto::secret::no_core_dumps();
+    kiln_system::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
     let result = coordinate(arguments.config).await;
     telemetry.stop().await;

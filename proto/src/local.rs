@@ -4,7 +4,6 @@
 //! Invariant: only its user can read the file, and a file that others could have written is not used.
 
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use tonic::transport::Uri;
@@ -39,14 +38,12 @@ impl Drop for Published {
 
 /// The directory with the tokens: `$XDG_STATE_HOME/kiln/local`, else `~/.local/state/kiln/local`.
 fn directory() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")))?;
-    Some(state.join("kiln/local"))
+    Some(kiln_system::state()?.join("kiln").join("local"))
 }
 
 /// The file's name contains the machine's, because home directories may be shared between machines.
 fn name(port: u16) -> String {
-    let machine = rustix::system::uname().nodename().to_string_lossy().replace('/', "_");
+    let machine = kiln_system::host().replace('/', "_");
     format!("{machine}-{port}")
 }
 
@@ -61,7 +58,7 @@ pub fn token_file(port: u16) -> Option<PathBuf> {
 /// If the file cannot be written.
 pub fn publish(port: u16, token: String, otherwise: &Path) -> io::Result<Published> {
     let directory = directory().unwrap_or_else(|| otherwise.to_owned());
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    kiln_system::create_private_directory(&directory)?;
     let path = directory.join(name(port));
     // A temporary file is readable only by its user from the start.
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
@@ -81,7 +78,7 @@ pub(crate) fn read(path: &Path) -> Option<String> {
     use std::io::Read;
     let file = std::fs::File::open(path).ok()?;
     let about = file.metadata().ok()?;
-    let is_own = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o077 == 0;
+    let is_own = kiln_system::is_private(&about);
     let mut text = String::new();
     file.take(4096).read_to_string(&mut text).ok()?;
     is_own.then(|| text.trim().to_owned())
@@ -89,8 +86,6 @@ pub(crate) fn read(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -98,7 +93,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "kiln_x\n").unwrap();
-        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mode = |mode| kiln_system::set_mode(&path, mode).unwrap();
         mode(0o644);
         assert_eq!(read(&path), None);
         mode(0o600);

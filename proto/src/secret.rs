@@ -4,7 +4,6 @@
 
 use std::fmt;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
 use zeroize::Zeroize;
 
 use crate::v1::{Credential, Secret};
@@ -59,18 +58,6 @@ pub fn is_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// Prevents core files of this process and of those that it starts.
-///
-/// The limit is one byte rather than zero: with exactly this limit Linux neither writes a core file, which would not
-/// fit, nor runs the program that `core_pattern` may name, which it does for a limit of 0 (`fs/coredump.c`).
-pub fn no_core_dumps() {
-    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    // An earlier limit of 0 may be impossible to raise, and then stays.
-    if setrlimit(Resource::Core, limit(1)).is_err() {
-        let _ = setrlimit(Resource::Core, limit(0));
-    }
 }
 
 #[cfg(test)]

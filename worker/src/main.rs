@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
-    kiln_proto::secret::no_core_dumps();
+    kiln_system::no_core_dumps();
     let telemetry = Telemetry::start(&PROCESS, &arguments.telemetry)?;
     let result = kiln_worker::run(arguments.config, stop_signal()).await;
     telemetry.stop().await;

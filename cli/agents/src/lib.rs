@@ -2,11 +2,12 @@
 //!
 //! Invariant: only requests that list keys or sign with them reach an agent; keys never leave this machine.
 
+#[cfg_attr(windows, path = "own_windows.rs")]
 mod own;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,7 +21,6 @@ use kiln_proto::v1::ssh_agents_client::SshAgentsClient;
 use kiln_proto::v1::{AgentAnswer, AgentRequest};
 use kiln_telemetry::trace::Traced;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -98,10 +98,7 @@ impl Agents {
         let mut agents = Self::default();
         for Offer { id, paths } in offers {
             let socket = match paths.as_slice() {
-                [] => std::env::var_os("SSH_AUTH_SOCK")
-                    .filter(|path| !path.is_empty())
-                    .map(PathBuf::from)
-                    .ok_or_else(|| Error::NoAgent { id: id.clone() })?,
+                [] => socket::own().ok_or_else(|| Error::NoAgent { id: id.clone() })?,
                 [path] if is_socket(id, path)? => path.clone(),
                 keys => {
                     for path in keys {
@@ -183,12 +180,12 @@ impl Agents {
 
 fn is_socket(id: &str, path: &Path) -> Result<bool, Error> {
     let data = std::fs::metadata(path).map_err(|_| Error::Absent { id: id.to_owned(), path: path.to_owned() })?;
-    Ok(data.file_type().is_socket())
+    Ok(socket::is_one(path, &data))
 }
 
 /// What an agent answers.
-async fn ask(socket: &Path, request: &[u8]) -> std::io::Result<Bytes> {
-    let mut stream = UnixStream::connect(socket).await?;
+async fn ask(path: &Path, request: &[u8]) -> std::io::Result<Bytes> {
+    let mut stream = socket::connect(path).await?;
     stream.write_u32(request.len() as u32).await?;
     stream.write_all(request).await?;
     let size = stream.read_u32().await? as usize;

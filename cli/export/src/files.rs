@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
@@ -15,7 +14,6 @@ use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_trees::root::{
     Attributes, Content, Directory, Error as TreeError, Forest, Leaf, Name, Node, Time, Times, tar,
 };
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
@@ -238,15 +236,18 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn directory(&mut self, digest: &Digest, at: &Path, path: &mut Vec<u8>) -> Result<(), Error> {
-        use std::os::unix::ffi::OsStrExt;
         let directory = self.files.forest.get(digest).cloned().ok_or_else(|| TreeError::Unread(vec![*digest]))?;
         for (name, node) in &directory.entries {
-            let target = at.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
             let before = path.len();
             if before > 0 {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
+            let Some(target) = own_name(name.as_bytes()).map(|name| at.join(name)) else {
+                self.left_out.push(String::from_utf8_lossy(path).into_owned());
+                path.truncate(before);
+                continue;
+            };
             match node {
                 Node::Directory(below) => {
                     make_directory(&target).map_err(|source| Error::Write { path: target.clone(), source })?;
@@ -279,8 +280,7 @@ impl Writer<'_> {
                 self.finish(target, path, Some(leaf.attributes.mode))
             }
             Content::Symlink(to) => {
-                use std::os::unix::ffi::OsStrExt;
-                symlink(std::ffi::OsStr::from_bytes(to), target).map_err(failed)?;
+                symlink(to, target).map_err(failed)?;
                 self.finish(target, path, None)
             }
             Content::Fifo | Content::Character(..) | Content::Block(..) => {
@@ -294,14 +294,25 @@ impl Writer<'_> {
     fn finish(&self, target: &Path, path: &[u8], mode: Option<u32>) -> Result<(), Error> {
         let failed = |source| Error::Write { path: target.to_owned(), source };
         if let Some(mode) = mode {
-            std::fs::set_permissions(target, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+            kiln_system::set_mode(target, mode).map_err(failed)?;
         }
         let Some(time) = self.files.times.0.get(path) else { return Ok(()) };
         let seconds = self.latest.map_or(time.seconds, |latest| time.seconds.min(latest));
-        let time = Timespec { tv_sec: seconds, tv_nsec: time.nanos.into() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(error.into()))
+        kiln_system::set_modified(target, seconds, time.nanos).map_err(failed)
     }
+}
+
+/// A name as this system has it; none if it has no such names.
+fn own_name(name: &[u8]) -> Option<&Path> {
+    // Elsewhere these separate parts of a path, or begin a stream.
+    let is_name = cfg!(unix) || !name.iter().any(|byte| b"\\:".contains(byte));
+    kiln_system::path_of(name).filter(|_| is_name)
+}
+
+/// A link, whose target is bytes.
+fn symlink(to: &[u8], at: &Path) -> io::Result<()> {
+    let to = kiln_system::path_of(to).ok_or(io::ErrorKind::InvalidFilename)?;
+    kiln_system::symlink(to, at)
 }
 
 /// A directory, in the place of whatever else is there.
@@ -309,8 +320,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if found.is_dir() => {
             // What is below must be writable until it is written.
-            let mode = found.permissions().mode();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o700))
+            kiln_system::set_mode(path, kiln_system::mode(&found) | 0o700)
         }
         Ok(_) => std::fs::remove_file(path).and_then(|()| std::fs::create_dir(path)),
         Err(_) => std::fs::create_dir(path),

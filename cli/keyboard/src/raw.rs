@@ -52,10 +52,21 @@ pub fn give_back() {
     }
 }
 
-/// Completes each time the size of the window has changed.
+/// Changes of the size of the window.
+#[derive(Debug)]
+pub struct Resizes(Signal);
+
+impl Resizes {
+    /// Completes when the size has changed.
+    pub async fn recv(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Watches the size of the window.
 ///
 /// # Errors
 /// If signals cannot be received.
-pub fn resizes() -> io::Result<Signal> {
-    signal(SignalKind::window_change())
+pub fn resizes() -> io::Result<Resizes> {
+    signal(SignalKind::window_change()).map(Resizes)
 }

@@ -6,10 +6,8 @@
 mod record;
 mod state;
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use record::{Entry, Record};
 
@@ -185,12 +183,13 @@ impl Output {
     }
 
     /// Only one process at a time changes the directory. Released on drop.
-    fn lock(&self) -> Result<OwnedFd, Error> {
-        let write = |source: rustix::io::Errno| Error::Write { path: self.dir.clone(), source: source.into() };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(&self.dir, flags, Mode::empty()).map_err(write)?;
-        rustix::fs::flock(&dir, FlockOperation::LockExclusive).map_err(write)?;
-        Ok(dir)
+    fn lock(&self) -> Result<File, Error> {
+        let lock = || {
+            let file = kiln_system::lock_of(&self.dir)?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map_err(|source| Error::Write { path: self.dir.clone(), source })
     }
 }
 

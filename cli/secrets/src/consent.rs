@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -101,7 +100,7 @@ fn ask(question: &str) -> bool {
 
 /// A file that someone else can write grants nothing.
 fn read(path: &Path) -> File {
-    let is_own = std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o022 == 0);
+    let is_own = std::fs::metadata(path).is_ok_and(|data| kiln_system::is_written_by_owner_alone(&data));
     let text = if is_own { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
     toml::from_str(&text).unwrap_or_default()
 }
@@ -111,15 +110,13 @@ fn write(path: &Path, file: &File) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let text = toml::to_string(file).map_err(std::io::Error::other)?;
     let new = directory.join(format!(".secrets.toml.{}", std::process::id()));
-    let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(true).write(true).mode(0o600).open(&new)?.write_all(text.as_bytes())?;
+    kiln_system::private().create(true).truncate(true).write(true).open(&new)?.write_all(text.as_bytes())?;
     std::fs::rename(&new, path)
 }
 
 /// The directory for the user's decisions: `$XDG_CONFIG_HOME/kiln`, else `~/.config/kiln`.
 fn config_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config"))).map(|dir| dir.join("kiln"))
+    kiln_system::config().map(|dir| dir.join("kiln"))
 }
 
 #[cfg(test)]
@@ -140,8 +137,8 @@ mod tests {
         assert!(
             consent("/a").remembers("TOKEN") && !consent("/a").remembers("OTHER") && !consent("/b").remembers("TOKEN")
         );
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(kiln_system::mode(&std::fs::metadata(&path).unwrap()), 0o600);
+        kiln_system::set_mode(&path, 0o666).unwrap();
         assert!(!consent("/a").remembers("TOKEN"), "expected a file that others can write not to count");
     }
 }

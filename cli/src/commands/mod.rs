@@ -74,6 +74,13 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
             kiln_toolcache::gocache::run(args, local::cache_dir()?.join("gocache"), &farm.access).await?;
             Ok(Code::Success)
         }
+        #[cfg(not(unix))]
+        Command::CcacheStorage => {
+            let words =
+                "ccache's storage helper is for Unix only; `kiln cache env ccache` shows settings that need none";
+            Err(Error::Usage(words.to_owned()))
+        }
+        #[cfg(unix)]
         Command::CcacheStorage => {
             let told = kiln_toolcache::ccache::Told::read(|name| std::env::var(name).ok())?;
             let told =

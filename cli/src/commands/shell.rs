@@ -4,14 +4,13 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use bytes::Bytes;
-use kiln_keyboard::{Escape, Printer, Raw};
+use kiln_keyboard::{Escape, Printer, Raw, Resizes};
 use kiln_proto::v1::shell_state::Phase;
 use kiln_proto::v1::step_state::Phase as StepPhase;
 use kiln_proto::v1::{
     self, OpenShell, Shell, ShellEnded, ShellInput, ShellOutput, ShellState, Terminal, WindowSize, shell_input,
     shell_output,
 };
-use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code as Status, Streaming};
@@ -283,7 +282,7 @@ impl Session {
 /// Passes on what the user types, apart from what is printed: a command that takes no input may still print. Says so if the user leaves.
 async fn pass_on(
     mut keyboard: mpsc::Receiver<Bytes>,
-    mut resizes: Signal,
+    mut resizes: Resizes,
     has_terminal: bool,
     (input, leaves): (mpsc::Sender<ShellInput>, mpsc::Sender<()>),
 ) {

@@ -32,7 +32,9 @@ pub enum Error {
     Shell { url: String, status: Box<Status> },
     #[error("cannot move files between this machine and the farm")]
     Transfer(#[source] transfer::Error),
-    #[error("no farm given: this `kiln` is a client only; name a farm with `--farm URL` or `KILN_FARM`, and see `kiln up` for one of your own")]
+    #[error(
+        "no farm given: this `kiln` is a client only; name a farm with `--farm URL` or `KILN_FARM`, and see `kiln up` for one of your own"
+    )]
     Absent,
     #[error("the farm inside this command failed: {reason}")]
     Embedded { reason: String },

@@ -4,6 +4,7 @@
 //! Invariant: a token is printed only if that was asked for, and a helper never makes a tool wait long, or fail, because
 //! the farm does not respond.
 
+#[cfg(unix)]
 pub mod ccache;
 pub mod env;
 mod error;

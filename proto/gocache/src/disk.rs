@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -87,7 +86,7 @@ impl Disk {
         path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         file.flush()?;
         // In a step, `go` is another user.
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        kiln_system::set_mode(file.path(), 0o644)?;
         // One that is there is the same, and a running `go` may be reading it.
         if std::fs::metadata(&path).is_ok_and(|data| data.len() == size) {
             used(&path);

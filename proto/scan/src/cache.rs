@@ -5,7 +5,6 @@
 use std::cmp::Ordering;
 use std::fs::Metadata;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kiln_proto::digest::DigestFunction;
@@ -21,7 +20,7 @@ pub struct Stat {
     pub size: u64,
     /// Time of the last write, in nanoseconds since the epoch.
     pub mtime_ns: i64,
-    /// Time of the last inode change in nanoseconds since the epoch, which users cannot set.
+    /// Time of the last inode change in nanoseconds since the epoch, which users cannot set; on Windows that of the creation.
     pub ctime_ns: i64,
     /// The inode.
     pub inode: u64,
@@ -32,17 +31,12 @@ pub struct Stat {
 impl Stat {
     /// From the system's metadata.
     pub fn new(metadata: &Metadata) -> Self {
-        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
-        Self {
-            size: metadata.size(),
-            mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
-        }
+        let kiln_system::Stamp { size, modified_ns, changed_ns, inode, device } = kiln_system::Stamp::of(metadata);
+        Self { size, mtime_ns: modified_ns, ctime_ns: changed_ns, inode, device }
     }
 
     /// From the system's own structure.
+    #[cfg(unix)]
     pub(super) fn of(stat: &rustix::fs::Stat) -> Self {
         let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
         // Types differ between systems.

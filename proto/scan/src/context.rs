@@ -6,11 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_trees::tree::{PIPE, exact_mode};
-use rustix::fs::FileType;
 
-use super::listing::{self, Directory, Entry, Looked};
+use super::Error;
+use super::listing::{self, Directory, Entry, Looked, Sort};
 use super::walk::{Found, Kind, LeftOut, Walked, Why};
-use super::{Error, Stat};
 
 /// Whether a path belongs to a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,37 +80,37 @@ enum Seen {
 }
 
 fn look(directory: &Directory<'_>, entry: &Entry, path: String, keeps: &Keeps) -> Result<Looked<Seen>, Error> {
-    let read = |source: rustix::io::Errno| Error::Read { path: path.clone().into(), source: source.into() };
-    let file_type = entry.file_type(directory).map_err(read)?;
-    let is_directory = file_type == FileType::Directory;
+    let read = |source| Error::Read { path: path.clone().into(), source };
+    let sort = entry.sort(directory).map_err(read)?;
+    let is_directory = sort == Sort::Directory;
     let kept = keeps.of(&path, is_directory);
     let descends = is_directory && kept != Kept::No;
-    let kind = match file_type {
+    let kind = match sort {
         _ if kept == Kept::No => None,
-        FileType::Symlink => match entry.target(directory).map_err(read)? {
+        Sort::Symlink => match entry.target(directory).map_err(read)? {
             Some(target) => Some(Kind::Symlink { target }),
             None => return Err(Error::Name { path: path.into() }),
         },
-        FileType::Directory if kept == Kept::IfNeeded => None,
-        FileType::Directory => {
-            let mode = entry.stat(directory).map_err(read)?.st_mode;
+        Sort::Directory if kept == Kept::IfNeeded => None,
+        Sort::Directory => {
+            let (_, mode) = entry.state(directory).map_err(read)?;
             Some(Kind::Directory { mode: exact_mode(mode, true) })
         }
-        FileType::RegularFile => {
-            let stat = entry.stat(directory).map_err(read)?;
-            let executable = stat.st_mode & 0o100 != 0;
-            Some(Kind::File { stat: Stat::of(&stat), executable, mode: exact_mode(stat.st_mode, executable) })
-        }
-        FileType::Socket | FileType::Fifo => {
-            let mode = entry.stat(directory).map_err(read)?.st_mode & 0o7777;
+        Sort::File => {
+            let (stat, mode) = entry.state(directory).map_err(read)?;
             let executable = mode & 0o100 != 0;
-            let type_bits = if file_type == FileType::Fifo { PIPE } else { 0 };
+            Some(Kind::File { stat, executable, mode: exact_mode(mode, executable) })
+        }
+        Sort::Socket | Sort::Pipe => {
+            let (_, mode) = entry.state(directory).map_err(read)?;
+            let executable = mode & 0o100 != 0;
+            let type_bits = if sort == Sort::Pipe { PIPE } else { 0 };
             Some(Kind::Empty { mode: exact_mode(type_bits | mode, executable), executable })
         }
-        FileType::BlockDevice | FileType::CharacterDevice => {
+        Sort::Device => {
             return Ok(Looked { found: Some(Seen::LeftOut(LeftOut { path, why: Why::Special })), below: None });
         }
-        FileType::Unknown => None,
+        Sort::Unknown => None,
     };
     Ok(Looked { below: descends.then(|| path.clone()), found: kind.map(|kind| Seen::Found(Found { path, kind })) })
 }

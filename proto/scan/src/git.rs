@@ -1,9 +1,11 @@
 //! Facts from git about a directory: commit, local changes, remote, tracked and ignored files.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::Error;
+use super::programs::{InIndex, of_index};
 
 /// Facts about a checkout. Empty if unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,16 @@ pub fn tracked(dir: &Path) -> Result<Option<Vec<String>>, Error> {
     Ok(Some(paths))
 }
 
+/// What the index says of the files below a directory, by path relative to it. Nothing outside a repository.
+#[cfg_attr(unix, allow(dead_code))]
+pub(super) fn staged(dir: &Path) -> HashMap<String, InIndex> {
+    if work_tree(dir).is_none() {
+        return HashMap::new();
+    }
+    let listed = command(dir, &["ls-files", "-z", "--stage", "--", "."]).map(|output| output.stdout);
+    of_index(&listed.unwrap_or_default())
+}
+
 /// Whether git ignores a directory as a whole.
 pub(super) fn is_ignored(dir: &Path) -> bool {
     work_tree(dir).is_some_and(|tree| tree != dir)
@@ -59,7 +71,6 @@ pub fn ignored(dir: &Path) -> Result<Vec<String>, Error> {
 
 /// The paths that a git command lists, with those that are not UTF-8 as errors.
 fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, PathBuf>>>, Error> {
-    use std::os::unix::ffi::OsStringExt;
     if work_tree(dir).is_none() {
         return Ok(None);
     }
@@ -74,7 +85,8 @@ fn listed(dir: &Path, arguments: &[&str]) -> Result<Option<Vec<Result<String, Pa
     }
     let paths = output.stdout.split(|byte| *byte == 0).filter(|path| !path.is_empty());
     let text = |path: &[u8]| {
-        String::from_utf8(path.to_vec()).map_err(|error| std::ffi::OsString::from_vec(error.into_bytes()).into())
+        let shown = |_| PathBuf::from(String::from_utf8_lossy(path).into_owned());
+        String::from_utf8(path.to_vec()).map_err(shown)
     };
     Ok(Some(paths.map(text).collect()))
 }

@@ -12,6 +12,10 @@ pub mod git;
 mod hash;
 mod listing;
 mod owned;
+mod programs;
+#[cfg_attr(unix, path = "states_unix.rs")]
+#[cfg_attr(windows, path = "states_windows.rs")]
+mod states;
 mod times;
 mod walk;
 
@@ -294,8 +298,7 @@ fn remember(
 }
 
 fn cache_name(root: &Path, function: DigestFunction) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let name = DigestFunction::Sha256.digest(root.as_os_str().as_bytes()).hex();
+    let name = DigestFunction::Sha256.digest(root.as_os_str().as_encoded_bytes()).hex();
     format!("{}.{}", &name[..32], function.name())
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kiln_trees::root::{Time, Times};
@@ -15,10 +14,7 @@ pub(super) fn of(root: &Path, found: &[Found]) -> Times {
     let read = |path: &str| std::fs::symlink_metadata(root.join(path)).ok().as_ref().map(time);
     for one in found {
         let own = match &one.kind {
-            Kind::File { stat, .. } => Some(Time {
-                seconds: stat.mtime_ns.div_euclid(1_000_000_000),
-                nanos: u32::try_from(stat.mtime_ns.rem_euclid(1_000_000_000)).unwrap_or_default(),
-            }),
+            Kind::File { stat, .. } => Some(of_ns(stat.mtime_ns)),
             _ => read(&one.path),
         };
         times.extend(own.map(|time| (one.path.clone().into_bytes(), time)));
@@ -35,5 +31,10 @@ pub(super) fn of(root: &Path, found: &[Found]) -> Times {
 }
 
 fn time(data: &Metadata) -> Time {
-    Time { seconds: data.mtime(), nanos: u32::try_from(data.mtime_nsec()).unwrap_or_default() }
+    of_ns(kiln_system::Stamp::of(data).modified_ns)
+}
+
+fn of_ns(ns: i64) -> Time {
+    let nanos = u32::try_from(ns.rem_euclid(1_000_000_000)).unwrap_or_default();
+    Time { seconds: ns.div_euclid(1_000_000_000), nanos }
 }

@@ -6,19 +6,14 @@
 //! never included. Empty directories are omitted, as in git: a fresh clone and a used one yield the same tree.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{FileType, Metadata};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::{WalkBuilder, WalkState};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::excluded::Excluded;
+use super::states::States;
 use super::{Error, OUTPUT_RECORD, SHARED_OUTPUT_RECORD, Stat, git, owned};
 
 /// A file or link in the tree.
@@ -143,6 +138,10 @@ fn walk_part(root: &Path, part: &str) -> Result<Walked, Error> {
             (walked, _) = add_tracked(root, (walked, Vec::new()), below(&inner, tracked))?;
         }
     }
+    if cfg!(windows) {
+        let named = |(path, what): (String, _)| (if part.is_empty() { path } else { format!("{part}/{path}") }, what);
+        super::programs::correct(root, &mut walked.found, &git::staged(&dir).into_iter().map(named).collect());
+    }
     Ok(walked)
 }
 
@@ -177,7 +176,7 @@ fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
             if entry.depth() == 0 {
                 return true;
             }
-            let Some(path) = relative(&base, entry.path()).to_str() else { return true };
+            let Some(path) = kiln_system::text(relative(&base, entry.path())) else { return true };
             if entry.file_name() == ".git" {
                 if let Some(inner) = path.strip_suffix("/.git").filter(|inner| base.join(inner) != start) {
                     nested.lock().unwrap_or_else(PoisonError::into_inner).push(inner.to_owned());
@@ -187,7 +186,7 @@ fn see(root: &Path, dir: &Path, in_git: bool) -> Result<Seen, Error> {
             let Some(why) = left_out_by_name(entry, in_git) else { return true };
             if entry.file_name() != SHARED_OUTPUT_RECORD {
                 let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                noted.push(LeftOut { path: path.to_owned(), why });
+                noted.push(LeftOut { path: path.into_owned(), why });
             }
             false
         })
@@ -283,20 +282,19 @@ fn is_below_directories(root: &Path, path: &str, known: &mut HashMap<PathBuf, bo
 /// What one thread of a walk has found. It is handed over, sorted, when the thread ends.
 struct Reader<'a> {
     root: &'a Path,
-    /// The directory of the last file, in which the next one most likely is too: the kernel then resolves only a name.
-    directory: Option<(PathBuf, OwnedFd)>,
+    states: States,
     found: Result<Vec<Found>, Error>,
     results: &'a Mutex<Vec<Result<Vec<Found>, Error>>>,
 }
 
 impl<'a> Reader<'a> {
     fn new(root: &'a Path, results: &'a Mutex<Vec<Result<Vec<Found>, Error>>>) -> Self {
-        Self { root, directory: None, found: Ok(Vec::new()), results }
+        Self { root, states: States::default(), found: Ok(Vec::new()), results }
     }
 
     fn look_at(&mut self, entry: &ignore::DirEntry) -> WalkState {
         let looked = match entry.file_type() {
-            Some(kind) if !kind.is_dir() => look(self.root, entry.path(), kind, || self.state(entry)),
+            Some(kind) if !kind.is_dir() => look(self.root, entry.path(), kind, || self.states.of(entry)),
             _ => Ok(None),
         };
         match (looked, &mut self.found) {
@@ -313,22 +311,6 @@ impl<'a> Reader<'a> {
         self.found = Err(error);
         WalkState::Quit
     }
-
-    /// The state of a file.
-    fn state(&mut self, entry: &ignore::DirEntry) -> Result<State, Error> {
-        let (path, parent) = (entry.path(), entry.path().parent().unwrap_or(self.root));
-        let failed = |source: Errno| Error::Read { path: path.to_owned(), source: source.into() };
-        if self.directory.as_ref().is_none_or(|(last, _)| last.as_os_str() != parent.as_os_str()) {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(parent, flags, Mode::empty()).map_err(failed)?;
-            self.directory = Some((parent.to_owned(), fd));
-        }
-        let stat = match &self.directory {
-            Some((_, fd)) => rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW),
-            None => rustix::fs::lstat(path),
-        };
-        stat.map(|stat| State::of(&stat)).map_err(failed)
-    }
 }
 
 impl Drop for Reader<'_> {
@@ -342,18 +324,14 @@ impl Drop for Reader<'_> {
 }
 
 /// A file's state, as the walk needs it.
-struct State {
-    stat: Stat,
-    executable: bool,
+pub(super) struct State {
+    pub(super) stat: Stat,
+    pub(super) executable: bool,
 }
 
 impl State {
-    fn of(stat: &rustix::fs::Stat) -> Self {
-        Self { stat: Stat::of(stat), executable: stat.st_mode & 0o100 != 0 }
-    }
-
-    fn new(metadata: &Metadata) -> Self {
-        Self { stat: Stat::new(metadata), executable: metadata.permissions().mode() & 0o100 != 0 }
+    pub(super) fn new(metadata: &Metadata) -> Self {
+        Self { stat: Stat::new(metadata), executable: kiln_system::is_executable(metadata) }
     }
 }
 
@@ -364,7 +342,7 @@ fn look(
     state: impl FnOnce() -> Result<State, Error>,
 ) -> Result<Option<Found>, Error> {
     let relative = relative(root, full);
-    let Some(path) = relative.to_str() else {
+    let Some(path) = kiln_system::text(relative) else {
         return Err(Error::Name { path: relative.to_owned() });
     };
     if file_type.is_dir() {
@@ -373,21 +351,27 @@ fn look(
     let read = |source| Error::Read { path: relative.to_owned(), source };
     let kind = if file_type.is_symlink() {
         let target = std::fs::read_link(full).map_err(read)?;
-        Kind::Symlink { target: inside(path, &target)? }
+        Kind::Symlink { target: inside(&path, &target)? }
     } else if file_type.is_file() {
         let State { stat, executable } = state()?;
         Kind::File { stat, executable, mode: None }
     } else {
-        return Err(Error::Special { path: relative.to_owned(), kind: special(file_type) });
+        return Err(Error::Special { path: relative.to_owned(), kind: kiln_system::special(file_type) });
     };
-    Ok(Some(Found { path: path.to_owned(), kind }))
+    Ok(Some(Found { path: path.into_owned(), kind }))
 }
 
 /// A path below the root, both as they are written: much cheaper than comparing the parts one by one.
 fn relative<'a>(root: &Path, full: &'a Path) -> &'a Path {
-    let rest = full.as_os_str().as_bytes().strip_prefix(root.as_os_str().as_bytes());
-    let below = rest.and_then(|rest| rest.strip_prefix(b"/"));
-    below.map_or_else(|| full.strip_prefix(root).unwrap_or(full), |rest| Path::new(OsStr::from_bytes(rest)))
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let rest = full.as_os_str().as_bytes().strip_prefix(root.as_os_str().as_bytes());
+        if let Some(below) = rest.and_then(|rest| rest.strip_prefix(b"/")) {
+            return Path::new(std::ffi::OsStr::from_bytes(below));
+        }
+    }
+    full.strip_prefix(root).unwrap_or(full)
 }
 
 /// The link's target, if resolving it from the link never goes above the root. It need not exist.
@@ -403,17 +387,5 @@ fn inside(path: &str, target: &Path) -> Result<String, Error> {
             Component::CurDir => {}
         }
     }
-    Ok(text.to_owned())
-}
-
-fn special(file_type: FileType) -> &'static str {
-    if file_type.is_socket() {
-        "socket"
-    } else if file_type.is_fifo() {
-        "named pipe"
-    } else if file_type.is_block_device() || file_type.is_char_device() {
-        "device"
-    } else {
-        "special file"
-    }
+    Ok(kiln_system::text(Path::new(text)).unwrap_or_default().into_owned())
 }

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -173,7 +172,7 @@ fn write(path: &Path, digest: &Digest, base: &Path, mut pieces: mpsc::Receiver<P
             Piece::Fetched(data) => data,
             Piece::Local(offset, length) => {
                 let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
-                if base.read_exact_at(&mut data, offset).is_err() {
+                if kiln_system::read_exact_at(&base, &mut data, offset).is_err() {
                     return Ok(false);
                 }
                 data.into()

@@ -22,7 +22,8 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn open(url: &str) -> Result<Self, Refused> {
-        let refused = |error: kiln_buckets::Error| Refused::Address { place: url.to_owned(), reason: error.to_string() };
+        let refused =
+            |error: kiln_buckets::Error| Refused::Address { place: url.to_owned(), reason: error.to_string() };
         let (client, prefix) = Address::from_env(url).client().map_err(refused)?;
         Ok(Self { shown: url.to_owned(), client, prefix })
     }

@@ -30,7 +30,6 @@ use kiln_proto::digest::Digest;
 use kiln_state::syncs::{self, Kernel, Syncs};
 use parking_lot::{Mutex, MutexGuard};
 
-pub use kiln_units::Bound;
 pub use self::budget::Budget;
 pub(crate) use self::collect::Unused;
 use super::clock::{Clock, Stamp};
@@ -39,6 +38,7 @@ use super::in_use::InUse;
 use super::{BlobStore, BlobStream, BlobWriter, Error};
 use kiln_index::{Evicted, Full, Index, Known, Located, Which};
 use kiln_packs::{Packs, Place};
+pub use kiln_units::Bound;
 
 /// Bytes per read of a blob, and the maximum size of a stream's pieces.
 pub const CHUNK_BYTES: usize = 1024 * 1024;

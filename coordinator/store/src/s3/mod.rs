@@ -16,5 +16,5 @@ mod life;
 mod sweep;
 mod upload;
 
-pub use kiln_buckets::Address;
 pub use blobs::S3Blobs;
+pub use kiln_buckets::Address;

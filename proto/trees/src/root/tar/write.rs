@@ -1,9 +1,7 @@
 //! A layer becomes an archive.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ::tar::{Builder, EntryType, Header};
@@ -179,7 +177,7 @@ impl<W: Write> Writer<'_, W> {
         content: impl Read,
     ) -> Result<(), TarError> {
         self.extensions(attributes)?;
-        Ok(self.archive.append_data(&mut header, OsStr::from_bytes(path), content)?)
+        Ok(self.archive.append_data(&mut header, path_of(path)?, content)?)
     }
 
     fn append_link(
@@ -190,8 +188,7 @@ impl<W: Write> Writer<'_, W> {
         attributes: &Attributes,
     ) -> Result<(), TarError> {
         self.extensions(attributes)?;
-        let (path, target) = (Path::new(OsStr::from_bytes(path)), Path::new(OsStr::from_bytes(target)));
-        Ok(self.archive.append_link(&mut header, path, target)?)
+        Ok(self.archive.append_link(&mut header, path_of(path)?, path_of(target)?)?)
     }
 
     /// An empty file that removes something, without an owner or a time.
@@ -204,8 +201,16 @@ impl<W: Write> Writer<'_, W> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
-        Ok(self.archive.append_data(&mut header, OsStr::from_bytes(&path), io::empty())?)
+        Ok(self.archive.append_data(&mut header, path_of(&path)?, io::empty())?)
     }
+}
+
+/// A path as the system's own.
+fn path_of(path: &[u8]) -> io::Result<&Path> {
+    kiln_system::path_of(path).ok_or_else(|| {
+        let shown = String::from_utf8_lossy(path);
+        io::Error::new(io::ErrorKind::InvalidInput, format!("this system has no paths such as `{shown}`"))
+    })
 }
 
 /// So many bytes of a reader; the rest is missing where it ends earlier.
