@@ -344,10 +344,8 @@ fn shown(place: &Place) -> String {
 async fn written(content: &Content, blobs: &dyn Blobs, to: &Place, is_archive: bool) -> Result<Done, Error> {
     match to {
         Place::Stdout => {
-            use std::os::fd::AsFd;
             let failed = |source| Error::Write { path: PathBuf::from("-"), source };
-            let stdout = std::io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-            let mut stdout = tokio::fs::File::from_std(stdout.into());
+            let mut stdout = tokio::fs::File::from_std(kiln_system::stdout().map_err(failed)?);
             content.write(blobs, &mut stdout, Path::new("-")).await?;
         }
         Place::Path(path) if !is_archive => content.write_directory(blobs, Path::new(path)).await?,

@@ -62,9 +62,9 @@ pub(super) fn first_error<'a>(step: &Step, result: &'a v1::StepFinished) -> &'a 
     if result.first_error.iter().all(is_shown) { &[] } else { &result.first_error }
 }
 
-/// How to run an artifact at `path`.
+/// How to run an artifact at `path`, where it can run: on Linux.
 pub fn start(artifact: &v1::Artifact, path: &Path) -> Option<String> {
-    if artifact.start.is_empty() {
+    if artifact.start.is_empty() || cfg!(not(target_os = "linux")) {
         return None;
     }
     let with = if artifact.start_with.is_empty() { String::new() } else { format!("{} ", artifact.start_with) };

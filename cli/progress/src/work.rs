@@ -28,6 +28,9 @@ pub struct Work {
     pub elapsed: Duration,
 }
 
+/// How long work goes on before the rest of it is estimated.
+const SETTLED: Duration = Duration::from_secs(2);
+
 impl Work {
     /// Bytes per second.
     pub fn rate(&self) -> u64 {
@@ -57,7 +60,8 @@ impl Work {
         let rate = self.rate();
         let left = self.total.saturating_sub(self.done);
         match left.checked_div(rate) {
-            Some(seconds) if left > 0 => {
+            // What was done in the first moment says little of the rest.
+            Some(seconds) if left > 0 && self.elapsed >= SETTLED => {
                 format!("{}: {}, {} left", self.what, self.amounts(), duration(Duration::from_secs(seconds.max(1))))
             }
             _ => format!("{}: {}", self.what, self.amounts()),
@@ -106,6 +110,8 @@ mod tests {
         assert_eq!(work(900, 900).words(), "uploading: 900.0 MiB of 900.0 MiB, 225.0 MiB/s");
         assert_eq!(work(0, 900).words(), "uploading: 0 B of 900.0 MiB, 0 B/s");
         assert_eq!(work(0, 0).words(), "uploading: 4.0 s");
+        let begun = Work { elapsed: Duration::from_secs(1), ..work(1, 900) };
+        assert_eq!(begun.words(), "uploading: 1.0 MiB of 900.0 MiB, 1.0 MiB/s");
         assert_eq!(work(8, 0).words(), "uploading: 8.0 MiB, 2.0 MiB/s");
     }
 }

@@ -99,6 +99,14 @@ pub fn refused_name(name: &str) -> Option<&'static str> {
 /// Whether two names that differ in the case of letters alone are one file, as they usually are on macOS and Windows.
 pub const FOLDS_CASE: bool = cfg!(any(windows, target_os = "macos"));
 
+/// Standard output as a file, past all buffers.
+///
+/// # Errors
+/// If it is closed.
+pub fn stdout() -> io::Result<File> {
+    own::stdout()
+}
+
 /// Options to open files that only this user may read.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

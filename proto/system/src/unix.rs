@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -73,6 +74,10 @@ pub(super) fn set_modified(path: &Path, seconds: i64, nanos: u32) -> io::Result<
 
 pub(super) fn refused_name(_name: &str) -> Option<&'static str> {
     None
+}
+
+pub(super) fn stdout() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 pub(super) fn make_private(options: &mut OpenOptions) {

@@ -5,6 +5,7 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::windows::fs::{FileExt, MetadataExt, symlink_dir, symlink_file};
+use std::os::windows::io::AsHandle;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -93,6 +94,10 @@ pub(super) fn refused_name(name: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+pub(super) fn stdout() -> io::Result<File> {
+    Ok(io::stdout().as_handle().try_clone_to_owned()?.into())
 }
 
 pub(super) fn make_private(_options: &mut OpenOptions) {}
