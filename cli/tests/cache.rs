@@ -215,7 +215,9 @@ fn what_was_told_to_run_what_is_never_cached_and_what_failed_are_told_apart() {
 #[test]
 fn shards_that_missed_for_one_reason_are_told_of_once() {
     let farm = Farm::shared();
-    let with = |run: &str| format!("name = \"sharded\"\nversion = \"1\"\n[steps.test]\nrun = \"{run}\"\nshards = 3\n");
+    let with = |run: &str| {
+        format!("name = \"sharded\"\nversion = \"1\"\n[steps.test]\nrun = \"{run} $KILN_SHARD\"\nshards = 3\n")
+    };
     let dir = project(&[("kiln.toml", &with("echo one"))]);
     farm.build(dir.path(), &[]).well();
     write(dir.path(), "kiln.toml", &with("echo two"));

@@ -148,6 +148,8 @@ fn tests(tests: &v1::TestSummary) -> Value {
         "failed": tests.failed,
         "skipped": tests.skipped,
         "flaky": tests.flaky,
+        "flaky_tests": tests.flaky_tests,
+        "retries": tests.retries,
         "duration_ms": tests.duration_ms,
         "unread": tests.unread,
     })

@@ -66,14 +66,8 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     if !rows.is_empty() {
         out.push_str(&Table::new(&columns).with(rows).for_stderr());
     }
+    tested::words(board).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     for (key, step) in &board.steps {
-        if let Some(tests) = step.finished.as_ref().and_then(|finished| finished.tests.as_ref()) {
-            let label = harmless(&board.label(key));
-            out.push_str(&format!("{label}: {}\n", tested::counts(tests)));
-            if step.finished.as_ref().is_some_and(|finished| finished.ok) {
-                tested::in_short(&step.tests).iter().for_each(|line| out.push_str(&format!("{label}: {line}\n")));
-            }
-        }
         if let Some(words) = step.finished.as_ref().and_then(told::calls) {
             out.push_str(&format!("{}: {words}\n", harmless(&board.label(key))));
         }
@@ -129,5 +123,30 @@ mod tests {
         assert!(text.contains("; 1 instruction run, 1 cached, 4 copied; sent "), "{text}");
         let text = summary(&Board::default(), &v1::BuildFinished::default(), &Moved::default());
         assert!(!text.contains("instruction") && !text.contains("worker"), "{text}");
+    }
+
+    #[test]
+    fn flaky_tests_come_first_and_the_shards_of_a_step_are_counted_together() {
+        let step = |shard| v1::StepRef { step: "test".into(), shard, shards: 2, ..v1::StepRef::default() };
+        let mut board = Board::default();
+        for shard in 0..2 {
+            let tests = v1::TestSummary { passed: 3, flaky: shard, duration_ms: 1000, ..Default::default() };
+            let finished =
+                v1::StepFinished { step: Some(step(shard)), ok: true, tests: Some(tests), ..Default::default() };
+            board.take(Event::StepFinished(finished));
+        }
+        let luck = v1::TestCase { name: "luck".into(), flaky: true, message: "unlucky".into(), ..Default::default() };
+        let luck = v1::TestCase { outcome: v1::test_case::Outcome::Passed.into(), ..luck };
+        board.steps.iter_mut().filter(|(key, _)| key.shard == 1).for_each(|(_, step)| step.tests = vec![luck.clone()]);
+        let text = summary(&board, &v1::BuildFinished::default(), &Moved::default());
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("test") && line.contains(": ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "test[2/2]: flaky: luck passed, and has failed with the same inputs: unlucky",
+                "test: 6 tests, 1 flaky in 2.0 s in 2 shards",
+            ],
+            "{text}"
+        );
     }
 }

@@ -2,12 +2,49 @@
 
 use std::time::Duration;
 
+use super::{Board, Key};
 use kiln_proto::v1::{TestCase, TestSummary, test_case::Outcome};
 use kiln_terminal::{Look, colours, count, duration, harmless, last_overwrite, paint, shown};
 
 /// Failed tests that a summary shows, and lines of what each said.
 const SHOWN: usize = 10;
 const LINES: usize = 20;
+
+/// What is said of the tests of a build: those of steps that succeeded which are flaky, or failed all the same; then how many each step has, in all its
+/// shards.
+pub(crate) fn words(board: &Board) -> Vec<String> {
+    let mut steps: Vec<(Key, TestSummary)> = Vec::new();
+    let mut lines = Vec::new();
+    for (key, step) in &board.steps {
+        let Some(finished) = &step.finished else { continue };
+        let Some(tests) = &finished.tests else { continue };
+        if finished.ok {
+            let label = harmless(&board.label(key));
+            lines.extend(in_short(&step.tests).iter().map(|line| format!("{label}: {line}")));
+        }
+        let whole = Key { shard: 0, ..key.clone() };
+        match steps.iter_mut().find(|(known, _)| *known == whole) {
+            Some((_, all)) => add(all, tests),
+            None => steps.push((whole, tests.clone())),
+        }
+    }
+    for (key, tests) in steps {
+        let shards = if key.shards > 1 { format!(" in {} shards", key.shards) } else { String::new() };
+        let label = harmless(&board.label(&Key { shards: 1, ..key }));
+        lines.push(format!("{label}: {}{shards}", counts(&tests)));
+    }
+    lines
+}
+
+/// Adds the tests of another shard.
+fn add(all: &mut TestSummary, more: &TestSummary) {
+    all.passed += more.passed;
+    all.failed += more.failed;
+    all.skipped += more.skipped;
+    all.flaky += more.flaky;
+    all.duration_ms += more.duration_ms;
+    all.unread.extend(more.unread.iter().cloned());
+}
 
 /// The tests of a step in a line.
 pub(crate) fn counts(tests: &TestSummary) -> String {
@@ -31,6 +68,10 @@ pub fn name(test: &TestCase) -> String {
     harmless(&name)
 }
 
+fn why(test: &TestCase) -> String {
+    if test.message.is_empty() { String::new() } else { format!(": {}", harmless(&test.message)) }
+}
+
 /// The failed tests of a step with what they said, then the names of those that are flaky; at most so many of each, and so many lines.
 pub fn failures(tests: &[TestCase], (shown_tests, lines): (usize, usize)) -> Vec<String> {
     let mut out = Vec::new();
@@ -38,8 +79,7 @@ pub fn failures(tests: &[TestCase], (shown_tests, lines): (usize, usize)) -> Vec
     for test in failed.iter().take(shown_tests) {
         let took = duration(Duration::from_millis(test.duration_ms));
         let flaky = if test.flaky { ", flaky" } else { "" };
-        let message = if test.message.is_empty() { String::new() } else { format!(": {}", harmless(&test.message)) };
-        let head = format!("failed: {} ({took}{flaky}){message}", name(test));
+        let head = format!("failed: {} ({took}{flaky}){}", name(test), why(test));
         out.push(paint(Look::Bad, &head));
         let said: Vec<&str> = test.output.lines().collect();
         out.extend(said.iter().take(lines).map(|line| format!("    {}", shown(last_overwrite(line), colours()))));
@@ -54,7 +94,7 @@ pub fn failures(tests: &[TestCase], (shown_tests, lines): (usize, usize)) -> Vec
     out.extend(
         passed
             .take(shown_tests)
-            .map(|test| format!("flaky: {} passed, and has failed with the same inputs", name(test))),
+            .map(|test| format!("flaky: {} passed, and has failed with the same inputs{}", name(test), why(test))),
     );
     out
 }

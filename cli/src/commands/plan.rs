@@ -41,7 +41,7 @@ pub(super) async fn run(farm: &args::Farm, args: &args::Plan) -> Result<Code, Er
         plan.notes.extend(left_out::words(&project.root, &project.left_out));
     }
     let expected = match &farm {
-        Some(farm) => expected(farm, &plan, project.paths.len()).await,
+        Some(farm) => expected(farm, &mut plan, project.paths.len()).await,
         None => BTreeMap::new(),
     };
     if let Some(farm) = farm {
@@ -68,8 +68,8 @@ async fn named(args: &args::Farm) -> Result<Option<Farm>, Error> {
     Farm::open(args).await.map(Some)
 }
 
-/// How long each step is likely to run, by what it took before on the first target. A farm that does not know costs a plan nothing.
-async fn expected(farm: &Farm, plan: &Plan, files: usize) -> BTreeMap<String, Duration> {
+/// How long each step is likely to run, by what it took before on the first target, and how many shards it has if that follows from its tests. A farm that does not know costs a plan nothing.
+async fn expected(farm: &Farm, plan: &mut Plan, files: usize) -> BTreeMap<String, Duration> {
     let platform = plan.targets.first().map(|target| target.platform.to_string()).unwrap_or_default();
     let kind = |step: &Step| v1::StepKind {
         step: step.name.clone(),
@@ -85,6 +85,9 @@ async fn expected(farm: &Farm, plan: &Plan, files: usize) -> BTreeMap<String, Du
     };
     let Ok(answer) = farm.call(farm.builds().expect(request)).await else { return BTreeMap::new() };
     let histories = answer.into_inner().steps;
+    for (step, history) in plan.steps.iter_mut().zip(&histories).filter(|(step, _)| step.shards_auto) {
+        step.shards = history.shards.max(1);
+    }
     let known = plan.steps.iter().zip(histories).filter(|(_, history)| history.at_ms != 0);
     known.map(|(step, history)| (step.name.clone(), Duration::from_millis(history.duration_ms))).collect()
 }
@@ -124,7 +127,12 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
     }
     out.push('\n');
     for step in &plan.steps {
-        let sharded = if step.shards > 1 { format!(", {} shards", step.shards) } else { String::new() };
+        let sharded = match (step.shards_auto, step.shards) {
+            (true, 1) => ", shards as its tests take time".to_owned(),
+            (true, count) => format!(", {count} shards as its tests take time"),
+            (false, 1) => String::new(),
+            (false, count) => format!(", {count} shards"),
+        };
         let network = if step.network { ", network" } else { "" };
         let after = if step.needs.is_empty() { String::new() } else { format!(", after {}", step.needs.join(", ")) };
         let memory = match step.memory_auto {
@@ -163,6 +171,14 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
         }
         if !step.outputs.is_empty() {
             writeln!(out, "  outputs  {}", step.outputs.join(" "))?;
+        }
+        if !step.reports.is_empty() {
+            let again = if step.retries > 0 {
+                format!("; failed tests run again up to {} times", step.retries)
+            } else {
+                String::new()
+            };
+            writeln!(out, "  reports  {}{again}", step.reports.join(" "))?;
         }
     }
     for artifact in &plan.artifacts {
@@ -285,6 +301,9 @@ fn step(step: &Step, expected: Option<&Duration>) -> Value {
         "memory_auto": step.memory_auto,
         "timeout_s": step.timeout.map(|timeout| timeout.as_secs_f64()),
         "shards": step.shards,
+        "shards_auto": step.shards_auto,
+        "reports": step.reports,
+        "retries": step.retries,
         "cache": step.cache,
         "caches": step.caches.iter().map(|(path, cache)| {
             (path.clone(), json!({ "key": cache.key, "sharing": cache.sharing.name() }))

@@ -76,7 +76,7 @@ fn a_worker_that_is_told_to_stop_finishes_what_it_runs_and_gets_nothing_new() {
         until("the farm to know", || {
             farm.workers().into_iter().find(|one| one["worker"] == worker.as_str() && one["state"] == "draining")
         });
-        let other = farm.build(work("echo other", "shards = 4").path(), &[]).well();
+        let other = farm.build(work("echo other $KILN_SHARD", "shards = 4").path(), &[]).well();
         let on = |event: &Value| event["worker"].as_str().unwrap().to_owned();
         assert!(other.of_type("step_finished").iter().all(|event| on(event) != worker), "{:?}", other.events());
         assert_eq!(stopped.join().unwrap(), Some(0));

@@ -36,7 +36,7 @@ fn steps_get_what_they_need_and_only_what_changed_runs_again() {
 
 #[test]
 fn shards_are_spread_over_the_workers() {
-    let dir = work(&format!("echo {}; sleep 1", unique()), "shards = 4");
+    let dir = work(&format!("echo {} $KILN_SHARD; sleep 1", unique()), "shards = 4");
     let built = Farm::shared().build(dir.path(), &[]).well();
     let mut workers: Vec<String> =
         built.of_type("step_finished").iter().map(|event| event["worker"].as_str().unwrap().to_owned()).collect();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod printed;
+mod retries;
+mod shards;
 
 use std::path::Path;
 

@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::{report, tests};
 
 /// A project with these keys of its step `test`.
-fn tested(keys: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(super) fn tested(keys: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = project(files);
-    write(dir.path(), "kiln.toml", &format!("name = \"tested\"\n[steps.test]\ntest = true\nmemory = \"2GiB\"\n{keys}"));
+    let name = format!("tested-{}", uuid::Uuid::new_v4().simple());
+    write(dir.path(), "kiln.toml", &format!("name = \"{name}\"\n[steps.test]\ntest = true\nmemory = \"2GiB\"\n{keys}"));
     write(dir.path(), "salt", &uuid::Uuid::new_v4().to_string());
     dir
 }

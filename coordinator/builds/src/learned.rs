@@ -113,13 +113,13 @@ impl Histories {
 /// A history with one more run. Time is an average; memory falls slowly and rises at once, because too little of it ends a step.
 fn after(known: &StepHistory, duration_ms: u64, peak_bytes: u64) -> StepHistory {
     if known.at_ms == 0 {
-        return StepHistory { duration_ms, peak_memory_bytes: peak_bytes, at_ms: 0 };
+        return StepHistory { duration_ms, peak_memory_bytes: peak_bytes, ..StepHistory::default() };
     }
     let average = |old: u64, new: u64| (old.saturating_mul(SHARE - 1).saturating_add(new)) / SHARE;
     StepHistory {
         duration_ms: average(known.duration_ms, duration_ms),
         peak_memory_bytes: peak_bytes.max(average(known.peak_memory_bytes, peak_bytes)),
-        at_ms: 0,
+        ..StepHistory::default()
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn history(duration_ms: u64, peak_memory_bytes: u64) -> StepHistory {
-        StepHistory { duration_ms, peak_memory_bytes, at_ms: 1 }
+        StepHistory { duration_ms, peak_memory_bytes, at_ms: 1, shards: 0 }
     }
 
     #[test]

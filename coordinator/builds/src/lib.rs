@@ -25,10 +25,12 @@ mod recent;
 mod remarks;
 mod reports;
 mod resume;
+mod retries;
 mod rooted;
 mod run;
 mod secrets;
 mod settings;
+mod shards;
 mod shells;
 pub mod source;
 mod starting;
@@ -116,6 +118,8 @@ pub(crate) struct Work {
     pub(crate) layers: Layers,
     pub(crate) records: Records,
     pub(crate) histories: Histories,
+    /// The tests of each shard, for the steps that have several.
+    pub(crate) shares: std::collections::HashMap<String, Arc<shards::Shares>>,
     pub(crate) build: Arc<Mutex<Build>>,
     pub(crate) events: EventLog,
     pub(crate) cancel: CancellationToken,

@@ -81,6 +81,7 @@ impl System for OnWorker<'_> {
             needs: vec![Outputs { tree }],
             path_weight: 1,
             history: kiln_proto::v1::StepHistory::default(),
+            shares: None,
             memory_bytes: None,
             again: false,
             rooted: None,

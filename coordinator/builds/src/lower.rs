@@ -26,6 +26,9 @@ pub(super) const CLOCK: &str = "SOURCE_DATE_EPOCH";
 /// commit's own time, every commit would have different actions.
 pub(super) const SOURCE_DATE_EPOCH: &str = "946684800";
 
+/// Where a result that was made of several runs has the tests of all. It is no output of the step.
+pub(super) const MERGED: &str = ".kiln/tests/merged-report";
+
 /// A step that cannot become an action.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -61,7 +64,7 @@ impl Outputs {
     pub fn of(function: DigestFunction, result: &reapi::ActionResult) -> Result<Self, String> {
         let mut tree = Tree::default();
         let digest = |wire: Option<&reapi::Digest>| Digest::required(function, wire).map_err(|error| error.to_string());
-        for file in &result.output_files {
+        for file in result.output_files.iter().filter(|file| file.path != MERGED) {
             let executable = file.is_executable;
             let mode = mode_of(file.node_properties.as_ref(), executable);
             let entry = Entry::File { digest: digest(file.digest.as_ref())?, executable, mode };
@@ -89,7 +92,7 @@ impl Outputs {
 }
 
 /// A step as an action, with its messages stored.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lowered {
     /// The action's digest.
     pub digest: Digest,
@@ -166,9 +169,9 @@ impl Lowering<'_> {
         &self,
         lowered: Lowered,
         known: &Known,
-        salt: &str,
+        salt: &[u8],
     ) -> Result<(Lowered, Arc<Known>), Error> {
-        let action = reapi::Action { salt: salt.as_bytes().to_vec(), ..lowered.action };
+        let action = reapi::Action { salt: salt.to_vec(), ..lowered.action };
         let digest = self.put(&action).await?;
         let known = Arc::new(Known { action: action.clone(), ..known.clone() });
         Ok((Lowered { digest, action, ..lowered }, known))
@@ -232,6 +235,11 @@ pub(super) fn command(step: &Step, shard: u32, on: &v1::Environment) -> reapi::C
     if step.shards > 1 {
         environment.insert("KILN_SHARD".into(), (shard + 1).to_string());
         environment.insert("KILN_SHARDS".into(), step.shards.to_string());
+        // As Bazel tells it, which many runners understand, and as GoogleTest does.
+        for (prefix, total) in [("TEST", "TEST_TOTAL_SHARDS"), ("GTEST", "GTEST_TOTAL_SHARDS")] {
+            environment.entry(format!("{prefix}_SHARD_INDEX")).or_insert_with(|| shard.to_string());
+            environment.entry(total.into()).or_insert_with(|| step.shards.to_string());
+        }
     }
     // Outputs are relative to the root of the tree, so the action starts there and the command changes to its
     // directory.

@@ -5,7 +5,6 @@
 use std::cmp::Reverse;
 
 use bytes::Bytes;
-use kiln_execution::Done;
 use kiln_planner::plan::{PRINTED, compile_globs};
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
@@ -16,7 +15,7 @@ use kiln_trees::tree::{Entry, Tree};
 use prost::Message;
 
 use super::Work;
-use super::lower::Outputs;
+use super::lower::{MERGED, Outputs};
 use super::steps::Job;
 use kiln_records::Run;
 
@@ -28,12 +27,26 @@ const MAX_BYTES_IN_ALL: u64 = 64 << 20;
 const MAX_TESTS: usize = 50_000;
 /// What is named as the report of tests that a step printed.
 const OUTPUT: &str = "what it printed";
+/// How many flaky tests are named.
+const MAX_FLAKY: usize = 20;
 /// How many reasons are given.
 const MAX_REASONS: usize = 10;
 
+/// The tests of a run, and why reports were not read.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) tests: Vec<TestCase>,
+    pub(super) unread: Vec<String>,
+    /// How often failed tests were run again.
+    pub(super) retries: u32,
+}
+
 /// What the reports of a step's tests tell; none if it names none, or has left no outputs.
-pub(super) async fn of(work: &Work, job: &Job, action: &Digest, done: &Done) -> Option<TestSummary> {
-    let result = done.response.result.as_ref().filter(|_| !job.step.reports.is_empty())?;
+pub(super) async fn of(work: &Work, job: &Job, result: Option<&reapi::ActionResult>) -> Option<Told> {
+    let result = result.filter(|_| !job.step.reports.is_empty())?;
+    if let Some(told) = kept(work, result).await {
+        return Some(told);
+    }
     let mut tree = Outputs::of(work.function, result).ok()?.tree;
     let mut unread = Vec::new();
     if let Err(error) = trees::expand_in_place(&*work.stores.blobs, &mut tree).await {
@@ -41,7 +54,7 @@ pub(super) async fn of(work: &Work, job: &Job, action: &Digest, done: &Done) -> 
     }
     let (printed, named): (Vec<&str>, Vec<&str>) =
         job.step.reports.iter().map(String::as_str).partition(|report| *report == PRINTED);
-    let wanted = compile_globs(named.into_iter());
+    let wanted = compile_globs(named);
     let mut files = Vec::new();
     collect(&tree, "", &mut |path, digest| {
         if wanted.is_match(path) {
@@ -57,33 +70,61 @@ pub(super) async fn of(work: &Work, job: &Job, action: &Digest, done: &Done) -> 
         }
         tests.truncate(MAX_TESTS);
     }
-    if tests.is_empty() && unread.is_empty() {
-        return None;
-    }
-    flaky(work, action, &mut tests, done.response.cached_result).await;
+    (!tests.is_empty() || !unread.is_empty()).then_some(Told { tests, unread, retries: 0 })
+}
+
+/// What is told of them in a build, with the report in the store.
+pub(super) async fn summary(work: &Work, Told { mut tests, unread, retries }: Told) -> TestSummary {
     let order = |test: &TestCase| (test.outcome() != Outcome::Failed, !test.flaky, Reverse(test.duration_ms));
     tests.sort_by_key(order);
     let count = |wanted: Outcome| tests.iter().filter(|test| test.outcome() == wanted).count() as u32;
-    let mut summary = TestSummary {
+    TestSummary {
         passed: count(Outcome::Passed),
         failed: count(Outcome::Failed),
         skipped: count(Outcome::Skipped),
         flaky: tests.iter().filter(|test| test.flaky).count() as u32,
         duration_ms: tests.iter().map(|test| test.duration_ms).fold(0, u64::saturating_add),
-        report: None,
         unread,
-    };
+        flaky_tests: tests.iter().filter(|test| test.flaky).take(MAX_FLAKY).map(name).collect(),
+        retries,
+        report: keep(work, tests).await.map(|digest| digest.to_wire()),
+    }
+}
+
+fn name(test: &TestCase) -> String {
+    if test.suite.is_empty() { test.name.clone() } else { format!("{} {}", test.suite, test.name) }
+}
+
+async fn keep(work: &Work, tests: Vec<TestCase>) -> Option<Digest> {
     let report = TestReport { tests }.encode_to_vec();
     let digest = work.function.digest(&report);
     match work.stores.blobs.put(&digest, report.into()).await {
-        Ok(()) => summary.report = Some(digest.to_wire()),
-        Err(error) => tracing::warn!(%error, "cannot keep what a step's tests reported"),
+        Ok(()) => Some(digest),
+        Err(error) => {
+            tracing::warn!(%error, "cannot keep what a step's tests reported");
+            None
+        }
     }
-    Some(summary)
+}
+
+/// Adds the tests of several runs to a result that was made of them.
+pub(super) async fn add_to(work: &Work, result: &mut reapi::ActionResult, tests: &[TestCase]) -> bool {
+    let Some(digest) = keep(work, tests.to_vec()).await else { return false };
+    let file = reapi::OutputFile { path: MERGED.into(), digest: Some(digest.to_wire()), ..Default::default() };
+    result.output_files.push(file);
+    true
+}
+
+/// The tests of a result that was made of several runs.
+async fn kept(work: &Work, result: &reapi::ActionResult) -> Option<Told> {
+    let file = result.output_files.iter().find(|file| file.path == MERGED)?;
+    let digest = Digest::required(work.function, file.digest.as_ref()).ok()?;
+    let data = work.stores.blobs.get(&digest).await.ok()?;
+    Some(Told { tests: TestReport::decode(data).ok()?.tests, ..Told::default() })
 }
 
 /// The files of a tree.
-fn collect(tree: &Tree, at: &str, found: &mut impl FnMut(&str, Digest)) {
+pub(super) fn collect(tree: &Tree, at: &str, found: &mut impl FnMut(&str, Digest)) {
     for (name, entry) in &tree.entries {
         let path = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
         match entry {
@@ -141,7 +182,7 @@ async fn output(work: &Work, result: &reapi::ActionResult) -> Result<Vec<TestCas
     Ok(parsed.into_iter().map(|test| on_wire(test, OUTPUT)).collect())
 }
 
-async fn stream(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Result<Bytes, String> {
+pub(super) async fn stream(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Result<Bytes, String> {
     let Some(digest) = digest.filter(|digest| digest.size_bytes > 0 && raw.is_empty()) else {
         return Ok(Bytes::copy_from_slice(raw));
     };
@@ -171,7 +212,7 @@ fn on_wire(test: Test, file: &str) -> TestCase {
 }
 
 /// Marks the tests that this action both passed and failed, in this run and in earlier ones. A hit is no other run.
-async fn flaky(work: &Work, action: &Digest, tests: &mut [TestCase], is_hit: bool) {
+pub(super) async fn flaky(work: &Work, action: &Digest, tests: &mut [TestCase], is_hit: bool) {
     let number = |test: &TestCase| {
         let name = format!("{}\0{}", test.suite, test.name);
         let hash = work.function.digest(name.as_bytes()).hex();

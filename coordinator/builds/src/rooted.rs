@@ -136,6 +136,7 @@ impl OnWorker<'_> {
             needs: Vec::new(),
             path_weight: 1,
             history: v1::StepHistory::default(),
+            shares: None,
             memory_bytes: None,
             again: command.is_some_and(|command| command.no_cache),
             rooted: command.map(|command| Arc::new(command.clone())),

@@ -74,6 +74,7 @@ impl Builds {
             layers: self.shared.layers.clone(),
             records: self.shared.records.clone(),
             histories: self.shared.histories.clone(),
+            shares: std::collections::HashMap::new(),
             build: active.build,
             events: active.events,
             cancel: active.cancel,
@@ -124,6 +125,9 @@ impl Builds {
     pub(super) async fn trim(&self) {
         if let Err(error) = self.shared.histories.trim().await {
             tracing::error!(%error, "cannot delete what old steps took");
+        }
+        if let Err(error) = self.shared.records.trim_tests().await {
+            tracing::error!(%error, "cannot delete what old tests took");
         }
         if let Err(error) = self.shared.records.trim_outcomes().await {
             tracing::error!(%error, "cannot delete what became of old tests");

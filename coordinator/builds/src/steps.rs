@@ -23,6 +23,8 @@ use super::learned;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
 use super::reports;
+use super::retries;
+use super::shards::{self, Shares};
 use super::step_log::StepLog;
 use kiln_artifacts::StepFact;
 use kiln_execution::{Attached, Done, Known, Request, Update};
@@ -48,6 +50,8 @@ pub(super) enum Ended {
 pub(super) struct Finished {
     pub(super) outputs: Outputs,
     pub(super) fact: StepFact,
+    /// The report of its tests.
+    pub(super) tests: Option<Digest>,
 }
 
 /// What is run, and for which target.
@@ -63,6 +67,8 @@ pub(super) struct Job {
     pub(super) path_weight: u64,
     /// What it took before.
     pub(super) history: v1::StepHistory,
+    /// Which tests each of its shards has; `None` if its command is to run as it is.
+    pub(super) shares: Option<Arc<Shares>>,
     /// What it reserves, because it was stopped with less.
     pub(super) memory_bytes: Option<u64>,
     /// Run it even if its result is cached.
@@ -120,18 +126,120 @@ enum Attempt {
 }
 
 async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
-    let ended = Attempt::Ended;
-    work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
-    let job = &match images::fix(work, job).await {
-        Ok(job) => job,
-        Err(failed) => return ended(failed),
+    let mut ran = match ran(work, job).await {
+        Ok(ran) => ran,
+        Err(ended) => return Attempt::Ended(ended),
     };
+    let (asked, job) = (job, &ran.job.clone());
+    let lacks_outputs = || {
+        let result = ran.done.response.result.clone().unwrap_or_default();
+        Outputs::of(work.function, &result).is_ok_and(|outputs| !outputs.absent(&job.step.outputs).is_empty())
+    };
+    if ran.done.response.cached_result && !job.again && lacks_outputs() {
+        return Attempt::Unbelievable;
+    }
+    if let Some(bytes) = needs_memory(work, job, &ran.done, ran.reserved).await {
+        return Attempt::NeedsMemory(bytes);
+    }
+    learn(work, job, &ran.done, ran.merged).await;
+    let hit_before = std::mem::replace(&mut ran.hit_before, HitBefore::unasked());
+    let hit_before = hit_before.answer().await && !ran.merged;
+    remarks::tell(work, job, ran.done.response.result.as_ref()).await;
+    let mut tests = reports::of(work, job, ran.done.response.result.as_ref()).await;
+    if let Some(told) = &mut tests {
+        reports::flaky(work, &ran.lowered.digest, &mut told.tests, ran.done.response.cached_result).await;
+        retries::run(work, asked, &mut ran, told).await;
+    }
+    let tests = match tests {
+        Some(told) => Some(reports::summary(work, told).await),
+        None => None,
+    };
+    let error = first_error(work, &ran.done).await;
+    Attempt::Ended(finish(work, job, (ran.lowered, ran.times, tests), &ran.done, error, ran.merged, hit_before, began))
+}
+
+/// A run of an action, or its result from the cache.
+pub(super) struct Ran {
+    /// The job, with its image resolved.
+    pub(super) job: Job,
+    pub(super) lowered: Lowered,
+    pub(super) known: Arc<Known>,
+    pub(super) done: Done,
+    times: Option<Digest>,
+    merged: bool,
+    hit_before: HitBefore,
+    /// The memory that it reserved, if that was not what the step says.
+    reserved: Option<u64>,
+}
+
+/// Runs an action and reports what happens until it has ended.
+pub(super) async fn ran(work: &Work, job: &Job) -> Result<Ran, Ended> {
+    work.tell(event::Event::StepQueued(v1::StepQueued { step: Some(job.reference()) }));
+    let job = images::fix(work, &shards::divided(retries::by_runner(job.clone()))).await?;
+    let (lowered, known) = lower(work, &job).await?;
+    if !job.step.caches.is_empty() && known.caches.is_empty() {
+        let text = format!(
+            "step `{}` runs in a container of a Docker Engine, where its caches are not kept; `--executor sandbox` keeps them",
+            job.step.name
+        );
+        work.tell(event::Event::Warning(v1::Warning { text }));
+    }
+    let reserved = reserved(work, &job).await;
+    let known = match reserved {
+        Some(bytes) => Arc::new(Known { memory_bytes: Some(bytes), ..Known::clone(&known) }),
+        None => known,
+    };
+    Span::current().record("action", tracing::field::display(lowered.digest));
+    let place = work.waits.begin(&job);
+    let attached = start(work, &job, lowered.digest, known.clone()).await;
+    let mut attached = attached.map_err(|status| {
+        let detailed = precondition::from_tonic(&status);
+        if !precondition::subjects(&detailed).is_empty() {
+            return Ended::InputsGone(status.message().to_owned());
+        }
+        match status.code() {
+            Code::InvalidArgument => Ended::Failed(status.message().to_owned()),
+            _ => Ended::FarmFailed(status.message().to_owned()),
+        }
+    })?;
+    let mut hit_before = HitBefore::unasked();
+    let mut log = StepLog::new(work, job.reference());
+    let done = loop {
+        match attached.next().await {
+            Update::Queued => place.queued(attached.waiter()),
+            Update::Executing { worker, .. } => {
+                place.runs();
+                hit_before = HitBefore::ask(work, &job);
+                work.tell(event::Event::StepStarted(v1::StepStarted {
+                    step: Some(job.reference()),
+                    worker,
+                    expected_ms: job.history.duration_ms,
+                }));
+            }
+            Update::Output { stream, data, skipped } => {
+                log.push(stream, data, skipped);
+                work.events.room().await;
+            }
+            Update::Calls(calls) => {
+                work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(*calls) }));
+            }
+            Update::Done(done) => break Done::clone(&done),
+        }
+    };
+    log.end();
+    let (times, merged) = (known.times, attached.merged);
+    drop(place);
+    Ok(Ran { job, lowered, known, done, times, merged, hit_before, reserved })
+}
+
+/// The action of a job, with its messages stored.
+async fn lower(work: &Work, job: &Job) -> Result<(Lowered, Arc<Known>), Ended> {
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let keyed = job.rooted.as_ref().map_or(&[][..], |command| command.keyed.as_slice());
     let keys = work.secrets.keys(&job.step, keyed, |secret| work.execution.secret_key(secret)).await;
     let Some(keys) = keys else {
         let lost = "the values of its secrets were lost when the coordinator restarted; run `kiln build` again";
-        return ended(Ended::FarmFailed(format!("step `{}`: {lost}", job.step.name)));
+        return Err(Ended::FarmFailed(format!("step `{}`: {lost}", job.step.name)));
     };
     let project = work.build.lock().project.clone();
     let owner = Owner { project: &project, scope: &work.request.scope };
@@ -147,85 +255,9 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
             }
         }
     };
-    let lowered = lower.instrument(tracing::info_span!("lower")).await;
-    let (lowered, known) = match lowered {
-        Ok(lowered) => lowered,
-        Err(error) => return ended(lowering_failed(error)),
-    };
-    let (lowered, known) = match apart(work, job, &lowering, lowered, known).await {
-        Ok(lowered) => lowered,
-        Err(error) => return ended(lowering_failed(error)),
-    };
-    if !job.step.caches.is_empty() && known.caches.is_empty() {
-        let text = format!(
-            "step `{}` runs in a container of a Docker Engine, where its caches are not kept; `--executor sandbox` keeps them",
-            job.step.name
-        );
-        work.tell(event::Event::Warning(v1::Warning { text }));
-    }
-    let reserved = reserved(work, job).await;
-    let known = match reserved {
-        Some(bytes) => Arc::new(Known { memory_bytes: Some(bytes), ..Known::clone(&known) }),
-        None => known,
-    };
-    Span::current().record("action", tracing::field::display(lowered.digest));
-    let place = work.waits.begin(job);
-    let times = known.times;
-    let attached = start(work, job, lowered.digest, known).await;
-    let mut attached = match attached {
-        Ok(attached) => attached,
-        Err(status) => {
-            let detailed = precondition::from_tonic(&status);
-            if !precondition::subjects(&detailed).is_empty() {
-                return ended(Ended::InputsGone(status.message().to_owned()));
-            }
-            return ended(match status.code() {
-                Code::InvalidArgument => Ended::Failed(status.message().to_owned()),
-                _ => Ended::FarmFailed(status.message().to_owned()),
-            });
-        }
-    };
-    let mut hit_before = HitBefore::unasked();
-    let mut log = StepLog::new(work, job.reference());
-    let done = loop {
-        match attached.next().await {
-            Update::Queued => place.queued(attached.waiter()),
-            Update::Executing { worker, .. } => {
-                place.runs();
-                hit_before = HitBefore::ask(work, job);
-                work.tell(event::Event::StepStarted(v1::StepStarted {
-                    step: Some(job.reference()),
-                    worker,
-                    expected_ms: job.history.duration_ms,
-                }));
-            }
-            Update::Output { stream, data, skipped } => {
-                log.push(stream, data, skipped);
-                work.events.room().await;
-            }
-            Update::Calls(calls) => {
-                work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(*calls) }));
-            }
-            Update::Done(done) => break done,
-        }
-    };
-    log.end();
-    let lacks_outputs = || {
-        let result = done.response.result.clone().unwrap_or_default();
-        Outputs::of(work.function, &result).is_ok_and(|outputs| !outputs.absent(&job.step.outputs).is_empty())
-    };
-    if done.response.cached_result && !job.again && lacks_outputs() {
-        return Attempt::Unbelievable;
-    }
-    if let Some(bytes) = needs_memory(work, job, &done, reserved).await {
-        return Attempt::NeedsMemory(bytes);
-    }
-    learn(work, job, &done, attached.merged).await;
-    let hit_before = hit_before.answer().await && !attached.merged;
-    remarks::tell(work, job, done.response.result.as_ref()).await;
-    let error = first_error(work, &done).await;
-    let tests = reports::of(work, job, &lowered.digest, &done).await;
-    ended(finish(work, job, (lowered, times, tests), &done, error, attached.merged, hit_before, began))
+    let lowered = lower.instrument(tracing::info_span!("lower")).await.map_err(lowering_failed)?;
+    let (lowered, known) = apart(work, job, &lowering, lowered.0, lowered.1).await.map_err(lowering_failed)?;
+    retries::or_merged(work, job, &lowering, lowered, known).await.map_err(lowering_failed)
 }
 
 /// What a step reserves other than what it says; no more than what the largest worker has.
@@ -297,7 +329,7 @@ async fn apart(
     if asks && work.stores.actions.get(instance, &lowered.digest).await?.is_some() {
         return Ok((lowered, known));
     }
-    lowering.salted(lowered, &known, scope).await
+    lowering.salted(lowered, &known, scope.as_bytes()).await
 }
 
 /// Starts the action. If it needs secrets that were lost when the coordinator restarted, and its result is not cached,
@@ -397,6 +429,8 @@ fn finish(
         return Ended::InputsGone(status.message.clone());
     }
     let outputs = Outputs::of(work.function, &result);
+    let report = tests.as_ref().and_then(|tests| tests.report.as_ref());
+    let report = report.and_then(|report| Digest::from_wire(work.function, report).ok());
     let message = why_not(job, response, status, &outputs, &error);
     let cache = match (response.cached_result, merged) {
         (true, _) => Cache::Hit,
@@ -447,7 +481,7 @@ fn finish(
                 image: job.step.image.clone(),
                 calls: kiln_proto::calls::of(&result.execution_metadata.unwrap_or_default()),
             };
-            Ended::Succeeded(Box::new(Finished { outputs, fact }))
+            Ended::Succeeded(Box::new(Finished { outputs, fact, tests: report }))
         }
         (Some(message), _) if done.farm_fault || status.is_some_and(is_farm_fault) => Ended::FarmFailed(message),
         (Some(message), _) => Ended::Failed(message),

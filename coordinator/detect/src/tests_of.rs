@@ -48,9 +48,11 @@ fn test_like(of: &Step, why: &str, run: String) -> Step {
         inputs: Vec::new(),
         unversioned: Vec::new(),
         reports: Vec::new(),
+        retries: 0,
         files: Default::default(),
         outputs: Vec::new(),
         shards: 1,
+        shards_auto: false,
         // A new commit with the same sources is no reason to run passed tests again.
         stamp: false,
         ..of.clone()

@@ -165,6 +165,8 @@ pub struct Step {
     pub outputs: Vec<String>,
     /// Globs of the reports of its tests, among its outputs, and [`PRINTED`].
     pub reports: Vec<String>,
+    /// How often its failed tests are run again.
+    pub retries: u32,
     /// Environment variables, in addition to those that the runner sets.
     pub env: BTreeMap<String, String>,
     /// Names of the secrets that it gets as variables; whoever builds provides the values.
@@ -181,6 +183,8 @@ pub struct Step {
     pub timeout: Option<Duration>,
     /// Number of actions that it is divided into: each gets its index in `KILN_SHARD` and the count in `KILN_SHARDS`.
     pub shards: u32,
+    /// Whether that number follows from what its tests took before; `shards` is for the first time.
+    pub shards_auto: bool,
     /// Whether cached results may be used.
     pub cache: bool,
     /// Directories that outlive it and are no part of its key, by their paths: relative to the root of the tree, absolute, or below `~/`.
@@ -244,6 +248,7 @@ impl Step {
             run: run.into(),
             outputs: Vec::new(),
             reports: Vec::new(),
+            retries: 0,
             env: BTreeMap::new(),
             secrets: Vec::new(),
             network: false,
@@ -252,6 +257,7 @@ impl Step {
             memory_auto: false,
             timeout: None,
             shards: 1,
+            shards_auto: false,
             cache: true,
             caches: BTreeMap::new(),
             image: None,

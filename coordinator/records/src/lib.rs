@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod builds;
+mod durations;
 mod events;
 mod import;
 mod index;
@@ -21,6 +22,7 @@ use kiln_proto::v1::Artifact;
 use prost::Message;
 use tokio::sync::Mutex;
 
+pub use durations::tests_key;
 pub use events::EventLog;
 pub use index::brief;
 pub use outcomes::Run;

@@ -49,6 +49,9 @@ fn failed_tests_are_named_to_their_runner() {
     let chosen = only("cargo test --no-fail-fast -- --nocapture", None, &failed(&[("shop", "a")])).unwrap();
     assert_eq!(ran(at.path(), &chosen, 1), "ran <test> <--no-fail-fast> <--> <--nocapture> <--exact> <a>\n");
 
+    let chosen = only("cargo test --no-fail-fast", None, &failed(&[("shop", "$(id)`id`;\"'*")])).unwrap();
+    assert_eq!(ran(at.path(), &chosen, 1), "ran <test> <--no-fail-fast> <--> <--exact> <$(id)`id`;\"'*>\n");
+
     runner(at.path(), "go", "shop\\nshop/sub\\nother\\n");
     let chosen =
         only("go test -race -tags x ./... -args -v", None, &failed(&[("shop", "TestA/b"), ("gone", "TestB")])).unwrap();

@@ -62,8 +62,12 @@ impl builds_server::Builds for Builds {
             )));
         }
         let found = self.builds.histories().of(instance.trim_matches('/'), &project, &steps).await;
-        let steps = found.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(v1::ExpectResponse { steps }))
+        let mut known = found.map_err(|error| Status::internal(error.to_string()))?;
+        for (history, kind) in known.iter_mut().zip(&steps) {
+            let shards = self.builds.shards(instance.trim_matches('/'), &project, &kind.step).await;
+            history.shards = shards.map_err(|error| Status::internal(error.to_string()))?;
+        }
+        Ok(Response::new(v1::ExpectResponse { steps: known }))
     }
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::Build>, Status> {

@@ -16,7 +16,7 @@ use kiln_proto::clock;
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Build, Status as BuildStatus, event};
 
-use super::{Work, waiting};
+use super::{Work, shards, waiting};
 use kiln_store::Health;
 
 /// Why a build did not succeed.
@@ -53,8 +53,9 @@ pub(super) fn finished(build: &Build) -> v1::BuildFinished {
 }
 
 /// Runs the build to its end, whatever the outcome, and records it.
-pub(super) async fn run(work: Work) {
+pub(super) async fn run(mut work: Work) {
     let began = Instant::now();
+    shards::settle(&mut work).await;
     tracing::info!(resumed = work.resumed, "build started");
     let _counted = work.metrics.as_ref().map(|metrics| metrics.began());
     work.tell(event::Event::BuildStarted(told::started(&work)));

@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::reruns::Reruns;
 use super::{Unsuccessful, Work};
 use crate::learned;
+use crate::shards;
 use crate::steps::{self, Ended, Finished, Job};
 
 /// How long the longest chain of steps takes that depend on each step, itself included, if each takes this long.
@@ -62,9 +63,16 @@ pub(super) async fn all_steps(
     let mut again: HashSet<Place> = HashSet::new();
     let mut reruns = Reruns::default();
     let mut running = FuturesUnordered::new();
+    let mut started: HashSet<Place> = HashSet::new();
+    let mut failed: Option<(usize, Unsuccessful)> = None;
     loop {
+        // The other shards of a step that has failed run to their end: all that fails is told of.
+        if let Some((step, why)) = failed.take_if(|(step, _)| !started.iter().any(|(of, _)| of == step)) {
+            tracing::debug!(step, "a step has failed");
+            return Err(why);
+        }
         let (ready, later): (Vec<Place>, Vec<Place>) =
-            waiting.into_iter().partition(|(step, _)| is_ready(work, *step, &results));
+            waiting.into_iter().partition(|(step, _)| failed.is_none() && is_ready(work, *step, &results));
         waiting = later;
         for place in ready {
             let (step, shard) = place;
@@ -80,21 +88,29 @@ pub(super) async fn all_steps(
                 needs: needed.into_iter().map(|finished| finished.outputs).collect(),
                 path_weight: weights[step],
                 history: histories[step],
+                shares: work.shares.get(&planned.name).cloned(),
                 memory_bytes: None,
                 again: again.contains(&place),
                 rooted: None,
                 root: None,
             };
+            started.insert(place);
             let span = job.span();
             running.push(async move { (place, steps::run(work, job).await) }.instrument(span));
         }
         let Some((place, ended)) = running.next().await else { break };
+        started.remove(&place);
         match ended {
             Ended::Succeeded(finished) => {
                 results.insert(place, *finished);
+                let all = (0..work.plan.steps[place.0].shards).map(|shard| results.get(&(place.0, shard)));
+                if let Some(all) = all.collect::<Option<Vec<_>>>() {
+                    shards::ended(work, &work.plan.steps[place.0], &all).await;
+                }
             }
-            Ended::Failed(message) => return Err(Unsuccessful::projects(message)),
-            Ended::FarmFailed(message) => return Err(Unsuccessful::farms(message)),
+            Ended::Failed(message) if failed.is_none() => failed = Some((place.0, Unsuccessful::projects(message))),
+            Ended::FarmFailed(message) if failed.is_none() => failed = Some((place.0, Unsuccessful::farms(message))),
+            Ended::Failed(_) | Ended::FarmFailed(_) => {}
             Ended::InputsGone(message) => {
                 let has_root = target.image_of(&work.plan.steps[place.0]).is_some();
                 let needed = reruns.of(place, needed_places(work, place.0), has_root, &message)?;

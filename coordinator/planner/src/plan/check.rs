@@ -7,6 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Artifact, ArtifactKind, PRINTED, Step, caches, glob_error, path_problem, words};
 
+fn runners() -> String {
+    kiln_runners::Tool::ALL.map(|tool| format!("`{}`", tool.command())).join(", ")
+}
+
 /// Why steps and artifacts do not form a valid build.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -23,6 +27,31 @@ pub enum Error {
     /// There is nothing to do.
     #[error("the plan has no step: add one as `[steps.NAME]` with a `run`")]
     NoSteps,
+    /// It runs failed tests again, and nothing says which failed.
+    #[error(
+        "step `{step}` has `retries` but no `reports`, so which of its tests fail is unknown: add `reports`, such as `reports = [\"-\"]` for `cargo test`, `go test` and `ctest`"
+    )]
+    Retries {
+        /// The step.
+        step: String,
+    },
+    /// It has shards that follow from its tests, and nothing says what these take.
+    #[error(
+        "step `{step}` has `shards = \"auto\"` but no `reports`, so what its tests take is unknown: add `reports`, or give `shards` a number"
+    )]
+    AutoShards {
+        /// The step.
+        step: String,
+    },
+    /// Each of its shards would do the same.
+    #[error(
+        "step `{step}` has `shards`, but each would run all tests: Kiln divides those of {} when `run` starts one of them alone; another command divides them itself, as in `./run-tests --shard $KILN_SHARD/$KILN_SHARDS`, or `KILN_SHARD=$KILN_SHARD ./run-tests` if that reads the variable",
+        runners()
+    )]
+    Shards {
+        /// The step.
+        step: String,
+    },
     /// An invalid step name.
     #[error("invalid step name `{name}`: expected lower-case letters, digits, `-` and `_`")]
     StepName {
@@ -206,8 +235,24 @@ fn check_step(step: &Step, all: &[Step]) -> Result<(), Error> {
     {
         return Err(Error::Reports { step: step.name.clone(), report: report.clone() });
     }
+    if step.retries > 0 && step.reports.is_empty() {
+        return Err(Error::Retries { step: step.name.clone() });
+    }
+    if step.shards_auto && step.reports.is_empty() {
+        return Err(Error::AutoShards { step: step.name.clone() });
+    }
+    if (step.shards > 1 || step.shards_auto) && !divides(step) {
+        return Err(Error::Shards { step: step.name.clone() });
+    }
     caches::check(step)?;
     check_variables(step)
+}
+
+/// Whether the command of a step does something else in each shard: its runner does, or it uses the variables.
+fn divides(step: &Step) -> bool {
+    let texts = step.files.values().chain(step.env.values()).chain([&step.run]);
+    let mut texts = texts.flat_map(|text| ["KILN_SHARD", "TEST_SHARD_INDEX"].map(|name| text.contains(name)));
+    kiln_runners::Tool::of(&step.run).is_some() || texts.any(|uses| uses)
 }
 
 /// Checks that a step's variables and secrets can be set together.

@@ -105,6 +105,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     key(out, "run", &quote(&step.run));
     strings(out, "outputs", &step.outputs);
     strings(out, "reports", &step.reports);
+    if step.retries != 0 {
+        key(out, "retries", &step.retries.to_string());
+    }
     map(out, "env", &step.env);
     strings(out, "secrets", &step.secrets);
     if step.network {
@@ -121,7 +124,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     if let Some(timeout) = step.timeout {
         key(out, "timeout", &quote(&show_duration(timeout)));
     }
-    if step.shards != 1 {
+    if step.shards_auto {
+        key(out, "shards", "\"auto\"");
+    } else if step.shards != 1 {
         key(out, "shards", &step.shards.to_string());
     }
     if !step.cache {

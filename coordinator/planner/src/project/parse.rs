@@ -67,6 +67,7 @@ const STEP: &[&str] = &[
     "run",
     "outputs",
     "reports",
+    "retries",
     "env",
     "secrets",
     "network",
@@ -337,9 +338,16 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
         let time = units::read_duration(&time).ok_or_else(|| table.bad("timeout", &time, units::DURATION))?;
         step.timeout = Some(time);
     }
-    if let Some(shards) = table.integer("shards")? {
-        let count = u32::try_from(shards).ok().filter(|n| (1..=10_000).contains(n));
-        step.shards = count.ok_or_else(|| table.bad("shards", shards, "a count from 1 to 10000"))?;
+    if let Some(retries) = table.integer("retries")? {
+        let count = u32::try_from(retries).ok().filter(|n| *n <= 10);
+        step.retries = count.ok_or_else(|| table.bad("retries", retries, "a count from 0 to 10"))?;
+    }
+    if let Some(shards) = table.integer_or("shards", units::AUTO)? {
+        step.shards_auto = shards.is_none();
+        if let Some(shards) = shards {
+            let count = u32::try_from(shards).ok().filter(|n| (1..=10_000).contains(n));
+            step.shards = count.ok_or_else(|| table.bad("shards", shards, "`\"auto\"`, or a count from 1 to 10000"))?;
+        }
     }
     Ok(())
 }

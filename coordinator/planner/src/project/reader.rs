@@ -121,6 +121,13 @@ impl<'a> Reader<'a> {
         self.get(key, "an integer", Item::as_integer)
     }
 
+    /// An integer, or this word: then it is `None` within.
+    pub(super) fn integer_or(&self, key: &str, word: &str) -> Result<Option<Option<i64>>, Error> {
+        self.get(key, "an integer or `\"auto\"`", |item| {
+            item.as_integer().map(Some).or_else(|| (item.as_str() == Some(word)).then_some(None))
+        })
+    }
+
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, Error> {
         self.get(key, "a number", |item| item.as_float().or_else(|| item.as_integer().map(|n| n as f64)))
     }

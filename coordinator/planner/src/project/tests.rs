@@ -110,7 +110,10 @@ fn a_value_out_of_range_says_what_would_do() {
     assert_snapshot!(error("[targets.a]\nglibc = \"new\""), @"`kiln.toml` line 2: `glibc` is `new`: expected a version such as `2.36`");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\nmemory = \"2gigs\""), @"`kiln.toml` line 3: `memory` is `2gigs`: expected `\"auto\"`, or a size such as `512MiB` or `2GiB`, more than zero");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ntimeout = \"soon\""), @"`kiln.toml` line 3: `timeout` is `soon`: expected a duration such as `90s`, `20m` or `2h`, more than zero");
-    assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = 0"), @"`kiln.toml` line 3: `shards` is `0`: expected a count from 1 to 10000");
+    assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = 0"), @"`kiln.toml` line 3: `shards` is `0`: expected `\"auto\"`, or a count from 1 to 10000");
+    assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = 100000"), @"`kiln.toml` line 3: `shards` is `100000`: expected `\"auto\"`, or a count from 1 to 10000");
+    assert_snapshot!(error("[steps.a]\nrun = \"x\"\nshards = \"many\""), @"`kiln.toml` line 3: `shards` must be an integer or `\"auto\"`, found a string");
+    assert_snapshot!(error("[steps.a]\nrun = \"x\"\nretries = 11"), @"`kiln.toml` line 3: `retries` is `11`: expected a count from 0 to 10");
     assert_snapshot!(error("[steps.a]\nrun = \"x\"\ncpus = -1"), @"`kiln.toml` line 3: `cpus` is `-1`: expected a number of processors from 0.001 to 1000");
     assert_snapshot!(error("[artifacts.a]\nfrom = \"b\"\nfiles = [\"c\"]\nkind = \"tarball\""), @"`kiln.toml` line 4: `kind` is `tarball`: expected `binary`, `archive` or `image`");
     assert_snapshot!(error("[steps.a]\nrun = \" \""), @"`kiln.toml` line 2: `run` is ` `: expected a command");

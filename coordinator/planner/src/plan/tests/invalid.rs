@@ -76,3 +76,20 @@ fn secrets_are_named_as_variables_are_and_once() {
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nenv = { A = \"1\" }\nsecrets = [\"A\"]"), @"step `a` asks for the secret `A`, which it also has in `env`: leave one out");
     assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nsecrets = [\"A\", \"A\"]"), @"step `a` asks for the secret `A`, twice: name it once");
 }
+
+#[test]
+fn reports_retries_and_shards_are_of_use() {
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nreports = [\"junit.xml\"]"), @r#"step `a` has no `outputs`, so nothing is kept that `junit.xml` in `reports` could name: add what its tests write to `outputs`, or give `reports = ["-"]`, which reads what `cargo test`, `go test` and `ctest` print"#);
+    assert_snapshot!(kiln("[steps.a]\nrun = \"x\"\nretries = 2"), @r#"step `a` has `retries` but no `reports`, so which of its tests fail is unknown: add `reports`, such as `reports = ["-"]` for `cargo test`, `go test` and `ctest`"#);
+    assert_snapshot!(kiln("[steps.a]\nrun = \"cargo test\"\nshards = \"auto\""), @r#"step `a` has `shards = "auto"` but no `reports`, so what its tests take is unknown: add `reports`, or give `shards` a number"#);
+    assert_snapshot!(kiln("[steps.a]\nrun = \"./run-tests\"\nshards = 4"), @"step `a` has `shards`, but each would run all tests: Kiln divides those of `cargo test`, `cargo nextest run`, `go test`, `pytest`, `jest`, `ctest` when `run` starts one of them alone; another command divides them itself, as in `./run-tests --shard $KILN_SHARD/$KILN_SHARDS`, or `KILN_SHARD=$KILN_SHARD ./run-tests` if that reads the variable");
+    // A runner that is known, variables, and one shard.
+    for keys in [
+        "run = \"go test ./...\"\nshards = \"auto\"\nreports = [\"-\"]",
+        "run = \"./run-tests $TEST_SHARD_INDEX\"\nshards = 4",
+        "run = \"KILN_SHARD=$KILN_SHARD ./run-tests\"\nshards = 4",
+        "run = \"./run-tests\"\nshards = 1",
+    ] {
+        assert_eq!(planned(&[("kiln.toml", &format!("[steps.a]\n{keys}"))]).steps.len(), 1, "{keys}");
+    }
+}
