@@ -52,6 +52,7 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
         out.push_str(&harmless(&format!("all of its output: kiln logs {} {}\n", board.build, in_shell(&key.step))));
     }
     out.push('\n');
+    tested::of_successes(board).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     let mut rows = Vec::new();
     for (key, step) in &board.steps {
         let (cache, time) = match &step.finished {
@@ -66,7 +67,7 @@ pub fn summary(board: &Board, finished: &v1::BuildFinished, moved: &Moved) -> St
     if !rows.is_empty() {
         out.push_str(&Table::new(&columns).with(rows).for_stderr());
     }
-    tested::words(board).iter().for_each(|line| out.push_str(&format!("{line}\n")));
+    tested::of_steps(board).iter().for_each(|line| out.push_str(&format!("{line}\n")));
     for (key, step) in &board.steps {
         if let Some(words) = step.finished.as_ref().and_then(told::calls) {
             out.push_str(&format!("{}: {words}\n", harmless(&board.label(key))));

@@ -10,30 +10,33 @@ use kiln_terminal::{Look, colours, count, duration, harmless, last_overwrite, pa
 const SHOWN: usize = 10;
 const LINES: usize = 20;
 
-/// What is said of the tests of a build: those of steps that succeeded which are flaky, or failed all the same; then how many each step has, in all its
-/// shards.
-pub(crate) fn words(board: &Board) -> Vec<String> {
+/// The tests of steps that succeeded which are flaky, or failed all the same.
+pub(crate) fn of_successes(board: &Board) -> Vec<String> {
+    let succeeded = board.steps.iter().filter(|(_, step)| step.finished.as_ref().is_some_and(|finished| finished.ok));
+    let lines = succeeded.flat_map(|(key, step)| {
+        let label = harmless(&board.label(key));
+        in_short(&step.tests).into_iter().map(move |line| format!("{label}: {line}"))
+    });
+    lines.collect()
+}
+
+/// How many tests each step has, in all its shards.
+pub(crate) fn of_steps(board: &Board) -> Vec<String> {
     let mut steps: Vec<(Key, TestSummary)> = Vec::new();
-    let mut lines = Vec::new();
     for (key, step) in &board.steps {
-        let Some(finished) = &step.finished else { continue };
-        let Some(tests) = &finished.tests else { continue };
-        if finished.ok {
-            let label = harmless(&board.label(key));
-            lines.extend(in_short(&step.tests).iter().map(|line| format!("{label}: {line}")));
-        }
+        let Some(tests) = step.finished.as_ref().and_then(|finished| finished.tests.as_ref()) else { continue };
         let whole = Key { shard: 0, ..key.clone() };
         match steps.iter_mut().find(|(known, _)| *known == whole) {
             Some((_, all)) => add(all, tests),
             None => steps.push((whole, tests.clone())),
         }
     }
-    for (key, tests) in steps {
+    let line = |(key, tests): (Key, TestSummary)| {
         let shards = if key.shards > 1 { format!(" in {} shards", key.shards) } else { String::new() };
         let label = harmless(&board.label(&Key { shards: 1, ..key }));
-        lines.push(format!("{label}: {}{shards}", counts(&tests)));
-    }
-    lines
+        format!("{label}: {}{shards}", counts(&tests))
+    };
+    steps.into_iter().map(line).collect()
 }
 
 /// Adds the tests of another shard.

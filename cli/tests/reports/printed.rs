@@ -38,6 +38,15 @@ fn run(dir: &tempfile::TempDir, code: i32) -> (Vec<String>, Vec<Value>) {
     (lines, all)
 }
 
+/// Whether steps find cargo-nextest.
+pub(super) fn has_nextest() -> bool {
+    let has = ["/usr/local/bin", "/usr/bin"].iter().any(|place| Path::new(place).join("cargo-nextest").exists());
+    if !has {
+        kiln_harness::cannot_run("no cargo-nextest in /usr/local/bin; `.ci/test` installs it");
+    }
+    has
+}
+
 pub(super) const CARGO: &str = "[package]\nname = \"shop\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
 
 #[test]
@@ -68,6 +77,23 @@ fn a_detected_cargo_project_has_a_report() {
     let dir =
         project(&[("Cargo.toml", CARGO), ("Cargo.lock", lock), ("src/lib.rs", &lib), ("src/main.rs", "fn main() {}")]);
     assert_eq!(run(&dir, 0).0, ["shop adds passed"]);
+}
+
+#[test]
+fn detected_projects_of_go_cmake_and_meson_have_reports() {
+    let salt = uuid::Uuid::new_v4();
+    let test = format!("package main\n\n// {salt}\nimport \"testing\"\n\nfunc TestAdds(t *testing.T) {{}}\n");
+    let go = [
+        ("go.mod", "module example.org/shop\n\ngo 1.19\n"),
+        ("main.go", "package main\n\nfunc main() {}\n"),
+        ("main_test.go", test.as_str()),
+    ];
+    assert_eq!(run(&project(&go), 0).0, ["example.org/shop TestAdds passed"]);
+    let source = format!("/* {salt} */\nint main(void) {{ return 0; }}\n");
+    let cmake = "cmake_minimum_required(VERSION 3.10)\nproject(shop C)\nenable_testing()\nadd_executable(shop main.c)\ninstall(TARGETS shop)\nadd_test(NAME adds COMMAND shop)\n";
+    assert_eq!(run(&project(&[("CMakeLists.txt", cmake), ("main.c", &source)]), 0).0, [" adds passed"]);
+    let meson = "project('shop', 'c')\nshop = executable('shop', 'main.c', install: true)\ntest('adds', shop)\n";
+    assert_eq!(run(&project(&[("meson.build", meson), ("main.c", &source)]), 0).0, ["shop adds passed"]);
 }
 
 const GO: &str = "package shop\n\nimport \"testing\"\n\nfunc TestAdds(t *testing.T) {}\n\nfunc TestTotals(t *testing.T) {\n\tt.Run(\"big\", func(t *testing.T) { t.Error(\"expected 7\") })\n}\n";

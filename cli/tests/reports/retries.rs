@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_harness::{Built, Farm};
 use serde_json::Value;
 
-use super::printed::{CARGO, tested, tested_by};
+use super::printed::{CARGO, has_nextest, tested, tested_by};
 use super::{report, tests};
 
 /// Rust tests: one that passes, and one that fails unless it runs again.
@@ -130,6 +130,9 @@ fn another_runner_runs_all_of_its_command_again() {
 
 #[test]
 fn nextest_runs_failed_tests_again_itself() {
+    if !has_nextest() {
+        return;
+    }
     let farm = Farm::shared();
     // Each attempt is a process in the same run.
     let lib = "#[test]\nfn steady() {}\n#[test]\nfn luck() {\n    let been = std::path::Path::new(\"/tmp/been\");\n    if !been.exists() {\n        std::fs::write(been, \"\").unwrap();\n        panic!(\"unlucky\");\n    }\n}\n";

@@ -6,7 +6,7 @@ use std::path::Path;
 use kiln_harness::{Built, Farm, write};
 use serde_json::Value;
 
-use super::printed::{CARGO, tested, tested_by};
+use super::printed::{CARGO, has_nextest, tested, tested_by};
 use super::report;
 
 /// How often each test ran, and in which shards of how many.
@@ -45,8 +45,10 @@ fn each_test_of_each_runner_runs_in_one_shard() {
     let keys = "run = \"CARGO_HOME=/build/.cargo cargo test --offline\"\nreports = [\"-\"]\n";
     divided(keys, &[("Cargo.toml", CARGO), ("src/lib.rs", lib), ("tests/it.rs", "#[test]\nfn whole() {}\n")], 5);
 
-    let keys = "run = \"HOME=/build CARGO_HOME=/build/.cargo cargo nextest run --offline\"\nreports = [\"-\"]\n";
-    divided(keys, &[("Cargo.toml", CARGO), ("src/lib.rs", lib)], 3);
+    if has_nextest() {
+        let keys = "run = \"HOME=/build CARGO_HOME=/build/.cargo cargo nextest run --offline\"\nreports = [\"-\"]\n";
+        divided(keys, &[("Cargo.toml", CARGO), ("src/lib.rs", lib)], 3);
+    }
 
     let python = "import pytest\n\n@pytest.mark.parametrize('n', ['a::b', 'c', 'd'])\ndef test_of(n):\n    pass\n\nclass TestCart:\n    def test_adds(self):\n        pass\n";
     let keys =

@@ -85,6 +85,13 @@ fn what_may_not_have_run_is_never_left_out() {
     for test in ["src/lib.rs - (line 1)", "(the program)"] {
         assert_eq!(only("cargo test --no-fail-fast", None, &failed(&[("", test)])), None);
     }
+    // Nor those of a list that is too long for a command, or for one argument.
+    let long = "a".repeat(100);
+    let names: Vec<String> = (0..3_000).map(|number| format!("{long}{number}")).collect();
+    let many = failed(&names.iter().map(|name| ("shop", name.as_str())).collect::<Vec<_>>());
+    for run in ["cargo test --no-fail-fast", "go test", "jest", "ctest"] {
+        assert_eq!(only(run, None, &many), None, "{run}");
+    }
     // pytest is told what has passed.
     let ran = Ran { others: vec![("tests.test_a", "test_b")], ..failed(&[("tests.test_a", "test_c")]) };
     let chosen = only("pytest -x", None, &ran).unwrap();
