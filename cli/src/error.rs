@@ -57,6 +57,8 @@ pub enum Error {
     #[error(transparent)]
     Contexts(#[from] kiln_contexts::Error),
     #[error(transparent)]
+    Settings(#[from] kiln_settings::Error),
+    #[error(transparent)]
     ToolCache(#[from] kiln_toolcache::Error),
     /// With Docker's exit code.
     #[error(transparent)]
@@ -87,7 +89,7 @@ impl Error {
             Self::Scan(_) | Self::Plan(_) | Self::Usage(_) | Self::Write { .. } | Self::Stdout(_) => Code::Usage,
             Self::Docker(error) if error.exit_code() == Code::Flags.number() => Code::Flags,
             Self::Docker(_) | Self::AsDocker(_) => Code::Failed,
-            Self::Contexts(_) | Self::ToolCache(_) => Code::Usage,
+            Self::Contexts(_) | Self::ToolCache(_) | Self::Settings(_) => Code::Usage,
             Self::Farm(error) => error.code(),
             Self::Download(error) => error.code(),
             Self::Deliver(error) => error.code(),

@@ -51,9 +51,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code.number())
 }
 
-fn perform(cli: args::Cli) -> Result<Code, Error> {
+fn perform(mut cli: args::Cli) -> Result<Code, Error> {
     #[cfg(feature = "embedded")]
-    let cli = farm::parts::prepared(cli)?;
+    {
+        cli = farm::parts::prepared(cli)?;
+    }
+    if let Some(project) = cli.command.project() {
+        kiln_settings::apply(&mut cli.farm, project)?;
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Runtime { source })?;
     let result = runtime.block_on(async {

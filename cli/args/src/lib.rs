@@ -7,7 +7,7 @@ mod shell;
 mod version;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,7 +39,7 @@ pub struct Cli {
 /// The farm to use, and how long to wait for it.
 #[derive(Debug, Clone, Args)]
 pub struct Farm {
-    /// The farm's URL; without it, a farm runs inside this command.
+    /// The farm's URL, or its name in your configuration; without it, the farm that the configuration names, else one inside this command.
     #[arg(long, env = "KILN_FARM", global = true, value_name = "URL", hide_env_values = true)]
     pub farm: Option<String>,
     /// How long to wait for a farm that disappears during a build, in seconds.
@@ -111,6 +111,19 @@ pub enum Command {
     /// Manage access to a farm: certificates, tokens and revocations; and drain workers.
     #[command(subcommand)]
     Farm(Membership),
+    /// Add a farm to your configuration, and use it from now on.
+    Login(Login),
+    /// Print what a shell needs to complete the commands and flags of `kiln`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of all commands.
+    #[command(hide = true)]
+    ManualPages {
+        /// The directory to write them to.
+        dir: PathBuf,
+    },
     /// Open the farm's web pages in a browser, logged in as you.
     Web {
         /// Print the link instead; it works once, within a minute.
@@ -143,6 +156,23 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it uses a farm that the user's configuration may name, and the directory of the project that may choose one of these.
+    pub fn project(&self) -> Option<&Path> {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Coordinator(_) | Self::Worker(_) => None,
+            Self::Up(_)
+            | Self::Login(_)
+            | Self::Completions { .. }
+            | Self::ManualPages { .. }
+            | Self::CcacheStorage => None,
+            Self::Farm(Membership::Use { .. }) => None,
+            Self::Build(Build { dir, .. }) | Self::Test(Test { dir, .. }) | Self::Plan(Plan { dir, .. }) => Some(dir),
+            Self::Check(Check { dir, .. }) | Self::Init { dir, .. } => Some(dir),
+            _ => Some(Path::new(".")),
+        }
+    }
+
     /// The process that the command is, as its logs and traces name it.
     pub fn process(&self) -> &'static str {
         match self {
@@ -601,6 +631,23 @@ pub struct Plan {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `kiln login`. The farm's authority and credentials are those of `--ca`, `--cert`, `--key` and `--token-file`; without any, a token is asked for.
+#[derive(Debug, Clone, Args)]
+pub struct Login {
+    /// The farm's address, such as `https://farm.example:8980`.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// What to call it; default: its host's name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// A program that prints a token, with its arguments; each command runs it. Last of all flags.
+    #[arg(long, num_args = 1.., allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub token_command: Vec<String>,
+    /// The farm needs no token.
+    #[arg(long, conflicts_with = "token_command")]
+    pub no_token: bool,
 }
 
 /// `kiln check`.

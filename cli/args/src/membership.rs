@@ -113,6 +113,11 @@ pub enum Membership {
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
+    /// Use another farm of your configuration from now on.
+    Use {
+        /// The farm's name.
+        name: String,
+    },
     /// Stop sending new work to a worker; what it runs continues. Survives restarts of the worker and the coordinator.
     Drain {
         /// The worker's name.

@@ -368,7 +368,7 @@ mod tests {
         });
         let (outside, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(outside.path().join("victim"), "mine").unwrap();
-        symlink(outside.path().join("victim"), into.path().join("tool")).unwrap();
+        kiln_system::symlink(&outside.path().join("victim"), &into.path().join("tool")).unwrap();
         std::fs::write(into.path().join("other"), "mine").unwrap();
         assert_eq!(image.write_directory(into.path(), None).unwrap(), ["pipe"]);
         assert_eq!(std::fs::read(into.path().join("tool")).unwrap(), b"new");
@@ -378,7 +378,7 @@ mod tests {
         // A directory of the image in the place of a link does not lead out either.
         let below = Files::join(vec![("tool".into(), image)], true).unwrap();
         std::fs::remove_file(into.path().join("tool")).unwrap();
-        symlink(outside.path(), into.path().join("tool")).unwrap();
+        kiln_system::symlink(outside.path(), &into.path().join("tool")).unwrap();
         below[0].write_directory(into.path(), None).unwrap();
         assert!(!outside.path().join("link").exists() && into.path().join("tool/tool").is_file());
     }

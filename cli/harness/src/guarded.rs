@@ -13,7 +13,8 @@ pub struct Guarded {
 /// `kiln` without a farm.
 pub fn local(arguments: &[&str]) -> Ran {
     let mut command = std::process::Command::new(crate::run::program());
-    command.args(arguments).env_remove("KILN_FARM").stdin(std::process::Stdio::null());
+    command.args(arguments).env_remove("KILN_FARM").env("KILN_CONFIG", "/nowhere/config.toml");
+    command.stdin(std::process::Stdio::null());
     Ran::from(command)
 }
 

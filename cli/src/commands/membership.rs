@@ -12,6 +12,11 @@ use crate::{Code, Error};
 use kiln_terminal as terminal;
 
 pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
+    if let Membership::Use { name } = &args {
+        kiln_settings::choose(name)?;
+        terminal::say(&format!("`{name}` is the farm that is used from now on"));
+        return Ok(Code::Success);
+    }
     let asked = match on_directory(farm, args)? {
         ControlFlow::Break(code) => return Ok(code),
         ControlFlow::Continue(asked) => asked,

@@ -11,6 +11,7 @@ mod ci;
 mod docker;
 #[cfg(feature = "embedded")]
 mod founding;
+mod help;
 mod init;
 mod logs;
 mod members;
@@ -89,6 +90,14 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
             Ok(Code::Success)
         }
         Command::Farm(args) => membership::run(farm, args, &interrupts).await,
+        Command::Login(args) => {
+            let name =
+                or_interrupted(&interrupts, async { Ok(kiln_settings::login(args, &farm.access).await?) }).await?;
+            terminal::say(&format!("logged in; `{name}` is the farm that is used from now on"));
+            Ok(Code::Success)
+        }
+        Command::Completions { shell } => help::completions(shell),
+        Command::ManualPages { dir } => help::manual_pages(&dir),
         Command::Web { print } => briefly(farm, &interrupts, async |opened| web::run(opened, print).await).await,
         #[cfg(feature = "embedded")]
         Command::Up(args) => up::run(args, &interrupts).await,

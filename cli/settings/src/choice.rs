@@ -1,0 +1,104 @@
+//! Which farm a command uses.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kiln_args as args;
+use serde::Deserialize;
+
+use super::file::{Error, Farm, File, replace};
+
+/// A project's choice, in its root.
+const OF_PROJECT: &str = ".kiln/config.toml";
+
+/// What a project may say: only which of the user's farms.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Project {
+    farm: Option<String>,
+}
+
+/// Completes what flags and variables say of the farm by what the configuration does.
+///
+/// A name in place of a URL is a farm of the configuration. Where no farm is given, that is the one that the project in `directory`, or one above it,
+/// chooses, else the configuration's own.
+///
+/// # Errors
+/// If a farm that is named is not there, a file cannot be used, or a token command fails.
+pub fn apply(farm: &mut args::Farm, directory: &Path) -> Result<(), Error> {
+    let given = farm.farm.as_deref().map(str::trim).filter(|given| !given.is_empty());
+    if given.is_some_and(|given| given.contains(':')) {
+        return Ok(());
+    }
+    let Some(path) = File::path() else { return Ok(()) };
+    let file = File::read(&path)?;
+    let chosen = match given {
+        // A host's name alone is an address, too.
+        Some(given) if !file.farms.contains_key(given) => return Ok(()),
+        Some(given) => Some(given.to_owned()),
+        None => of_project(directory)?.or_else(|| file.farm.clone()),
+    };
+    let Some(name) = chosen else { return Ok(()) };
+    let chosen = file.farm(&name)?;
+    farm.farm = Some(chosen.url.clone());
+    let at = path.parent().unwrap_or(Path::new("."));
+    let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| at.join(path));
+    let access = &mut farm.access;
+    if access.ca.is_none() {
+        access.ca = absolute(&chosen.ca);
+    }
+    let has_own = access.token_file.is_some() || access.cert.is_some() || std::env::var_os("KILN_TOKEN").is_some();
+    if !has_own {
+        (access.cert, access.key) = (absolute(&chosen.cert), absolute(&chosen.key));
+        access.token_file = match chosen.token_command.is_empty() {
+            true => absolute(&chosen.token_file),
+            false => Some(by_command(&name, chosen, at)?),
+        };
+    }
+    Ok(())
+}
+
+/// Makes another farm the one that is used.
+///
+/// # Errors
+/// If there is none of that name, or the configuration cannot be written.
+pub fn choose(name: &str) -> Result<(), Error> {
+    let path = File::path().ok_or(Error::Nowhere)?;
+    let mut file = File::read(&path)?;
+    file.farm(name)?;
+    file.farm = Some(name.to_owned());
+    file.write(&path)
+}
+
+fn of_project(directory: &Path) -> Result<Option<String>, Error> {
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    for above in directory.ancestors() {
+        let path = above.join(OF_PROJECT);
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let project: Project = toml::from_str(&text).map_err(|error| {
+            let reason = format!("{}; a project chooses one of your farms: `farm = \"NAME\"`", error.message());
+            Error::Invalid { path, reason }
+        })?;
+        return Ok(project.farm);
+    }
+    Ok(None)
+}
+
+/// The file with what a farm's token command prints now.
+pub(crate) fn by_command(name: &str, farm: &Farm, at: &Path) -> Result<PathBuf, Error> {
+    let command = farm.token_command.join(" ");
+    let failed = |reason: String| Error::Command { farm: name.to_owned(), command: command.clone(), reason };
+    let Some((program, arguments)) = farm.token_command.split_first() else { return Err(failed("it is empty".into())) };
+    let output = Command::new(program).args(arguments).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    let path = at.join(format!("{name}.made-token"));
+    replace(&path, output.stdout.trim_ascii()).map_err(|source| Error::File {
+        doing: "write",
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
+}
