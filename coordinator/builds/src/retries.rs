@@ -16,7 +16,7 @@ use super::Work;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::reports::{self, Told};
 use super::shards::Shares;
-use super::steps::{self, Job, Ran};
+use super::steps::{self, Ended, Job, Ran};
 use kiln_execution::Known;
 
 /// What tells the result of several runs from that of the action: both are the step's.
@@ -61,19 +61,22 @@ pub(super) fn by_runner(mut job: Job) -> Job {
 
 /// Runs the failed tests of a step again as often as it says, until all have passed. `ran` is then the result of all runs, and `tests` have what came of
 /// each in the end.
-pub(super) async fn run(work: &Work, job: &Job, ran: &mut Ran, told: &mut Told) {
+///
+/// # Errors
+/// If the farm could not run them, or lost what they are made of: that is not the tests' fault.
+pub(super) async fn run(work: &Work, job: &Job, ran: &mut Ran, told: &mut Told) -> Result<(), Ended> {
     let Told { tests, retries, .. } = told;
     let exited = ran.done.response.result.as_ref().filter(|result| result.exit_code != 0);
     let is_whole = ran.done.response.status.as_ref().is_none_or(|status| status.code == 0);
     // nextest has run them again itself.
     let by_runner = kiln_runners::Tool::of(&job.step.run) == Some(kiln_runners::Tool::Nextest);
-    let Some(first) = exited.cloned().filter(|_| is_whole && !by_runner) else { return };
+    let Some(first) = exited.cloned().filter(|_| is_whole && !by_runner) else { return Ok(()) };
     let mut runs = vec![first.clone()];
     let mut all = false;
     for retry in 1..=job.step.retries {
         let failed = failed(tests);
         if failed.is_empty() {
-            return;
+            break;
         }
         let chosen = if all { None } else { chosen(&job.step, job.shares.as_deref(), tests) };
         all = chosen.is_none();
@@ -82,15 +85,19 @@ pub(super) async fn run(work: &Work, job: &Job, ran: &mut Ran, told: &mut Told) 
         let step = again(&job.step, retry, chosen);
         let shares = job.shares.clone().filter(|_| all);
         let again = Job { step, shares, again: true, ..job.clone() };
-        let Ok(next) = Box::pin(steps::ran(work, &again)).await else { return };
-        let Some(result) = next.done.response.result.clone() else { return };
+        let next = Box::pin(steps::ran(work, &again)).await?;
+        if let Some(ended) = steps::not_its_fault(job, &next.done) {
+            return Err(ended);
+        }
+        let Some(result) = next.done.response.result.clone() else { break };
         let heard = reports::of(work, &again, Some(&result)).await.unwrap_or_default();
         let unheard = count(tests, heard, (all, result.exit_code == 0));
         let mut outcomes = tests.iter().filter(|test| test.flaky).cloned().collect::<Vec<_>>();
         reports::flaky(work, &ran.lowered.digest, &mut outcomes, false).await;
         runs.push(result.clone());
         if result.exit_code == 0 && !unheard && self::failed(tests).is_empty() {
-            return succeed(work, job, ran, (&runs, all), tests).await;
+            succeed(work, job, ran, (&runs, all), tests).await;
+            return Ok(());
         }
         // Its runner did not run what it was told to: the whole command is certain to.
         all |= unheard;
@@ -99,6 +106,7 @@ pub(super) async fn run(work: &Work, job: &Job, ran: &mut Ran, told: &mut Told) 
     if let Some(result) = &mut ran.done.response.result {
         printed(work, result, &runs).await;
     }
+    Ok(())
 }
 
 fn failed(tests: &[TestCase]) -> Vec<&TestCase> {
@@ -145,11 +153,12 @@ fn count(tests: &mut Vec<TestCase>, heard: Told, (all, ended_well): (bool, bool)
         again.values().filter(|test| !known.contains(&(test.suite.as_str(), test.name.as_str()))).cloned().collect();
     let mut unheard = !all && new.iter().any(|test| test.outcome() == Outcome::Skipped);
     tests.extend(new);
-    for test in tests.iter_mut().filter(|test| test.outcome() == Outcome::Failed) {
+    for test in tests.iter_mut() {
         let found = again.get(&(test.suite.clone(), test.name.clone()));
         // What stands for a whole program is told of only when that fails.
         let stands_for_all = test.name.starts_with("(the ") && ended_well;
         match found.map(TestCase::outcome) {
+            heard if test.outcome() != Outcome::Failed => test.flaky |= heard == Some(Outcome::Failed),
             Some(Outcome::Failed) => {
                 let found = found.cloned().unwrap_or_default();
                 (test.message, test.output) = (found.message, found.output);
@@ -239,7 +248,7 @@ mod tests {
         assert!(count(&mut tests, second, (false, false)), "nothing is heard of `b`");
         let outcomes = |tests: &[TestCase]| tests.iter().map(|test| (test.outcome(), test.flaky)).collect::<Vec<_>>();
         let (passed, failed) = ((Outcome::Passed, true), (Outcome::Failed, false));
-        assert_eq!(outcomes(&tests), [passed, failed, failed, (Outcome::Passed, false)]);
+        assert_eq!(outcomes(&tests), [passed, failed, failed, passed], "`c` failed when all ran again");
         let mut again = test("b", Outcome::Failed);
         again.message = "second".into();
         assert!(!count(&mut tests, Told { tests: vec![again], ..Told::default() }, (false, true)));

@@ -148,7 +148,9 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     let mut tests = reports::of(work, job, ran.done.response.result.as_ref()).await;
     if let Some(told) = &mut tests {
         reports::flaky(work, &ran.lowered.digest, &mut told.tests, ran.done.response.cached_result).await;
-        retries::run(work, asked, &mut ran, told).await;
+        if let Err(ended) = retries::run(work, asked, &mut ran, told).await {
+            return Attempt::Ended(ended);
+        }
     }
     let tests = match tests {
         Some(told) => Some(reports::summary(work, told).await),
@@ -499,6 +501,16 @@ fn timing(metadata: &reapi::ExecutedActionMetadata) -> v1::StepTiming {
         run_ms: between(&metadata.execution_start_timestamp, &metadata.execution_completed_timestamp),
         outputs_ms: between(&metadata.output_upload_start_timestamp, &metadata.output_upload_completed_timestamp),
     }
+}
+
+/// How a step ends whose action was not run to its end through no fault of its own.
+pub(super) fn not_its_fault(job: &Job, done: &Done) -> Option<Ended> {
+    let status = done.response.status.as_ref().filter(|status| status.code != 0)?;
+    if !precondition::subjects(status).is_empty() {
+        return Some(Ended::InputsGone(status.message.clone()));
+    }
+    let message = format!("step `{}`: {}", job.step.name, status.message);
+    (done.farm_fault || is_farm_fault(status)).then_some(Ended::FarmFailed(message))
 }
 
 pub(super) fn is_farm_fault(status: &kiln_proto::rpc::Status) -> bool {
