@@ -150,3 +150,27 @@ fn failed_tests_of_a_shard_run_again() {
     let (again, _, _) = ran(farm, dir.path(), 0);
     assert_eq!(caches(&again), ["hit", "hit"]);
 }
+
+/// A runner that takes the options of `ctest` which Kiln uses, and fails one test unless it runs again.
+const RUNNER: &str = r#"#!/bin/sh
+case " $* " in *' -N '*) printf 'Test project x\n  Test #1: luck\n  Test #2: steady\n'; exit ;; esac
+echo 'Test project x'
+code=0
+case "$*" in *,1*) if [ -n "$KILN_RETRY" ]; then echo '1/1 Test #1: luck ...   Passed    0.01 sec'; else echo '1/1 Test #1: luck ...***Failed    0.01 sec'; code=8; fi ;; esac
+case "$*" in *,2*) echo '1/1 Test #2: steady ...   Passed    0.01 sec' ;; esac
+echo '100% tests passed, 0 tests failed out of 1'
+exit $code
+"#;
+
+#[test]
+fn the_tests_of_a_step_in_an_image_need_nothing_of_it_but_a_shell_and_its_tools() {
+    let farm = Farm::shared();
+    let keys = "run = \"chmod +x bin/ctest; PATH=/build/bin:$PATH; ctest -j2\"\nimage = \"./base\"\ninputs = [\"bin\"]\nreports = [\"-\"]\nshards = 2\nretries = 1\n";
+    let dir = tested(keys, &[("bin/ctest", RUNNER)]);
+    std::fs::create_dir(dir.path().join("base")).unwrap();
+    let Some(_) = kiln_harness::bases::busybox_layout(&dir.path().join("base")) else { return };
+    let (built, tests, shards) = ran(farm, dir.path(), 0);
+    let expected = [("luck".to_owned(), vec![1]), ("steady".to_owned(), vec![2])].into();
+    assert_eq!((tests, shards), (expected, 2), "{}", built.log());
+    assert_eq!(built.log().matches("luck ...").count(), 2, "{}", built.log());
+}
