@@ -297,6 +297,22 @@ async fn memory_and_processes_are_limited_and_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_uses_over_time_is_its_own_and_a_short_one_has_none() {
+    let Some(place) = place().await else { return };
+    let busy = "end=$(($(date +%s) + 4)); while [ $(date +%s) -lt $end ]; do :; done";
+    for _ in 0..2 {
+        let ran = place.script(busy).await;
+        assert_eq!(ran.exit(), &Exit::Code(0), "{}", ran.err);
+        let samples = ran.finished.samples.to_wire().unwrap();
+        assert!((2..=6).contains(&samples.until_ms.len()), "expected about one a second: {samples:?}");
+        let used = &samples.milli_cpus;
+        assert!(used.iter().any(|milli| *milli > 20) && used.iter().all(|milli| *milli < 2_500), "{samples:?}");
+        assert!(samples.memory_bytes.iter().any(|bytes| *bytes > 0), "{samples:?}");
+    }
+    assert_eq!(place.script("true").await.finished.samples.to_wire(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_writes_more_than_it_may_is_stopped_and_it_is_told() {
     let Some(place) = place().await else { return };
     for path in ["/build/large", "/tmp/large"] {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kiln_proto::v1;
+use kiln_worker::executor::samples::Samples;
 use kiln_worker::executor::{Chunk, Error, Executor, Exit, Finished, Job, OutputTree, Stream};
 use kiln_worker::inputs::{self, Inputs};
 use kiln_worker::link::{self, Identity};
@@ -68,16 +69,9 @@ impl Executor for Commands {
         }
         let tree = OutputTree::new(directory.path().to_owned(), directory);
         let none = Duration::ZERO;
-        Ok(Finished {
-            exit,
-            wall: time,
-            user_cpu: none,
-            system_cpu: none,
-            peak_memory_bytes: 0,
-            accesses: None,
-            samples: Default::default(),
-            tree,
-        })
+        let samples = Samples::default();
+        let (peak_memory_bytes, accesses) = (0, None);
+        Ok(Finished { exit, wall: time, user_cpu: none, system_cpu: none, peak_memory_bytes, samples, accesses, tree })
     }
 }
 

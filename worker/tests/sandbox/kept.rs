@@ -83,6 +83,28 @@ async fn what_a_job_used_is_not_counted_again() {
     );
 }
 
+/// Keeps a processor busy until somebody has looked at it more than once.
+const BUSY: &str = "perl -e '$x = \"x\" x 50000000; $end = time + 4; $y++ while time < $end'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_uses_over_time_is_its_own_and_a_short_one_has_none() {
+    let place = confined();
+    if !place.sandbox.describe().contains("control groups") {
+        return;
+    }
+    for _ in 0..2 {
+        let busy = place.script(BUSY).await;
+        assert_eq!(busy.exit(), &Exit::Code(0), "{}", busy.err);
+        let samples = busy.finished.samples.to_wire().unwrap();
+        assert!((2..=6).contains(&samples.until_ms.len()), "expected about one a second: {samples:?}");
+        assert!(samples.memory_bytes.iter().any(|bytes| *bytes > 50_000_000), "{samples:?}");
+        // Nor is the time of the job before in it: a processor has no more than its time.
+        let used: Vec<u32> = samples.milli_cpus.clone();
+        assert!(used.iter().any(|milli| *milli > 20) && used.iter().all(|milli| *milli < 1_500), "{samples:?}");
+    }
+    assert_eq!(place.script("true").await.finished.samples.to_wire(), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_stays_while_other_jobs_run() {
     let place = confined();
