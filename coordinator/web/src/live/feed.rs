@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
-use super::patch::{Patch, event};
+use super::patch::{Patch, Written, message};
 use crate::answer::Failure;
 
 /// How often one looks.
@@ -28,7 +28,27 @@ pub(crate) struct Subject {
     pub(crate) what: String,
 }
 
-type Shown = watch::Receiver<Arc<Vec<Patch>>>;
+/// A part as it is.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) patches: Vec<Patch>,
+    /// All of them.
+    written: Written,
+}
+
+impl Part {
+    fn of(patches: Vec<Patch>) -> Arc<Self> {
+        let written = Written::of(&patches);
+        Arc::new(Self { patches, written })
+    }
+
+    /// Whether pages that show this one lack nothing of other patches.
+    fn is_as(&self, other: &[Patch]) -> bool {
+        self.patches.len() == other.len() && self.patches.iter().zip(other).all(|(one, other)| one.is_as(other))
+    }
+}
+
+type Shown = watch::Receiver<Arc<Part>>;
 
 /// All parts that pages show. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +64,7 @@ impl Feeds {
         if let Some(shown) = self.open(&subject)? {
             return Ok(shown);
         }
-        let (sender, receiver) = watch::channel(Arc::new(look().await?));
+        let (sender, receiver) = watch::channel(Part::of(look().await?));
         self.0.lock().insert(subject.clone(), receiver.clone());
         let feeds = self.clone();
         tokio::spawn(async move {
@@ -72,7 +92,7 @@ impl Feeds {
 }
 
 /// Looks until it fails, as when whoever looked first has lost their access: pages that are still open ask again as themselves.
-async fn repeat<F, L>(sender: &watch::Sender<Arc<Vec<Patch>>>, look: L)
+async fn repeat<F, L>(sender: &watch::Sender<Arc<Part>>, look: L)
 where
     F: Future<Output = Result<Vec<Patch>, Failure>> + Send,
     L: Fn() -> F,
@@ -81,10 +101,9 @@ where
         tokio::time::sleep(EVERY).await;
         let Ok(patches) = look().await else { return };
         sender.send_if_modified(|shown| {
-            let is_same = |(one, other): (&Patch, &Patch)| one.is_as(other);
-            let is_new = shown.len() != patches.len() || !shown.iter().zip(&patches).all(is_same);
+            let is_new = !shown.is_as(&patches);
             if is_new {
-                *shown = Arc::new(patches);
+                *shown = Part::of(patches);
             }
             is_new
         });
@@ -92,7 +111,7 @@ where
 }
 
 /// Completes when only the map holds a receiver.
-async fn unseen(sender: &watch::Sender<Arc<Vec<Patch>>>) {
+async fn unseen(sender: &watch::Sender<Arc<Part>>) {
     loop {
         tokio::time::sleep(EVERY).await;
         if sender.receiver_count() <= 1 {
@@ -103,7 +122,7 @@ async fn unseen(sender: &watch::Sender<Arc<Vec<Patch>>>) {
 
 /// The stream of what changes, until `end`.
 pub(crate) fn stream(shown: Shown, end: impl Future<Output = ()> + Send + 'static) -> Response {
-    let events = WatchStream::new(shown).map(|patches| Ok::<_, Infallible>(event(&patches)));
+    let events = WatchStream::new(shown).map(|part| Ok::<_, Infallible>(message(std::slice::from_ref(&part.written))));
     answer(events, end)
 }
 

@@ -228,8 +228,8 @@ pub(crate) async fn follow(
     };
     let shown = site.feeds.follow(subject, look).await?;
     let mut page = Page::showing(followed.next());
-    let events = WatchStream::new(shown).filter_map(move |patches| {
-        let fresh = page.lacks(&patches);
+    let events = WatchStream::new(shown).filter_map(move |part| {
+        let fresh = page.lacks(&part.patches);
         std::future::ready((!fresh.is_empty()).then(|| Ok::<_, Infallible>(event(&fresh))))
     });
     Ok(answer(events, site.end(&guest.identity)))
