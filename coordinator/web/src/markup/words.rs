@@ -96,6 +96,16 @@ pub(crate) fn ago(at: &Timestamp) -> Markup {
     html! { time datetime=(exact) title=(exact) { (ago_words(now() - milliseconds(at))) } }
 }
 
+/// A sentence in which backticks are around names.
+pub(crate) fn quoted(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    // One that is alone is a backtick.
+    if parts.len().is_multiple_of(2) {
+        return html! { (text) };
+    }
+    html! { @for (at, part) in parts.iter().enumerate() { @if at.is_multiple_of(2) { (part) } @else { code { (part) } } } }
+}
+
 /// The first characters of a hash or an id.
 pub(crate) fn short(id: &str, length: usize) -> &str {
     id.get(..length).unwrap_or(id)
@@ -124,6 +134,12 @@ pub(crate) fn class(status: Status) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_backticks_are_code_and_nothing_is_markup() {
+        assert_eq!(quoted("step `a<b>` failed").into_string(), "step <code>a&lt;b&gt;</code> failed");
+        assert_eq!(quoted("it`s <b>").into_string(), "it`s &lt;b&gt;");
+    }
 
     #[test]
     fn durations_and_sizes_have_few_digits() {

@@ -113,7 +113,7 @@ fn queues(status: &v1::FarmStatus, sees_tenants: bool) -> Markup {
                                 strong { (words::count(queue.queued, "action", "actions")) }
                                 @if has_tenants { span { "of " (tenant) } }
                                 span .dim { "the first for " (words::duration(queue.oldest_ms)) }
-                                @if !queue.waits_for.is_empty() { span { "waits for " (queue.waits_for) } }
+                                @if !queue.waits_for.is_empty() { span { "waits for " (words::quoted(&queue.waits_for)) } }
                             }
                             div .chips { @for (name, value) in properties { code { (name) "=" (value) } } }
                         }

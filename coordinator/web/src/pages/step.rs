@@ -148,7 +148,7 @@ fn error(step: &Step) -> Markup {
     html! {
         @if !done.ok && !done.message.is_empty() {
             section #error .error aria-label="Why it failed" {
-                p .words { (done.message) }
+                p .words { (words::quoted(&done.message)) }
                 @if !done.first_error.is_empty() { pre { (done.first_error.join("\n")) } }
             }
         }

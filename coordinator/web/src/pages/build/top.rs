@@ -27,7 +27,7 @@ pub(super) fn top(build: &v1::Build, progress: &Progress) -> Markup {
             @for ((target, platform), waiting) in &progress.waiting {
                 p .notice.odd {
                     @if waiting.step.is_empty() { (target) " on " (platform) } @else { strong { (waiting.step) } }
-                    " waits: " (waiting.what)
+                    " waits: " (words::quoted(&waiting.what))
                     @if waiting.ahead > 0 { " (" (words::count(waiting.ahead.into(), "action", "actions")) " ahead)" }
                 }
             }
@@ -96,7 +96,7 @@ fn errors(build: &v1::Build, progress: &Progress, status: Status) -> Markup {
     html! {
         @if (is_bad && !message.is_empty()) || !failed.is_empty() {
             section #error .error aria-label="Why it failed" {
-                @if is_bad && !message.is_empty() { p .words { (message) } }
+                @if is_bad && !message.is_empty() { p .words { (words::quoted(message)) } }
                 @for (place, step) in failed.iter().take(ERRORS) {
                     (error(build, *place, step, message))
                 }
@@ -116,7 +116,7 @@ fn error(build: &v1::Build, place: usize, step: &Step, message: &str) -> Markup 
                 @if !done.no_exit_code && done.exit_code != 0 { span .dim { " exit code " (done.exit_code) } }
             }
             @if done.first_error.is_empty() {
-                @if !done.message.is_empty() && !message.contains(&done.message) { p .words { (done.message) } }
+                @if !done.message.is_empty() && !message.contains(&done.message) { p .words { (words::quoted(&done.message)) } }
             } @else {
                 pre { (done.first_error.join("\n")) }
             }
