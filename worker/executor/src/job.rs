@@ -119,7 +119,7 @@ pub struct Finished {
     pub system_cpu: Duration,
     /// Peak memory of its largest process, in bytes.
     pub peak_memory_bytes: u64,
-    /// What its processes used over time; empty if it ran for less than a second, or nothing counts them.
+    /// What its processes used over time; empty if it ran for less than a second, or nobody looked.
     pub samples: Samples,
     /// What it looked at, if that was recorded.
     pub accesses: Option<Accesses>,

@@ -2,8 +2,12 @@
 //!
 //! Source: the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst, and proc(5).
 
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
+
+/// Processes of a tree that are looked at.
+const MOST: usize = 10_000;
 
 /// Reads a counter from a control group's file of `name count` lines; 0 if it is missing.
 pub fn count(file: Option<&Path>, name: &str) -> u64 {
@@ -36,12 +40,44 @@ pub fn cpu_us(group: &Path) -> Option<u64> {
 /// if it has no process.
 pub fn cpu_us_of_processes(group: &Path) -> Option<u64> {
     let processes = fs::read_to_string(group.join("cgroup.procs")).ok()?;
-    let ticks: Vec<u64> = processes.lines().filter_map(ticks).collect();
+    cpu_us_of(processes.lines())
+}
+
+/// CPU time, in microseconds, of these processes and of those of their children that have ended; none if there is none of them any more.
+pub fn cpu_us_of(processes: impl Iterator<Item = impl Display>) -> Option<u64> {
+    let ticks: Vec<u64> = processes.filter_map(ticks).collect();
     (!ticks.is_empty()).then(|| ticks.iter().sum::<u64>() * 1_000_000 / rustix::param::clock_ticks_per_second())
 }
 
+/// Memory that these processes have for themselves, in bytes.
+pub fn memory_bytes_of(processes: impl Iterator<Item = impl Display>) -> u64 {
+    let page = rustix::param::page_size() as u64;
+    let own = |pid| {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let mut fields = statm.split_whitespace().skip(1).map_while(|field| field.parse::<u64>().ok());
+        Some(fields.next()?.saturating_sub(fields.next()?))
+    };
+    processes.filter_map(own).sum::<u64>() * page
+}
+
+/// A process and all that it started, directly or through others, as far as they are still there.
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut at = 0;
+    while let Some(pid) = all.get(at).filter(|_| all.len() < MOST) {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<u32> = children
+            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        all.extend(children);
+        at += 1;
+    }
+    all
+}
+
 /// `utime`, `stime`, `cutime` and `cstime` of a process.
-fn ticks(pid: &str) -> Option<u64> {
+fn ticks(pid: impl Display) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // After the name, which may contain anything, come the fields from the third on.
     let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(14 - 3).take(4);
@@ -50,6 +86,9 @@ fn ticks(pid: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     #[test]
@@ -77,5 +116,25 @@ mod tests {
         assert!(cpu_us_of_processes(group.path()).unwrap() > 10_000);
         fs::write(group.path().join("cgroup.procs"), "").unwrap();
         assert_eq!(cpu_us_of_processes(group.path()), None);
+    }
+
+    #[test]
+    fn a_tree_has_what_was_started_by_what_was_started() {
+        let script = "sleep 60 & echo $!; wait";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .stdout(std::process::Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let grandchild: u32 = line.trim().parse().unwrap();
+        let found = tree(std::process::id());
+        assert!(found.contains(&child.id()) && found.contains(&grandchild), "{found:?}");
+        assert!(memory_bytes_of(found.iter()) > 100_000 && cpu_us_of(found.iter()).is_some());
+        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        child.wait().unwrap();
     }
 }
