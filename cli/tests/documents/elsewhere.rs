@@ -132,6 +132,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ("benches/README.md", "kiln-bench spread", PARSED),
     ("benches/README.md", "kiln-bench cost", "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them"),
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
+    ("benches/README.md", "kiln-bench pages", "every_open_page_gets_every_line"),
 ];
 
 /// Blocks that their own tests run completely: a page, words of the block, and the test.
