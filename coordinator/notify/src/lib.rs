@@ -35,8 +35,9 @@ pub use payload::{MAX_STEPS, Tail};
 use queue::{Arriving, Queue};
 use send::Sender;
 
-/// Calls of one tenant that wait at most.
+/// Calls of one tenant that wait at most, and how many of these places projects cannot take.
 const MAX_QUEUED: u64 = 10_000;
+const RESERVED: u64 = 1_000;
 /// Builds that are looked at to find the one before on the same branch.
 const LOOKED_AT: usize = 50;
 
@@ -137,7 +138,8 @@ impl Notices {
         for one in &subscriptions {
             let before = if one.uncommitted { before.any } else { before.clean };
             let Some(ending) = ending::of(build.status(), before, &one.events) else { continue };
-            let room = self.queued.load(Ordering::Relaxed) + (calls.len() as u64) < MAX_QUEUED;
+            let most = if one.hook.is_empty() { MAX_QUEUED - RESERVED } else { MAX_QUEUED };
+            let room = self.queued.load(Ordering::Relaxed) + (calls.len() as u64) < most;
             calls.push(self.call(build, one, ending, tails, (calls.len(), room)));
         }
         calls
@@ -177,7 +179,7 @@ impl Notices {
         };
         if !room {
             shown.set_state(State::GivenUp);
-            shown.reason = format!("{MAX_QUEUED} calls wait already, the most that the farm keeps for a tenant");
+            shown.reason = "too many calls wait already; the farm keeps so many for a tenant".to_owned();
             let (build, hook) = (&build.id, of.hook);
             tracing::warn!(build, hook, to = shown.to, reason = shown.reason, "nobody is told of the end of a build");
             if let Some(metrics) = &shared.metrics {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Shared;
-use crate::schedule::Schedule;
+use crate::schedule::{Receiver, Schedule};
 use crate::send::Failed;
 
 /// Pauses between attempts: from a second, doubling, up to an hour.
@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// A call that has been recorded.
 #[derive(Debug)]
 pub(crate) struct Arriving {
-    host: String,
+    receiver: Receiver,
     key: String,
     due: u64,
 }
@@ -41,9 +41,9 @@ pub(crate) struct Arriving {
 impl Arriving {
     pub(crate) fn of(key: String, call: &NotificationQueued) -> Option<Self> {
         let shown = call.notification.as_ref()?;
-        // The operator's hooks are told apart by their names, if a file with a URL cannot be read.
-        let host = if shown.to.is_empty() { format!("hook {}", shown.hook) } else { shown.to.clone() };
-        Some(Self { host, key, due: milliseconds(call.due.as_ref()) })
+        let receiver =
+            if shown.hook.is_empty() { Receiver::Host(shown.to.clone()) } else { Receiver::Hook(shown.hook.clone()) };
+        Some(Self { receiver, key, due: milliseconds(call.due.as_ref()) })
     }
 }
 
@@ -64,8 +64,8 @@ pub(crate) struct Queue {
     pub(crate) queued: Arc<AtomicU64>,
 }
 
-/// What became of an attempt: the host, and when it is tried again.
-type Attempted = (String, Option<(String, u64)>);
+/// What became of an attempt: who was called, and when that is tried again.
+type Attempted = (Receiver, Option<(String, u64)>);
 
 impl Queue {
     /// Runs until nobody can add a call any more.
@@ -76,24 +76,24 @@ impl Queue {
         let mut attempts: JoinSet<Attempted> = JoinSet::new();
         loop {
             let now = milliseconds(Some(&clock::now()));
-            while let Some((host, key)) = schedule.next(now) {
+            while let Some((receiver, key)) = schedule.next(now) {
                 let queue = queue.clone();
                 attempts.spawn(async move {
                     let again = queue.attempt(&key).await;
-                    (host, again.map(|due| (key, due)))
+                    (receiver, again.map(|due| (key, due)))
                 });
             }
             let pause = schedule.due().map(|due| Duration::from_millis(due.saturating_sub(now)));
             tokio::select! {
                 arrived = arriving.recv() => match arrived {
-                    Some(Arriving { host, key, due }) => schedule.add(host, key, due),
+                    Some(Arriving { receiver, key, due }) => schedule.add(receiver, key, due),
                     None => return,
                 },
                 Some(ended) = attempts.join_next() => match ended {
-                    Ok((host, again)) => {
-                        schedule.ended(&host);
+                    Ok((receiver, again)) => {
+                        schedule.ended(&receiver);
                         match again {
-                            Some((key, due)) => schedule.add(host, key, due),
+                            Some((key, due)) => schedule.add(receiver, key, due),
                             None => queue.left(),
                         }
                     }
@@ -115,8 +115,8 @@ impl Queue {
             let Some((key, _)) = page.last() else { return };
             last.clone_from(key);
             for (key, call) in page {
-                if let Some(Arriving { host, key, due }) = Arriving::of(key, &call) {
-                    schedule.add(host, key, due);
+                if let Some(Arriving { receiver, key, due }) = Arriving::of(key, &call) {
+                    schedule.add(receiver, key, due);
                     if let Some(metrics) = &self.shared.metrics {
                         metrics.waiting(1);
                     }

@@ -192,11 +192,14 @@ fn a_kiln_toml_reads_back_to_the_same_plan() {
         working_directory = \"d\"\nenv = { \"A.B\" = \"tab\\there\" }\nnetwork = true\nsecrets = [\"NPM_TOKEN\"]\n\
         [steps.a.files]\n\"x/y z.txt\" = \"1\\n2\\u0007\"\n\
         [artifacts.z]\nfrom = [\"a\"]\nfiles = [\"o/*\", { path = \"o\", dest = \".\" }]\nkind = \"archive\"\n\
-        check_elf = false\nbundle_libraries = true\n";
+        check_elf = false\nbundle_libraries = true\n\
+        [notify]\nurl = \"https://ci.example/hook?x=1\"\nevents = [\"finished\"]\nbranches = [\"main\", \"release/*\"]\nkey = \"ci\"\n\
+        uncommitted = true\n";
     let first = planned(&[("kiln.toml", text)]);
     let again = planned(&[("kiln.toml", &to_kiln_toml(&first))]);
     assert_eq!(first, again);
     assert_eq!(again.origin, Origin::KilnToml);
+    assert!(again.notify.is_some_and(|notify| notify.key.as_deref() == Some("ci")));
 }
 
 #[test]
