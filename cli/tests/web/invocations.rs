@@ -9,11 +9,14 @@ use kiln_proto::build_events::build_event::Payload;
 use kiln_proto::build_events::build_event_id::{Id, LabelId, PatternExpandedId, TestResultId};
 use kiln_proto::build_events::{self as bep, BuildEvent, BuildEventId, TestStatus};
 use kiln_proto::channel::{self, Access};
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use kiln_proto::reapi::{BatchUpdateBlobsRequest, batch_update_blobs_request};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::world::{browse, farm, has_browser};
+use crate::world::{browse, curl, farm, has_browser};
 
 const ID: &str = "6dd0dd6c-0000-4000-8000-0000000000aa";
 
@@ -120,4 +123,79 @@ fn an_invocation_is_followed_live_and_what_failed_is_first() {
         });
         browsing.join().unwrap();
     });
+}
+
+/// A profile, compressed, of these events and of so much space behind them.
+fn profile(events: &str, megabytes: usize) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(format!("{{\"traceEvents\":[{events},").as_bytes()).unwrap();
+    (0..megabytes).for_each(|_| encoder.write_all(&vec![b' '; 1 << 20]).unwrap());
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn what_an_invocation_names_is_read_with_care() {
+    let (farm, pages) = farm(&[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let channel = runtime.block_on(channel::connect(&farm.url, &Access::default())).unwrap();
+    // Uploads a blob, and answers how a tool names it.
+    let upload = |data: Vec<u8>| {
+        let digest = DigestFunction::Sha256.digest(&data);
+        let uri = format!("bytestream://elsewhere.example:1/blobs/{digest}");
+        let blob = batch_update_blobs_request::Request { digest: Some(digest.to_wire()), data, ..Default::default() };
+        let request = BatchUpdateBlobsRequest { requests: vec![blob], ..Default::default() };
+        let mut client = ContentAddressableStorageClient::new(channel.clone());
+        runtime.block_on(client.batch_update_blobs(request)).unwrap();
+        uri
+    };
+    // Tells of an invocation with this profile and this output of a failed action; its page.
+    let shown = |id: &str, profile: String, stderr: String| {
+        let file = |name: &str, uri: String| bep::File { name: name.into(), file: Some(bep::file::File::Uri(uri)) };
+        let failed = bep::ActionExecuted { stderr: Some(file("stderr", stderr)), exit_code: 1, ..Default::default() };
+        let logs = bep::BuildToolLogs { log: vec![file("command.profile.gz", profile)] };
+        let mut events = vec![
+            event(1, None, Some(Payload::Action(failed))),
+            event(2, None, Some(Payload::BuildToolLogs(logs))),
+            event(3, None, Some(Payload::Finished(bep::BuildFinished::default()))),
+        ];
+        for event in &mut events {
+            let ordered = event.ordered_build_event.as_mut().unwrap();
+            ordered.stream_id.as_mut().unwrap().invocation_id = id.to_owned();
+        }
+        runtime.block_on(async {
+            let mut client = PublishBuildEventClient::new(channel.clone());
+            let sent = tokio_stream::iter(events);
+            let mut answers = client.publish_build_tool_event_stream(sent).await.unwrap().into_inner();
+            while answers.message().await.unwrap().is_some() {}
+        });
+        let answer = curl(&[&format!("{pages}/invocations/{id}")]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    };
+    let one =
+        r#"{"cat":"action processing","name":"<script>window.attacked = true</script>","ph":"X","ts":1,"dur":9000}"#;
+    let output = upload([vec![b'x'; 1 << 20], b"\nthese are <b>its</b> last words\n".to_vec()].concat());
+    let nowhere = format!("bytestream://farm/blobs/{}/7", "0".repeat(64));
+
+    let page = shown("well", upload(profile(one, 0)), output);
+    assert!(page.contains("breaks off") && page.contains("&lt;script&gt;window.attacked"), "{page}");
+    assert!(page.contains("these are &lt;b&gt;its&lt;/b&gt; last words") && page.len() < 64 << 10, "{}", page.len());
+    let page = shown("bomb", upload(profile(one, 300)), nowhere.clone());
+    assert!(page.contains("breaks off") && page.contains("1 action"), "expected what came before the space: {page}");
+    for (id, uri, word) in [
+        ("nonsense", upload(b"\x1f\x8bnonsense".to_vec()), "cannot be shown"),
+        ("absent", nowhere.clone(), "cannot be shown"),
+        ("large", format!("bytestream://farm/blobs/{}/99999999999", "0".repeat(64)), "more than 32"),
+    ] {
+        let page = shown(id, uri, nowhere.clone());
+        assert!(page.contains(word), "expected `{word}` of `{id}`: {page}");
+    }
+    // What is no blob of a farm is not looked for at all.
+    for (id, uri) in
+        [("file", "file:///etc/passwd"), ("http", "http://127.0.0.1:1/x"), ("name", "bytestream://farm/../x")]
+    {
+        let page = shown(id, uri.to_owned(), uri.to_owned());
+        assert!(!page.contains("timing-title") && !page.contains("root:"), "{page}");
+    }
 }
