@@ -37,13 +37,13 @@ fn waterfall(profile: &Profile) -> Markup {
         section aria-labelledby="timing-title" {
             div .heading {
                 h2 #timing-title { "Time" }
-                ul .legend { li .inputs { "phase" } li .outputs { "critical path" } li .run { "other action" } }
+                ul .legend { li .queue { "phase" } li .run { "critical path" } li .inputs { "other action" } }
             }
             @if profile.is_cut { p .notice.odd { "The timing profile breaks off, or is larger than what is read; this is its beginning." } }
             ol .steps.rows.waterfall {
-                @for phase in &profile.phases { (drawn(profile, phase, "phase", "inputs")) }
+                @for phase in &profile.phases { (drawn(profile, phase, "phase", "queue")) }
                 @for row in &rows {
-                    (drawn(profile, &row.span, if row.is_path { "critical path" } else { "action" }, if row.is_path { "outputs" } else { "run" }))
+                    (drawn(profile, &row.span, if row.is_path { "critical path" } else { "action" }, if row.is_path { "run" } else { "inputs" }))
                 }
             }
             p .dim {
