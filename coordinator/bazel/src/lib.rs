@@ -9,6 +9,7 @@ mod ran;
 mod records;
 mod room;
 mod show;
+mod values;
 
 pub use invocations::Invocations;
 pub use publish::Publish;

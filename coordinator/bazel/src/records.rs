@@ -6,7 +6,7 @@ use kiln_journal::{Batch, Durability, Journal, Range, Space, Stream};
 use kiln_proto::v1::{Invocation, InvocationMetrics, RemoteAction};
 use prost::Message;
 
-use crate::digest::cut;
+use crate::values::cut;
 
 /// Id to [`Invocation`].
 const INVOCATIONS: Space = "invocations";
