@@ -2,8 +2,8 @@
 
 use kiln_proto::v1::{self, event};
 
-use super::lines::{Line, Splitter};
 use super::stored::{Indexes, Stored};
+use super::{Line, Splitter};
 use crate::answer::Failure;
 use crate::blobs::Space;
 use crate::calls::Client;

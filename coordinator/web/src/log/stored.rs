@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hashlink::LruCache;
 use kiln_proto::bytestream::ReadRequest;
 use kiln_proto::reapi;
+use kiln_web_lines::ansi::{self, Style};
 use parking_lot::Mutex;
 
-use super::ansi::{self, Style};
-use super::lines::{Line, Splitter};
+use super::{Line, Splitter};
 use crate::answer::Failure;
 use crate::blobs::Space;
 use crate::calls::Client;

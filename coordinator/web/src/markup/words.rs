@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_proto::clock;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::Status;
+pub(crate) use kiln_web_lines::size;
 pub(crate) use kiln_web_model::milliseconds;
 use maud::{Markup, html};
 
@@ -19,21 +20,6 @@ pub(crate) fn duration(milliseconds: u64) -> String {
         3600..86_400 => format!("{} h {:02} m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {:02} h", seconds / 86_400, seconds / 3600 % 24),
     }
-}
-
-/// A size in units of 1,024.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut size = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while size >= 1023.95 && unit + 1 < UNITS.len() {
-        size /= 1024.0;
-        unit += 1;
-    }
-    if size < 10.0 { format!("{size:.1} {}", UNITS[unit]) } else { format!("{size:.0} {}", UNITS[unit]) }
 }
 
 /// CPUs, from thousandths.

@@ -9,18 +9,20 @@ const MAX_KEPT: usize = 64 << 10;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) text: String,
-    pub(crate) is_error: bool,
+pub struct Line {
+    /// Its text, with the sequences of terminals.
+    pub text: String,
+    /// Whether it is of standard error.
+    pub is_error: bool,
     /// How it begins.
-    pub(super) style: Style,
+    pub style: Style,
     /// Bytes that are left out: of its end, or, if it has no text, in its place.
-    pub(crate) left_out: u64,
+    pub left_out: u64,
 }
 
 impl Line {
     /// Its row, at its number.
-    pub(crate) fn row(&self, number: u64, address: &str) -> Markup {
+    pub fn row(&self, number: u64, address: &str) -> Markup {
         let mut style = self.style;
         html! {
             li id={ "L" (number) } class=[self.is_error.then_some("err")] {
@@ -28,7 +30,7 @@ impl Line {
                 code {
                     (ansi::rendered(&self.text, &mut style))
                     @if self.left_out > 0 {
-                        span .more { "… " (crate::markup::words::size(self.left_out)) " left out" }
+                        span .more { "… " (crate::size(self.left_out)) " left out" }
                     }
                 }
             }
@@ -36,19 +38,19 @@ impl Line {
     }
 
     /// With its colours, and no number.
-    pub(crate) fn code(&self) -> Markup {
+    pub fn code(&self) -> Markup {
         ansi::rendered(&self.text, &mut self.style.clone())
     }
 
     /// Without styles.
-    pub(crate) fn plain(&self) -> String {
+    pub fn plain(&self) -> String {
         ansi::plain(&self.text)
     }
 }
 
 /// Puts pieces of output together to lines.
 #[derive(Debug, Default)]
-pub(crate) struct Splitter {
+pub struct Splitter {
     streams: [Open; 2],
 }
 
@@ -82,12 +84,12 @@ impl Open {
 
 impl Splitter {
     /// The lines of an output that begins like this.
-    pub(super) fn from(style: Style) -> Self {
+    pub fn from(style: Style) -> Self {
         Self { streams: [Open { style, ..Open::default() }, Open::default()] }
     }
 
     /// Adds output; the lines that it ends come out.
-    pub(crate) fn push(&mut self, is_error: bool, data: &[u8], skipped: u64, out: &mut Vec<Line>) {
+    pub fn push(&mut self, is_error: bool, data: &[u8], skipped: u64, out: &mut Vec<Line>) {
         let open = &mut self.streams[usize::from(is_error)];
         if skipped > 0 {
             if !open.is_empty() {
@@ -105,7 +107,7 @@ impl Splitter {
     }
 
     /// No more comes: what has no end is a line too.
-    pub(crate) fn end(&mut self, out: &mut Vec<Line>) {
+    pub fn end(&mut self, out: &mut Vec<Line>) {
         for (open, is_error) in self.streams.iter_mut().zip([false, true]) {
             if !open.is_empty() {
                 out.push(open.end(is_error));

@@ -6,7 +6,7 @@
 use maud::{Markup, PreEscaped, Render};
 
 /// Characters of a line that are shown.
-pub(crate) const MAX_SHOWN: usize = 4_000;
+pub const MAX_SHOWN: usize = 4_000;
 /// Longest sequence that is looked at; a longer one is none.
 const MAX_SEQUENCE: usize = 256;
 /// The colours of terminals, as red, green and blue, for the choice of the nearest.
@@ -31,7 +31,7 @@ const COLOURS: [(u8, u8, u8); 16] = [
 
 /// How text looks at some place of an output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Style {
+pub struct Style {
     /// One of sixteen colours.
     foreground: Option<u8>,
     background: Option<u8>,
@@ -200,7 +200,7 @@ fn overwritten(line: &str) -> (&str, &str) {
 }
 
 /// A line as text with styles; `style` is how it begins, and afterwards how it ends.
-pub(crate) fn rendered(line: &str, style: &mut Style) -> Markup {
+pub fn rendered(line: &str, style: &mut Style) -> Markup {
     let (gone, line) = overwritten(line);
     for piece in pieces(gone) {
         if let Piece::Sgr(parameters) = piece {
@@ -223,7 +223,7 @@ pub(crate) fn rendered(line: &str, style: &mut Style) -> Markup {
         }
     }
     if cut > 0 {
-        let words = format!("… {} more on this line", crate::markup::words::size(cut as u64));
+        let words = format!("… {} more on this line", crate::size(cut as u64));
         push(&mut out, &words, "more");
     }
     PreEscaped(out)
@@ -245,7 +245,7 @@ fn push(out: &mut String, text: &str, classes: &str) {
 }
 
 /// A line as plain text, as one searches it.
-pub(crate) fn plain(line: &str) -> String {
+pub fn plain(line: &str) -> String {
     let (_, line) = overwritten(line);
     let texts =
         pieces(line).into_iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(text) } else { None });
@@ -253,7 +253,7 @@ pub(crate) fn plain(line: &str) -> String {
 }
 
 /// Only what a line changes in the style.
-pub(crate) fn pass(line: &str, style: &mut Style) {
+pub fn pass(line: &str, style: &mut Style) {
     if line.contains(['\u{1b}', '\u{9b}']) {
         for piece in pieces(line) {
             if let Piece::Sgr(parameters) = piece {
