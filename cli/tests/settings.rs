@@ -85,7 +85,7 @@ fn a_project_chooses_among_the_users_farms_only() {
     for (name, farm) in [("one", &one), ("other", &other)] {
         well(Ran::from(kiln(&config, dir.path(), &["login", &farm.url, "--name", name, "--no-token"])));
     }
-    let asked = |at: &str| well(Ran::from(kiln(&config, &dir.path().join(at), &["status", "--json"])));
+    let asked = |at: &str| well(Ran::from(kiln(&config, &dir.path().join(at), &["workers", "--json"])));
     let start = |farm: &Farm| {
         farm.start_worker("w");
         farm.wait_for_worker("w");

@@ -224,7 +224,7 @@ fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
     let before = questions();
     // The first question fetches all answers, which are there before the others.
     let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
-    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tcc --version >/dev/null; sleep 5; "));
+    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tcc --version >/dev/null; sleep 20; "));
     let (warm, _) = built(&farm, dir.path());
     let why = farm.kiln(&["cache", "explain", "build", dir.path().to_str().unwrap()]).out;
     assert_eq!(counts(&warm), (7, 0), "{why}");

@@ -9,6 +9,21 @@ pub const PARSED: &str = "";
 pub type Elsewhere = (&'static str, &'static str, &'static str);
 
 pub const ELSEWHERE: &[Elsewhere] = &[
+    (
+        "cli/README.md",
+        "kiln login https://farm.example:8980 --name team --ca team.pem",
+        "who_has_logged_in_needs_no_flags_and_a_wrong_token_is_not_kept",
+    ),
+    (
+        "cli/README.md",
+        "rustup target add x86_64-pc-windows-gnu",
+        "the_client_for_windows_builds_what_the_one_for_linux_does",
+    ),
+    (
+        "cli/README.md",
+        "cargo build --release -p kiln-cli --no-default-features --target x86_64-pc-windows-gnu",
+        "the_client_for_windows_builds_what_the_one_for_linux_does",
+    ),
     ("cli/README.md", "kiln shell latest compile", "after_a_failed_compile_one_mends_a_file_and_compiles"),
     ("cli/README.md", "kiln run latest compile -- ls -l src", "a_command_has_three_streams_and_passes_its_end_on"),
     ("cli/README.md", "kiln build --shell-on-failure", "a_build_that_fails_can_end_in_a_shell"),
