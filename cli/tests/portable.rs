@@ -73,7 +73,7 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.path();
             if path.is_dir() {
                 waiting.push(path);
-            } else if !path.extension().is_some_and(|extension| extension == "json") {
+            } else if path.extension().is_none_or(|extension| extension != "json") {
                 let name = path.strip_prefix(directory).unwrap().display().to_string();
                 found.insert(name, std::fs::read(&path).unwrap());
             }

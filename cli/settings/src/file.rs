@@ -134,17 +134,14 @@ fn parse(text: &str) -> Result<File, String> {
 }
 
 /// Refuses keys that there are not, and names the nearest.
-fn check<'a>(keys: impl Iterator<Item = &'a String>, known: &[&str], place: &str) -> Result<(), String> {
-    for key in keys.filter(|key| !known.contains(&key.as_str())) {
-        let alike = |known: &&&str| strsim::jaro_winkler(key, known);
-        let nearest = known.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
-        let nearest = nearest.filter(|known| alike(known) >= ALIKE);
-        return Err(match nearest {
-            Some(nearest) => format!("there is no `{place}{key}`; did you mean `{nearest}`?"),
-            None => format!("there is no `{place}{key}`; expected one of `{}`", known.join("`, `")),
-        });
-    }
-    Ok(())
+fn check<'a>(mut keys: impl Iterator<Item = &'a String>, known: &[&str], place: &str) -> Result<(), String> {
+    let Some(key) = keys.find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+    let alike = |known: &&&str| strsim::jaro_winkler(key, known);
+    let nearest = known.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    Err(match nearest.filter(|known| alike(known) >= ALIKE) {
+        Some(nearest) => format!("there is no `{place}{key}`; did you mean `{nearest}`?"),
+        None => format!("there is no `{place}{key}`; expected one of `{}`", known.join("`, `")),
+    })
 }
 
 #[cfg(test)]

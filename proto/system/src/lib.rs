@@ -142,8 +142,8 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
 
 /// The user's name, or what stands for it.
 pub fn user() -> String {
-    let name = |variable| std::env::var(variable).ok().filter(|name: &String| !name.is_empty());
-    own::USER.iter().find_map(|variable| name(variable)).unwrap_or_else(own::nameless)
+    let name = |variable: &&str| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    own::USER.iter().find_map(name).unwrap_or_else(own::nameless)
 }
 
 /// The machine's name.
