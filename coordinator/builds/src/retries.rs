@@ -3,7 +3,7 @@
 //! Invariant: a step passes if each of its tests has passed and its command has ended well with them; whatever was run again is an action of its own,
 //! so the step's own action never has a result that it did not produce.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -146,7 +146,7 @@ fn tell(work: &Work, job: &Job, retry: u32, failed: usize, all: bool) {
 /// Adds what came of tests in another run, of all of them or some. Returns whether that run was not what it was meant to be: nothing was heard of a test
 /// that had failed, or some were left out that had not run before.
 fn count(tests: &mut Vec<TestCase>, heard: Told, (all, ended_well): (bool, bool)) -> bool {
-    let again: HashMap<(String, String), TestCase> =
+    let again: BTreeMap<(String, String), TestCase> =
         heard.tests.into_iter().map(|test| ((test.suite.clone(), test.name.clone()), test)).collect();
     let known: HashSet<(&str, &str)> = tests.iter().map(|test| (test.suite.as_str(), test.name.as_str())).collect();
     let new: Vec<TestCase> =
