@@ -54,6 +54,7 @@ fn who_has_logged_in_needs_no_flags_and_a_wrong_token_is_not_kept() {
     let status = |arguments: &[&str]| Ran::from(kiln(&config, dir.path(), arguments));
     well(status(&["workers", "--json"]));
     well(status(&["workers", "--json", "--farm", "team"]));
+    refused(&status(&["workers", "--farm", "tema"]), 2, "no farm is named `tema`, only `team`");
     // A flag comes before the file.
     refused(&status(&["workers", "--token-file", "/nowhere"]), 2, "/nowhere");
 }

@@ -33,8 +33,10 @@ pub fn apply(farm: &mut args::Farm, directory: &Path) -> Result<(), Error> {
     let Some(path) = File::path() else { return Ok(()) };
     let file = File::read(&path)?;
     let chosen = match given {
-        // A host's name alone is an address, too.
-        Some(given) if !file.farms.contains_key(given) => return Ok(()),
+        // A host's name alone is an address, too. One without a domain or a port is more likely a name that is written wrong.
+        Some(given) if !file.farms.contains_key(given) && (file.farms.is_empty() || given.contains('.')) => {
+            return Ok(());
+        }
         Some(given) => Some(given.to_owned()),
         None => of_project(directory)?.or_else(|| file.farm.clone()),
     };
