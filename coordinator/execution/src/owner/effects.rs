@@ -28,6 +28,9 @@ impl Owner {
                 let running = Running { worker: worker.0, lease: lease.0, logs };
                 self.set(&key, State::Executing { running, started: true });
                 self.waits(&key, false);
+                if let Some(action) = self.actions.get(&key).filter(|action| action.prepared.spread) {
+                    self.live.charge(lease.0, action.charge.clone());
+                }
             }
             Effect::Started { key, .. } => {
                 if let Some(action) = self.actions.get(&key) {
