@@ -103,6 +103,9 @@ fn a_project_chooses_among_the_users_farms_only() {
     );
 
     write(dir.path(), ".kiln/config.toml", "farm = \"other\"\n");
+    assert!(!asked("").contains("\"w\""));
+    assert!(asked("deep/er").contains("\"w\""), "expected nothing above a directory that is in no checkout to count");
+    std::fs::create_dir(dir.path().join(".git")).unwrap();
     assert!(!asked("deep/er").contains("\"w\""), "expected the project's choice to count below it");
     write(dir.path(), ".kiln/config.toml", "farm = \"https://evil.example:1\"\n");
     refused(&Ran::from(kiln(&config, dir.path(), &["status"])), 2, "no farm is named `https://evil.example:1`");

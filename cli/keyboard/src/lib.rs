@@ -7,6 +7,20 @@ mod escape;
 mod raw;
 mod streams;
 
+use std::sync::Once;
+
 pub use escape::{Escape, Typed};
 pub use raw::{Raw, Resizes, give_back, resizes};
 pub use streams::{Printer, typed};
+
+/// From now on, a panic gives the terminal back before it says anything.
+fn give_back_at_panic() {
+    static AT_PANIC: Once = Once::new();
+    AT_PANIC.call_once(|| {
+        let earlier = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            give_back();
+            earlier(info);
+        }));
+    });
+}

@@ -1,7 +1,6 @@
 //! Raw mode: what is typed comes as it is, byte by byte, and is not shown by this machine.
 
 use std::io;
-use std::sync::Once;
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use parking_lot::Mutex;
@@ -20,14 +19,7 @@ impl Raw {
     /// # Errors
     /// If it is no terminal.
     pub fn enter() -> io::Result<Self> {
-        static AT_PANIC: Once = Once::new();
-        AT_PANIC.call_once(|| {
-            let earlier = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                give_back();
-                earlier(info);
-            }));
-        });
+        super::give_back_at_panic();
         let before = tcgetattr(io::stdin())?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);

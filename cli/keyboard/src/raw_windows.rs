@@ -1,7 +1,6 @@
 //! Raw mode: what is typed comes as it is, byte by byte, and is not shown by this machine.
 
 use std::io;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,14 +21,7 @@ impl Raw {
     /// # Errors
     /// If it is no terminal.
     pub fn enter() -> io::Result<Self> {
-        static AT_PANIC: Once = Once::new();
-        AT_PANIC.call_once(|| {
-            let earlier = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                give_back();
-                earlier(info);
-            }));
-        });
+        super::give_back_at_panic();
         enable_raw_mode()?;
         IS_RAW.store(true, Ordering::SeqCst);
         Ok(Self(()))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kiln_args as args;
+use kiln_scan::git;
 use serde::Deserialize;
 
 use super::file::{Error, Farm, File, replace};
@@ -20,8 +21,8 @@ struct Project {
 
 /// Completes what flags and variables say of the farm by what the configuration does.
 ///
-/// A name in place of a URL is a farm of the configuration. Where no farm is given, that is the one that the project in `directory`, or one above it,
-/// chooses, else the configuration's own.
+/// A name in place of a URL is a farm of the configuration. Where no farm is given, that is the one that the project in `directory` chooses, or the
+/// checkout that it is in, else the configuration's own.
 ///
 /// # Errors
 /// If a farm that is named is not there, a file cannot be used, or a token command fails.
@@ -49,7 +50,8 @@ pub fn apply(farm: &mut args::Farm, directory: &Path) -> Result<(), Error> {
     if access.ca.is_none() {
         access.ca = absolute(&chosen.ca);
     }
-    let has_own = access.token_file.is_some() || access.cert.is_some() || std::env::var_os("KILN_TOKEN").is_some();
+    let has_token = std::env::var("KILN_TOKEN").is_ok_and(|token| !token.trim().is_empty());
+    let has_own = access.token_file.is_some() || access.cert.is_some() || has_token;
     if !has_own {
         (access.cert, access.key) = (absolute(&chosen.cert), absolute(&chosen.key));
         access.token_file = match chosen.token_command.is_empty() {
@@ -74,7 +76,9 @@ pub fn choose(name: &str) -> Result<(), Error> {
 
 fn of_project(directory: &Path) -> Result<Option<String>, Error> {
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    for above in directory.ancestors() {
+    // Whatever lies above the checkout may be another user's.
+    let checkout = git::work_tree(&directory).unwrap_or_else(|| directory.clone());
+    for above in directory.ancestors().take_while(|above| above.starts_with(&checkout)) {
         let path = above.join(OF_PROJECT);
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         let project: Project = toml::from_str(&text).map_err(|error| {

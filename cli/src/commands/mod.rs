@@ -40,7 +40,7 @@ use kiln_telemetry::trace;
 use kiln_terminal as terminal;
 use tracing::Instrument;
 
-/// What `kiln up` answers where there is no farm in it.
+/// What `kiln up` says in a `kiln` that is a client only.
 #[cfg(not(feature = "embedded"))]
 const NO_FARM: &str = "this `kiln` is a client only, because steps run on Linux; run `kiln up` on a Linux machine, or in a virtual machine \
                        or WSL 2 on this one, and name it with `--farm URL` (`KILN_FARM`)";

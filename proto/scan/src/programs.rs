@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::walk::{Found, Kind};
+use super::Error;
+use super::walk::{Found, Kind, inside};
 
 /// What git's index says of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,10 @@ pub(super) fn of_index(listed: &[u8]) -> HashMap<String, InIndex> {
 }
 
 /// Corrects what was found below `root` by what the index says of paths, else by what the files themselves say.
-pub(super) fn correct(root: &Path, found: &mut [Found], index: &HashMap<String, InIndex>) {
+///
+/// # Errors
+/// If a link leads out of the tree, as where links are links.
+pub(super) fn correct(root: &Path, found: &mut [Found], index: &HashMap<String, InIndex>) -> Result<(), Error> {
     for one in found {
         let Kind::File { stat, executable, .. } = &mut one.kind else { continue };
         match index.get(&one.path) {
@@ -51,12 +55,13 @@ pub(super) fn correct(root: &Path, found: &mut [Found], index: &HashMap<String, 
             // Longer than any path: it has been replaced by a file.
             Some(InIndex::Link) if stat.size <= 4096 => {
                 if let Ok(target) = std::fs::read_to_string(root.join(&one.path)) {
-                    one.kind = Kind::Symlink { target };
+                    one.kind = Kind::Symlink { target: inside(&one.path, Path::new(&target))? };
                 }
             }
             _ => *executable = is_program(&root.join(&one.path)),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -75,20 +80,22 @@ mod tests {
         let mut found = vec![
             put("plain.sh", "#!/bin/sh\n"),
             put("tool", "whatever"),
-            put("link", "../other"),
+            put("link", "tool"),
             put("new.sh", "#!/bin/sh\n"),
             put("elf", "\x7fELF..."),
             put("text", "#"),
         ];
         let index =
             of_index(b"100644 1 0\tplain.sh\x00100755 2 0\ttool\x00120000 3 0\tlink\x00160000 4 0\tsubmodule\x00");
-        correct(dir.path(), &mut found, &index);
+        correct(dir.path(), &mut found, &index).unwrap();
         let is = |name: &str| match &found.iter().find(|one| one.path == name).unwrap().kind {
             Kind::File { executable, .. } => executable.to_string(),
             Kind::Symlink { target } => target.clone(),
             other => format!("{other:?}"),
         };
         let all = ["plain.sh", "tool", "link", "new.sh", "elf", "text"].map(is);
-        assert_eq!(all, ["false", "true", "../other", "true", "true", "false"]);
+        assert_eq!(all, ["false", "true", "tool", "true", "true", "false"]);
+        let mut leaves = [put("link", "../other")];
+        assert!(matches!(correct(dir.path(), &mut leaves, &index), Err(Error::Link { .. })));
     }
 }

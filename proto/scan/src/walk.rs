@@ -140,7 +140,7 @@ fn walk_part(root: &Path, part: &str) -> Result<Walked, Error> {
     }
     if cfg!(windows) {
         let named = |(path, what): (String, _)| (if part.is_empty() { path } else { format!("{part}/{path}") }, what);
-        super::programs::correct(root, &mut walked.found, &git::staged(&dir).into_iter().map(named).collect());
+        super::programs::correct(root, &mut walked.found, &git::staged(&dir).into_iter().map(named).collect())?;
     }
     Ok(walked)
 }
@@ -375,7 +375,7 @@ fn relative<'a>(root: &Path, full: &'a Path) -> &'a Path {
 }
 
 /// The link's target, if resolving it from the link never goes above the root. It need not exist.
-fn inside(path: &str, target: &Path) -> Result<String, Error> {
+pub(super) fn inside(path: &str, target: &Path) -> Result<String, Error> {
     let leaves = || Error::Link { path: path.to_owned(), target: target.display().to_string() };
     let text = target.to_str().ok_or_else(|| Error::Name { path: target.to_owned() })?;
     let mut depth = path.matches('/').count();
