@@ -50,13 +50,15 @@ fn a_terminal_has_a_size_job_control_and_interrupts() {
     terminal.types("stty size\r");
     terminal.until("40 100");
     // Ctrl-C ends the command, and neither the shell nor `kiln`.
-    terminal.types("sleep 1000; echo slept ''$?\r");
     terminal.until("ready> ");
+    terminal.types("sleep 999; echo slept ''$?\r");
+    until("the first sleep to begin", || processes("sleep 999").then_some(()));
+    terminal.until("\n");
     terminal.types("\u{3}");
     terminal.until("ready> ");
-    terminal.types("sleep 1000\r");
-    terminal.until("sleep 1000");
-    until("the sleep to begin", || processes("sleep 1000").then_some(()));
+    terminal.types("sleep 998\r");
+    terminal.until("sleep 998");
+    until("the sleep to begin", || processes("sleep 998").then_some(()));
     terminal.types("\u{1a}");
     terminal.until("Stopped");
     terminal.types("jobs; kill %1; wait\r");
