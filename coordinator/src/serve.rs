@@ -44,6 +44,9 @@ const GRACE: Duration = Duration::from_secs(3);
 const MATCH_GRACE_MS: u64 = 15_000;
 /// How long an action waits for more workers after the first one connected.
 const MATCH_SETTLE_MS: u64 = 2_000;
+/// How long after a start an action waits for the workers that were connected before and may be running it: twice the longest pause
+/// between their attempts to come back.
+const RETURN_GRACE_MS: u64 = 10_000;
 /// Calls that begin work: they are traced even if their caller is not.
 const BEGIN: [&str; 2] = ["/kiln.v1.Builds/Submit", "/build.bazel.remote.execution.v2.Execution/Execute"];
 
@@ -360,6 +363,7 @@ fn scheduling(config: &Config) -> kiln_scheduler::Config {
         lease_seed: Some(rand::random()),
         match_grace: MATCH_GRACE_MS,
         match_settle: MATCH_SETTLE_MS,
+        return_grace: RETURN_GRACE_MS,
         queue_timeout: config.queue_timeout.as_millis() as u64,
         pools: config.pools.clone(),
         ..kiln_scheduler::Config::default()

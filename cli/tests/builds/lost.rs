@@ -1,5 +1,8 @@
 //! Processes that die or leave during a build, and damaged blobs.
 
+use std::collections::BTreeSet;
+
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{CHAIN, work};
@@ -62,6 +65,37 @@ fn a_worker_keeps_what_it_runs_while_the_coordinator_is_away() {
     let joined = farm.log("coordinator");
     assert!(joined.contains("running") && joined.matches("worker joined").count() == 2, "{joined}");
     assert!(!joined.contains("action runs again"), "expected the running action to be re-adopted: {joined}");
+}
+
+#[test]
+fn whoever_ran_a_step_before_a_restart_goes_on_with_it_though_another_worker_is_back_first() {
+    let farm = Farm::start(&["one", "two"]);
+    let dir = work("echo run $(od -An -N8 -tx8 /dev/urandom); sleep 3; echo ends", "");
+    let mut build = farm.start_build(dir.path(), &[]);
+    let worker = build.started("work")["worker"].as_str().unwrap().to_owned();
+    build.until("the step's first output", |event| event["text"].as_str().is_some_and(|text| text.starts_with("run ")));
+    let other = if worker == "one" { "two" } else { "one" };
+    farm.signal_worker(&worker, Signal::SIGSTOP);
+    farm.restart_coordinator();
+    farm.wait_for_worker(other);
+    build.until("the build to say whom it waits for", |event| {
+        let what = event["what"].as_str().unwrap_or_default();
+        what.contains("since before the coordinator restarted") && what.contains(&format!("`{worker}`"))
+    });
+    farm.signal_worker(&worker, Signal::SIGCONT);
+    let built = build.end().well();
+    let ended = &built.of_type("step_finished")[0];
+    assert_eq!(ended["worker"], worker.as_str(), "{ended}");
+    // What it printed is told again to whoever follows the resumed build.
+    let log = built.log();
+    let runs: BTreeSet<&str> = log.lines().filter(|line| line.starts_with("run ")).collect();
+    assert_eq!(runs.len(), 1, "expected it not to run again: {log}");
+    // One that never comes back is given up, by a coordinator that then knows better.
+    farm.kill_worker(&worker);
+    farm.restart_coordinator();
+    farm.wait_for_worker(other);
+    let after = farm.build(work("echo after", "").path(), &[]).well();
+    assert_eq!(after.of_type("step_finished")[0]["worker"], other);
 }
 
 #[test]

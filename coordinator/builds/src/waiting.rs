@@ -144,6 +144,7 @@ async fn wait_of(work: &Work, target: &Target) -> Option<v1::Waiting> {
             gives_up: gives_up(Duration::from_millis(left_ms)),
             ..waiting
         }),
+        Wait::Return { workers } => Some(v1::Waiting { what: returning(&workers), ..waiting }),
         Wait::Room { ahead, holders } => {
             let own = work.build.lock().id.clone();
             if !holders.is_empty() && holders.iter().all(|holder| holder.build.as_ref() == Some(&own)) {
@@ -154,6 +155,15 @@ async fn wait_of(work: &Work, target: &Target) -> Option<v1::Waiting> {
             Some(v1::Waiting { what, ahead: ahead as u32, ..waiting })
         }
     }
+}
+
+/// Describes workers that may bring what they run.
+fn returning(workers: &[String]) -> String {
+    let (named, more) =
+        (workers.iter().take(NAMED).map(|name| format!("`{name}`")), workers.len().saturating_sub(NAMED));
+    let names = named.collect::<Vec<_>>().join(", ");
+    let names = if more > 0 { format!("{names} and {more} more") } else { names };
+    format!("workers that may be running it since before the coordinator restarted: {names}")
 }
 
 /// The names of builds that hold workers.

@@ -68,6 +68,38 @@ impl Memory {
         Some(self.save([worker].into_iter(), Durability::Durable))
     }
 
+    /// These workers are connected now, and no others: the next run need not wait for those that broke off long ago.
+    pub(super) fn all_here(&mut self, workers: BTreeSet<&str>) {
+        let away: Vec<String> = self.workers.keys().filter(|name| !workers.contains(name.as_str())).cloned().collect();
+        for name in away {
+            if let Some(worker) = self.workers.get_mut(&name).filter(|worker| worker.connected) {
+                worker.connected = false;
+                drop(self.save([name.as_str()].into_iter(), Durability::Relaxed));
+            }
+        }
+        self.still_here(workers.into_iter());
+    }
+
+    /// A worker left in order: it will bring nothing when it comes back.
+    pub(super) fn left(&mut self, worker: &str) {
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.connected = false;
+        }
+        self.still_here([worker].into_iter());
+    }
+
+    /// The workers that were connected when the earlier run of the coordinator ended. From now on they are not, until they are seen.
+    pub(super) fn take_connected(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        for (name, worker) in &mut self.workers {
+            if std::mem::take(&mut worker.connected) {
+                names.push(name.clone());
+            }
+        }
+        drop(self.save(names.iter().map(String::as_str), Durability::Relaxed));
+        names
+    }
+
     /// Updates when these workers were last seen.
     pub(super) fn still_here<'a>(&mut self, workers: impl Iterator<Item = &'a str>) {
         let seen: BTreeSet<&str> = workers.collect();
@@ -127,6 +159,29 @@ mod tests {
         let now = clock::now();
         let last_seen = Some(kiln_proto::protobuf::Timestamp { seconds: now.seconds - ago, ..now });
         v1::Worker { worker: name.to_owned(), last_seen, ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn those_that_were_connected_are_expected_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&directory.path().join("journal.redb"), Fsync::default()).unwrap();
+        let here = |name| v1::Worker { connected: true, ..seen(name, 1) };
+        let open = async || Memory::open(journal.clone(), Path::new("/nonexistent")).await.unwrap().with_life(LIFE_MS);
+        let mut memory = open().await;
+        memory.saw(here("stays"));
+        memory.saw(here("leaves"));
+        memory.saw(here("broke off"));
+        memory.all_here(["stays", "leaves"].into());
+        memory.left("leaves");
+        memory.drain("stays", false).unwrap().unwrap().await.unwrap();
+        let mut next = open().await;
+        assert_eq!(next.take_connected(), ["stays"]);
+        next.saw(here("comes"));
+        next.drain("comes", false).unwrap().unwrap().await.unwrap();
+        let mut last = open().await;
+        assert_eq!(last.take_connected(), ["comes"]);
+        last.drain("comes", false).unwrap().unwrap().await.unwrap();
+        assert!(open().await.take_connected().is_empty());
     }
 
     async fn names(journal: &Journal, old: &Path) -> Vec<String> {

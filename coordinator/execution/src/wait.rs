@@ -13,6 +13,11 @@ pub enum Wait {
         /// Milliseconds until the farm gives up.
         left_ms: u64,
     },
+    /// Workers that were connected before the coordinator restarted, and may be running it.
+    Return {
+        /// Those that are not back yet.
+        workers: Vec<String>,
+    },
     /// Free capacity on workers that could run it.
     Room {
         /// Number of actions ahead of it.
@@ -41,6 +46,9 @@ impl Wait {
         let tenant = |key: &ActionKey| scope::split(key.0.split('|').next().unwrap_or_default()).0.to_owned();
         match wait {
             kiln_scheduler::Wait::Worker { reasons, left } => Self::Worker { reasons, left_ms: left },
+            kiln_scheduler::Wait::Return { workers } => {
+                Self::Return { workers: workers.into_iter().map(|worker| worker.0).collect() }
+            }
             kiln_scheduler::Wait::Room { ahead, holders } => {
                 let own = tenant(asked);
                 let of = |(worker, key): (kiln_scheduler::WorkerId, ActionKey)| Holder {

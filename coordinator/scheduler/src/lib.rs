@@ -2,12 +2,13 @@
 //!
 //! Invariants, tested with generated event sequences: no action has two live leases, none is lost, attempts are
 //! bounded, a worker's capacity is never exceeded, an action never runs where its platform does not match, and an
-//! action that can run never waits next to free capacity.
+//! action that can run never waits next to free capacity, unless workers of an earlier run may bring it.
 
 mod lease_ids;
 mod lifecycle;
 mod placement;
 mod queue;
+mod returning;
 mod shares;
 mod types;
 mod waiting;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lease_ids::LeaseIds;
 use queue::{ActionId, Class, ClassId, Position};
+use returning::Returning;
 use shares::Shares;
 pub use types::{
     ActionKey, Capacity, Config, Effect, Event, Failure, LeaseId, Millis, Outcome, Pool, QueueView, Requirements,
@@ -76,6 +78,7 @@ pub struct Scheduler {
     workers: Workers,
     /// Workers that left and are expected back.
     away: BTreeMap<WorkerId, waiting::Away>,
+    returning: Returning,
     shares: Shares,
     lease_ids: LeaseIds,
     /// Leases that ended in this step; reported last, after the consequences.
@@ -88,6 +91,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// An empty farm at time `now`.
     pub fn new(mut config: Config, now: Millis) -> Self {
+        let returning = Returning::new(&config, now);
         let away = waiting::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
             match_from: now.saturating_add(config.match_grace),
@@ -104,6 +108,7 @@ impl Scheduler {
             busy: BTreeSet::new(),
             workers: Workers::default(),
             away,
+            returning,
             shares: Shares::default(),
             next_action: 0,
             effects: Vec::new(),
@@ -144,7 +149,7 @@ impl Scheduler {
             Some(since.saturating_add(self.config.reserve_after))
         });
         // A deadline in the past waits for something other than time.
-        lost.chain(orphaned).chain(waiting).filter(|at| *at > self.now).min()
+        lost.chain(orphaned).chain(self.returning.deadline()).chain(waiting).filter(|at| *at > self.now).min()
     }
 
     /// All workers, by name.

@@ -134,6 +134,7 @@ impl Scheduler {
 
     pub(super) fn joined(&mut self, offer: WorkerOffer) {
         let WorkerOffer { worker: id, properties, demands, tenants, capacity, draining, running } = offer;
+        let back = id.clone();
         let slot = match self.workers.slot(&id) {
             Some(slot) => slot,
             None => self.workers.add(Worker::new(id)),
@@ -156,6 +157,7 @@ impl Scheduler {
         for lease in unnamed {
             self.lost(lease, "the worker came back without it");
         }
+        self.returned(&back);
         self.fill(slot);
     }
 
@@ -360,6 +362,7 @@ impl Scheduler {
         if !self.orphans.is_empty() {
             self.expire_orphans();
         }
+        self.expire_returning();
         self.give_up();
         self.reserve();
     }

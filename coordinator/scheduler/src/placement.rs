@@ -97,6 +97,9 @@ impl Scheduler {
     pub(super) fn place(&mut self, id: ActionId) {
         let Some(action) = self.actions.get(&id) else { return };
         let Some(class_id) = self.class_of.get(&action.requirements).copied() else { return };
+        if self.is_held(class_id) {
+            return;
+        }
         let class = &self.classes[class_id];
         let mut best: Option<((bool, usize, u64), usize)> = None;
         for slot in &class.workers {
@@ -147,7 +150,7 @@ impl Scheduler {
             };
             let mut best: Option<(Rank, ActionId)> = None;
             for class in candidates {
-                if !free.holds(&self.classes[class].requirements.capacity) {
+                if !free.holds(&self.classes[class].requirements.capacity) || self.is_held(class) {
                     continue;
                 }
                 let head = self.classes[class].head(&self.shares);
@@ -203,6 +206,9 @@ impl Scheduler {
     /// How many more actions with these requirements would start at once.
     pub fn room(&mut self, requirements: &Requirements) -> usize {
         let class = self.class(requirements);
+        if self.is_held(class) {
+            return 0;
+        }
         let (class, wanted) = (&self.classes[class], requirements.capacity);
         let fits = |slot: &usize| {
             let worker = self.workers.get(*slot)?;
@@ -229,7 +235,7 @@ impl Scheduler {
         let mut long: Vec<(Millis, ClassId)> = self
             .busy
             .iter()
-            .filter(|class| self.waits_for_reservation(**class))
+            .filter(|class| self.waits_for_reservation(**class) && !self.is_held(**class))
             .filter_map(|class| Some((self.passed_over_since(*class)?, *class)))
             .filter(|(since, _)| self.now >= since.saturating_add(self.config.reserve_after))
             .collect();

@@ -313,6 +313,10 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Workers known to an earlier run, and until when they are expected back.
     pub remembered: Vec<(WorkerOffer, Millis)>,
+    /// Those of them that were connected when it ended, and may bring what they run.
+    pub returning: BTreeSet<WorkerId>,
+    /// How long after the start an action that one of these may be running is given to no other worker.
+    pub return_grace: Millis,
     /// How long a lease may run that a worker brought and nobody asked for.
     pub orphan_grace: Millis,
     /// How long an action waits before a worker is reserved for it.
@@ -332,6 +336,8 @@ impl Default for Config {
             remember_for: 60 * 60_000,
             pools: Vec::new(),
             remembered: Vec::new(),
+            returning: BTreeSet::new(),
+            return_grace: 0,
             orphan_grace: 60_000,
             reserve_after: 10_000,
             lease_seed: None,
@@ -365,6 +371,11 @@ pub enum Wait {
         reasons: Vec<String>,
         /// How long it waits before it is given up.
         left: Millis,
+    },
+    /// Workers that an earlier run of the coordinator may have given it to.
+    Return {
+        /// Those that are not back yet.
+        workers: Vec<WorkerId>,
     },
     /// Free capacity on the workers that could run it.
     Room {

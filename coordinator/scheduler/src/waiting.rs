@@ -26,10 +26,7 @@ impl Away {
 
 /// The workers of an earlier run.
 pub(super) fn remembered(workers: Vec<(WorkerOffer, Millis)>) -> BTreeMap<WorkerId, Away> {
-    let away = |(offer, until): (WorkerOffer, Millis)| {
-        let WorkerOffer { worker, properties, demands, tenants, capacity, .. } = offer;
-        (worker, Away { terms: Terms { properties, demands, tenants, capacity }, until })
-    };
+    let away = |(offer, until): (WorkerOffer, Millis)| (offer.worker.clone(), Away { terms: Terms::of(&offer), until });
     workers.into_iter().map(away).collect()
 }
 
@@ -179,6 +176,10 @@ impl Scheduler {
         if let Some(since) = class.absent_since {
             let over = action.queued.max(since).saturating_add(action.wait_limit);
             return Some(Wait::Worker { reasons: self.where_they_are(id), left: over.saturating_sub(self.now) });
+        }
+        let returning = self.returning.able(&class.requirements);
+        if !returning.is_empty() {
+            return Some(Wait::Return { workers: returning });
         }
         let rank = action.position.rank(&self.shares);
         let before = |id: &&u64| self.actions.get(id).is_some_and(|other| other.position.rank(&self.shares) < rank);

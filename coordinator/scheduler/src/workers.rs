@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::queue::ClassId;
-use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId};
+use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId, WorkerOffer};
 
 /// Number of input directories remembered of each worker.
 const REMEMBERED_INPUTS: usize = 4096;
@@ -22,6 +22,11 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    pub(super) fn of(offer: &WorkerOffer) -> Self {
+        let WorkerOffer { properties, demands, tenants, capacity, .. } = offer.clone();
+        Self { properties, demands, tenants, capacity }
+    }
+
     fn serve(&self, tenant: &str) -> bool {
         self.tenants.is_empty() || self.tenants.contains(tenant)
     }

@@ -128,7 +128,7 @@ impl Owner {
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
                 tracing::info!(worker = worker.0, "worker is leaving");
-                self.memory.still_here([worker.0.as_str()].into_iter());
+                self.memory.left(&worker.0);
                 self.stopping.remove(&worker);
                 self.links.remove(&worker);
                 self.step(Event::WorkerGone(worker));
@@ -145,6 +145,7 @@ impl Link {
             environment: Some(self.environment.clone()),
             capacity: Some(self.capacity),
             draining,
+            connected: true,
             last_seen: Some(self.last_seen),
             version: self.version.clone(),
             tenants: self.tenants.clone(),

@@ -188,9 +188,10 @@ impl Owner {
         mut config: Config,
         Shared { scopes, logs, leases: live }: Shared,
         (messages, joined): (mpsc::UnboundedSender<Message>, watch::Sender<u64>),
-        memory: Memory,
+        mut memory: Memory,
     ) -> Self {
         config.remembered = memory.workers().map(|worker| remembered(worker, config.remember_for)).collect();
+        config.returning = memory.take_connected().into_iter().map(WorkerId).collect();
         let drained = memory.workers().filter(|worker| worker.draining).map(|worker| WorkerId(worker.worker.clone()));
         Self {
             drained: drained.collect(),
@@ -222,7 +223,7 @@ impl Owner {
                     None => return,
                 },
                 () = until(deadline) => self.step(Event::Tick),
-                _ = notes.tick() => self.memory.still_here(self.links.keys().map(|worker| worker.0.as_str())),
+                _ = notes.tick() => self.memory.all_here(self.links.keys().map(|worker| worker.0.as_str()).collect()),
             }
         }
     }

@@ -72,6 +72,10 @@ impl Owner {
 fn in_words(wait: kiln_scheduler::Wait) -> String {
     match wait {
         kiln_scheduler::Wait::Worker { reasons, .. } => reasons.join("; "),
+        kiln_scheduler::Wait::Return { workers } => {
+            let names: Vec<String> = workers.iter().map(|worker| format!("`{}`", worker.0)).collect();
+            format!("workers that have not come back since the coordinator restarted: {}", names.join(", "))
+        }
         kiln_scheduler::Wait::Room { holders, .. } => {
             let workers: BTreeSet<&str> = holders.iter().map(|(worker, _)| worker.0.as_str()).collect();
             match workers.len() {

@@ -87,6 +87,16 @@ struct Model {
     used: BTreeSet<LeaseId>,
     /// Keys and the worker that could not carry them out: they may wait for another.
     faulted: BTreeMap<u64, String>,
+    /// Workers of an earlier run that may still bring what they run.
+    returning: BTreeSet<&'static str>,
+}
+
+/// How long they are waited for.
+const RETURN_GRACE: u64 = 10_000;
+
+fn could_run(worker: &(&str, &str, u32), wanted: &Requirements) -> bool {
+    let (_, isa, cpus) = worker;
+    wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned())) && wanted.capacity.milli_cpus <= *cpus
 }
 
 fn number(key: &ActionKey) -> u64 {
@@ -116,6 +126,12 @@ impl Model {
         self.cancelled.remove(&lease);
     }
 
+    /// Whether a worker that is not back yet may be running this.
+    fn is_held(&self, key: u64) -> bool {
+        let wanted = requirements(key);
+        WORKERS.iter().any(|worker| self.returning.contains(worker.0) && could_run(worker, &wanted))
+    }
+
     fn check(&mut self, effects: &[Effect], config: &Config) {
         for effect in effects {
             match effect {
@@ -128,6 +144,7 @@ impl Model {
                     let tries = self.attempts.entry(key).or_default();
                     *tries += 1;
                     assert!(*tries <= config.max_attempts, "a{key} was tried {tries} times");
+                    assert!(!self.is_held(key), "a{key} was assigned and {:?} may bring it", self.returning);
                     let wanted = requirements(key);
                     assert_eq!(*reserved, wanted.capacity);
                     let (_, isa, cpus) = WORKERS.iter().find(|(name, ..)| *name == worker.0).expect("a known worker");
@@ -165,23 +182,21 @@ impl Model {
                         Failure::Lost { .. } => assert!(is_once(key), "a{key} was given up at its first loss"),
                         Failure::NoWorkerMatches { .. } => {
                             let wanted = requirements(key);
-                            let could = |(name, isa, cpus): &(&str, &str, u32)| {
+                            let could = |worker: &(&str, &str, u32)| {
                                 let expected = |left: u64| self.now < left + config.remember_for;
                                 self.workers
-                                    .get(*name)
+                                    .get(worker.0)
                                     .is_some_and(|worker| worker.known || worker.left.is_some_and(expected))
-                                    && wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned()))
-                                    && *cpus >= wanted.capacity.milli_cpus
+                                    && could_run(worker, &wanted)
                             };
                             assert!(!WORKERS.iter().any(could), "a{key} was refused and a worker matches");
                         }
                         Failure::QueueTimeout { waited, .. } => {
                             assert!(*waited >= config.queue_timeout, "a{key} was given up after {waited} ms");
                             let wanted = requirements(key);
-                            let takes = |(name, isa, cpus): &(&str, &str, u32)| {
-                                self.workers.get(*name).is_some_and(|worker| worker.connected && !worker.draining)
-                                    && wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned()))
-                                    && *cpus >= wanted.capacity.milli_cpus
+                            let takes = |worker: &(&str, &str, u32)| {
+                                self.workers.get(worker.0).is_some_and(|worker| worker.connected && !worker.draining)
+                                    && could_run(worker, &wanted)
                             };
                             assert!(!WORKERS.iter().any(takes), "a{key} was given up and a worker takes work");
                         }
@@ -199,15 +214,17 @@ impl Model {
         }
     }
 
-    /// No action waits while a worker has capacity for it.
+    /// No action waits while a worker has capacity for it, unless another may bring it.
     fn check_no_idling(&self) {
         let queued: BTreeSet<u64> = self.waiters.values().filter(|key| !self.live.contains_key(key)).copied().collect();
         for key in queued {
+            if self.is_held(key) {
+                continue;
+            }
             let wanted = requirements(key);
-            let matches = |(name, isa, cpus): &(&str, &str, u32)| {
-                self.workers.get(*name).is_some_and(|worker| worker.connected && !worker.draining)
-                    && wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned()))
-                    && wanted.capacity.milli_cpus <= *cpus
+            let matches = |worker: &(&str, &str, u32)| {
+                self.workers.get(worker.0).is_some_and(|worker| worker.connected && !worker.draining)
+                    && could_run(worker, &wanted)
             };
             let matching: Vec<_> = WORKERS.iter().copied().filter(matches).collect();
             for (name, _, cpus) in &matching {
@@ -221,6 +238,14 @@ impl Model {
     }
 }
 
+fn offered(name: &str, isa: &str, milli_cpus: u32) -> WorkerOffer {
+    WorkerOffer {
+        properties: properties(&[("ISA", isa)]),
+        capacity: Capacity { milli_cpus, memory_bytes: 1000 * GIB },
+        ..offer(name, milli_cpus)
+    }
+}
+
 struct Run {
     farm: Scheduler,
     model: Model,
@@ -230,14 +255,30 @@ struct Run {
 }
 
 impl Run {
-    fn new() -> Self {
+    /// Of the workers, `returning` were connected when an earlier run ended.
+    fn new(returning: &BTreeSet<usize>) -> Self {
+        let (mut model, mut remembered) = (Model::default(), Vec::new());
+        for (name, isa, cpus) in returning.iter().map(|worker| WORKERS[*worker]) {
+            model.returning.insert(name);
+            model.workers.insert(name.to_owned(), ModelWorker { left: Some(0), ..ModelWorker::default() });
+            remembered.push((offered(name, isa, cpus), 60_000));
+        }
         // No capacity is reserved, so that idling is always wrong; reservation has its own example.
         let config =
             Config { reserve_after: u64::MAX, queue_timeout: 30_000, remember_for: 60_000, ..Config::default() };
-        Self { farm: Scheduler::new(config.clone(), 0), model: Model::default(), config, open: BTreeSet::new() }
+        let config = Config {
+            remembered,
+            returning: model.returning.iter().map(|name| WorkerId((*name).to_owned())).collect(),
+            return_grace: RETURN_GRACE,
+            ..config
+        };
+        Self { farm: Scheduler::new(config.clone(), 0), model, config, open: BTreeSet::new() }
     }
 
     fn step(&mut self, event: Event) {
+        if self.model.now >= RETURN_GRACE {
+            self.model.returning.clear();
+        }
         // Workers whose grace ends now are removed before any other event about them.
         let effects = self.farm.step(self.model.now, event);
         let alive: BTreeSet<String> = self.farm.workers().into_iter().map(|view| view.worker.0).collect();
@@ -289,21 +330,15 @@ impl Run {
         }
         let model = self.model.workers.entry(name.to_owned()).or_default();
         (model.known, model.connected, model.left) = (true, true, None);
+        self.model.returning.remove(name);
+        let model = self.model.workers.entry(name.to_owned()).or_default();
         let draining = model.draining;
         let running = model.leases.iter().map(|(lease, (key, cpus))| RunningLease {
             lease: *lease,
             key: ActionKey(format!("a{key}")),
             reserved: capacity(*cpus),
         });
-        let offer = WorkerOffer {
-            worker: WorkerId(name.to_owned()),
-            properties: properties(&[("ISA", isa)]),
-            demands: BTreeSet::new(),
-            tenants: BTreeSet::new(),
-            capacity: Capacity { milli_cpus: cpus, memory_bytes: 1000 * GIB },
-            draining,
-            running: running.collect(),
-        };
+        let offer = WorkerOffer { draining, running: running.collect(), ..offered(name, isa, cpus) };
         self.step(Event::WorkerJoined(offer));
     }
 
@@ -393,8 +428,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_sequence_keeps_the_invariants_and_ends_with_every_waiter_told(ops in ops()) {
-        let mut run = Run::new();
+    fn every_sequence_keeps_the_invariants_and_ends_with_every_waiter_told(
+        returning in prop::collection::btree_set(0..WORKERS.len(), 0..3),
+        ops in ops(),
+    ) {
+        let mut run = Run::new(&returning);
         for op in ops {
             run.apply(op);
         }

@@ -278,6 +278,49 @@ fn a_lease_that_a_worker_brings_serves_the_first_who_asks() {
     );
 }
 
+/// A farm whose earlier run had these workers.
+fn restarted(workers: &[&str]) -> Scheduler {
+    let remembered = workers.iter().map(|name| (offer(name, 2000), 60_000)).collect();
+    let returning = workers.iter().map(|name| WorkerId((*name).into())).collect();
+    let config = Config { remembered, returning, return_grace: 10_000, ..Config::default() };
+    Scheduler::new(config, 0)
+}
+
+#[test]
+fn whoever_ran_an_action_before_a_restart_goes_on_with_it_whoever_comes_back_first() {
+    let mut farm = restarted(&["v", "w"]);
+    let brought = RunningLease { lease: LeaseId(77), key: ActionKey("a1".into()), reserved: capacity(1000) };
+    assert_eq!(assigned(&farm.step(0, Event::Submit(submission(1)))), []);
+    assert_eq!(assigned(&farm.step(0, Event::Submit(submission(2)))), []);
+    assert_eq!(assigned(&farm.step(100, Event::WorkerJoined(offer("v", 2000)))), []);
+    let wait = farm.wait_of(&ActionKey("a1".into()));
+    assert_eq!(wait, Some(Wait::Return { workers: vec![WorkerId("w".into())] }));
+    let effects = farm.step(200, Event::WorkerJoined(WorkerOffer { running: vec![brought], ..offer("w", 2000) }));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Adopted { lease: LeaseId(77), .. })), "{effects:?}");
+    // All are back, so what nobody brought begins, where there is more room.
+    let begun: Vec<String> = assigned(&effects).into_iter().map(|(_, _, key)| key).collect();
+    assert_eq!(begun, ["a2"]);
+}
+
+#[test]
+fn a_worker_that_does_not_come_back_is_waited_for_only_by_what_it_could_run_and_not_for_ever() {
+    let mut farm = restarted(&["v", "w"]);
+    let large = Requirements { capacity: capacity(4000), ..submission(0).requirements };
+    farm.step(0, Event::WorkerJoined(offer("big", 4000)));
+    let effects = farm.step(0, Event::Submit(Submission { requirements: large.clone(), ..submission(9) }));
+    assert_eq!(assigned(&effects).len(), 1, "neither could have run it");
+    let begun = assigned(&effects);
+    farm.step(1, finish(&begun[0].0, begun[0].1));
+    assert_eq!(assigned(&farm.step(2, Event::Submit(submission(1)))), []);
+    assert_eq!(farm.room(&submission(1).requirements), 0);
+    assert_eq!(farm.next_deadline(), Some(10_000));
+    let begun = assigned(&farm.step(10_000, Event::Tick));
+    assert_eq!(
+        begun.iter().map(|(worker, _, key)| (worker.as_str(), key.as_str())).collect::<Vec<_>>(),
+        [("big", "a1")]
+    );
+}
+
 #[test]
 fn a_farm_that_starts_waits_a_while_for_workers() {
     let mut farm = Scheduler::new(Config { match_grace: 1000, ..Config::default() }, 0);
