@@ -73,7 +73,7 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     if is_tls {
         let mut tls = match access.authority()? {
             Some(authority) => ClientTlsConfig::new().ca_certificate(authority),
-            None => ClientTlsConfig::new().with_native_roots(),
+            None => kiln_telemetry::tls_of_system(),
         };
         if let Some(identity) = access.identity()? {
             tls = tls.identity(identity);

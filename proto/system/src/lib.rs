@@ -1,5 +1,6 @@
 //! What differs between the operating systems on which `kiln` runs, in one place.
 
+mod authorities;
 mod directories;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
@@ -10,6 +11,7 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
 
+pub use authorities::authorities;
 pub use directories::{cache, config, state};
 
 /// What tells the states of a file apart without reading it.

@@ -6,15 +6,38 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+use tonic::transport::ClientTlsConfig;
 
 use crate::identity::{Error, Process};
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
+/// TLS that trusts the system's authorities.
+#[cfg(not(target_vendor = "apple"))]
+pub fn tls_of_system() -> ClientTlsConfig {
+    ClientTlsConfig::new().with_native_roots()
+}
+
+/// TLS that trusts the authorities that are files; see [`kiln_system::authorities`].
+#[cfg(target_vendor = "apple")]
+pub fn tls_of_system() -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(kiln_system::authorities()))
+}
+
+fn exporter() -> Result<SpanExporter, ExporterBuildError> {
+    let exporter = SpanExporter::builder().with_tonic();
+    let endpoint = ENDPOINTS.iter().find_map(|variable| set(variable)).unwrap_or_default();
+    if endpoint.starts_with("https://") {
+        // By itself it would speak TLS and trust nobody.
+        return exporter.with_tls_config(tls_of_system()).build();
+    }
+    exporter.build()
+}
 
 fn set(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
@@ -37,8 +60,7 @@ pub(crate) fn from_environment(process: &Process) -> Result<Option<SdkTracerProv
     if let Some((variable, found)) = protocol.filter(|(_, found)| found != "grpc") {
         return Err(Error::Protocol { variable, found });
     }
-    let exporter =
-        WarningExporter { sender: SpanExporter::builder().with_tonic().build()?, has_warned: AtomicBool::new(false) };
+    let exporter = WarningExporter { sender: exporter()?, has_warned: AtomicBool::new(false) };
     let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", process.version));
     let named = set("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains("service.name="));
     if set("OTEL_SERVICE_NAME").is_none() && !named {

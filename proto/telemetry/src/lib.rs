@@ -12,6 +12,7 @@ mod process;
 pub mod scrape;
 pub mod trace;
 
+pub use export::tls_of_system;
 pub use identity::{Error, Process};
 pub use log::Format;
 pub use process::{Options, Telemetry};
