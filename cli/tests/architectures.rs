@@ -106,6 +106,53 @@ fn an_emulated_worker_is_used_only_where_that_is_allowed_and_the_result_says_so(
     assert_eq!(arm64::machine(&dir.path().join("kiln-out/linux-amd64/reverse")), "linux/amd64");
 }
 
+/// The `kiln.toml` of the guide's chapter that has this text.
+fn of_the_guide(text: &str) -> String {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut blocks = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(text)).unwrap_or_else(|| panic!("no block with `{text}`")).to_owned()
+}
+
+#[test]
+fn a_step_that_names_a_platform_runs_there_for_every_target_and_is_told_which() {
+    let farm = Farm::start(&["native"]);
+    let source = "#include <stdio.h>\nint main(void) { puts(\"hello\"); }\n";
+    let config = format!("name = \"hello\"\n{}", of_the_guide("KILN_TARGET_PLATFORM"));
+    let dir = project(&[("kiln.toml", &config), ("hello.c", source)]);
+    let plan = Ran::from(farm.command(&["plan", dir.path().to_str().unwrap()]));
+    assert!(plan.out.contains("runs on  linux/amd64, for every target"), "{plan:?}");
+    // No worker of the second target's platform is needed, and the program is one for it.
+    let built = farm.build(dir.path(), &[]).well();
+    for step in built.of_type("step_finished") {
+        assert_eq!((&step["worker"], &step["platform"]), (&"native".into(), &"linux/amd64".into()), "{step}");
+    }
+    let artifacts = built.of_type("artifact");
+    assert_eq!(artifacts.len(), 2);
+    for artifact in &artifacts {
+        let path = dir.path().join(artifact["path"].as_str().unwrap());
+        assert_eq!(arm64::machine(&path), artifact["platform"].as_str().unwrap());
+        assert_eq!(artifact["emulated"], false);
+        let provenance = std::fs::read(path.with_file_name("hello.provenance.json")).unwrap();
+        let provenance: serde_json::Value = serde_json::from_slice(&provenance).unwrap();
+        let facts = &provenance["predicate"]["buildDefinition"]["internalParameters"];
+        let is_native = artifact["platform"] == "linux/amd64";
+        let machine = if is_native { &facts["environment"] } else { &facts["otherEnvironments"]["linux/amd64"] };
+        assert_eq!(machine["isa"], "x86-64", "expected the machine that compiled it: {facts}");
+    }
+    // A program of the wrong kind is refused, as ever.
+    std::fs::write(dir.path().join("kiln.toml"), config.replace("CC=aarch64-linux-gnu-gcc", "CC=gcc")).unwrap();
+    let wrong = farm.build(dir.path(), &[]);
+    assert_eq!(wrong.0.code, 1, "{}", wrong.0.err);
+    assert!(wrong.message().contains("arm64") && wrong.message().contains("hello"), "{}", wrong.message());
+    // A step that does not name one needs a worker of the target's, and the build says so before anything has run.
+    let tested = format!("{config}\n[steps.check]\nneeds = [\"compile\"]\nrun = \"./hello\"\n");
+    let dir = project(&[("kiln.toml", &tested), ("hello.c", source)]);
+    let half = farm.build(dir.path(), &[]);
+    assert_eq!(half.0.code, 3, "{}", half.0.err);
+    assert!(half.message().contains("`native` is x86-64"), "{}", half.message());
+    assert!(half.of_type("step_started").iter().all(|step| step["target"] == "amd64"), "{:?}", half.events());
+}
+
 #[test]
 fn a_platform_that_nobody_has_does_not_hide_the_others_result() {
     let farm = Farm::shared();

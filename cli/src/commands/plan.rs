@@ -146,6 +146,9 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
         if !step.why.is_empty() {
             writeln!(out, "  why      {}", step.why)?;
         }
+        if let Some(platform) = step.platform {
+            writeln!(out, "  runs on  {platform}, for every target")?;
+        }
         if let Some(image) = &step.image {
             writeln!(out, "  image    {image}")?;
         }
@@ -309,6 +312,7 @@ fn step(step: &Step, expected: Option<&Duration>) -> Value {
             (path.clone(), json!({ "key": cache.key, "sharing": cache.sharing.name() }))
         }).collect::<serde_json::Map<_, _>>(),
         "image": step.image,
+        "platform": step.platform.map(|platform| platform.to_string()),
         "packages": step.packages,
         "tools": step.tools,
         "working_directory": step.working_directory,

@@ -58,8 +58,10 @@ pub struct Facts<'a> {
     pub build: &'a v1::Build,
     /// The artifact's name, target and platform.
     pub artifact: &'a v1::Artifact,
-    /// Where something ran, if anything did.
+    /// Where something ran on the target's platform, if anything did.
     pub environment: Option<&'a v1::Environment>,
+    /// Where something ran on other platforms, by their names.
+    pub elsewhere: &'a [(String, &'a v1::Environment)],
     /// What it was made from besides the sources.
     pub materials: &'a [Material],
 }
@@ -68,11 +70,11 @@ pub struct Facts<'a> {
 pub fn statement(
     build: &v1::Build,
     artifact: &v1::Artifact,
-    environment: Option<&v1::Environment>,
+    (environment, elsewhere): (Option<&v1::Environment>, &[(String, &v1::Environment)]),
     made: &Made,
     steps: &[StepFact],
 ) -> Value {
-    let facts = Facts { build, artifact, environment, materials: &made.materials };
+    let facts = Facts { build, artifact, environment, elsewhere, materials: &made.materials };
     let subjects = &made.subjects;
     json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -136,20 +138,26 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
                 // The user named by the client, if the farm does not authenticate.
                 "claimedUser": if facts.build.identity.is_empty() { facts.build.user.as_str() } else { "" },
             },
-            "environment": facts.environment.map(|environment| json!({
-                "fingerprint": environment.fingerprint,
-                "os": environment.os,
-                "libc": environment.libc,
-                "isa": environment.isa,
-                "emulated": environment.emulated,
-                "tools": environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
-            })),
+            "environment": facts.environment.map(machine),
+            "otherEnvironments": facts.elsewhere.iter().map(|(platform, environment)| (platform.clone(), machine(environment)))
+                .collect::<serde_json::Map<_, _>>(),
             "steps": steps.iter().map(|step| json!({
                 "name": step.name, "action": digest(&step.action), "run": step.run, "network": step.network,
                 "image": step.image, "secrets": step.secrets,
             })).collect::<Vec<_>>(),
         },
         "resolvedDependencies": dependencies,
+    })
+}
+
+fn machine(environment: &v1::Environment) -> Value {
+    json!({
+        "fingerprint": environment.fingerprint,
+        "os": environment.os,
+        "libc": environment.libc,
+        "isa": environment.isa,
+        "emulated": environment.emulated,
+        "tools": environment.tools.iter().collect::<std::collections::BTreeMap<_, _>>(),
     })
 }
 

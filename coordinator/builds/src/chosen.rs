@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_planner::plan::{Step, Target};
+use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::v1::{self, event};
 use tokio::sync::OnceCell;
 
@@ -47,18 +47,24 @@ impl<'a> Chosen<'a> {
 
     async fn choose(&self) -> Result<Arc<v1::Environment>, String> {
         let (work, target) = (self.work, self.target);
-        let environment = environment_of(work, target, &work.plan.steps).await?;
+        let steps = steps_on(work, target, target.platform);
+        let environment = environment_of(work, target, &steps).await?;
         if environment.emulated {
             let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
             work.tell(event::Event::Warning(v1::Warning { text }));
         }
-        for text in environment::recommendations(&environment, target, &work.plan.steps) {
+        for text in environment::recommendations(&environment, target, &steps) {
             work.tell(event::Event::Warning(v1::Warning {
                 text: format!("target `{}`: the worker {text}", target.name),
             }));
         }
         Ok(Arc::new(environment))
     }
+}
+
+/// The steps of a target that run on a platform.
+pub(super) fn steps_on(work: &Work, target: &Target, platform: Platform) -> Vec<Step> {
+    work.plan.steps.iter().filter(|step| target.platform_of(step) == platform).cloned().collect()
 }
 
 /// The environment in which these steps of a target run. If no worker has one, waits: for expected workers, as long as the build's queue timeout

@@ -119,6 +119,11 @@ impl Target {
         step.image.as_deref().or(self.image.as_deref())
     }
 
+    /// The platform of the workers that run a step for this target: its own, or else the target's.
+    pub fn platform_of(&self, step: &Step) -> Platform {
+        step.platform.unwrap_or(self.platform)
+    }
+
     /// Whether the project describes the target. If not, it is assumed to equal the machine that builds for it.
     pub fn is_declared(&self) -> bool {
         *self != Self::bare(self.platform)
@@ -191,6 +196,9 @@ pub struct Step {
     pub caches: BTreeMap<String, Cache>,
     /// The container image that it runs in; `None` for the worker's own root.
     pub image: Option<String>,
+    /// The platform of the workers that it runs on, whatever its target's is; the target's if absent. It is told the target's in
+    /// `KILN_TARGET_PLATFORM`.
+    pub platform: Option<Platform>,
     /// Packages that its image gets before it runs, by the image's own package manager.
     pub packages: Vec<String>,
     /// Tools that it requires; a missing one is reported to the user.
@@ -261,6 +269,7 @@ impl Step {
             cache: true,
             caches: BTreeMap::new(),
             image: None,
+            platform: None,
             packages: Vec::new(),
             tools: Vec::new(),
             working_directory: None,

@@ -155,7 +155,10 @@ async fn make(
     own.sort_by(|a, b| a.name.cmp(&b.name));
     let all = [facts, &own].concat();
     keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
-    let statement = kiln_artifacts::statement(&build, &record, environment.as_deref(), &made, &all);
+    let others: Vec<(String, &v1::Environment)> =
+        elsewhere.iter().map(|(platform, environment)| (platform.to_string(), &**environment)).collect();
+    let places = (environment.as_deref(), others.as_slice());
+    let statement = kiln_artifacts::statement(&build, &record, places, &made, &all);
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;

@@ -1,11 +1,11 @@
 //! Environments: where a target is built, and what happens if all workers with its environment are gone.
 
-use kiln_planner::plan::Target;
+use kiln_planner::plan::{Platform, Target};
 use kiln_proto::v1::{self, Status as BuildStatus, event};
 
 use super::steps::Done;
 use super::{Outcome, Unsuccessful, Work, artifacts, places, steps};
-use crate::chosen::Chosen;
+use crate::chosen::{Chosen, steps_on};
 use crate::environment;
 
 /// How many environments are tried for a target.
@@ -24,7 +24,7 @@ pub(super) async fn build_target(work: &Work, target: &Target, emulated: &mut bo
         let Err(unsuccessful) = &outcome else { return outcome };
         let mut gone = false;
         for (platform, environment) in &used {
-            gone |= has_gone(work, &places::on(target, *platform), environment).await;
+            gone |= has_gone(work, target, *platform, environment).await;
         }
         if left == 0 || unsuccessful.status != BuildStatus::FarmFailed || !gone {
             return outcome;
@@ -44,17 +44,18 @@ async fn build_target_in(work: &Work, target: &Target, chosen: &Chosen<'_>) -> O
         if work.plan.steps.is_empty() {
             return Ok(Done::default());
         }
-        let environment = chosen.get().await.map_err(Unsuccessful::farms)?;
-        steps::all_steps(work, target, &environment).await
+        steps::all_steps(work, target, chosen).await
     };
     let (steps, ()) = futures::future::try_join(steps, bases).await?;
     artifacts::make_artifacts(work, target, chosen, &steps).await
 }
 
 /// Whether no worker has this environment any more, and another environment would do.
-async fn has_gone(work: &Work, target: &Target, environment: &v1::Environment) -> bool {
+async fn has_gone(work: &Work, target: &Target, platform: Platform, environment: &v1::Environment) -> bool {
     let Ok(farm) = work.execution.farm().await else { return false };
     let fingerprints = || farm.workers.iter().filter_map(|worker| worker.environment.as_ref());
-    !fingerprints().any(|other| other.fingerprint == environment.fingerprint)
-        && environment::choose(&farm.workers, target, &work.plan.steps, work.allow_emulation).is_ok()
+    !fingerprints().any(|other| other.fingerprint == environment.fingerprint) && {
+        let steps = steps_on(work, target, platform);
+        environment::choose(&farm.workers, &places::on(target, platform), &steps, work.allow_emulation).is_ok()
+    }
 }

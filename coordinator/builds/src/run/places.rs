@@ -1,4 +1,4 @@
-//! Where the commands of a Dockerfile run: on workers of their stage's platform, which need not be the target's.
+//! Where steps and commands of a Dockerfile run that name a platform: on workers of that one, which need not be the target's.
 //!
 //! Invariant: a target needs workers of its platform only if a command runs on it. What belongs to one target and one platform
 //! runs in one environment.
@@ -7,14 +7,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use kiln_planner::plan::{Platform, Target};
+use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::property;
 use kiln_proto::v1::{self, Worker, event};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Work;
-use crate::chosen::{JOINING, environment_of};
+use crate::chosen::{JOINING, environment_of, steps_on};
 
 /// The environment for a target and a platform.
 type Chosen = Arc<OnceCell<Arc<v1::Environment>>>;
@@ -39,10 +39,11 @@ impl Places {
         target: &Target,
         platform: Platform,
     ) -> Result<(Target, Arc<v1::Environment>), String> {
-        let target = on(target, platform);
+        let there = on(target, platform);
         let cell = self.chosen.lock().entry((target.name.clone(), platform)).or_default().clone();
-        let environment = cell.get_or_try_init(|| chosen(work, &target)).await?.clone();
-        Ok((target, environment))
+        let steps = steps_on(work, target, platform);
+        let environment = cell.get_or_try_init(|| chosen(work, &there, &steps)).await?.clone();
+        Ok((there, environment))
     }
 
     /// The environments that were used for a target's commands on other platforms than its own.
@@ -66,8 +67,8 @@ pub(crate) fn on(target: &Target, platform: Platform) -> Target {
     Target { platform, os: None, glibc: None, libc: None, cpu_level: None, ..target.clone() }
 }
 
-async fn chosen(work: &Work, target: &Target) -> Result<Arc<v1::Environment>, String> {
-    let environment = environment_of(work, target, &[]).await?;
+async fn chosen(work: &Work, target: &Target, steps: &[Step]) -> Result<Arc<v1::Environment>, String> {
+    let environment = environment_of(work, target, steps).await?;
     if environment.emulated {
         let (platform, name) = (target.platform, &target.name);
         let text = format!("no native {platform} worker matches target `{name}`; an emulated one is used");

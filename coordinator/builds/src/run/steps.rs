@@ -1,19 +1,23 @@
 //! Runs steps: each starts as soon as those that it needs are done.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kiln_planner::plan::{Step, Target};
+use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::v1;
 use tracing::Instrument;
 
 use super::reruns::Reruns;
 use super::{Unsuccessful, Work};
+use crate::chosen::Chosen;
 use crate::learned;
 use crate::shards;
 use crate::steps::{self, Ended, Finished, Job};
+
+/// What tells a step that names a platform which one it builds for.
+const TARGET_PLATFORM: &str = "KILN_TARGET_PLATFORM";
 
 /// How long the longest chain of steps takes that depend on each step, itself included, if each takes this long.
 fn path_weights(steps: &[Step], own: &[u64]) -> Vec<u64> {
@@ -31,8 +35,8 @@ fn path_weights(steps: &[Step], own: &[u64]) -> Vec<u64> {
 /// What the steps took before on this target.
 async fn histories(work: &Work, target: &Target) -> Vec<v1::StepHistory> {
     let (steps, files) = (&work.plan.steps, work.source.paths().len());
-    let platform = target.platform.to_string();
-    let kinds: Vec<v1::StepKind> = steps.iter().map(|step| learned::kind(step, &platform, files)).collect();
+    let kind = |step: &Step| learned::kind(step, &target.platform_of(step).to_string(), files);
+    let kinds: Vec<v1::StepKind> = steps.iter().map(kind).collect();
     let project = work.build.lock().project.clone();
     let found = work.histories.of(work.request.instance.trim_matches('/'), &project, &kinds).await;
     found.unwrap_or_else(|error| {
@@ -47,12 +51,37 @@ pub(super) type Place = (usize, u32);
 /// The outputs of each step, by its index in the plan.
 pub(super) type Done = BTreeMap<usize, Vec<Finished>>;
 
-pub(super) async fn all_steps(
+/// Where the steps of a target run, by platform. All are known before the first one begins: a build that lacks a worker for its last
+/// step says so at once.
+async fn places(
     work: &Work,
-    target: &Target,
-    environment: &Arc<v1::Environment>,
-) -> Result<Done, Unsuccessful> {
-    let histories = histories(work, target).await;
+    of: &Target,
+    chosen: &Chosen<'_>,
+) -> Result<BTreeMap<Platform, (Target, Arc<v1::Environment>)>, String> {
+    let mut places = BTreeMap::new();
+    for platform in work.plan.steps.iter().map(|step| of.platform_of(step)).collect::<BTreeSet<_>>() {
+        let place = if platform == of.platform {
+            (of.clone(), chosen.get().await?)
+        } else {
+            work.places.find(work, of, platform).await?
+        };
+        places.insert(platform, place);
+    }
+    Ok(places)
+}
+
+/// A step as it runs for a target.
+fn for_target(planned: &Step, target: &Target) -> Step {
+    let mut step = Step { image: target.image_of(planned).map(str::to_owned), ..planned.clone() };
+    if step.platform.is_some() {
+        step.env.insert(TARGET_PLATFORM.to_owned(), target.platform.to_string());
+    }
+    step
+}
+
+pub(super) async fn all_steps(work: &Work, of: &Target, chosen: &Chosen<'_>) -> Result<Done, Unsuccessful> {
+    let places = places(work, of, chosen).await.map_err(Unsuccessful::farms)?;
+    let histories = histories(work, of).await;
     let own: Vec<u64> = histories.iter().map(learned::weight).collect();
     let weights = path_weights(&work.plan.steps, &own);
     let mut results: HashMap<Place, Finished> = HashMap::new();
@@ -78,11 +107,11 @@ pub(super) async fn all_steps(
             let (step, shard) = place;
             let needed = needs(work, step, &results);
             let planned = &work.plan.steps[step];
-            let image = target.image_of(planned).map(str::to_owned);
+            let (target, environment) = places[&of.platform_of(planned)].clone();
             let job = Job {
-                step: Step { image, ..planned.clone() },
-                target: target.clone(),
-                environment: environment.clone(),
+                step: for_target(planned, of),
+                target,
+                environment,
                 shard,
                 needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
                 needs: needed.into_iter().map(|finished| finished.outputs).collect(),
@@ -112,7 +141,7 @@ pub(super) async fn all_steps(
             Ended::FarmFailed(message) if failed.is_none() => failed = Some((place.0, Unsuccessful::farms(message))),
             Ended::Failed(_) | Ended::FarmFailed(_) => {}
             Ended::InputsGone(message) => {
-                let has_root = target.image_of(&work.plan.steps[place.0]).is_some();
+                let has_root = of.image_of(&work.plan.steps[place.0]).is_some();
                 let needed = reruns.of(place, needed_places(work, place.0), has_root, &message)?;
                 work.images.forget_roots();
                 // The steps that it needs run again (results that are still complete are hits), then the step itself.
@@ -126,9 +155,9 @@ pub(super) async fn all_steps(
         }
     }
     let mut done = Done::new();
-    let mut places: Vec<(Place, Finished)> = results.into_iter().collect();
-    places.sort_by_key(|(place, _)| *place);
-    for ((step, _), finished) in places {
+    let mut ended: Vec<(Place, Finished)> = results.into_iter().collect();
+    ended.sort_by_key(|(place, _)| *place);
+    for ((step, _), finished) in ended {
         done.entry(step).or_default().push(finished);
     }
     Ok(done)

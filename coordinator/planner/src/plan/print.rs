@@ -146,6 +146,9 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
         Split::Cache => key(out, "split", &quote(step.split.name())),
         Split::Off => key(out, "split", "false"),
     }
+    if let Some(platform) = step.platform {
+        key(out, "platform", &quote(&platform.to_string()));
+    }
     if let Some(image) = &step.image {
         key(out, "image", &quote(image));
     }

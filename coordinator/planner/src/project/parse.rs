@@ -78,6 +78,7 @@ const STEP: &[&str] = &[
     "cache",
     "caches",
     "image",
+    "platform",
     "packages",
     "tools",
     "working_directory",
@@ -216,14 +217,15 @@ fn each<T>(
     root.tables(key)?.into_iter().map(|(name, table)| read(name, &table)).collect()
 }
 
+fn platform(table: &Reader<'_>) -> Result<Option<Platform>, Error> {
+    let Some(text) = table.string("platform")? else { return Ok(None) };
+    let wrong = |_| table.bad("platform", &text, "a platform: `linux/amd64` or `linux/arm64`");
+    text.parse().map(Some).map_err(wrong)
+}
+
 fn target(name: String, table: &Reader<'_>, host: Platform) -> Result<Target, Error> {
     table.only(TARGET)?;
-    let platform = match table.string("platform")? {
-        None => host,
-        Some(text) => {
-            text.parse().map_err(|_| table.bad("platform", &text, "a platform: `linux/amd64` or `linux/arm64`"))?
-        }
-    };
+    let platform = platform(table)?.unwrap_or(host);
     let glibc = match table.string("glibc")? {
         None => None,
         Some(text) => {
@@ -314,6 +316,7 @@ fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     step.stamp = table.bool("stamp")?.unwrap_or(step.stamp);
     step.native = table.bool("native")?.unwrap_or(step.native);
     step.split = table.split("split")?.unwrap_or(step.split);
+    step.platform = platform(table)?.or(step.platform);
     step.image = image_name(table)?.or(step.image.take());
     if table.has("packages") {
         step.packages = packages(table, "packages")?;

@@ -188,7 +188,7 @@ fn a_kiln_toml_reads_back_to_the_same_plan() {
         [targets.prod]\nplatform = \"linux/arm64\"\nos = \"debian:12\"\nglibc = \"2.36\"\nlabels = { zone = \"a\" }\n\
         libraries = [\"libc.so.6\"]\n\
         [steps.a]\nwhy = \"it \\\"must\\\"\"\nrun = \"\"\"\none 'x' $KILN_SHARD\ntwo \\\\ '''\"\"\"\noutputs = [\"o\"]\ncpus = 0.25\n\
-        memory = \"300MiB\"\ntimeout = \"90s\"\nshards = 3\nreports = [\"-\"]\nretries = 2\ncache = false\nstamp = true\nnative = true\nimage = \"debian:12\"\ntools = [\"sh\"]\n\
+        memory = \"300MiB\"\nplatform = \"linux/amd64\"\ntimeout = \"90s\"\nshards = 3\nreports = [\"-\"]\nretries = 2\ncache = false\nstamp = true\nnative = true\nimage = \"debian:12\"\ntools = [\"sh\"]\n\
         working_directory = \"d\"\nenv = { \"A.B\" = \"tab\\there\" }\nnetwork = true\nsecrets = [\"NPM_TOKEN\"]\n\
         [steps.a.files]\n\"x/y z.txt\" = \"1\\n2\\u0007\"\n\
         [artifacts.z]\nfrom = [\"a\"]\nfiles = [\"o/*\", { path = \"o\", dest = \".\" }]\nkind = \"archive\"\n\
