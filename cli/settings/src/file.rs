@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use kiln_options::Document;
 use serde::{Deserialize, Serialize};
 
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "KILN_CONFIG";
 const KEYS: [&str; 2] = ["farm", "farms"];
 const FARM_KEYS: [&str; 6] = ["url", "ca", "cert", "key", "token-file", "token-command"];
-/// How alike a wrong key must be to one that there is.
-const ALIKE: f64 = 0.6;
 
 /// Why the configuration cannot be used. All of it is the user's to fix.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +18,8 @@ const ALIKE: f64 = 0.6;
 pub enum Error {
     #[error("`{}`: {reason}", .path.display())]
     Invalid { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Content(#[from] kiln_options::Error),
     #[error("cannot {doing} `{}`", .path.display())]
     File {
         doing: &'static str,
@@ -88,7 +89,7 @@ impl File {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(Error::File { doing: "read", path: path.to_owned(), source }),
         };
-        parse(&text).map_err(|reason| Error::Invalid { path: path.to_owned(), reason })
+        Ok(parse(path, text)?)
     }
 
     /// Replaces a file. Comments in it are lost.
@@ -124,24 +125,17 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     new.persist(path).map(drop).map_err(|error| error.error)
 }
 
-fn parse(text: &str) -> Result<File, String> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim().to_owned())?;
-    check(table.keys(), &KEYS, "")?;
-    for (name, farm) in table.get("farms").and_then(toml::Value::as_table).into_iter().flatten() {
-        check(farm.as_table().into_iter().flat_map(toml::Table::keys), &FARM_KEYS, &format!("farms.{name}."))?;
+fn parse(path: &Path, text: String) -> Result<File, kiln_options::Error> {
+    let parsed = toml::from_str(&text);
+    let document = Document::new(path, text);
+    let table = document.table()?;
+    document.known_keys(&table, &KEYS, "")?;
+    for (name, farm) in table.get("farms").and_then(|farms| farms.get_ref().as_table()).into_iter().flatten() {
+        if let Some(farm) = farm.get_ref().as_table() {
+            document.known_keys(farm, &FARM_KEYS, &format!("farms.{}.", name.get_ref()))?;
+        }
     }
-    toml::from_str(text).map_err(|error| error.to_string().trim().to_owned())
-}
-
-/// Refuses keys that there are not, and names the nearest.
-fn check<'a>(mut keys: impl Iterator<Item = &'a String>, known: &[&str], place: &str) -> Result<(), String> {
-    let Some(key) = keys.find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
-    let alike = |known: &&&str| strsim::jaro_winkler(key, known);
-    let nearest = known.iter().max_by(|one, other| alike(one).total_cmp(&alike(other)));
-    Err(match nearest.filter(|known| alike(known) >= ALIKE) {
-        Some(nearest) => format!("there is no `{place}{key}`; did you mean `{nearest}`?"),
-        None => format!("there is no `{place}{key}`; expected one of `{}`", known.join("`, `")),
-    })
+    parsed.map_err(|error| document.wrong(&error))
 }
 
 #[cfg(test)]
@@ -163,19 +157,23 @@ mod tests {
         assert_eq!(error, "no farm is named `tema`, only `team`; `kiln login URL --name tema` adds one");
     }
 
+    fn wrong(text: &str) -> String {
+        parse(Path::new("FILE"), text.to_owned()).unwrap_err().to_string()
+    }
+
     #[test]
     fn a_wrong_key_is_refused_with_the_nearest_one() {
         for (text, words) in [
-            ("frm = \"x\"", "there is no `frm`; did you mean `farm`?"),
+            ("frm = \"x\"", "`FILE`, line 1: there is no `frm`; did you mean `farm`?"),
             (
                 "[farms.a]\nurl = \"x\"\ntoken_file = \"y\"",
-                "there is no `farms.a.token_file`; did you mean `token-file`?",
+                "`FILE`, line 3: there is no `farms.a.token_file`; did you mean `token-file`?",
             ),
-            ("zzz = 1", "there is no `zzz`; expected one of `farm`, `farms`"),
+            ("zzz = 1", "`FILE`, line 1: there is no `zzz`; expected one of `farm`, `farms`"),
         ] {
-            assert_eq!(parse(text).unwrap_err(), words);
+            assert_eq!(wrong(text), words);
         }
-        assert!(parse("farm = 1").unwrap_err().contains("expected a string"));
-        assert!(parse("[farms.a]\nca = \"x\"").unwrap_err().contains("missing field `url`"));
+        assert!(wrong("farm = 1").contains("line 1: invalid type: integer `1`, expected a string"));
+        assert!(wrong("\n[farms.a]\nca = \"x\"").contains("line 2: missing field `url`"));
     }
 }

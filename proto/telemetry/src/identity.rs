@@ -2,9 +2,6 @@
 
 use opentelemetry_otlp::ExporterBuildError;
 
-/// The log filter, in the syntax of `tracing_subscriber`.
-pub(crate) const FILTER: &str = "KILN_LOG";
-
 /// A process's identity.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
@@ -12,7 +9,7 @@ pub struct Process {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// The log filter if `KILN_LOG` is not set; `None` for no log.
+    /// The log filter if `--log` (`KILN_LOG`) is not set; `None` for no log.
     pub filter: Option<&'static str>,
 }
 
@@ -20,7 +17,7 @@ pub struct Process {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("invalid filter in `{FILTER}`: {0}; expected for example `info` or `warn,kiln_worker=debug`")]
+    #[error("invalid log filter: {0}; expected for example `info` or `warn,kiln_worker=debug`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("`{variable}` is `{found}`; only `grpc` is supported, expected that or nothing")]
     Protocol { variable: &'static str, found: String },

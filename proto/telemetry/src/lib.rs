@@ -15,4 +15,4 @@ pub mod trace;
 pub use export::tls_of_system;
 pub use identity::{Error, Process};
 pub use log::Format;
-pub use process::{Options, Telemetry};
+pub use process::{LogFilter, Options, Telemetry};
