@@ -2,11 +2,15 @@
 //!
 //! Invariant: no scheduling decision is made here; `kiln-scheduler` makes them, and this crate carries them out.
 
+mod check;
 pub mod config;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+mod live;
 mod metrics;
 pub mod pools;
+mod program;
 mod serve;
 pub mod services;
 pub mod status;
@@ -14,4 +18,6 @@ pub mod tenants;
 mod toolchains;
 
 pub use config::Config;
-pub use serve::{run, run_on};
+pub use live::{Reload, Reloads};
+pub use program::{Arguments, main};
+pub use serve::{run, run_on, run_reloading};

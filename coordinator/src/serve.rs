@@ -27,14 +27,15 @@ use crate::Config;
 use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::{health, membership, workers};
-use crate::tenants::{self, ByTenant, Quotas, Stack, Tenants};
+use crate::files::Files;
+use crate::live::{Live, Reloads};
+use crate::tenants::{self, ByTenant, Limits, Stack, Tenants};
 use kiln_auth::audit::Audit;
-use kiln_auth::credentials::Credentials;
 use kiln_auth::layer::Gate;
 use kiln_auth::{Accepted, Authenticator, FarmKey};
-use kiln_execution::properties::Rules;
 use kiln_execution::{ExecutionHandle, Memory};
 use kiln_notify::Notifier;
+use kiln_state::Current;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
@@ -64,7 +65,20 @@ pub fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
-    listen(config, listener, Box::pin(shutdown))
+    listen(config, listener, Box::pin(shutdown), Reloads::never())
+}
+
+/// The same, with configurations that replace this one as far as that is possible while the coordinator runs.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reloading(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    reloads: Reloads,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    listen(config, listener, Box::pin(shutdown), reloads)
 }
 
 /// Serves the connections from `incoming`, a network of any kind without TLS, until `shutdown`.
@@ -85,6 +99,7 @@ fn listen(
     mut config: Config,
     listener: TcpListener,
     shutdown: BoxFuture<'static, ()>,
+    reloads: Reloads,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move {
         provide_tls();
@@ -112,7 +127,8 @@ fn listen(
                 streams.map(move |stream| stream.map(plain)).boxed()
             }
         };
-        serve(config, authenticator, Listeners { incoming, caches, pages }, &address.to_string(), shutdown).await
+        let listeners = Listeners { incoming, caches, pages };
+        serve(config, authenticator, listeners, &address.to_string(), shutdown, reloads).await
     })
 }
 
@@ -126,7 +142,7 @@ fn accept(
         own(&config.data_dir)?;
         let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
         let listeners = Listeners { incoming, caches: None, pages: None };
-        serve(config, authenticator, listeners, "another network", shutdown).await
+        serve(config, authenticator, listeners, "another network", shutdown, Reloads::never()).await
     })
 }
 
@@ -151,6 +167,7 @@ async fn serve(
     Listeners { incoming, caches, pages }: Listeners,
     address: &str,
     shutdown: BoxFuture<'static, ()>,
+    reloads: Reloads,
 ) -> anyhow::Result<()> {
     let key_file = config.auth.farm_key_file(&config.data_dir);
     if config.redis.is_some() && !key_file.exists() {
@@ -166,10 +183,8 @@ async fn serve(
         None => None,
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
-    let credentials = Credentials::open(config.credentials.as_deref(), config.own_credentials)?;
-    let toolchains = config.toolchains.as_deref().map(crate::toolchains::read).transpose()?.unwrap_or_default();
-    let hooks = config.webhooks.as_deref().map(kiln_webhooks::Config::read).transpose()?;
-    let quotas = config.quotas.as_deref().map(Quotas::read).transpose()?.unwrap_or_default();
+    let Files { quotas, toolchains, rules, credentials, hooks, notify } = Files::read(&config)?;
+    let (quotas, toolchains, rules) = (Limits::new(quotas), Current::new(toolchains), Current::new(rules));
     let mut own = kept.clone();
     quotas.of("").bound(&mut own);
     let stores = Stores::open(&own).await?;
@@ -177,11 +192,11 @@ async fn serve(
     let options = kiln_execution::Options {
         key: Some(key),
         scheduling: scheduling(&config),
-        rules: config.properties.as_deref().map(Rules::read).transpose()?.unwrap_or_default(),
+        rules: rules.clone(),
         memory: Memory::open(journal.clone(), &config.data_dir.join("workers")).await?,
-        credentials,
+        credentials: credentials.clone(),
     };
-    let execution = ExecutionHandle::open(stores.clone(), options).with_quota(quotas.of("").actions(""));
+    let execution = ExecutionHandle::open(stores.clone(), options).with_quota(Some(quotas.actions("")));
     let stopping = CancellationToken::new();
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
     let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
@@ -212,7 +227,15 @@ async fn serve(
         quotas,
         links: kiln_web::Links::default(),
         downloads: config.downloads()?,
-        notifier: Notifier::open(&config.notify, pages_url.clone(), counted_notify)?,
+        notifier: Notifier::open(notify, &config.notify, pages_url.clone(), counted_notify)?,
+    };
+    let mut live = Live {
+        quotas: shared.quotas.clone(),
+        toolchains: shared.toolchains.clone(),
+        rules,
+        credentials,
+        notifier: shared.notifier.clone(),
+        hooks: None,
     };
     let links = shared.links.clone();
     let kept = (config.data_dir.clone(), journal.clone());
@@ -240,8 +263,11 @@ async fn serve(
             metrics: counted_webhooks,
             pages: pages_url,
         };
-        tokio::spawn(kiln_webhooks::serve(hooks, farm, stopping.clone()).await?);
+        let (served, serving) = kiln_webhooks::serve(hooks, farm, stopping.clone()).await?;
+        live.hooks = Some(served);
+        tokio::spawn(serving);
     }
+    tokio::spawn(live.follow(reloads));
     let gate = Gate::new(authenticator.clone(), audit.clone());
     let budgeted = Budgeted::layer(Budget::new(config.call_memory));
     if let Some(listener) = pages {

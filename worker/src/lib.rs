@@ -2,6 +2,7 @@
 //!
 //! Invariant: it only knows actions, neither projects nor languages.
 
+mod check;
 pub mod config;
 mod executors;
 pub mod leases;
@@ -9,6 +10,7 @@ pub mod link;
 pub mod membership;
 mod metrics;
 pub mod outputs;
+mod program;
 pub mod roots;
 pub mod runner;
 mod serve;
@@ -24,7 +26,8 @@ pub use kiln_sandbox as sandbox;
 
 pub use config::{Config, DEFAULT_GRACE, DEFAULT_VERIFY_CALLS, grace, percent};
 pub use kiln_broker::Broker;
-pub use serve::run;
+pub use program::{Arguments, main};
+pub use serve::{run, run_reloading};
 
 /// Must be the first call in `main` of every program that contains a worker: if this process was started as the init of
 /// a sandbox or a container, it becomes that and never returns.

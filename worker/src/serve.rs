@@ -33,15 +33,39 @@ pub fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> BoxFuture<'static, anyhow::Result<()>> {
-    // Its callers do not compile the worker once more: its type ends here.
-    boxed(config, Box::pin(shutdown))
+    let (_, never) = watch::channel(Arc::new(config.clone()));
+    boxed(config, Box::pin(shutdown), never)
 }
 
-fn boxed(config: Config, shutdown: BoxFuture<'static, ()>) -> BoxFuture<'static, anyhow::Result<()>> {
-    Box::pin(work(config, shutdown))
+/// The same, with configurations that replace this one as far as that is possible while the worker runs ([`RELOADED`]).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reloading(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    reloads: watch::Receiver<Arc<Config>>,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    boxed(config, Box::pin(shutdown), reloads)
 }
 
-async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Result<()> {
+/// Options of the worker that a reload applies.
+pub const RELOADED: [&str; 5] = ["log", "label", "tenant", "cpus", "memory"];
+
+// Callers do not compile the worker once more: its type ends here.
+fn boxed(
+    config: Config,
+    shutdown: BoxFuture<'static, ()>,
+    reloads: watch::Receiver<Arc<Config>>,
+) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(work(config, shutdown, reloads))
+}
+
+async fn work(
+    config: Config,
+    shutdown: BoxFuture<'static, ()>,
+    reloads: watch::Receiver<Arc<Config>>,
+) -> anyhow::Result<()> {
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;
@@ -81,7 +105,7 @@ async fn work(config: Config, shutdown: BoxFuture<'static, ()>) -> anyhow::Resul
         tenants: config.tenants.clone(),
     };
     let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
-    let identity = with_changes(identity, docker.offered(), system);
+    let identity = with_changes(identity, docker.offered(), system, reloads);
     let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
     let broker = match splits(&sandbox, config.root.as_deref()) {
         true => Some(
@@ -204,6 +228,7 @@ fn with_changes(
     bare: Identity,
     mut offered: watch::Receiver<Offered>,
     mut system: Installed,
+    mut reloads: watch::Receiver<Arc<Config>>,
 ) -> watch::Receiver<Identity> {
     let has_roots = system.sandbox.roots().is_ok();
     let of = move |mut identity: Identity, offered: &Offered| {
@@ -235,12 +260,26 @@ fn with_changes(
                     tracing::info!(fingerprint = environment.fingerprint, "installed packages changed");
                     bare.environment = environment;
                 }
+                config = next(&mut reloads) => {
+                    system.options.labels = config.labels.iter().cloned().collect();
+                    bare.environment.labels = config.labels.iter().cloned().collect();
+                    bare.capacity = probe::capacity(config.cpus, config.memory);
+                    bare.tenants.clone_from(&config.tenants);
+                }
                 () = sender.closed() => return,
             }
             sender.send_replace(of(bare.clone(), &offered.borrow_and_update()));
         }
     });
     receiver
+}
+
+/// The next configuration; none ever, once nobody can send one.
+async fn next(reloads: &mut watch::Receiver<Arc<Config>>) -> Arc<Config> {
+    match reloads.changed().await {
+        Ok(()) => reloads.borrow_and_update().clone(),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Option<Roots>)> {

@@ -14,6 +14,15 @@ pub fn get(address: &str, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
+/// What is answered to these bytes, up to the end of the connection.
+pub fn raw(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 /// The lines of `/metrics` that are samples.
 pub fn samples(address: &str) -> Vec<String> {
     let (status, text) = get(address, "/metrics");

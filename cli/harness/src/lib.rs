@@ -13,6 +13,7 @@ pub mod guarded;
 pub mod http;
 pub mod http_proxy;
 pub mod mutated;
+pub mod options;
 pub mod private_registry;
 pub mod project;
 pub mod proxy;

@@ -217,14 +217,24 @@ impl Lasting {
         Self { child, lines }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn line_with(&mut self, words: &str) -> String {
+        self.lines_until(words).pop().unwrap()
+    }
+
+    /// The lines up to the first with these words, which is the last one.
+    pub fn lines_until(&mut self, words: &str) -> Vec<String> {
         let mut seen = Vec::new();
         for line in self.lines.by_ref() {
             let line = line.unwrap();
-            if line.contains(words) {
-                return line;
-            }
+            let is_it = line.contains(words);
             seen.push(line);
+            if is_it {
+                return seen;
+            }
         }
         panic!("it ended before it printed `{words}`: {seen:#?}");
     }

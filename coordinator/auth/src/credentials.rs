@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use kiln_images::name::ImageName;
 use kiln_images::registry;
@@ -14,6 +13,8 @@ use kiln_proto::v1::credential::Use;
 use kiln_proto::{property, reapi, secret};
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+use kiln_state::Current;
 
 use crate::check_name;
 
@@ -30,7 +31,7 @@ pub struct Error {
     pub reason: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
@@ -38,7 +39,7 @@ struct File {
 }
 
 /// One `[credentials.NAME]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// Tenants by name; `""` is the default tenant, `"*"` all.
@@ -59,7 +60,7 @@ struct Entry {
 /// The credentials of one tenant. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
-    file: Arc<File>,
+    file: Current<File>,
     /// Whether images are also fetched with the credentials of the coordinator's user.
     own: bool,
     tenant: String,
@@ -78,7 +79,7 @@ impl Credentials {
         for (name, entry) in &file.credentials {
             entry.check().map_err(|reason| wrong(format!("`credentials.{name}`: {reason}")))?;
         }
-        Ok(Self { file: Arc::new(file), own, tenant: String::new() })
+        Ok(Self { file: Current::new(file), own, tenant: String::new() })
     }
 
     /// The same file for another tenant.
@@ -87,9 +88,14 @@ impl Credentials {
         Self { tenant: tenant.to_owned(), ..self.clone() }
     }
 
-    fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+    /// Takes over another file, for all tenants. Whether the user's own credentials are used stays as it is.
+    pub fn replace(&self, by: &Self) {
+        self.file.set((*by.file.get()).clone());
+    }
+
+    fn entries<'a>(&self, file: &'a File) -> impl Iterator<Item = (&'a String, &'a Entry)> {
         let is_theirs = |entry: &Entry| entry.tenants.iter().any(|tenant| tenant == EVERY || *tenant == self.tenant);
-        self.file.credentials.iter().filter(move |(_, entry)| is_theirs(entry))
+        file.credentials.iter().filter(move |(_, entry)| is_theirs(entry))
     }
 
     /// Credentials for image registries.
@@ -98,7 +104,8 @@ impl Credentials {
     /// If a file cannot be read.
     pub fn of_images(&self) -> Result<registry::Credentials, registry::Error> {
         let own = if self.own { registry::Credentials::of_user()? } else { registry::Credentials::none() };
-        let given = self.entries().filter_map(|(_, entry)| entry.docker_config.as_deref());
+        let file = self.file.get();
+        let given = self.entries(&file).filter_map(|(_, entry)| entry.docker_config.as_deref());
         let given = given.map(registry::Credentials::read).collect::<Result<Vec<_>, _>>()?;
         Ok(given.into_iter().chain([own]).fold(registry::Credentials::none(), registry::Credentials::and))
     }
@@ -114,15 +121,16 @@ impl Credentials {
         network: bool,
     ) -> Result<Vec<Credential>, String> {
         let mut given = Vec::new();
+        let file = self.file.get();
         if network {
-            for (name, entry) in self.entries() {
+            for (name, entry) in self.entries(&file) {
                 given.extend(entry.of_steps().map_err(|reason| format!("the farm's credentials `{name}`: {reason}"))?);
             }
         }
         // The worker looks up its user's own credentials itself.
         let theirs = Self { own: false, ..self.clone() };
         if let Some(registry) = image(action, command).as_ref().and_then(ImageName::registry)
-            && theirs.entries().any(|(_, entry)| entry.docker_config.is_some())
+            && theirs.entries(&file).any(|(_, entry)| entry.docker_config.is_some())
         {
             let known = theirs.of_images().map_err(|error| error.to_string())?;
             if let Some(login) = known.login(registry).await.map_err(|error| error.to_string())? {

@@ -316,13 +316,27 @@ impl Jwt {
             Source::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
             Source::Url(url) => download(url).await?,
         };
-        let keys: JwkSet = serde_json::from_slice(&data).map_err(|error| format!("not a key set: {error}"))?;
+        let keys = key_set(&data)?;
         *self.keys.write() = Arc::new(keys);
         *self.published.lock() = Some(Instant::now());
         // A withdrawn key must no longer verify anything.
         self.verified.lock().clear();
         Ok(())
     }
+}
+
+fn key_set(data: &[u8]) -> Result<JwkSet, String> {
+    serde_json::from_slice(data).map_err(|error| format!("not a key set: {error}"))
+}
+
+/// Whether a file has keys.
+///
+/// # Errors
+/// If it cannot be read, or has something else.
+pub(crate) fn check_keys(path: &std::path::Path) -> Result<(), Error> {
+    let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
+    let data = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    key_set(&data).map(drop).map_err(wrong)
 }
 
 /// RFC 7515, 4.1.11: a recipient that does not understand an extension named in `crit` must refuse the token.

@@ -22,6 +22,7 @@ pub mod listener;
 mod open_call;
 pub mod outgoing;
 pub mod peers;
+mod problems;
 pub mod revoked;
 mod shown;
 mod table;

@@ -61,6 +61,14 @@ impl Files {
         [&self.certificate, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
     }
 
+    /// Whether the files can be used.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn check(&self) -> Result<(), Error> {
+        self.load().map(drop)
+    }
+
     fn load(&self) -> Result<Served, Error> {
         let wrong = |path: &PathBuf| {
             let path = path.clone();
@@ -102,7 +110,8 @@ pub struct Served {
     pub(super) authorities: Option<Authorities>,
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
+/// The certificates in a file, of which there is at least one.
+pub(crate) fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
     let wrong = |reason: String| Error::File { path: path.clone(), reason };
     let read: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();

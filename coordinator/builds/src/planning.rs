@@ -117,7 +117,7 @@ impl Builds {
                 text => Some(text.parse().map_err(|error| wrong(format!("unknown language `{text}`: {error}")))?),
             },
             ignored: facts.ignored.clone(),
-            toolchains: self.shared.settings.toolchains.clone(),
+            toolchains: (*self.shared.settings.toolchains.get()).clone(),
             image: request.image.clone().map(|image| image.base),
             dockerfile: request.dockerfile.as_ref().map(dockerfile).transpose().map_err(wrong)?,
             directory: project_directory(&facts.project).map_err(wrong)?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kiln_images::registry;
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
+use kiln_state::Current;
 use tokio::sync::watch;
 
 use crate::{BuildMetrics, Keep};
@@ -32,7 +33,7 @@ pub struct Settings {
     /// How bases of images are fetched.
     pub registries: registry::Options,
     /// The farm's images for languages.
-    pub toolchains: Toolchains,
+    pub toolchains: Current<Toolchains>,
     /// Credentials for those registries.
     pub credentials: Credentials,
     /// Metrics of builds.
@@ -57,7 +58,7 @@ impl Default for Settings {
             tenant: String::new(),
             allow_emulation: false,
             registries: registry::Options::default(),
-            toolchains: Toolchains::default(),
+            toolchains: Current::default(),
             credentials: Credentials::default(),
             metrics: None,
             unfinished: Unfinished::default(),

@@ -43,7 +43,7 @@ impl ExecutionHandle {
         }
         let platform = self.platform_of_calls(lease, MEMORY_BYTES).await?;
         let action = reapi::Action { platform: Some(platform), ..Default::default() };
-        let asked = asked(&action, &reapi::Command::default(), self.preparer.rules());
+        let asked = asked(&action, &reapi::Command::default(), &self.preparer.rules());
         let asked = asked.map_err(|error| invalid(error.to_string()))?;
         let requirements = Requirements { tenant: self.tenant.clone(), opportunistic: true, ..asked.requirements };
         Ok(self.room(requirements).await)

@@ -48,6 +48,7 @@ pub use wait::{Holder, Wait};
 
 use kiln_auth::credentials::Credentials;
 use kiln_auth::{FarmKey, Identity};
+use kiln_state::Current;
 use kiln_state::farm_key::Purpose;
 use kiln_store::Stores;
 use log::TenantLogs;
@@ -133,7 +134,7 @@ pub struct Options {
     /// Scheduling options.
     pub scheduling: Config,
     /// Rules for properties of other farms.
-    pub rules: properties::Rules,
+    pub rules: Current<properties::Rules>,
     /// The remembered workers, and where they are recorded; by default they are forgotten when the process ends.
     pub memory: Memory,
     /// The key that seals leases; without it, a key that lasts as long as the process.

@@ -17,6 +17,7 @@ use super::ToolSpace;
 use super::inputs::InputTrees;
 use super::properties::Rules;
 use super::requirements;
+use kiln_state::Current;
 use kiln_store::Stores;
 
 /// Timeout of an action that sets none.
@@ -77,7 +78,7 @@ pub struct Prepared {
 #[derive(Debug)]
 pub struct Preparer {
     stores: Stores,
-    rules: Arc<Rules>,
+    rules: Current<Rules>,
     trees: InputTrees,
 }
 
@@ -91,13 +92,13 @@ pub(super) fn missing(digests: &[Digest]) -> Status {
 
 impl Preparer {
     /// Creates a preparer on these stores.
-    pub fn new(stores: Stores, rules: Arc<Rules>) -> Self {
+    pub fn new(stores: Stores, rules: Current<Rules>) -> Self {
         Self { trees: InputTrees::new(stores.clone()), stores, rules }
     }
 
     /// The farm's rules for properties of other farms.
-    pub(super) fn rules(&self) -> &Rules {
-        &self.rules
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        self.rules.get()
     }
 
     async fn message<M: Message + Default>(&self, kind: &Kind, digest: &Digest) -> Result<M, Status> {
@@ -139,7 +140,7 @@ impl Preparer {
         known: Option<&HashMap<Digest, Bytes>>,
     ) -> Result<Prepared, Status> {
         check_command(&command)?;
-        let asked = requirements::asked(&action, &command, &self.rules).map_err(|error| invalid(error.to_string()))?;
+        let asked = requirements::asked(&action, &command, &self.rules.get()).map_err(|error| invalid(error.to_string()))?;
         // The worker reads the translated properties.
         action.platform = Some(asked.platform);
         let timeout = match &action.timeout {

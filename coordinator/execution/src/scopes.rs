@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::prepare::Preparer;
 use super::properties::Rules;
+use kiln_state::Current;
 use kiln_store::Stores;
 
 /// The stores of one tenant's leases.
@@ -20,12 +21,12 @@ pub(super) struct Scope {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scopes {
     all: Arc<RwLock<HashMap<String, Scope>>>,
-    rules: Arc<Rules>,
+    rules: Current<Rules>,
 }
 
 impl Scopes {
-    pub(super) fn new(rules: Rules) -> Self {
-        Self { all: Arc::default(), rules: Arc::new(rules) }
+    pub(super) fn new(rules: Current<Rules>) -> Self {
+        Self { all: Arc::default(), rules }
     }
 
     pub(super) fn add(&self, tenant: &str, stores: &Stores) -> Scope {

@@ -25,10 +25,10 @@ pub enum Error {
     Tls(#[from] reqwest::Error),
 }
 
-/// The whole file.
+/// The whole file. Its files are read again for each call.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// What is called, by name.
     #[serde(default)]
     hooks: BTreeMap<String, Hook>,
@@ -187,7 +187,7 @@ impl Config {
     ///
     /// # Errors
     /// If anything in it is wrong, with the reason.
-    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+    pub fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let mut config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;

@@ -25,11 +25,13 @@ use kiln_proto::v1::notification::State;
 use kiln_proto::v1::{Build, ListRequest, Notification, NotificationQueued, Status};
 use kiln_proto::{clock, v1};
 use kiln_records::Records;
+use kiln_state::Current;
 use tokio::sync::mpsc;
 use url::Url;
 
 pub use config::Error;
-use config::{Config, Subscription};
+pub use config::Config;
+use config::Subscription;
 pub use metrics::NotifyMetrics;
 pub use payload::{MAX_STEPS, Tail};
 use queue::{Arriving, Queue};
@@ -70,7 +72,7 @@ pub struct Notifier(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    config: Config,
+    config: Current<Config>,
     sender: Sender,
     metrics: Option<NotifyMetrics>,
     /// Where the farm's pages are.
@@ -79,14 +81,24 @@ struct Shared {
 }
 
 impl Notifier {
-    /// Reads the configuration.
+    /// Calls what this file names.
     ///
     /// # Errors
-    /// If something in the file is wrong, or TLS cannot be set up.
-    pub fn open(options: &Options, pages: Option<Url>, metrics: Option<NotifyMetrics>) -> Result<Self, Error> {
-        let config = options.file.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    /// If TLS cannot be set up.
+    pub fn open(
+        config: Config,
+        options: &Options,
+        pages: Option<Url>,
+        metrics: Option<NotifyMetrics>,
+    ) -> Result<Self, Error> {
+        let config = Current::new(config);
         let sender = Sender::new(&options.allowed)?;
         Ok(Self(Arc::new(Shared { config, sender, metrics, pages, is_off: options.is_off })))
+    }
+
+    /// Takes over another file: builds that end from now on are told of by it, and calls that wait are made as it says.
+    pub fn replace(&self, config: Config) {
+        self.0.config.set(config);
     }
 }
 
@@ -118,7 +130,7 @@ impl Notices {
 
     /// Whether the coordinator's configuration has hooks for this tenant.
     pub fn has_hooks(&self) -> bool {
-        self.notifier.0.config.of_tenant(&self.tenant).next().is_some()
+        self.notifier.0.config.get().of_tenant(&self.tenant).next().is_some()
     }
 
     /// Which calls are to tell of the end of a build, whose project may have a webhook of its own. `tails` has the ends of failed steps' output.
@@ -127,8 +139,9 @@ impl Notices {
         if shared.is_off {
             return Vec::new();
         }
+        let config = shared.config.get();
         let mut subscriptions: Vec<Subscription<'_>> = project.map(Subscription::of_project).into_iter().collect();
-        subscriptions.extend(shared.config.of_tenant(&self.tenant));
+        subscriptions.extend(config.of_tenant(&self.tenant));
         subscriptions.retain(|one| ending::concerns(one, build));
         if subscriptions.is_empty() {
             return Vec::new();

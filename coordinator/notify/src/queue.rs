@@ -146,7 +146,7 @@ impl Queue {
                 return Some(later());
             }
         };
-        let sent = self.shared.sender.send(&self.shared.config, &self.tenant, &call).await;
+        let sent = self.shared.sender.send(&self.shared.config.get(), &self.tenant, &call).await;
         let due = self.judge(&mut call, sent);
         if let Err(error) = self.records.attempted(key, &call).await {
             // Somebody who was told is told again rather than never.

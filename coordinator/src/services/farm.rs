@@ -1,7 +1,5 @@
 //! `kiln.v1.Farm`: the farm's workers, and their administration.
 
-use std::collections::BTreeMap;
-
 use kiln_proto::v1;
 use kiln_proto::v1::farm_server;
 use tonic::{Request, Response, Status};
@@ -9,12 +7,14 @@ use tonic::{Request, Response, Status};
 use kiln_auth::audit::Subject;
 use kiln_auth::{Identity, Role};
 use kiln_execution::ExecutionHandle;
+use kiln_planner::plan::Toolchains;
+use kiln_state::Current;
 
 /// Serves the farm's administration.
 #[derive(Debug)]
 pub struct Farm {
     execution: ExecutionHandle,
-    toolchains: BTreeMap<String, String>,
+    toolchains: Current<Toolchains>,
     tool_caches: kiln_toolcaches::Options,
     pages: (kiln_web::Options, kiln_web::Links),
 }
@@ -23,7 +23,7 @@ impl Farm {
     /// Administers this execution of a farm with these images for languages, caches of build tools, and web pages.
     pub fn new(
         execution: ExecutionHandle,
-        toolchains: BTreeMap<String, String>,
+        toolchains: Current<Toolchains>,
         tool_caches: kiln_toolcaches::Options,
         pages: (kiln_web::Options, kiln_web::Links),
     ) -> Self {
@@ -42,7 +42,7 @@ fn named(queue: &mut v1::Queue, caller: &Identity) {
 #[tonic::async_trait]
 impl farm_server::Farm for Farm {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::FarmStatus>, Status> {
-        let toolchains = self.toolchains.clone().into_iter().collect();
+        let toolchains = self.toolchains.get().pairs().into_iter().collect();
         let cache_port = self.tool_caches.listen.map_or(0, |address| address.port().into());
         let cache_url = self.tool_caches.url.as_ref().map(ToString::to_string).unwrap_or_default();
         let identity = kiln_auth::identity(&request);

@@ -8,6 +8,6 @@ mod quotas;
 mod route;
 mod stack;
 
-pub use quotas::{Error as QuotaError, Quotas, TenantQuota};
+pub use quotas::{Error as QuotaError, Limits, Quotas, TenantQuota};
 pub use route::ByTenant;
 pub use stack::{Shared, Stack, Tenants, journal};

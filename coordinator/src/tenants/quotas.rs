@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use kiln_execution::Quota;
+use kiln_state::Current;
 use kiln_units::size;
 
 /// Why a file of quotas cannot be used.
@@ -64,12 +67,50 @@ impl TenantQuota {
         }
     }
 
-    /// The quota of actions, if there is one.
-    pub fn actions(&self, tenant: &str) -> Option<Quota> {
-        if self.actions.is_none() && self.queue.is_none() {
-            return None;
+    fn limits(&self) -> (usize, usize) {
+        (self.actions.unwrap_or(usize::MAX), self.queue.unwrap_or(usize::MAX))
+    }
+}
+
+/// The quotas, and those of open tenants, which follow them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    quotas: Current<Quotas>,
+    open: Arc<Mutex<BTreeMap<String, Quota>>>,
+}
+
+impl Limits {
+    /// With these quotas.
+    pub fn new(quotas: Quotas) -> Self {
+        Self { quotas: Current::new(quotas), open: Arc::default() }
+    }
+
+    /// A tenant's quota.
+    pub fn of(&self, tenant: &str) -> TenantQuota {
+        self.quotas.get().of(tenant).clone()
+    }
+
+    /// The limit of a tenant's actions. It changes with the quotas.
+    pub fn actions(&self, tenant: &str) -> Quota {
+        let mut open = self.open.lock();
+        let (actions, queue) = self.of(tenant).limits();
+        open.entry(tenant.to_owned()).or_insert_with(|| Quota::new(tenant, actions, queue)).clone()
+    }
+
+    /// Takes over other quotas, and answers the open tenants whose limit of bytes stays as it was until a restart.
+    pub fn replace(&self, quotas: Quotas) -> Vec<String> {
+        let open = self.open.lock();
+        let before = self.quotas.get();
+        let mut late = Vec::new();
+        for (tenant, quota) in open.iter() {
+            let (actions, queue) = quotas.of(tenant).limits();
+            quota.change(actions, queue);
+            if quotas.of(tenant).store_bytes() != before.of(tenant).store_bytes() {
+                late.push(tenant.clone());
+            }
         }
-        Some(Quota::new(tenant, self.actions.unwrap_or(usize::MAX), self.queue.unwrap_or(usize::MAX)))
+        self.quotas.set(quotas);
+        late
     }
 }
 
@@ -111,7 +152,18 @@ mod tests {
         let quotas = read("[default]\nactions = 4\n[tenants.shop]\nstore = \"1GiB\"\nqueue = 9\n").unwrap();
         assert_eq!((quotas.of("other").actions, quotas.of("other").store_bytes()), (Some(4), None));
         assert_eq!((quotas.of("shop").actions, quotas.of("shop").store_bytes()), (None, Some(1 << 30)));
-        assert!(quotas.of("shop").actions("shop").is_some() && Quotas::default().of("x").actions("x").is_none());
+        assert_eq!(quotas.of("shop").limits(), (usize::MAX, 9));
+    }
+
+    #[tokio::test]
+    async fn open_tenants_follow_quotas_except_for_what_they_store() {
+        let limits = Limits::new(read("[default]\nactions = 4\n").unwrap());
+        for tenant in ["", "shop"] {
+            limits.actions(tenant);
+        }
+        let late = limits.replace(read("[default]\nactions = 2\n[tenants.shop]\nstore = \"1GiB\"\n").unwrap());
+        assert_eq!(late, ["shop"]);
+        assert_eq!((limits.of("").actions, limits.of("shop").store_bytes()), (Some(2), Some(1 << 30)));
     }
 
     #[test]

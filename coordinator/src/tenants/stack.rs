@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::service::Routes;
 
-use super::Quotas;
+use super::Limits as TenantLimits;
 use crate::Config;
 use crate::services::{
     action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
@@ -44,6 +44,7 @@ use kiln_journal::{Fsync, Journal};
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
+use kiln_state::Current;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
 
@@ -68,9 +69,9 @@ pub struct Shared {
     /// Cancelled when the coordinator shuts down.
     pub stopping: CancellationToken,
     /// The tenants' quotas.
-    pub quotas: Quotas,
+    pub quotas: TenantLimits,
     /// Images for languages.
-    pub toolchains: Toolchains,
+    pub toolchains: Current<Toolchains>,
     /// Links that log a browser in to the web pages.
     pub links: kiln_web::Links,
     /// How files are fetched on behalf of clients.
@@ -165,7 +166,7 @@ impl Stack {
             .add_service(sized!(OperationsServer::new(operations)))
             .add_service(sized!(FarmServer::new(farm::Farm::new(
                 execution,
-                shared.toolchains.pairs(),
+                shared.toolchains.clone(),
                 shared.config.tool_caches.clone(),
                 (shared.config.web.clone(), shared.links.clone()),
             ))))
@@ -296,7 +297,7 @@ impl Tenants {
         }
         kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
         let stores = Stores::open(&kept).await?;
-        let execution = self.shared.execution.of_tenant(tenant, stores.clone(), quota.actions(tenant));
+        let execution = self.shared.execution.of_tenant(tenant, stores.clone(), Some(self.shared.quotas.actions(tenant)));
         tracing::info!(tenant, "a tenant's stores are open");
         let journal = journal(&directory, self.shared.config.fsync)?;
         Stack::open(tenant, &self.shared, (directory, journal), &kept, stores, execution).await

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use kiln_planner::plan::Platform;
@@ -47,7 +48,14 @@ pub struct Config {
     #[serde(default)]
     insecure: bool,
     /// The webhooks by name.
-    pub(super) hooks: BTreeMap<String, Hook>,
+    hooks: BTreeMap<String, Hook>,
+}
+
+/// Where deliveries are received, which stays as it is while the coordinator runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listens {
+    address: SocketAddr,
+    tls: Option<tls::Files>,
 }
 
 /// One webhook.
@@ -169,6 +177,16 @@ impl Config {
             hook.check(name).map_err(|reason| format!("hook `{name}`: {reason}"))?;
         }
         Ok(())
+    }
+
+    /// The webhooks by name.
+    pub(super) fn hooks(self) -> BTreeMap<String, Arc<Hook>> {
+        self.hooks.into_iter().map(|(name, hook)| (name, Arc::new(hook))).collect()
+    }
+
+    /// Its listener.
+    pub(super) fn listens(&self) -> Listens {
+        Listens { address: self.listen, tls: self.tls() }
     }
 
     /// Whether all connections come from one address, that of a proxy.

@@ -34,6 +34,7 @@ use config::Hook;
 pub use config::{Config, Error};
 use deliveries::{Deliveries, Job, Key};
 use kiln_builds::Builds;
+use kiln_state::Current;
 use kiln_store::Stores;
 
 /// Repositories that are fetched and scanned at once.
@@ -45,9 +46,28 @@ struct Webhooks {
     shared: Arc<Shared>,
 }
 
+/// The webhooks by name.
+type Hooks = BTreeMap<String, Arc<Hook>>;
+
+/// Webhooks that are served: they may be replaced.
+#[derive(Debug, Clone)]
+pub struct Served {
+    hooks: Current<Hooks>,
+    listens: config::Listens,
+}
+
+impl Served {
+    /// Takes over another file, and answers whether its listener is still as it says: address and certificate stay until a restart.
+    pub fn replace(&self, config: Config) -> bool {
+        let is_same = config.listens() == self.listens;
+        self.hooks.set(config.hooks());
+        is_same
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
-    hooks: BTreeMap<String, Arc<Hook>>,
+    hooks: Current<Hooks>,
     deliveries: Deliveries,
     checkouts: checkout::Checkouts,
     fetching: Semaphore,
@@ -98,7 +118,7 @@ pub async fn serve(
     config: Config,
     farm: Farm,
     stopping: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+) -> anyhow::Result<(Served, impl Future<Output = ()> + Send + 'static)> {
     let directory = farm.data_dir.join("webhooks");
     std::fs::create_dir_all(&directory)?;
     let tls = config.tls().map(kiln_auth::tls::open).transpose()?;
@@ -106,7 +126,7 @@ pub async fn serve(
         TcpListener::bind(config.listen).await.map_err(|source| Error::Bind { at: config.listen, source })?;
     let address = listener.local_addr()?;
     let is_behind_proxy = config.is_behind_proxy();
-    let hooks: BTreeMap<_, _> = config.hooks.into_iter().map(|(name, hook)| (name, Arc::new(hook))).collect();
+    let served = Served { listens: config.listens(), hooks: Current::new(config.hooks()) };
     let webhooks = Webhooks {
         shared: Arc::new(Shared {
             deliveries: Deliveries::open(farm.journal.clone(), &directory.join("journal.redb")).await?,
@@ -115,15 +135,15 @@ pub async fn serve(
             http: kiln_auth::outgoing::client(report::REPORT_TIMEOUT)?,
             stopping: stopping.clone(),
             farm,
-            hooks,
+            hooks: served.hooks.clone(),
         }),
     };
     for (key, job) in webhooks.shared.deliveries.pending().await? {
         webhooks.begin(key, job);
     }
-    tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.len(), "accepting webhooks");
+    tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.get().len(), "accepting webhooks");
     let router = receive::router(webhooks, is_behind_proxy);
-    Ok(listener::serve(listener, tls, router, is_behind_proxy, stopping))
+    Ok((served, listener::serve(listener, tls, router, is_behind_proxy, stopping)))
 }
 
 impl Webhooks {
@@ -131,7 +151,7 @@ impl Webhooks {
     fn begin(&self, key: Key, job: Job) {
         let webhooks = self.clone();
         tokio::spawn(async move {
-            let Some(hook) = webhooks.shared.hooks.get(&job.hook).cloned() else {
+            let Some(hook) = webhooks.shared.hooks.get().get(&job.hook).cloned() else {
                 tracing::warn!(
                     hook = job.hook,
                     commit = job.push.commit,

@@ -103,7 +103,7 @@ async fn receive(
         tracing::warn!(hook = name, reason, "cannot authenticate a delivery");
         unknown()
     };
-    let hook = webhooks.shared.hooks.get(name).ok_or_else(unknown)?;
+    let hook = webhooks.shared.hooks.get().get(name).cloned().ok_or_else(unknown)?;
     let secret = hook.secret().map_err(|reason| {
         tracing::error!(hook = name, reason, "cannot read the secret of a webhook");
         Answer(StatusCode::SERVICE_UNAVAILABLE, "cannot read the webhook's secret".to_owned())
@@ -124,7 +124,7 @@ async fn receive(
     if let Err(words) = hook.builds_reference(&push) {
         return Ok(Answer(StatusCode::OK, words));
     }
-    accept(webhooks, hook, Key::new(name, body), push, repository).await
+    accept(webhooks, &hook, Key::new(name, body), push, repository).await
 }
 
 async fn accept(webhooks: &Webhooks, hook: &Hook, key: Key, push: Push, repository: String) -> Result<Answer, Answer> {

@@ -5,6 +5,7 @@
 //!
 //! Invariant: what the command line sets wins over variables, these over the file, and the file over defaults.
 
+mod directory;
 mod document;
 mod error;
 mod file;
@@ -13,16 +14,18 @@ mod settings;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 
+pub use directory::usable_directory;
 pub use document::{Document, Place};
 pub use error::Error;
 use file::File;
 pub use nearest::{did_you_mean, nearest};
-pub use settings::{Setting, Settings, Source};
+pub use settings::{Change, Setting, Settings, Source};
 
 /// The options that say where the file is, for `#[command(flatten)]`. They cannot stand in the file.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -75,6 +78,15 @@ pub fn read<A: CommandFactory + FromArgMatches>(line: &[OsString]) -> Result<Rea
     let settings = Settings::of(&command, &matches, path, &entries);
     let arguments = A::from_arg_matches(&matches).map_err(Error::line)?;
     Ok(Read { arguments, settings })
+}
+
+/// Prints what a program would run with and what is wrong with that, for `--check-config`. The exit code is that of the program.
+pub fn report(settings: &Settings, problems: &[String]) -> ExitCode {
+    print!("{settings}");
+    for problem in problems {
+        eprintln!("error: {problem}");
+    }
+    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The keys that may stand in a program's file, as `(key, id)`.

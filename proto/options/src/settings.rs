@@ -99,6 +99,26 @@ impl Settings {
     }
 }
 
+/// What a later configuration changes in a program that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Options that now have another value.
+    pub applied: Vec<String>,
+    /// Options whose new value takes effect after a restart.
+    pub late: Vec<String>,
+}
+
+impl Settings {
+    /// Takes over the values of the options that are named; the others stay as the program was started with.
+    pub fn take_over(&mut self, new: Self, reloaded: &[&str]) -> Change {
+        let (applied, late): (Vec<String>, _) =
+            new.changed_since(self).into_iter().partition(|name| reloaded.contains(&name.as_str()));
+        self.all.retain(|setting| !applied.contains(&setting.name));
+        self.all.extend(new.all.into_iter().filter(|setting| applied.contains(&setting.name)));
+        Change { applied, late }
+    }
+}
+
 impl Setting {
     /// Its value in TOML.
     fn toml(&self) -> String {

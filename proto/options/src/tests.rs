@@ -130,3 +130,13 @@ fn what_is_printed_can_be_read_again_and_has_no_secret() {
     let other = with("data-dir = \"/b\"\npool = [\"a\", \"b\"]\n", &[]).unwrap().settings;
     assert_eq!(other.changed_since(&first), ["data-dir", "insecure", "secret"]);
 }
+
+#[test]
+fn what_needs_a_restart_is_named_until_there_is_one() {
+    let mut running = with("data-dir = \"/a\"\nlife = \"1s\"\n", &[]).unwrap().settings;
+    let new = || with("data-dir = \"/b\"\nlife = \"2s\"\n", &[]).unwrap().settings;
+    let change = running.take_over(new(), &["life"]);
+    assert_eq!((change.applied, change.late), (vec!["life".to_owned()], vec!["data-dir".to_owned()]));
+    let change = running.take_over(new(), &["life"]);
+    assert_eq!((change.applied, change.late), (vec![], vec!["data-dir".to_owned()]));
+}

@@ -41,6 +41,8 @@ pub enum Error {
     Pair { given: &'static str, missing: &'static str },
     #[error("cannot use the certificate, its key or the authority ({reason}); expected PEM")]
     Certificate { reason: String },
+    #[error("`{}` has no certificate or no key; expected PEM", .path.display())]
+    Content { path: PathBuf },
     #[error("{from} contains no token: expected one word of visible characters")]
     Token { from: String },
 }
@@ -61,6 +63,26 @@ impl Access {
             (Some(_), None) => Err(Error::Pair { given: "--cert", missing: "--key" }),
             (None, Some(_)) => Err(Error::Pair { given: "--key", missing: "--cert" }),
         }
+    }
+
+    /// Whether all files can be read and are what they should be. Nothing is sent.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn check(&self) -> Result<(), Error> {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let wrong = |path: &Path| Error::Content { path: path.to_owned() };
+        self.identity()?;
+        for path in [&self.ca, &self.cert].into_iter().flatten() {
+            let data = read(path)?;
+            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&data).collect();
+            all.ok().filter(|all| !all.is_empty()).ok_or_else(|| wrong(path))?;
+        }
+        if let Some(path) = &self.key {
+            PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| wrong(path))?;
+        }
+        self.bearer().map(drop)
     }
 
     /// Whether there are any credentials.

@@ -418,7 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_says_whether_its_tools_have_entries_and_may_keep_new_ones() {
-        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(kiln_state::Current::default()));
         let space = |lease, writes| {
             leases.begin(lease);
             let header = URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
@@ -434,7 +434,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_entitles_to_the_caches_that_it_names() {
-        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(kiln_state::Current::default()));
         leases.begin(1);
         let header = URL_SAFE_NO_PAD.encode(grant(1).seal(leases.key(), Duration::from_secs(60)));
         let access = leases.admit(header.as_bytes(), Some("vm"), &scopes).unwrap();
@@ -451,7 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_lease_whose_action_is_split_may_ask_about_calls() {
-        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(kiln_state::Current::default()));
         let environment = |lease| {
             leases.begin(lease);
             let header = URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
@@ -474,7 +474,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_lease_that_mounts_an_agent_may_ask_it_and_only_while_it_lasts() {
-        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(kiln_state::Current::default()));
         let header = |lease| URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
         let agent = |lease, worker, name: &str| {
             let access = leases.admit(header(lease).as_bytes(), Some(worker), &scopes)?;
@@ -497,7 +497,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_grant_opens_the_store_only_while_its_lease_is_under_way() {
-        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(Rules::default()));
+        let (leases, scopes) = (LiveLeases::new(FarmKey::ephemeral()), Scopes::new(kiln_state::Current::default()));
         let header = |lease| URL_SAFE_NO_PAD.encode(grant(lease).seal(leases.key(), Duration::from_secs(60)));
         let admit = |header: &str, worker| leases.admit(header.as_bytes(), worker, &scopes).map(drop);
         leases.begin(1);
