@@ -10,13 +10,11 @@ mod error;
 pub mod farm;
 mod follow;
 mod interrupts;
-mod left_out;
 mod local;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use kiln_telemetry::{Process, Telemetry};
 
 pub use error::{Code, Error};
@@ -32,16 +30,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     #[cfg(not(unix))]
     let is_helper = false;
     let command = is_helper.then(|| vec![OsString::from("kiln"), OsString::from("ccache-storage")]);
-    let cli = match args::Cli::try_parse_from(command.unwrap_or(arguments)) {
-        Ok(cli) => cli,
-        Err(error) => {
+    kiln_terminal::choose_colours();
+    let read = match kiln_settings::read(&command.unwrap_or(arguments)) {
+        Err(kiln_settings::Error::Line(error)) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage.number()));
         }
+        read => read.map_err(Error::from),
     };
     kiln_system::no_core_dumps();
-    kiln_terminal::choose_colours();
-    let code = match perform(cli) {
+    let code = match read.and_then(perform) {
         Ok(code) => code,
         Err(error) => {
             kiln_terminal::say_error(&kiln_terminal::chain(&error));
@@ -51,7 +49,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code.number())
 }
 
-fn perform(mut cli: args::Cli) -> Result<Code, Error> {
+fn perform(kiln_settings::Command { mut cli, added, file }: kiln_settings::Command) -> Result<Code, Error> {
+    for flags in added {
+        kiln_terminal::say(&format!("{} ([{}] of {})", flags.arguments.join(" "), flags.table, file.display()));
+    }
     #[cfg(feature = "embedded")]
     {
         cli = farm::parts::prepared(cli)?;

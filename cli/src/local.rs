@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use kiln_context::Context;
 use kiln_planner::plan::{self, MemorySource, Options, Plan, Platform, Scope};
 
-use crate::{Code, Error, left_out};
+use crate::{Code, Error};
+use kiln_progress::left_out;
 use kiln_proto::digest::DigestFunction;
 use kiln_scan::{self as scan, git};
 

@@ -471,3 +471,48 @@ fn the_version_names_commit_and_protocol() {
     let protocol = format!("protocol {})", kiln_proto::protocol::PROTOCOL);
     assert!(text.starts_with("kiln ") && text.contains("(commit ") && text.trim().ends_with(&protocol), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_doctor_finds_has_the_promised_shape() {
+    let (farm, dir) = (Farm::start().await, project());
+    let check = |name: &str, state, fix: &str| kiln_proto::v1::Check {
+        name: name.into(),
+        state: kiln_proto::v1::check::State::into(state),
+        found: "this".into(),
+        why: "that".into(),
+        fix: fix.into(),
+    };
+    use kiln_proto::v1::check::State;
+    let checks = vec![check("kernel", State::Ok, ""), check("step networks", State::Warning, "apt-get install passt")];
+    let environment = kiln_proto::v1::Environment { checks, ..Default::default() };
+    let worker = kiln_proto::v1::Worker {
+        worker: "one".into(),
+        version: "0.0.1".into(),
+        connected: true,
+        environment: Some(environment),
+        ..Default::default()
+    };
+    farm.state.workers.lock().push(worker);
+    let ran = farm.run(dir.path(), &["doctor", "--worker", "one", "--json"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let of = |name: &str, state: &str, found: &str, why: &str, fix: &str| json!({ "name": name, "state": state, "found": found, "why": why, "fix": fix });
+    assert_eq!(
+        ran.json(),
+        json!({
+            "well": true,
+            "sections": [{
+                "about": "worker one",
+                "checks": [
+                    of("connection", "ok", "version 0.0.1", "the farm's steps run on its workers", ""),
+                    of("kernel", "ok", "this", "that", ""),
+                    of("step networks", "warning", "this", "that", "apt-get install passt"),
+                ],
+            }],
+        })
+    );
+    let ran = farm.run(dir.path(), &["doctor", "--json"]).await;
+    let report = ran.json();
+    let about: Vec<&str> =
+        report["sections"].as_array().unwrap().iter().map(|section| section["about"].as_str().unwrap()).collect();
+    assert_eq!(about, ["this machine", &format!("the farm at {}", farm.url), "the farm's workers"]);
+}

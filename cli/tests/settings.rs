@@ -124,6 +124,35 @@ fn a_configuration_that_cannot_be_used_is_refused_with_its_place() {
 }
 
 #[test]
+fn flags_of_the_configuration_are_added_and_shown_and_the_command_line_wins() {
+    let dir = project(&[("kiln.toml", "name = \"x\"\n[steps.s]\nrun = \"true\"\n")]);
+    let config = dir.path().join("own.toml");
+    let write_config = |flags: &str| {
+        write(dir.path(), "own.toml", &format!("farm = \"team\"\n{flags}\n[farms.team]\nurl = \"http://127.0.0.1:9\"\n"));
+    };
+    let plan = |arguments: &[&str]| Ran::from(kiln(&config, dir.path(), &[&["plan"], arguments].concat()));
+    write_config("flags = { plan = [\"--json\", \"--platform\", \"linux/arm64\"] }");
+    let ran = plan(&[]);
+    let shown: serde_json::Value = serde_json::from_str(&well(ran)).unwrap();
+    assert!(shown.to_string().contains("linux/arm64"), "{shown}");
+    let ran = plan(&["--platform", "linux/amd64"]);
+    let note = format!("--json ([flags] of {})", config.display());
+    assert!(ran.err.lines().any(|line| line == note), "expected `{note}` in {ran:?}");
+    let shown = well(ran);
+    assert!(shown.contains("linux/amd64") && !shown.contains("linux/arm64"), "{shown}");
+    // A mistake stops the command that it is for, and no other.
+    write_config("flags = { plan = [\"--jsn\"] }");
+    refused(&plan(&[]), 2, "`[flags]`: `plan`: there is no flag `--jsn`; did you mean `--json`?");
+    refused(&Ran::from(kiln(&config, dir.path(), &["workers"])), 3, "127.0.0.1:9");
+    write_config("flags = { paln = [\"--json\"] }");
+    refused(&plan(&[]), 2, "`kiln` has no command `paln`; did you mean `plan`?");
+    // One that does not go with the command line.
+    write_config("flags = { build = [\"--load\"] }");
+    let ran = Ran::from(kiln(&config, dir.path(), &["build", "--detach"]));
+    refused(&ran, 2, "with its flags (`--load`), the command is refused");
+}
+
+#[test]
 fn shells_complete_commands_and_there_are_manual_pages() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

@@ -89,6 +89,16 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 /// # Errors
 /// If the server does not respond, or belongs to another farm.
 pub async fn authority(url: &str, token: &Token) -> Result<String, Error> {
+    let chain = chain(url).await?;
+    let authority = chain.iter().find(|certificate| fingerprint(certificate) == token.fingerprint);
+    authority.map(|certificate| pem(certificate)).ok_or_else(|| Error::Impostor { url: url.to_owned() })
+}
+
+/// The certificates that the server at `url` presents, its own first. None of them is trusted by that.
+///
+/// # Errors
+/// If the server does not respond, or does not speak TLS.
+pub async fn chain(url: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let unreachable = |reason: String| Error::Unreachable { url: url.to_owned(), reason };
     let bad = || Error::Address { url: url.to_owned() };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("grpcs://")).ok_or_else(bad)?;
@@ -110,8 +120,7 @@ pub async fn authority(url: &str, token: &Token) -> Result<String, Error> {
         let reason = shaken.err().map_or_else(|| "it presented no certificate".to_owned(), |error| error.to_string());
         return Err(unreachable(reason));
     }
-    let authority = chain.iter().find(|certificate| fingerprint(certificate) == token.fingerprint);
-    authority.map(|certificate| pem(certificate)).ok_or_else(|| Error::Impostor { url: url.to_owned() })
+    Ok(chain)
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {

@@ -27,7 +27,7 @@ pub use kiln_sandbox as sandbox;
 pub use config::{Config, DEFAULT_GRACE, DEFAULT_VERIFY_CALLS, grace, percent};
 pub use kiln_broker::Broker;
 pub use program::{Arguments, main};
-pub use serve::{run, run_reloading};
+pub use serve::{machine, run, run_reloading};
 
 /// Must be the first call in `main` of every program that contains a worker: if this process was started as the init of
 /// a sandbox or a container, it becomes that and never returns.

@@ -104,7 +104,7 @@ async fn work(
         session: rand::random::<[u8; 16]>().to_vec(),
         tenants: config.tenants.clone(),
     };
-    let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp };
+    let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp, requires_docker: config.docker == docker::Mode::Required };
     let identity = with_changes(identity, docker.offered(), system, reloads);
     let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
     let broker = match splits(&sandbox, config.root.as_deref()) {
@@ -183,6 +183,7 @@ async fn look(sandbox: &Sandbox, root: Option<&Path>, options: &probe::Options) 
     };
     environment.host_network = sandbox.allows_host_network();
     environment.sandbox = sandbox.describe();
+    environment.checks = probe::checks(&sandbox.findings(), options.cache.as_deref().unwrap_or(Path::new("/")));
     // Calls run as their steps do: on the machine's own system.
     environment.calls = if splits(sandbox, root) { calls::RULES } else { 0 };
     environment.path = sandbox.path();
@@ -198,6 +199,7 @@ struct Installed {
     root: Option<PathBuf>,
     options: probe::Options,
     stamp: String,
+    requires_docker: bool,
 }
 
 impl Installed {
@@ -231,8 +233,11 @@ fn with_changes(
     mut reloads: watch::Receiver<Arc<Config>>,
 ) -> watch::Receiver<Identity> {
     let has_roots = system.sandbox.roots().is_ok();
+    let requires_docker = system.requires_docker;
     let of = move |mut identity: Identity, offered: &Offered| {
         let environment = &mut identity.environment;
+        let engine = offered.as_ref().map(String::as_str).map_err(String::as_str);
+        environment.checks.push(probe::docker(engine, requires_docker));
         environment.executors = vec![property::SANDBOX.to_owned()];
         if has_roots {
             environment.executors.push(property::IN_ROOT.to_owned());
@@ -283,23 +288,7 @@ async fn next(reloads: &mut watch::Receiver<Arc<Config>>) -> Arc<Config> {
 }
 
 fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Option<Roots>)> {
-    let sandbox = Sandbox::open(sandbox::Config {
-        mode: config.sandbox,
-        scratch: state.join("sandbox"),
-        // The machine's own toolchains are not part of another root.
-        tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
-        root: config.root.clone(),
-        sub_ids: config.sub_ids,
-        no_ids: config.no_ids.clone(),
-        network: config.network_isolation,
-        init: None,
-        own_credentials: config.own_credentials,
-        way: config.root_mounts,
-        layout: config.root_layout,
-        objects: inputs::objects(&state.join("inputs")),
-        host_network: config.allow_host_network,
-        host_authorities: config.trust_host_ca,
-    })?;
+    let sandbox = Sandbox::open(sandbox_config(config, state))?;
     let inputs = Inputs::open(inputs::Config {
         directory: state.join("inputs"),
         max_bytes: config.cache_bytes,
@@ -323,6 +312,39 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Optio
         }
     };
     Ok((sandbox, inputs, roots))
+}
+
+/// What this machine has and lacks for running actions as a worker with this configuration would. Its state directory is looked at, and
+/// nothing is left in it.
+///
+/// # Errors
+/// If nothing can be tried out here.
+pub fn machine(config: &Config) -> anyhow::Result<Vec<v1::Check>> {
+    let trial = tempfile::tempdir_in(config.state_dir.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("/")))?;
+    let mode = if config.sandbox == sandbox::Mode::Required { sandbox::Mode::Auto } else { config.sandbox };
+    let network = if config.network_isolation == sandbox::Isolation::Required { sandbox::Isolation::Auto } else { config.network_isolation };
+    let found = Sandbox::open(sandbox::Config { mode, network, ..sandbox_config(config, trial.path()) })?.findings();
+    Ok(probe::checks(&found, &config.state_dir))
+}
+
+fn sandbox_config(config: &Config, state: &Path) -> sandbox::Config {
+    sandbox::Config {
+        mode: config.sandbox,
+        scratch: state.join("sandbox"),
+        // The machine's own toolchains are not part of another root.
+        tools: if config.root.is_none() { Tools::discover() } else { Tools::default() },
+        root: config.root.clone(),
+        sub_ids: config.sub_ids,
+        no_ids: config.no_ids.clone(),
+        network: config.network_isolation,
+        init: None,
+        own_credentials: config.own_credentials,
+        way: config.root_mounts,
+        layout: config.root_layout,
+        objects: inputs::objects(&state.join("inputs")),
+        host_network: config.allow_host_network,
+        host_authorities: config.trust_host_ca,
+    }
 }
 
 /// The state directory holds every tenant's sources and the worker's key, so only its owner may enter it. A volume that

@@ -145,6 +145,8 @@ pub enum Command {
     },
     /// Check a project against the release checklist.
     Check(Check),
+    /// Show what this machine and the farm have and lack, and how to correct it. Exits with 1 if something that is needed is missing.
+    Doctor(Doctor),
     /// The coordinator of `kiln up`.
     #[cfg(feature = "embedded")]
     #[command(hide = true)]
@@ -163,6 +165,8 @@ impl Command {
             Self::Coordinator(_) | Self::Worker(_) => None,
             Self::Up(_)
             | Self::Login(_)
+            // It says itself what is wrong with the configuration.
+            | Self::Doctor(_)
             | Self::Completions { .. }
             | Self::ManualPages { .. }
             | Self::CcacheStorage => None,
@@ -656,6 +660,23 @@ pub struct Check {
     /// The source tree.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct Doctor {
+    /// The project whose farm and registries are looked at.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Show only what this worker of the farm has and lacks, as it reported.
+    #[arg(long, value_name = "NAME")]
+    pub worker: Option<String>,
+    /// Look at whether steps can run on this machine, although a farm runs them. Without a farm, that is looked at anyway.
+    #[arg(long, conflicts_with = "worker")]
+    pub machine: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@
 mod board;
 mod docker;
 mod json;
+pub mod left_out;
 mod lines;
 mod names;
 mod plain;

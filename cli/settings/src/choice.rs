@@ -1,13 +1,16 @@
 //! Which farm a command uses.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use clap::{CommandFactory, FromArgMatches};
 use kiln_args as args;
 use kiln_scan::git;
 use serde::Deserialize;
 
 use super::file::{Error, Farm, File, replace};
+use super::flags::{self, Added};
 
 /// A project's choice, in its root.
 const OF_PROJECT: &str = ".kiln/config.toml";
@@ -19,6 +22,71 @@ struct Project {
     farm: Option<String>,
 }
 
+/// A command, as it was given and with what the configuration adds to it.
+#[derive(Debug)]
+pub struct Command {
+    /// The whole command line.
+    pub cli: args::Cli,
+    /// The flags that the configuration added.
+    pub added: Vec<Added>,
+    /// The configuration.
+    pub file: PathBuf,
+}
+
+/// Parses a command line, and adds the flags that the configuration has for the command and its farm.
+///
+/// # Errors
+/// If clap refuses the command line, alone or with these flags, or the configuration cannot be used.
+pub fn read(line: &[OsString]) -> Result<Command, Error> {
+    let root = args::Cli::command();
+    let matches = root.clone().try_get_matches_from(line).map_err(Error::Line)?;
+    let cli = args::Cli::from_arg_matches(&matches).map_err(Error::Line)?;
+    let unchanged = |cli| Ok(Command { cli, added: Vec::new(), file: PathBuf::new() });
+    let Some((project, path)) = cli.command.project().zip(File::path()) else { return unchanged(cli) };
+    let file = File::read(&path)?;
+    if file.flags.is_empty() && file.farms.values().all(|farm| farm.flags.is_empty()) {
+        return unchanged(cli);
+    }
+    let name = chosen(cli.farm.farm.as_deref(), project, &file)?;
+    let of_farm = name.as_ref().and_then(|name| Some((format!("farms.{name}.flags"), &file.farms.get(name)?.flags)));
+    let tables: Vec<_> = of_farm.into_iter().chain([("flags".to_owned(), &file.flags)]).collect();
+    let added = flags::added(&root, &matches, &tables, &path)?;
+    if added.is_empty() {
+        return unchanged(cli);
+    }
+    let whole = flags::with(line, &matches, &added);
+    let parsed = root.try_get_matches_from(whole).and_then(|matches| args::Cli::from_arg_matches(&matches));
+    let cli = parsed.map_err(|error| {
+        let line = error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let all: Vec<&str> = added.iter().flat_map(|added| &added.arguments).map(String::as_str).collect();
+        let reason = format!("with its flags (`{}`), the command is refused: {line}", all.join(" "));
+        Error::Invalid { path: path.clone(), reason }
+    })?;
+    Ok(Command { cli, added, file: path })
+}
+
+/// Whether all flags in a configuration are flags of their commands.
+///
+/// # Errors
+/// The first that is not, or why the file cannot be read.
+pub fn check_flags(path: &Path) -> Result<(), Error> {
+    let file = File::read(path)?;
+    let of_farms = file.farms.iter().map(|(name, farm)| (format!("farms.{name}.flags"), &farm.flags));
+    let tables: Vec<_> = of_farms.chain([("flags".to_owned(), &file.flags)]).collect();
+    flags::check(&args::Cli::command(), &tables, path)
+}
+
+/// The name of the farm of the configuration that is used: the one that is given, that of the project, or the configuration's own.
+fn chosen(given: Option<&str>, directory: &Path, file: &File) -> Result<Option<String>, Error> {
+    match given.map(str::trim).filter(|given| !given.is_empty()) {
+        Some(given) if given.contains(':') => Ok(None),
+        // A host's name alone is an address, too. One without a domain or a port is more likely a name that is written wrong.
+        Some(given) if !file.farms.contains_key(given) && (file.farms.is_empty() || given.contains('.')) => Ok(None),
+        Some(given) => Ok(Some(given.to_owned())),
+        None => Ok(of_project(directory)?.or_else(|| file.farm.clone())),
+    }
+}
+
 /// Completes what flags and variables say of the farm by what the configuration does.
 ///
 /// A name in place of a URL is a farm of the configuration. Where no farm is given, that is the one that the project in `directory` chooses, or the
@@ -27,21 +95,12 @@ struct Project {
 /// # Errors
 /// If a farm that is named is not there, a file cannot be used, or a token command fails.
 pub fn apply(farm: &mut args::Farm, directory: &Path) -> Result<(), Error> {
-    let given = farm.farm.as_deref().map(str::trim).filter(|given| !given.is_empty());
-    if given.is_some_and(|given| given.contains(':')) {
+    if farm.farm.as_deref().is_some_and(|given| given.contains(':')) {
         return Ok(());
     }
     let Some(path) = File::path() else { return Ok(()) };
     let file = File::read(&path)?;
-    let chosen = match given {
-        // A host's name alone is an address, too. One without a domain or a port is more likely a name that is written wrong.
-        Some(given) if !file.farms.contains_key(given) && (file.farms.is_empty() || given.contains('.')) => {
-            return Ok(());
-        }
-        Some(given) => Some(given.to_owned()),
-        None => of_project(directory)?.or_else(|| file.farm.clone()),
-    };
-    let Some(name) = chosen else { return Ok(()) };
+    let Some(name) = chosen(farm.farm.as_deref(), directory, &file)? else { return Ok(()) };
     let chosen = file.farm(&name)?;
     farm.farm = Some(chosen.url.clone());
     let at = path.parent().unwrap_or(Path::new("."));
@@ -95,7 +154,7 @@ pub(crate) fn by_command(name: &str, farm: &Farm, at: &Path) -> Result<PathBuf, 
     let command = farm.token_command.join(" ");
     let failed = |reason: String| Error::Command { farm: name.to_owned(), command: command.clone(), reason };
     let Some((program, arguments)) = farm.token_command.split_first() else { return Err(failed("it is empty".into())) };
-    let output = Command::new(program).args(arguments).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output = std::process::Command::new(program).args(arguments).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(output.status.to_string()));

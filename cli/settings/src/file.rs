@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use kiln_options::Document;
 use serde::{Deserialize, Serialize};
 
+use crate::flags::Flags;
+
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "KILN_CONFIG";
-const KEYS: [&str; 2] = ["farm", "farms"];
-const FARM_KEYS: [&str; 6] = ["url", "ca", "cert", "key", "token-file", "token-command"];
+const KEYS: [&str; 3] = ["farm", "farms", "flags"];
+const FARM_KEYS: [&str; 7] = ["url", "ca", "cert", "key", "token-file", "token-command", "flags"];
 
 /// Why the configuration cannot be used. All of it is the user's to fix.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,9 @@ pub enum Error {
     Nowhere,
     #[error("{0}")]
     Login(String),
+    /// clap's own words, with what it adds for a terminal.
+    #[error("{0}")]
+    Line(clap::Error),
 }
 
 /// A farm.
@@ -58,6 +63,9 @@ pub struct Farm {
     /// A program that prints a token, with its arguments. It is run by each command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_command: Vec<String>,
+    /// Flags that commands get on this farm.
+    #[serde(default, skip_serializing_if = "Flags::is_empty")]
+    pub flags: Flags,
 }
 
 /// The file.
@@ -67,6 +75,9 @@ pub struct File {
     /// The name of the farm that is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub farm: Option<String>,
+    /// Flags that commands get on every farm, and without one.
+    #[serde(default, skip_serializing_if = "Flags::is_empty")]
+    pub flags: Flags,
     /// All farms, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub farms: BTreeMap<String, Farm>,
@@ -148,7 +159,7 @@ mod tests {
         let path = dir.path().join("kiln/config.toml");
         assert_eq!(File::read(&path).unwrap(), File::default());
         let team = Farm { url: "https://farm.example".into(), token_command: vec!["token".into()], ..Farm::default() };
-        let file = File { farm: Some("team".into()), farms: [("team".to_owned(), team)].into() };
+        let file = File { farm: Some("team".into()), flags: Flags::default(), farms: [("team".to_owned(), team)].into() };
         file.write(&path).unwrap();
         assert_eq!(File::read(&path).unwrap(), file);
         assert!(kiln_system::is_private(&path.metadata().unwrap()));
@@ -169,7 +180,7 @@ mod tests {
                 "[farms.a]\nurl = \"x\"\ntoken_file = \"y\"",
                 "`FILE`, line 3: there is no `farms.a.token_file`; did you mean `token-file`?",
             ),
-            ("zzz = 1", "`FILE`, line 1: there is no `zzz`; expected one of `farm`, `farms`"),
+            ("zzz = 1", "`FILE`, line 1: there is no `zzz`; expected one of `farm`, `farms`, `flags`"),
         ] {
             assert_eq!(wrong(text), words);
         }

@@ -2,8 +2,10 @@
 
 mod choice;
 mod file;
+mod flags;
 mod login;
 
-pub use choice::{apply, choose};
+pub use choice::{Command, apply, check_flags, choose, read};
 pub use file::{Error, Farm, File};
+pub use flags::{Added, Flags};
 pub use login::login;

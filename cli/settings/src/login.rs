@@ -11,6 +11,7 @@ use kiln_terminal as terminal;
 use url::Url;
 
 use super::file::{Error, Farm, File, replace};
+use super::flags::Flags;
 
 /// Adds the farm, makes it the one that is used, and answers its name.
 ///
@@ -36,6 +37,7 @@ pub async fn login(login: args::Login, given: &channel::Access) -> Result<String
         key: absolute(&given.key),
         token_file: absolute(&given.token_file),
         token_command: login.token_command,
+        flags: Flags::default(),
     };
     let mut access = channel::Access { ca: farm.ca.clone(), ..channel::Access::default() };
     (access.cert, access.key) = (farm.cert.clone(), farm.key.clone());

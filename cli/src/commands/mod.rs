@@ -40,6 +40,12 @@ use kiln_telemetry::trace;
 use kiln_terminal as terminal;
 use tracing::Instrument;
 
+/// Whether steps can run on this machine.
+#[cfg(feature = "embedded")]
+const MACHINE: Option<kiln_doctor::Machine> = Some(crate::farm::parts::machine);
+#[cfg(not(feature = "embedded"))]
+const MACHINE: Option<kiln_doctor::Machine> = None;
+
 /// What `kiln up` says in a `kiln` that is a client only.
 #[cfg(not(feature = "embedded"))]
 const NO_FARM: &str = "this `kiln` is a client only, because steps run on Linux; run `kiln up` on a Linux machine, or in a virtual machine \
@@ -105,6 +111,10 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Up(_) => Err(Error::Usage(NO_FARM.to_owned())),
         Command::Plan(args) => or_interrupted(&interrupts, plan::run(farm, &args)).await,
         Command::Init { dir, image } => or_interrupted(&interrupts, init::run(farm, &dir, image)).await,
+        Command::Doctor(args) => {
+            let is_well = async { Ok(kiln_doctor::run(args, farm.clone(), MACHINE).await) };
+            Ok(if or_interrupted(&interrupts, is_well).await? { Code::Success } else { Code::Failed })
+        }
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
         #[cfg(feature = "embedded")]
         Command::Coordinator(args) => up::coordinator(*args, interrupts).await,

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::farm::{Farm, INSTANCE};
 use crate::local::Project;
-use crate::{Code, Error, args, left_out, local};
+use crate::{Code, Error, args, local};
+use kiln_progress::left_out;
 use kiln_proto::v1;
 use kiln_terminal as terminal;
 

@@ -69,6 +69,15 @@ pub fn own_coordinator(data_dir: PathBuf, store: Bound) -> kiln_coordinator::Con
     }
 }
 
+/// What this machine has and lacks for the worker of a farm inside a command.
+pub fn machine() -> Result<Vec<kiln_proto::v1::Check>, String> {
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let variables = Variables::read().map_err(|error| words(&error))?;
+    let dir = crate::local::cache_dir().map_err(|error| words(&error))?.join("farm").join("worker");
+    let config = own_worker(String::new(), "here".to_owned(), dir, variables);
+    kiln_worker::machine(&config).map_err(|error| format!("{error:#}"))
+}
+
 /// The input cache limit of each of `workers` workers with caches below `dir`.
 pub fn cache_bytes(dir: &Path, workers: u64) -> u64 {
     // A directory that does not exist yet will be on its parent's disk.

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use kiln_harness::bases::debian;
 use kiln_harness::engine::Engine;
+use kiln_harness::guarded::{local, well};
 use kiln_harness::{Lasting, Ran, cannot_run, project};
 
 const PROJECT: &str = r#"
@@ -256,6 +257,69 @@ fn units_are_sound_and_no_more_exposed_than_they_say() {
         let threshold = format!("--threshold={most}");
         printed("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, file]);
     }
+}
+
+/// The command of a unit's setting, with the programs that were built and the files in `dir`.
+fn commands(unit: &str, setting: &str, dir: &Path) -> Vec<Command> {
+    let text = std::fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
+    let own = text.replace("/usr/local/bin", built.to_str().unwrap()).replace("/etc/kiln", dir.join("etc").to_str().unwrap());
+    let lines = own.lines().filter_map(|line| line.strip_prefix(&format!("{setting}=")));
+    let command = |line: &str| {
+        let mut words = line.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env_remove("KILN_LOG").stdin(Stdio::null());
+        command
+    };
+    lines.map(command).collect()
+}
+
+#[test]
+fn units_run_with_the_files_beside_them_and_a_reload_checks_these_first() {
+    let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
+    if !built.join("kiln-coordinator").exists() || !built.join("kiln-worker").exists() {
+        return cannot_run("`cargo test --workspace` builds `kiln-coordinator` and `kiln-worker`");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (etc, lib) = (dir.path().join("etc"), dir.path().join("lib"));
+    let join = well(local(&["farm", "init", etc.to_str().unwrap(), "--host", "127.0.0.1"]));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let install = |name: &str, more: &str| {
+        let text = std::fs::read_to_string(deploy().join("systemd").join(name)).unwrap();
+        let text = text.replace("/etc/kiln", etc.to_str().unwrap()).replace("/var/lib/kiln", lib.to_str().unwrap());
+        let text = text.replace("0.0.0.0:8980", &format!("127.0.0.1:{port}")).replace("farm.example:8980", &format!("127.0.0.1:{port}"));
+        std::fs::write(etc.join(name), format!("{text}{more}")).unwrap();
+    };
+    install("coordinator.toml", "");
+    install("worker.toml", "docker = \"off\"\n");
+    std::fs::write(etc.join("join"), join).unwrap();
+    let start = |unit: &str, words: &str| {
+        let mut process = Lasting::start(commands(unit, "ExecStart", dir.path()).remove(0));
+        process.line_with(words);
+        process
+    };
+    let mut coordinator = start("kiln-coordinator.service", "ready");
+    let mut worker = start("kiln-worker.service", "registered");
+    let reload = |unit: &str, process: &Lasting| {
+        let [check, kill] = &mut commands(unit, "ExecReload", dir.path())[..] else { panic!("expected two commands") };
+        let checked = check.output().unwrap();
+        if !checked.status.success() {
+            return Err(String::from_utf8_lossy(&checked.stderr).into_owned());
+        }
+        let arguments: Vec<String> = kill.get_args().map(|word| word.to_str().unwrap().replace("$MAINPID", &process.id().to_string())).collect();
+        assert!(Command::new(kill.get_program()).args(arguments).status().unwrap().success());
+        Ok(())
+    };
+    install("coordinator.toml", "keep-builds = \"7\"\n");
+    reload("kiln-coordinator.service", &coordinator).unwrap();
+    assert!(coordinator.line_with("takes effect after a restart").contains("`keep-builds`"));
+    install("worker.toml", "docker = \"off\"\nlabel = [\"disk=ssd\"]\n");
+    reload("kiln-worker.service", &worker).unwrap();
+    assert!(worker.line_with("reloaded the configuration").contains("label"));
+    worker.line_with("registered");
+    install("coordinator.toml", "quotas = \"none.toml\"\n");
+    let error = reload("kiln-coordinator.service", &coordinator).unwrap_err();
+    assert!(error.contains("none.toml"), "{error}");
 }
 
 #[test]

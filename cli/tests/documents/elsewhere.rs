@@ -94,6 +94,26 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     ("deploy/README.md", "systemctl enable --now kiln-worker", "units_are_sound_and_no_more_exposed_than_they_say"),
     (
+        "coordinator/README.md",
+        "kiln-coordinator --config /etc/kiln/coordinator.toml --check-config",
+        "what_a_configuration_names_is_checked_without_starting",
+    ),
+    (
+        "coordinator/README.md",
+        "kiln-coordinator --config /etc/kiln/coordinator.toml",
+        "sighup_reads_the_file_again_and_an_invalid_one_changes_nothing",
+    ),
+    (
+        "worker/README.md",
+        "kiln-worker --config /etc/kiln/worker.toml --check-config",
+        "what_a_configuration_names_is_checked_without_starting",
+    ),
+    (
+        "worker/README.md",
+        "kiln-worker --config /etc/kiln/worker.toml",
+        "sighup_registers_the_worker_with_its_new_labels_and_names_what_needs_a_restart",
+    ),
+    (
         "deploy/README.md",
         "kubectl apply -k deploy/kubernetes/base",
         "kubernetes_objects_fit_their_schemas_and_each_other",

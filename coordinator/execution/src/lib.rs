@@ -430,6 +430,11 @@ impl ExecutionHandle {
         Ok(status)
     }
 
+    /// The health of the stores that other coordinators share.
+    pub fn shared_stores(&self) -> Vec<(&'static str, kiln_store::Health)> {
+        self.stores.shared_health()
+    }
+
     /// The configured worker pools.
     pub fn pools(&self) -> &[Pool] {
         &self.pools

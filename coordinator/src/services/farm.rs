@@ -9,6 +9,7 @@ use kiln_auth::{Identity, Role};
 use kiln_execution::ExecutionHandle;
 use kiln_planner::plan::Toolchains;
 use kiln_state::Current;
+use kiln_store::Health;
 
 /// Serves the farm's administration.
 #[derive(Debug)]
@@ -28,6 +29,24 @@ impl Farm {
         pages: (kiln_web::Options, kiln_web::Links),
     ) -> Self {
         Self { execution, toolchains, tool_caches, pages }
+    }
+}
+
+/// A store that other coordinators share, for `kiln doctor`.
+fn store(name: &str, health: Health) -> v1::Check {
+    use v1::check::State;
+    let (state, found) = match health {
+        Health::Up => (State::Ok, "in use".to_owned()),
+        Health::NoWrites(why) => (State::Warning, format!("it refuses writes: {why}")),
+        Health::Away(why) => (State::Warning, format!("it does not respond: {why}")),
+    };
+    let fix = if state == State::Ok { "" } else { "look at the coordinator's log, and at the store itself; it is used again by itself" };
+    v1::Check {
+        name: name.to_owned(),
+        state: state.into(),
+        found,
+        why: "coordinators share results and blobs through it; without it the farm builds on with its own disk".to_owned(),
+        fix: fix.to_owned(),
     }
 }
 
@@ -56,6 +75,8 @@ impl farm_server::Farm for Farm {
             cache_url,
             cache_writes,
             cache_writes_scopes,
+            time: Some(kiln_proto::clock::now()),
+            stores: self.execution.shared_stores().into_iter().map(|(name, health)| store(name, health)).collect(),
             ..status
         }))
     }

@@ -273,6 +273,13 @@ pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> 
 }
 
 impl Stores {
+    /// The health of each store that is shared with other coordinators, by its name.
+    pub fn shared_health(&self) -> Vec<(&'static str, Health)> {
+        let redis = self.redis.as_ref().map(|link| ("Redis", link.health().borrow().clone()));
+        let bucket = self.collector.bucket.as_ref().map(|bucket| ("bucket", bucket.health()));
+        redis.into_iter().chain(bucket).collect()
+    }
+
     /// Opens the stores, and creates missing ones. Blocks while it lists the disk.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Invariant: the fingerprint covers what can change the bytes of a build, and nothing that differs between two
 //! machines that are set up alike, such as the kernel, the host name, the CPU level or labels.
 
+mod checks;
 mod guest;
 mod machine;
 mod packages;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::{property, v1};
 
+pub use checks::{checks, docker};
 pub use guest::Error;
 pub use machine::capacity;
 pub use packages::stamp;
@@ -107,6 +109,7 @@ fn environment(facts: Facts, options: &Options) -> v1::Environment {
         roots: String::new(),
         host_network: false,
         calls: 0,
+        checks: Vec::new(),
     }
 }
 

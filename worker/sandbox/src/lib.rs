@@ -71,6 +71,21 @@ struct Shared {
     kept: Arc<held::Kept>,
 }
 
+/// What a machine can do for actions, or in words why it cannot.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// Isolate them at all.
+    pub sandbox: Result<(), String>,
+    /// Run them with ids other than the worker's.
+    pub ids: Result<String, String>,
+    /// Give each a network of its own, and with which program.
+    pub network: Result<String, String>,
+    /// Run them in root file systems of their own.
+    pub roots: Result<Roots, String>,
+    /// Limit them by control groups.
+    pub limits: Option<String>,
+}
+
 /// Runs commands isolated from the worker and from each other. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
@@ -168,6 +183,18 @@ impl Sandbox {
             Err(why) => format!("actions run as the worker's own user ({why})"),
         };
         format!("namespaces, {ids}, limits by {limits}, {network}")
+    }
+
+    /// What was found out about this machine.
+    pub fn findings(&self) -> Findings {
+        let shared = &self.shared;
+        Findings {
+            sandbox: shared.why_not.clone().map_or(Ok(()), Err),
+            ids: shared.ids.as_ref().map(ids::Ids::describe).map_err(Clone::clone),
+            network: shared.networks.as_ref().map(|networks| networks.program().to_owned()).map_err(Clone::clone),
+            roots: shared.roots.clone(),
+            limits: shared.cgroups.as_ref().map(|cgroups| cgroups.describe().to_string()),
+        }
     }
 
     /// Whether actions run with users and groups other than the worker's.

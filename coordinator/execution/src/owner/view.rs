@@ -64,6 +64,8 @@ impl Owner {
             cache_url: String::new(),
             cache_writes: false,
             cache_writes_scopes: false,
+            time: None,
+            stores: Vec::new(),
         }
     }
 }

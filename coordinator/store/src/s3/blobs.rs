@@ -33,6 +33,11 @@ pub struct S3Blobs {
 }
 
 impl S3Blobs {
+    /// The health of the bucket.
+    pub fn health(&self) -> crate::Health {
+        self.bucket.breaker.health()
+    }
+
     /// Opens a bucket whose blobs live for at least `life` after their last use. Sends one list request, so that a
     /// wrong name or key is detected now; a bucket that is only unavailable is used once it responds.
     ///
