@@ -56,6 +56,38 @@ fn people_build_with_a_certificate_or_a_token_and_a_worker_joins_by_a_token() {
 }
 
 #[test]
+fn people_trust_a_certificate_of_another_authority_and_workers_join_by_the_farms_own() {
+    let dir = kiln_harness::caretaker::directory();
+    let (farm_dir, public) = (dir.path().join("farm"), dir.path().join("public"));
+    let init = |at: &std::path::Path, host: &str| {
+        well(local(&["farm", "init", at.to_str().unwrap(), "--host", host, "--uses", "unlimited"]))
+    };
+    let join = init(&farm_dir, "localhost");
+    init(&public, "127.0.0.1");
+    let admin = certificate(&farm_dir, "admin", &["--role", "admin", "--role", "farm-admin"]);
+    let mut people = access(&farm_dir, Some(&admin));
+    people[0].1 = public.join("ca.pem").display().to_string();
+    let paths = [&farm_dir, &public.join("coordinator.pem"), &public.join("coordinator.key")]
+        .map(|path| path.display().to_string());
+    let arguments = ["--farm-dir", &paths[0], "--tls-cert", &paths[1], "--tls-key", &paths[2]];
+    let farm = kiln_harness::Farm::bare(dir, "https", Vec::new(), &arguments, people);
+    farm.wait_until_up();
+    // Its token names the farm's authority, which it would not find behind the other certificate.
+    let url = farm.url.replace("127.0.0.1", "localhost");
+    farm.start_worker_in(&url, "one", &["--join", &join], &[]);
+    farm.wait_for_worker("one");
+    let project = project(&[("kiln.toml", PROJECT)]);
+    well(farm.kiln(&["build", project.path().to_str().unwrap()]));
+    // Whoever trusts the farm's authority only is shown its certificate under its own name, and not under the other.
+    let mut own = farm.command(&["workers"]);
+    own.env("KILN_CA", farm_dir.join("ca.pem"));
+    refused(&Ran::from(own), 2, "untrusted authority");
+    let mut own = farm.command(&["workers"]);
+    own.env("KILN_CA", farm_dir.join("ca.pem")).env("KILN_FARM", &url);
+    well(Ran::from(own));
+}
+
+#[test]
 fn outsiders_are_refused_each_with_its_reason() {
     let guarded = Guarded::start(&[]);
     let other = tempfile::tempdir().unwrap();

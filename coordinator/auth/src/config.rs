@@ -11,7 +11,8 @@ use super::{Error, jwt, tls};
 #[group(skip)]
 pub struct Config {
     /// Directory that `kiln farm init` created, with the coordinator's certificate, the farm's authority, tokens and revocations. Replaces
-    /// the five options below.
+    /// the five options below. With `--tls-cert` as well, the farm's own certificate is shown to clients that ask for a name which only it has,
+    /// such as the workers.
     #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
     pub farm_dir: Option<PathBuf>,
     /// The coordinator's certificate chain, in PEM; reloaded when it changes.
@@ -166,7 +167,10 @@ impl Config {
         let client_ca = self.or_farms(&self.client_ca, Files::ca);
         match (self.or_farms(&self.tls_cert, Files::certificate), self.or_farms(&self.tls_key, Files::key)) {
             (Some(certificate), Some(key)) => {
-                Ok(Some(tls::Files { certificate, key, client_ca, protocols: tls::HTTP_2 }))
+                let own = self.files().map(|files| (files.certificate(), files.key()));
+                // A farm's directory need not have a certificate if another is named.
+                let own = own.filter(|pair| pair.0 != certificate && pair.0.exists() && pair.1.exists());
+                Ok(Some(tls::Files { certificate, key, own, client_ca, protocols: tls::HTTP_2 }))
             }
             (None, None) if client_ca.is_some() => Err(Error::Pair { given: "--client-ca", missing: "--tls-cert" }),
             (None, None) => Ok(None),

@@ -8,6 +8,7 @@ mod accepted;
 pub mod audit;
 mod authenticator;
 pub mod authority;
+mod by_name;
 mod config;
 pub mod connections;
 pub mod credentials;

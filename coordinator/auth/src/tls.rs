@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{Acceptor, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -20,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Error;
+use super::by_name::ByName;
 use super::shown::{Authorities, Shown};
 use super::waiting::{Place, Waiting};
 use crate::peers::Peer;
@@ -50,6 +53,8 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub key: PathBuf,
+    /// The farm's own certificate chain and its key, if the certificate above is another: shown for names that only it has.
+    pub own: Option<(PathBuf, PathBuf)>,
     /// Authorities for client certificates, in PEM; without them no client certificate is requested.
     pub client_ca: Option<PathBuf>,
     /// ALPN protocols.
@@ -58,7 +63,8 @@ pub struct Files {
 
 impl Files {
     fn all(&self) -> Vec<PathBuf> {
-        [&self.certificate, &self.key].into_iter().chain(&self.client_ca).cloned().collect()
+        let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
+        [&self.certificate, &self.key].into_iter().chain(own).chain(&self.client_ca).cloned().collect()
     }
 
     /// Whether the files can be used.
@@ -74,8 +80,6 @@ impl Files {
             let path = path.clone();
             move |reason: &dyn std::fmt::Display| Error::File { path, reason: reason.to_string() }
         };
-        let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| wrong(&self.key)(&error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -90,13 +94,20 @@ impl Files {
                 }
                 // Clients without a certificate are let in too: they may have a token, or ask for a certificate.
                 let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider).allow_unauthenticated();
+                    WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).allow_unauthenticated();
                 let verifier: Authorities = verifier.build().map_err(|error| wrong(path)(&error))?;
                 authorities = Some(verifier.clone());
                 builder.with_client_cert_verifier(Arc::new(Shown(verifier)))
             }
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| wrong(&self.certificate)(&error))?;
+        let first = certified(&self.certificate, &self.key, &provider)?;
+        let mut config = match &self.own {
+            None => builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(first))),
+            Some((certificate, key)) => {
+                let own = certified(certificate, key, &provider)?;
+                builder.with_cert_resolver(Arc::new(ByName { first: first.into(), own: own.into() }))
+            }
+        };
         config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Served { config: Arc::new(config), authorities })
     }
@@ -108,6 +119,14 @@ pub struct Served {
     config: Arc<ServerConfig>,
     /// Verifies client certificates after the handshake.
     pub(super) authorities: Option<Authorities>,
+}
+
+/// A certificate with its key, which must fit.
+fn certified(certificate: &PathBuf, key: &PathBuf, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+    let wrong = |path: &PathBuf, reason: String| Error::File { path: path.clone(), reason };
+    let chain = certificates(certificate)?;
+    let read = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+    CertifiedKey::from_der(chain, read, provider).map_err(|error| wrong(certificate, error.to_string()))
 }
 
 /// The certificates in a file, of which there is at least one.

@@ -197,7 +197,7 @@ impl Config {
     /// The listener's certificate, if it has one.
     pub(super) fn tls(&self) -> Option<tls::Files> {
         let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
-        Some(tls::Files { certificate, key, client_ca: None, protocols: tls::HTTP_1 })
+        Some(tls::Files { certificate, key, own: None, client_ca: None, protocols: tls::HTTP_1 })
     }
 }
 
