@@ -6,34 +6,54 @@ use crate::{deploy, printed};
 use kiln_harness::guarded::{Guarded, local};
 use kiln_harness::http;
 use kiln_harness::{Lasting, until};
+use serde_json::Value;
 
-/// The objects that Kustomize makes of a directory, checked against Kubernetes' schemas. `None`, with a message, if a
-/// tool is missing.
-fn rendered(name: &str) -> Option<Vec<serde_json::Value>> {
-    const TOOLS: &str = "/opt/kiln-test-tools/bin";
+/// API groups of the operators whose objects are used.
+const OPERATORS: [&str; 3] = ["cert-manager.io/", "keda.sh/", "monitoring.coreos.com/"];
+
+/// Where `.ci/test` installs tools that are not on the path.
+pub const TOOLS: &str = "/opt/kiln-test-tools/bin";
+
+/// The objects that Kustomize makes of a directory, each known to its schema. `None`, with a message, if a tool is missing.
+pub fn rendered(name: &str) -> Option<Vec<Value>> {
     let made = printed("kubectl", &["kustomize", deploy().join("kubernetes").join(name).to_str().unwrap()])?;
+    checked(&made)
+}
+
+/// The objects of a stream of YAML, checked against the schemas of Kubernetes and of the operators that it extends.
+#[track_caller]
+pub fn checked(made: &str) -> Option<Vec<Value>> {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join(format!("{name}.yaml"));
+    let file = dir.path().join("objects.yaml");
     std::fs::write(&file, made).unwrap();
     let file = file.to_str().unwrap();
     // `strict`: an unknown field is an error. 1.33 is the first version in which everything that the base uses is
     // enabled.
-    let arguments = ["--strict", "--kubernetes-version", "1.33", file];
+    let said = printed(&format!("{TOOLS}/kubernetes-validate"), &["--strict", "--kubernetes-version", "1.33", file])?;
+    let as_json =
+        "import json, sys, yaml; print(json.dumps([one for one in yaml.safe_load_all(open(sys.argv[1])) if one]))";
+    let python = format!("{TOOLS}/python");
+    let objects: Vec<Value> = serde_json::from_str(&printed(&python, &["-c", as_json, file])?).unwrap();
     // Kubernetes' schemas do not include its operators' objects.
-    if !["keda", "prometheus-operator"].contains(&name) {
-        printed(&format!("{TOOLS}/kubernetes-validate"), &arguments)?;
-    }
-    let as_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    Some(serde_json::from_str(&printed(&format!("{TOOLS}/python"), &["-c", as_json, file])?).unwrap())
+    let theirs =
+        |object: &&Value| OPERATORS.iter().any(|group| object["apiVersion"].as_str().unwrap().starts_with(group));
+    let theirs: Vec<&Value> = objects.iter().filter(theirs).collect();
+    assert_eq!(said.matches("Couldn't find schema").count(), theirs.len(), "{said}");
+    let input = dir.path().join("operators.json");
+    std::fs::write(&input, serde_json::to_string(&theirs).unwrap()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy/operators.py");
+    let checked = printed(&python, &[script, input.to_str().unwrap()])?;
+    assert_eq!(checked.trim(), theirs.len().to_string(), "expected every operator's object to be checked");
+    Some(objects)
 }
 
-fn named<'a>(objects: &'a [serde_json::Value], kind: &str, name: &str) -> &'a serde_json::Value {
-    let fits = |object: &&serde_json::Value| object["kind"] == kind && object["metadata"]["name"] == name;
+pub fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let fits = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     objects.iter().find(fits).unwrap_or_else(|| panic!("expected a {kind} `{name}`"))
 }
 
 /// Asserts that a pod's probes and scrapers use the port on which its program serves metrics and health.
-fn watched(name: &str, template: &serde_json::Value) {
+fn watched(name: &str, template: &Value) {
     let container = &template["spec"]["containers"][0];
     let port = container["ports"].as_array().unwrap().iter().find(|port| port["name"] == "metrics").unwrap();
     let port = port["containerPort"].as_u64().unwrap();
@@ -48,14 +68,14 @@ fn watched(name: &str, template: &serde_json::Value) {
 }
 
 /// The value of this option in a container's arguments.
-fn argument<'a>(container: &'a serde_json::Value, option: &str) -> &'a str {
+pub fn argument<'a>(container: &'a Value, option: &str) -> &'a str {
     let arguments = container["args"].as_array().unwrap();
     let at = arguments.iter().position(|argument| argument == option).unwrap_or_else(|| panic!("expected `{option}`"));
     arguments[at + 1].as_str().unwrap()
 }
 
 /// A container's arguments, adapted to this machine.
-fn arguments(container: &serde_json::Value, replaced: &BTreeMap<&str, &str>) -> Vec<String> {
+pub fn arguments(container: &Value, replaced: &BTreeMap<&str, &str>) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for word in container["args"].as_array().unwrap() {
         let option = words.last().map(String::as_str).unwrap_or_default();
@@ -153,7 +173,7 @@ fn no_worker_may_reach_a_metadata_address_nor_be_reached_but_by_scrapers() {
     }
     assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
     assert_eq!(policy["ingress"], serde_json::json!([{ "ports": [{ "port": "metrics" }] }]));
-    let blocks: Vec<&serde_json::Value> = policy["egress"]
+    let blocks: Vec<&Value> = policy["egress"]
         .as_array()
         .unwrap()
         .iter()
@@ -221,7 +241,7 @@ fn kubernetes_objects_fit_their_schemas_and_each_other() {
             assert!(scaler.to_string().contains(isa), "expected {form} to query `{isa}`: {scaler}");
         }
     }
-    // Kubernetes has no schema of KEDA's objects: the fields that its prometheus trigger requires are checked here.
+    // To KEDA's definitions a trigger's metadata are any strings: what its prometheus trigger requires is checked here.
     for object in rendered("keda").unwrap_or_default() {
         let trigger = &object["spec"]["triggers"][0];
         assert_eq!(trigger["type"], "prometheus");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod helm;
 mod kubernetes;
 
 use std::path::{Path, PathBuf};

@@ -125,6 +125,11 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     ("deploy/README.md", "kubectl apply -f -", "kubernetes_objects_fit_their_schemas_and_each_other"),
     (
+        "deploy/helm/kiln/README.md",
+        "kubectl label namespace kiln pod-security.kubernetes.io/enforce=privileged",
+        "the_commands_of_the_notes_make_every_secret_that_the_pods_need",
+    ),
+    (
         "deploy/ci/README.md",
         "kiln-coordinator --farm-dir /etc/kiln --data-dir /var/lib/kiln \
          --jwks https://token.actions.githubusercontent.com/.well-known/jwks \

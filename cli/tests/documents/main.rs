@@ -53,6 +53,10 @@ from = "compile"
 files = ["out"]
 "#;
 
+/// What the chart's page has installed before it changes something.
+const INSTALLED: &str =
+    "helm install kiln deploy/helm/kiln --namespace kiln --set images.registry=registry.corp.example";
+
 /// Pages, each with what its sections need before their commands: a heading, and commands as a page writes them.
 const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("CONTRIBUTING.md", &[]),
@@ -97,6 +101,7 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("deploy/README.md", &[("Observability", "export KILN_JOIN=$(kiln farm init /etc/kiln --host farm.example)")]),
     ("deploy/ci/README.md", &[]),
     ("deploy/compose.md", &[]),
+    ("deploy/helm/kiln/README.md", &[("Certificates", INSTALLED), ("Redis and S3", INSTALLED)]),
     (
         "worker/README.md",
         &[(
@@ -190,5 +195,6 @@ pages! {
     deploying: "deploy/README.md",
     building_in_ci: "deploy/ci/README.md",
     composing: "deploy/compose.md",
+    installing_the_chart: "deploy/helm/kiln/README.md",
     running_workers: "worker/README.md",
 }

@@ -123,6 +123,7 @@ impl World {
         }
         self.program("cargo", env!("CARGO"), "cargo_");
         self.program("kubectl", "/usr/bin/kubectl", "kubectl_");
+        self.program("helm", "/opt/kiln-test-tools/bin/helm", "helm_");
         for name in ["bazel", "chown", "docker", "mmdebstrap", "rustup", "systemctl", "useradd"] {
             self.program(name, "", "refuse");
         }
@@ -284,6 +285,21 @@ cargo_() {
     fuzz) [ "$2 $3" = "run --fuzz-dir" ] && [ -e "$REPOSITORY/$4/targets/$5.rs" ] ;;
     *) refuse ;;
   esac
+}
+
+# Without a cluster, the objects are made of the values: those of an upgrade beside those of the installation.
+helm_() {
+  [ -x "$REAL" ] || { echo "$REAL is not installed; .ci/test installs it" >&2; exit 96; }
+  local verb="$1" own=(); shift
+  for word in "$@"; do [ "$word" = --reuse-values ] || own+=("$word"); done
+  case "$verb" in
+    install) printf '%s\n' "${own[@]}" >"$WORLD/installed" ;;
+    upgrade)
+      local before; mapfile -t before <"$WORLD/installed"
+      [ ${#own[@]} = $# ] || own+=("${before[@]:2}") ;;
+    *) refuse ;;
+  esac
+  exec "$REAL" template "${own[@]}" >/dev/null
 }
 
 # Without a cluster, what it would create is made and checked here.

@@ -1,0 +1,74 @@
+//! The Helm chart, rendered by Helm itself (`.ci/test` installs it) and checked against the schemas of Kubernetes and of its operators.
+
+mod agreement;
+mod objects;
+mod refused;
+mod runs;
+
+use std::process::{Command, Stdio};
+
+use kiln_harness::{Ran, cannot_run};
+use serde_json::Value;
+
+use crate::kubernetes::TOOLS;
+use crate::{deploy, kubernetes};
+
+/// What the webhooks' overlay says, as values.
+pub const WEBHOOKS: &[&str] = &[
+    "webhooks.enabled=true",
+    "webhooks.host=builds.example",
+    "webhooks.tlsSecret=kiln-webhooks-tls",
+    "webhooks.hooks.shop.forge=github",
+    "webhooks.hooks.shop.repositories={https://github.com/acme/*}",
+    "webhooks.hooks.shop.branches={main,release/*}",
+    "webhooks.hooks.shop.tags={v*}",
+];
+/// A certificate of a public authority.
+pub const CERT_MANAGER: &[&str] =
+    &["tls.from=certManager", "tls.certManager.issuer.name=letsencrypt", "tls.certManager.dnsNames={farm.example}"];
+
+/// Helm on the chart with these values (`NAME=VALUE`). `None`, with a message, if it is not installed.
+pub fn helm(arguments: &[&str], values: &[&str]) -> Option<Ran> {
+    let program = format!("{TOOLS}/helm");
+    if !std::path::Path::new(&program).exists() {
+        cannot_run(&format!("`{program}` is not installed"));
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments).arg(deploy().join("helm/kiln")).args(["--namespace", "kiln"]);
+    command.args(values.iter().flat_map(|value| ["--set", value])).stdin(Stdio::null());
+    // No settings, plugins or cluster of whoever runs this.
+    command
+        .env("HOME", dir.path())
+        .env("KUBECONFIG", "/nowhere")
+        .envs(["HELM_CONFIG_HOME", "HELM_DATA_HOME"].map(|name| (name, dir.path())));
+    Some(Ran::from(command))
+}
+
+/// The objects that the chart makes with these values, each known to its schema.
+#[track_caller]
+pub fn rendered(values: &[&str]) -> Option<Vec<Value>> {
+    let ran = helm(&["template", "kiln"], values)?;
+    assert_eq!(ran.code, 0, "expected the chart to be rendered with {values:?}: {}", ran.err);
+    kubernetes::checked(&ran.out)
+}
+
+#[test]
+fn the_chart_is_sound_and_says_what_to_do_next() {
+    let Some(linted) = helm(&["lint", "--strict"], &[]) else { return };
+    assert_eq!(linted.code, 0, "{}{}", linted.out, linted.err);
+    let Some(installed) = helm(&["install", "kiln", "--dry-run=client"], &["images.registry=registry.corp"]) else {
+        return;
+    };
+    assert_eq!(installed.code, 0, "{}{}", installed.out, installed.err);
+    let (_, notes) = installed.out.split_once("\nNOTES:\n").expect("expected notes");
+    assert!(!notes.contains("registry.example") && !notes.contains("trial"), "{notes}");
+    let bundled = ["redis.use=bundled", "s3.use=bundled"];
+    let Some(trial) = helm(&["install", "kiln", "--dry-run=client"], &bundled) else { return };
+    assert!(
+        trial.out.contains("is lost when their pods stop") && trial.out.contains("images.registry="),
+        "{}",
+        trial.out
+    );
+}

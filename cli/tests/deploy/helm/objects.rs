@@ -1,0 +1,315 @@
+//! What each option of the chart changes.
+
+use serde_json::{Value, json};
+
+use super::{CERT_MANAGER, WEBHOOKS, helm, rendered};
+use crate::kubernetes::{argument, named};
+
+fn pod<'a>(objects: &'a [Value], set: &str) -> &'a Value {
+    &named(objects, "StatefulSet", set)["spec"]["template"]["spec"]
+}
+
+/// A variable of a pod's container; null if it has none.
+fn variable(pod: &Value, name: &str) -> Value {
+    let variables = pod["containers"][0]["env"].as_array().into_iter().flatten();
+    variables.into_iter().find(|variable| variable["name"] == name).cloned().unwrap_or_default()
+}
+
+fn mounted(pod: &Value, volume: &str) -> (Value, Value) {
+    let find =
+        |list: &Value| list.as_array().unwrap().iter().find(|one| one["name"] == volume).cloned().unwrap_or_default();
+    (find(&pod["containers"][0]["volumeMounts"])["mountPath"].clone(), find(&pod["volumes"]))
+}
+
+fn kinds(objects: &[Value], kind: &str) -> Vec<String> {
+    let fits = objects.iter().filter(|object| object["kind"] == kind);
+    fits.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn pools_are_added_changed_and_left_out() {
+    let values = [
+        "workers.pools.arm64=null",
+        "workers.defaults.cacheSize=40GiB",
+        "workers.defaults.priorityClassName=builds",
+        "workers.pools.big.priorityClassName=",
+        "workers.pools.big.arch=amd64",
+        "workers.pools.big.cpus=32",
+        "workers.pools.big.memory=128Gi",
+        "workers.pools.big.replicas=2",
+        "workers.pools.big.nodeSelector.disk=nvme",
+        "workers.pools.big.storage.size=500Gi",
+        "workers.pools.big.tolerations[0].key=builds",
+        "workers.pools.off.arch=arm64",
+        "workers.pools.off.enabled=false",
+    ];
+    let Some(objects) = rendered(&values) else { return };
+    assert_eq!(kinds(&objects, "StatefulSet"), ["kiln-coordinator", "kiln-worker-amd64", "kiln-worker-big"]);
+    let big = named(&objects, "StatefulSet", "kiln-worker-big");
+    assert_eq!(
+        (&big["spec"]["replicas"], &big["spec"]["selector"]["matchLabels"]["kiln/pool"]),
+        (&json!(2), &json!("big"))
+    );
+    let storage = &big["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+    assert_eq!(storage, "500Gi");
+    let of_big = &big["spec"]["template"]["spec"];
+    let selector = json!({"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "disk": "nvme"});
+    assert_eq!((&of_big["nodeSelector"], &of_big["tolerations"]), (&selector, &json!([{"key": "builds"}])));
+    let container = &of_big["containers"][0];
+    assert_eq!((argument(container, "--cpus"), argument(container, "--cache-size")), ("32", "40GiB"));
+    assert_eq!(
+        container["resources"],
+        json!({"requests": {"cpu": "32", "memory": "128Gi"}, "limits": {"memory": "128Gi"}})
+    );
+    let class = |set: &str| pod(&objects, set)["priorityClassName"].clone();
+    assert_eq!((class("kiln-worker-big"), class("kiln-worker-amd64")), (Value::Null, json!("builds")));
+    // What one pool says is nothing to another.
+    let small = &pod(&objects, "kiln-worker-amd64")["containers"][0];
+    assert_eq!((argument(small, "--cpus"), argument(small, "--cache-size")), ("4", "40GiB"));
+}
+
+#[test]
+fn scalers_follow_their_pools() {
+    let values = |by| {
+        [
+            by,
+            "workers.pools.amd64.enabled=false",
+            "workers.scaling.anyPool=arm64",
+            "workers.scaling.max=50",
+            "workers.pools.arm64.scaling.min=0",
+            "workers.scaling.actionsPerWorker=8",
+            "workers.scaling.matchers=namespace=\"kiln\"",
+        ]
+    };
+    let Some(objects) = rendered(&values("workers.scaling.by=keda")) else { return };
+    assert_eq!(kinds(&objects, "ScaledObject"), ["kiln-worker-arm64"]);
+    let spec = &named(&objects, "ScaledObject", "kiln-worker-arm64")["spec"];
+    assert_eq!((&spec["minReplicaCount"], &spec["maxReplicaCount"]), (&json!(0), &json!(50)));
+    let trigger = &spec["triggers"][0]["metadata"];
+    let query = "(sum(kiln_queue_actions{isa=~\"arm-a64|any\",namespace=\"kiln\"}) or vector(0)) + \
+                 (sum(kiln_running_actions{isa=\"arm-a64\",namespace=\"kiln\"}) or vector(0))";
+    assert_eq!((&trigger["query"], &trigger["threshold"]), (&json!(query), &json!("8")));
+    let Some(objects) = rendered(&values("workers.scaling.by=hpa")) else { return };
+    let spec = &named(&objects, "HorizontalPodAutoscaler", "kiln-worker-arm64")["spec"];
+    let selector = &spec["metrics"][0]["external"]["metric"]["selector"]["matchExpressions"][0]["values"];
+    assert_eq!((&spec["maxReplicas"], selector), (&json!(50), &json!(["arm-a64", "any"])));
+}
+
+#[test]
+fn people_are_shown_a_certificate_of_cert_managers_or_of_a_secret() {
+    let Some(objects) = rendered(CERT_MANAGER) else { return };
+    let certificate = &named(&objects, "Certificate", "kiln-coordinator")["spec"];
+    let issuer = json!({"name": "letsencrypt", "kind": "ClusterIssuer", "group": "cert-manager.io"});
+    assert_eq!((&certificate["issuerRef"], &certificate["dnsNames"]), (&issuer, &json!(["farm.example"])));
+    let Some(given) = rendered(&["tls.from=secret", "tls.secretName=farm-tls"]) else { return };
+    assert!(kinds(&given, "Certificate").is_empty());
+    for (objects, secret) in [(&objects, certificate["secretName"].as_str().unwrap()), (&given, "farm-tls")] {
+        let pod = pod(objects, "kiln-coordinator");
+        let (place, volume) = mounted(pod, "tls");
+        assert_eq!(volume["secret"]["secretName"], secret);
+        let container = &pod["containers"][0];
+        for (option, file) in [("--tls-cert", "tls.crt"), ("--tls-key", "tls.key")] {
+            assert_eq!(argument(container, option), format!("{}/{file}", place.as_str().unwrap()));
+        }
+        // Workers are shown the farm's own, under the name that they connect to.
+        assert_eq!(argument(container, "--farm-dir"), "/etc/kiln");
+        let coordinator = &variable(self::pod(objects, "kiln-worker-amd64"), "KILN_COORDINATOR")["value"];
+        assert_eq!(coordinator, "https://kiln-coordinator:8980");
+    }
+}
+
+#[test]
+fn stores_of_ones_own_are_named_and_their_passwords_stay_in_secrets() {
+    let values = [
+        "redis.use=external",
+        "redis.external.existingSecret=redis",
+        "redis.external.tlsSecret=redis-tls",
+        "redis.external.clientCertificate=true",
+        "s3.use=external",
+        "s3.external.url=s3://builds/kiln",
+        "s3.external.region=eu-central-1",
+        "s3.external.endpoint=https://s3.corp.example",
+        "s3.external.existingSecret=bucket",
+    ];
+    let Some(objects) = rendered(&values) else { return };
+    assert!(kinds(&objects, "Deployment").is_empty() && kinds(&objects, "Secret").is_empty());
+    let pod = pod(&objects, "kiln-coordinator");
+    let from = |name: &str| variable(pod, name)["valueFrom"]["secretKeyRef"].clone();
+    assert_eq!(from("KILN_REDIS"), json!({"name": "redis", "key": "url"}));
+    assert_eq!(from("AWS_SECRET_ACCESS_KEY"), json!({"name": "bucket", "key": "AWS_SECRET_ACCESS_KEY"}));
+    let (place, volume) = mounted(pod, "redis-tls");
+    assert_eq!(volume["secret"]["secretName"], "redis-tls");
+    let file = |name: &str| json!(format!("{}/{name}", place.as_str().unwrap()));
+    for (name, value) in [
+        ("KILN_REDIS_CA", file("ca.crt")),
+        ("KILN_REDIS_CERT", file("tls.crt")),
+        ("KILN_REDIS_KEY", file("tls.key")),
+        ("KILN_S3", json!("s3://builds/kiln")),
+        ("AWS_REGION", json!("eu-central-1")),
+        ("AWS_ENDPOINT_URL", json!("https://s3.corp.example")),
+    ] {
+        assert_eq!(variable(pod, name)["value"], value, "{name}");
+    }
+    // A service account with a role needs no key.
+    let role = "serviceAccounts.coordinator.annotations.eks\\.amazonaws\\.com/role-arn=arn:aws:iam::1:role/kiln";
+    let Some(objects) = rendered(&["s3.use=external", "s3.external.url=s3://builds", role]) else { return };
+    let account = named(&objects, "ServiceAccount", "kiln-coordinator");
+    assert_eq!(account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], "arn:aws:iam::1:role/kiln");
+    let pod = self::pod(&objects, "kiln-coordinator");
+    assert_eq!(
+        (&pod["serviceAccountName"], variable(pod, "AWS_ACCESS_KEY_ID")),
+        (&json!("kiln-coordinator"), Value::Null)
+    );
+}
+
+#[test]
+fn only_the_coordinator_gets_into_the_bundled_stores() {
+    let Some(objects) = rendered(&["redis.use=bundled", "s3.use=bundled"]) else { return };
+    let labels = |set: &str| named(&objects, "StatefulSet", set)["spec"]["template"]["metadata"]["labels"].clone();
+    for (store, port) in [("kiln-redis", 6379), ("kiln-s3", 8333)] {
+        let policy = &named(&objects, "NetworkPolicy", store)["spec"];
+        let deployment = &named(&objects, "Deployment", store)["spec"];
+        assert_eq!(policy["podSelector"]["matchLabels"], deployment["template"]["metadata"]["labels"]);
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(policy["egress"], json!([]));
+        let from = json!([{"podSelector": {"matchLabels": labels("kiln-coordinator")}}]);
+        assert_eq!(policy["ingress"], json!([{"from": from, "ports": [{"port": port}]}]));
+        let pod = &deployment["template"]["spec"];
+        assert!(pod["volumes"].as_array().unwrap().iter().all(|volume| volume["emptyDir"].is_object()), "{store}");
+    }
+}
+
+#[test]
+fn what_people_reach_from_outside_has_no_metrics() {
+    let values = [
+        "coordinator.public.enabled=true",
+        "coordinator.public.sourceRanges={10.0.0.0/8}",
+        "coordinator.web.enabled=true",
+        "coordinator.web.url=https://farm.example:8982",
+        "coordinator.toolCaches.enabled=true",
+        "networkPolicies.clients[0].ipBlock.cidr=10.0.0.0/8",
+    ];
+    let Some(objects) = rendered(&values) else { return };
+    let container = &pod(&objects, "kiln-coordinator")["containers"][0];
+    assert_eq!(argument(container, "--web-url"), "https://farm.example:8982");
+    let listens = |option: &str| argument(container, option).rsplit_once(':').unwrap().1.parse::<u64>().unwrap();
+    let service = &named(&objects, "Service", "kiln-public")["spec"];
+    let ports: Vec<(&str, u64)> = (service["ports"].as_array().unwrap().iter())
+        .map(|port| (port["targetPort"].as_str().unwrap(), port["port"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(ports, [("grpc", 8980), ("web", listens("--web-listen")), ("caches", listens("--cache-listen"))]);
+    assert_eq!(
+        (&service["type"], &service["loadBalancerSourceRanges"]),
+        (&json!("LoadBalancer"), &json!(["10.0.0.0/8"]))
+    );
+    for (name, port) in ports {
+        let own = container["ports"].as_array().unwrap().iter().find(|own| own["name"] == name).unwrap();
+        assert_eq!(own["containerPort"], port);
+    }
+    let ingress = named(&objects, "NetworkPolicy", "kiln-coordinator")["spec"]["ingress"].as_array().unwrap().clone();
+    let clients = ingress.iter().find(|rule| rule["from"][0]["ipBlock"]["cidr"] == "10.0.0.0/8").unwrap();
+    assert_eq!(clients["ports"], json!([{"port": "grpc"}, {"port": "web"}, {"port": "caches"}]));
+    let anyone = ingress.iter().find(|rule| rule["from"].is_null()).unwrap();
+    assert_eq!(anyone["ports"], json!([{"port": "metrics"}]));
+}
+
+/// The values of all options that have something to do with secrets.
+fn everything() -> Vec<&'static str> {
+    let more = [
+        "redis.use=bundled",
+        "s3.use=bundled",
+        "coordinator.public.enabled=true",
+        "monitoring.podMonitor.enabled=true",
+    ];
+    [CERT_MANAGER, WEBHOOKS, &more].concat()
+}
+
+#[test]
+fn no_object_carries_a_secret_unless_that_was_asked_for() {
+    for values in [vec![], everything()] {
+        let Some(objects) = rendered(&values) else { return };
+        let secrets = kinds(&objects, "Secret");
+        // The trial's bucket has keys that the chart makes up itself.
+        assert_eq!(secrets, if values.is_empty() { vec![] } else { vec!["kiln-s3".to_owned()] });
+        for pod in objects.iter().map(|object| &object["spec"]["template"]["spec"]).filter(|pod| pod.is_object()) {
+            for variable in pod["containers"][0]["env"].as_array().into_iter().flatten() {
+                let name = variable["name"].as_str().unwrap();
+                let is_secret = ["JOIN", "TOKEN", "KEY", "PASSWORD"].iter().any(|word| name.contains(word));
+                assert!(!is_secret || variable["value"].is_null(), "expected a reference: {variable}");
+            }
+            assert_eq!(pod["automountServiceAccountToken"], false);
+        }
+    }
+    let token = format!("kiln-join.{}.kiln_s3cr3t", "a".repeat(64));
+    let Some(objects) = rendered(&[&format!("join.token={token}")]) else { return };
+    let holders: Vec<&Value> = objects.iter().filter(|object| object.to_string().contains("s3cr3t")).collect();
+    assert_eq!(holders.len(), 1, "expected the token in one place: {holders:?}");
+    assert_eq!((&holders[0]["kind"], &holders[0]["stringData"]["token"]), (&json!("Secret"), &json!(token)));
+    let from = variable(pod(&objects, "kiln-worker-amd64"), "KILN_JOIN")["valueFrom"]["secretKeyRef"].clone();
+    assert_eq!(from, json!({"name": holders[0]["metadata"]["name"], "key": "token"}));
+    let Some(installed) = helm(&["install", "kiln", "--dry-run=client"], &[&format!("join.token={token}")]) else {
+        return;
+    };
+    assert!(installed.out.contains("prefer `join.existingSecret`"), "expected a warning: {}", installed.out);
+}
+
+/// What the cluster lets nobody change of an object.
+fn immutable(object: &Value) -> Value {
+    let spec = &object["spec"];
+    let fields = ["selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates"];
+    let kept = fields.iter().filter(|field| object["kind"] != "Service" || **field == "serviceName");
+    kept.map(|field| ((*field).to_owned(), spec[*field].clone()))
+        .chain([("clusterIP".to_owned(), spec["clusterIP"].clone())])
+        .collect()
+}
+
+#[test]
+fn an_upgrade_changes_nothing_that_the_cluster_keeps() {
+    let Some(before) = rendered(&[]) else { return };
+    // Another version of the chart and of the images, and other values of everything that may change.
+    let dir = tempfile::tempdir().unwrap();
+    let chart = dir.path().join("kiln");
+    kiln_harness::copy(&crate::deploy().join("helm/kiln"), &chart);
+    let text = std::fs::read_to_string(chart.join("Chart.yaml")).unwrap();
+    let later = text.replace("version: 0.1.0", "version: 0.2.0").replace("\"0.1.0\"", "\"0.2.0\"");
+    assert_ne!(text, later);
+    std::fs::write(chart.join("Chart.yaml"), later).unwrap();
+    let mut values = everything();
+    values.extend([
+        "coordinator.storeSize=70GiB",
+        "workers.defaults.cpus=8",
+        "images.tag=next",
+        "serviceAccounts.create=false",
+    ]);
+    let mut command = std::process::Command::new(format!("{}/helm", crate::kubernetes::TOOLS));
+    command.args(["template", "kiln"]).arg(&chart).args(["--namespace", "kiln"]);
+    command.args(values.iter().flat_map(|value| ["--set", value]));
+    let ran = kiln_harness::Ran::from(command);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let Some(after) = crate::kubernetes::checked(&ran.out) else { return };
+    for old in before.iter().filter(|object| object["kind"] != "ServiceAccount") {
+        let new = named(&after, old["kind"].as_str().unwrap(), old["metadata"]["name"].as_str().unwrap());
+        assert_eq!(immutable(new), immutable(old), "{} {}", old["kind"], old["metadata"]["name"]);
+    }
+    let version = |objects: &[Value]| {
+        named(objects, "StatefulSet", "kiln-coordinator")["metadata"]["labels"]["helm.sh/chart"].clone()
+    };
+    assert_ne!(version(&before), version(&after));
+}
+
+#[test]
+fn two_releases_in_one_namespace_are_two_farms() {
+    let Some(ran) = helm(&["template", "second"], &[]) else { return };
+    let (Some(second), Some(first)) = (crate::kubernetes::checked(&ran.out), rendered(&[])) else { return };
+    for object in &second {
+        let other = first
+            .iter()
+            .find(|other| other["kind"] == object["kind"] && other["metadata"]["name"] == object["metadata"]["name"]);
+        assert!(other.is_none(), "expected another name than {}", object["metadata"]["name"]);
+    }
+    let selector =
+        |objects: &[Value], name: &str| named(objects, "StatefulSet", name)["spec"]["selector"]["matchLabels"].clone();
+    assert_ne!(selector(&second, "second-kiln-coordinator"), selector(&first, "kiln-coordinator"));
+    let coordinator = variable(pod(&second, "second-kiln-worker-amd64"), "KILN_COORDINATOR");
+    assert_eq!(coordinator["value"], "https://second-kiln-coordinator:8980");
+}
