@@ -176,8 +176,17 @@ pub const ELSEWHERE: &[Elsewhere] = &[
 ];
 
 /// Blocks that their own tests run completely: a page, words of the block, and the test.
-pub const BLOCKS: &[Elsewhere] = &[(
-    "deploy/compose.md",
-    "docker-compose up",
-    "compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page",
-)];
+pub const BLOCKS: &[Elsewhere] = &[
+    (
+        "deploy/compose.md",
+        "docker-compose up",
+        "compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page",
+    ),
+    ("deploy/tools.md", "export KILN_FARM", "bazel_runs_on_the_farm_and_shares_what_it_runs_itself"),
+    ("deploy/tools.md", "kiln cache env bazel", "bazel_shares_what_it_runs_over_tls"),
+    ("deploy/tools.md", "bazel build --config", "bazel_runs_on_the_farm_and_shares_what_it_runs_itself"),
+    ("deploy/tools.md", "kiln cache env gradle", "gradle_trusts_the_farms_authority_and_takes_outputs_from_it"),
+    ("deploy/tools.md", "kiln cache env go", "go_takes_what_another_machine_compiled"),
+    ("deploy/tools.md", "kiln cache env turbo", "turborepo_replays_from_the_farm"),
+    ("deploy/tools.md", "kiln cache env sccache", "sccache_takes_objects_from_the_farm_over_tls"),
+];

@@ -7,6 +7,7 @@
 
 mod elsewhere;
 mod page;
+mod tools;
 mod world;
 
 use elsewhere::{BLOCKS, ELSEWHERE};
@@ -102,6 +103,7 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("deploy/ci/README.md", &[]),
     ("deploy/compose.md", &[]),
     ("deploy/helm/kiln/README.md", &[("Certificates", INSTALLED), ("Redis and S3", INSTALLED)]),
+    ("deploy/tools.md", &[]),
     (
         "worker/README.md",
         &[(
@@ -196,5 +198,6 @@ pages! {
     building_in_ci: "deploy/ci/README.md",
     composing: "deploy/compose.md",
     installing_the_chart: "deploy/helm/kiln/README.md",
+    using_other_tools: "deploy/tools.md",
     running_workers: "worker/README.md",
 }

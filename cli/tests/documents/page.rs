@@ -74,7 +74,7 @@ fn block(language: &str, body: &[&str]) -> Option<Block> {
     let (commands, printed): (Vec<&str>, Vec<&str>) = match language {
         "sh" | "bash" | "shell" => (body.to_vec(), Vec::new()),
         "console" => body.iter().partition(|line| line.starts_with("$ ")),
-        "" | "toml" | "yaml" | "json" | "dockerfile" => return None,
+        "" | "ini" | "toml" | "yaml" | "json" | "dockerfile" => return None,
         other => panic!("say what runs a block of `{other}`"),
     };
     let commands = commands.iter().map(|line| line.strip_prefix("$ ").unwrap_or(line));
