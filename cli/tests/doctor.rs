@@ -91,17 +91,10 @@ fn a_worker_says_what_its_machine_lacks() {
         return cannot_run("root limits namespaces and has ids for steps");
     }
     let farm = Farm::start(&["whole"]);
-    // A PATH with programs, and without those that make networks.
-    let programs = tempfile::tempdir().unwrap();
-    for directory in ["/usr/bin", "/usr/sbin"] {
-        for entry in std::fs::read_dir(directory).unwrap().flatten() {
-            let name = entry.file_name().into_string().unwrap();
-            if !name.starts_with("pasta") && !name.starts_with("slirp4netns") && !name.starts_with("passt") {
-                let _ = std::os::unix::fs::symlink(entry.path(), programs.path().join(name));
-            }
-        }
-    }
-    farm.start_worker_in(&farm.url, "without-pasta", &[], &[("PATH", programs.path().to_str().unwrap())]);
+    // A machine without the programs that make networks.
+    let hide = "for program in pasta slirp4netns; do for directory in /usr/local/bin /usr/bin /bin; do \
+                [ ! -e $directory/$program ] || mount --bind /dev/null $directory/$program; done; done; exec \"$@\"";
+    farm.start_worker_behind(&["unshare", "-m", "sh", "-c", hide, "sh"], &farm.url, "without-pasta", &[], &[]);
     // A user namespace in which there can be no other.
     let limit = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
     farm.start_worker_behind(&["unshare", "-Ur", "sh", "-c", limit, "sh"], &farm.url, "without-namespaces", &[], &[]);
@@ -150,7 +143,8 @@ fn a_farm_that_is_not_trusted_or_does_not_know_the_caller_is_found() {
     let short = guarded.make(&["token", "late", "--role", "builder", "--life", "1s"]);
     let found = until("the token to expire", || {
         let found = ask(token(&guarded.dir(), &short));
-        (found.code == 1).then_some(found)
+        let credentials = found.find("the farm at", "credentials").unwrap()["state"].clone();
+        (credentials == "missing").then_some(found)
     });
     found.check("the farm at", "credentials", "missing", "expired");
     // Credentials of another farm.
@@ -172,7 +166,7 @@ fn a_coordinator_whose_clock_is_wrong_is_found() {
         let found = doctor(&farm, &[]);
         found.check("the farm at", "clock", state, words);
     };
-    check("missing", "1h ahead");
+    check("missing", "ahead");
     clock.jump(-10);
     check("warning", "behind");
     clock.jump(0);

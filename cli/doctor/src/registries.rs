@@ -57,6 +57,8 @@ fn url(registry: &str) -> String {
 
 /// Whatever it answers, it is there: most want to know who asks.
 async fn answers(registry: &str) -> Result<u16, String> {
+    // The client has no provider of its own. One that was installed earlier is kept.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| error.to_string())?;
     match client.get(url(registry)).send().await {
         Ok(answer) => Ok(answer.status().as_u16()),
@@ -88,13 +90,13 @@ fn of_dockerfile(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with("--")).collect();
-        let [from, image, rest @ ..] = words[..] else { continue };
+        let [from, image, rest @ ..] = &words[..] else { continue };
         if !from.eq_ignore_ascii_case("from") {
             continue;
         }
-        let is_known = image != "scratch" && !image.contains('$') && !stages.iter().any(|stage| stage.eq_ignore_ascii_case(image));
+        let is_known = *image != "scratch" && !image.contains('$') && !stages.iter().any(|stage| stage.eq_ignore_ascii_case(image));
         if is_known {
-            found.push(image.to_owned());
+            found.push((*image).to_owned());
         }
         if let [r#as, name] = rest
             && r#as.eq_ignore_ascii_case("as")

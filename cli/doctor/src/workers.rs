@@ -13,7 +13,8 @@ const WHY: &str = "the farm's steps run on its workers";
 pub(crate) fn all(status: &FarmStatus) -> Option<Section> {
     let connected = status.workers.iter().filter(|worker| worker.connected);
     let mut checks: Vec<Check> = connected.map(|worker| summary(worker, &status.version)).collect();
-    checks.extend(status.away.iter().map(|worker| {
+    let away = status.workers.iter().filter(|worker| !worker.connected).chain(&status.away);
+    checks.extend(away.map(|worker| {
         lacks(&worker.worker, State::Warning, "away: it is expected to return", WHY, "systemctl status kiln-worker # on its machine")
     }));
     if checks.iter().all(|check| check.found.starts_with("away")) {

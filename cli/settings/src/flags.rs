@@ -146,41 +146,27 @@ fn parse(root: &Command, command: &Command, flags: &[String]) -> Result<Vec<(Str
     let own = command.get_arguments().chain(root.get_arguments().filter(|arg| arg.is_global_set()));
     let own: Vec<Arg> = own
         .filter(|arg| !arg.is_positional() && arg.get_long().is_none_or(|long| !OF_FARMS.contains(&long)))
-        .map(|arg| arg.clone().required(false).env(Resettable::Reset))
+        .map(free)
         .collect();
     let names: Vec<String> = own.iter().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // What excludes or needs something else is compared on the whole command line.
-    let alone = own.iter().fold(Command::new("kiln").disable_help_flag(true), |alone, arg| alone.arg(free(arg)));
+    let alone = own.iter().fold(Command::new("kiln").disable_help_flag(true), |alone, arg| alone.arg(arg.clone()));
     let line = std::iter::once("kiln").chain(flags.iter().map(String::as_str));
     let matches = alone.try_get_matches_from(line).map_err(|error| words(&error, &names))?;
     let given = own.iter().filter(|arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine));
     Ok(given.filter_map(|arg| Some((arg.get_id().to_string(), arguments(arg, &matches)?))).collect())
 }
 
-/// The flag without its relations to others.
+/// The flag by itself: what it needs and excludes may not be there.
 fn free(arg: &Arg) -> Arg {
-    let mut free = Arg::new(arg.get_id().clone())
-        .action(arg.get_action().clone())
-        .value_parser(arg.get_value_parser().clone());
-    if let Some(long) = arg.get_long() {
-        free = free.long(long.to_owned());
-    }
-    if let Some(short) = arg.get_short() {
-        free = free.short(short);
-    }
-    if let Some(names) = arg.get_value_names() {
-        free = free.value_names(names.to_vec());
-    }
-    if let Some(number) = arg.get_num_args() {
-        free = free.num_args(number);
-    }
-    if let Some(delimiter) = arg.get_value_delimiter() {
-        free = free.value_delimiter(delimiter);
-    }
-    free.require_equals(arg.is_require_equals_set())
-        .allow_negative_numbers(arg.is_allow_negative_numbers_set())
-        .allow_hyphen_values(arg.is_allow_hyphen_values_set())
+    arg.clone()
+        .required(false)
+        .env(Resettable::Reset)
+        .requires(Resettable::Reset)
+        .conflicts_with(Resettable::Reset)
+        .overrides_with(Resettable::Reset)
+        .required_unless_present(Resettable::Reset)
 }
 
 fn arguments(arg: &Arg, matches: &ArgMatches) -> Option<Vec<String>> {
