@@ -35,7 +35,7 @@ impl Config {
         }
         let farm_key = self.farm_key_file(data_dir);
         if farm_key.exists() {
-            look(FarmKey::open(&farm_key).map(drop).map_err(Error::from));
+            look(FarmKey::check(&farm_key).map_err(Error::from));
         }
         problems
     }

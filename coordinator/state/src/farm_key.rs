@@ -78,6 +78,14 @@ impl FarmKey {
         Ok(Self(receiver))
     }
 
+    /// Whether a file has keys. Nothing is created, and nothing is followed.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not contain keys.
+    pub fn check(path: &Path) -> Result<(), Error> {
+        parse(path).map(drop)
+    }
+
     /// A key that exists only in this process.
     pub fn ephemeral() -> Self {
         Self::of(&rand::random())
