@@ -117,7 +117,9 @@ fn of_the_guide(text: &str) -> String {
 fn a_step_that_names_a_platform_runs_there_for_every_target_and_is_told_which() {
     let farm = Farm::start(&["native"]);
     let source = "#include <stdio.h>\nint main(void) { puts(\"hello\"); }\n";
-    let config = format!("name = \"hello\"\n{}", of_the_guide("KILN_TARGET_PLATFORM"));
+    let once =
+        "[steps.header]\nplatform = \"linux/amd64\"\nrun = \"od -An -N8 -tx8 /dev/urandom > id\"\noutputs = [\"id\"]\n";
+    let config = format!("name = \"hello\"\n{once}{}", of_the_guide("KILN_TARGET_PLATFORM"));
     let dir = project(&[("kiln.toml", &config), ("hello.c", source)]);
     let plan = Ran::from(farm.command(&["plan", dir.path().to_str().unwrap()]));
     assert!(plan.out.contains("runs on  linux/amd64, for every target"), "{plan:?}");
@@ -126,6 +128,12 @@ fn a_step_that_names_a_platform_runs_there_for_every_target_and_is_told_which() 
     for step in built.of_type("step_finished") {
         assert_eq!((&step["worker"], &step["platform"]), (&"native".into(), &"linux/amd64".into()), "{step}");
     }
+    // What does not ask for the target's platform is one action.
+    let actions = |step: &str| {
+        let ended = built.of_type("step_finished").into_iter().filter(|event| event["step"] == step);
+        ended.map(|event| event["action"].to_string()).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!((actions("header"), actions("compile")), (1, 2));
     let artifacts = built.of_type("artifact");
     assert_eq!(artifacts.len(), 2);
     for artifact in &artifacts {

@@ -39,7 +39,10 @@ impl Found {
         let found = found.unwrap_or_else(|| panic!("expected `{name}` of `{about}` in {:#}", self.report));
         assert_eq!(found["state"], state, "{found:#}");
         assert!(found["found"].as_str().unwrap().contains(words), "expected `{words}` in {found:#}");
-        assert!(!found["why"].as_str().unwrap().is_empty() && (state == "ok") == found["fix"].as_str().unwrap().is_empty(), "{found:#}");
+        assert!(
+            !found["why"].as_str().unwrap().is_empty() && (state == "ok") == found["fix"].as_str().unwrap().is_empty(),
+            "{found:#}"
+        );
         found
     }
 }
@@ -51,7 +54,12 @@ fn doctor(farm: &Farm, more: &[&str]) -> Found {
 /// `kiln doctor` without a farm, with this configuration.
 fn alone(config: &Path, directory: &Path, more: &[&str]) -> Ran {
     let mut command = Command::new(kiln_harness::run::program());
-    command.args(["doctor", "--json"]).args(more).current_dir(directory).env("KILN_CONFIG", config).stdin(Stdio::null());
+    command
+        .args(["doctor", "--json"])
+        .args(more)
+        .current_dir(directory)
+        .env("KILN_CONFIG", config)
+        .stdin(Stdio::null());
     for name in ["KILN_FARM", "KILN_TOKEN", "KILN_TOKEN_FILE", "KILN_CA", "KILN_CERT", "KILN_KEY"] {
         command.env_remove(name);
     }
@@ -204,17 +212,31 @@ fn mistakes_of_the_configuration_and_a_farm_that_is_away_are_findings() {
     let check = found.check("the farm at", "connection", "missing", "cannot reach the farm");
     assert!(check["fix"].as_str().unwrap().starts_with("nc -vz 127.0.0.1 "), "{check:#}");
     // Whatever is wrong there, the command goes on.
-    with("[flags]\nbuild = [\"--platfrom\", \"x\"]\n").check("this machine", "configuration", "missing", "did you mean `--platform`?");
+    with("[flags]\nbuild = [\"--platfrom\", \"x\"]\n").check(
+        "this machine",
+        "configuration",
+        "missing",
+        "did you mean `--platform`?",
+    );
     kiln_harness::write(dir.path(), "config.toml", "\nfrm = 1\n");
     let found = Found::of(alone(&config, dir.path(), &[]));
     found.check("this machine", "configuration", "missing", "line 2: there is no `frm`; did you mean `farm`?");
-    kiln_harness::write(dir.path(), "config.toml", "farm = \"a\"\n[farms.a]\nurl = \"http://x\"\ntoken-command = [\"false\"]\n");
+    kiln_harness::write(
+        dir.path(),
+        "config.toml",
+        "farm = \"a\"\n[farms.a]\nurl = \"http://x\"\ntoken-command = [\"false\"]\n",
+    );
     let found = Found::of(alone(&config, dir.path(), &[]));
     let check = found.check("this machine", "configuration", "missing", "the token command `false` of farm `a` failed");
     assert_eq!(check["fix"], "false");
     std::fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     kiln_harness::write(dir.path(), "config.toml", "");
-    Found::of(alone(&config, dir.path(), &[])).check("this machine", "configuration", "warning", "can be read or written by others");
+    Found::of(alone(&config, dir.path(), &[])).check(
+        "this machine",
+        "configuration",
+        "warning",
+        "can be read or written by others",
+    );
 }
 
 #[test]

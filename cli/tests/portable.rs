@@ -181,3 +181,20 @@ fn an_artifact_with_a_name_that_windows_lacks_is_refused_and_nothing_is_written_
         assert!(!dir.path().join("out").exists() && !dir.path().join("made/out").exists());
     }
 }
+
+#[test]
+fn the_client_for_macos_needs_no_framework_of_apples() {
+    // With one of these it could be linked only on a Mac with Xcode.
+    let frameworks = ["security-framework", "core-foundation", "system-configuration", "objc2", "fsevent-sys"];
+    for target in ["aarch64-apple-darwin", "x86_64-apple-darwin"] {
+        let mut tree = Command::new(env!("CARGO"));
+        tree.args(["tree", "--locked", "--prefix", "none", "-e", "normal", "-p", "kiln-cli", "--no-default-features"]);
+        let output = tree.args(["--target", target]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let tree = String::from_utf8(output.stdout).unwrap();
+        assert!(tree.contains("rustls-platform-verifier v") && tree.contains("iana-time-zone v"), "{tree}");
+        let found: Vec<&str> =
+            tree.lines().filter(|line| frameworks.iter().any(|name| line.starts_with(name))).collect();
+        assert!(found.is_empty(), "{target}: {found:?}");
+    }
+}

@@ -72,7 +72,11 @@ impl Live {
         while let Some((config, done)) = reloads.0.recv().await {
             let reading = tokio::task::spawn_blocking(move || {
                 let problems = check::problems(&config);
-                if problems.is_empty() { Files::read(&config).map_err(|error| vec![format!("{error:#}")]) } else { Err(problems) }
+                if problems.is_empty() {
+                    Files::read(&config).map_err(|error| vec![format!("{error:#}")])
+                } else {
+                    Err(problems)
+                }
             });
             let read = reading.await.unwrap_or_else(|error| Err(vec![error.to_string()]));
             let _ = done.send(read.map(|files| self.replace(files)));
@@ -82,7 +86,8 @@ impl Live {
     fn replace(&self, files: Files) -> Vec<String> {
         let Files { quotas, toolchains, rules, credentials, hooks, notify } = files;
         let stores = self.quotas.replace(quotas);
-        let mut late: Vec<String> = stores.iter().map(|tenant| format!("`store` of tenant `{tenant}` in `--quotas`")).collect();
+        let mut late: Vec<String> =
+            stores.iter().map(|tenant| format!("`store` of tenant `{tenant}` in `--quotas`")).collect();
         self.toolchains.set(toolchains);
         self.rules.set(rules);
         self.credentials.replace(&credentials);

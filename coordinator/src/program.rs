@@ -18,7 +18,7 @@ const PROCESS: Process = Process { name: "kiln-coordinator", version: env!("CARG
 #[derive(Debug, Parser)]
 #[command(
     name = "kiln-coordinator",
-    version,
+    version = kiln_version::TEXT.as_str(),
     about = "Kiln's coordinator: plans builds, schedules their steps, caches and stores"
 )]
 pub struct Arguments {

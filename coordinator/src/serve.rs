@@ -24,11 +24,11 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
+use crate::files::Files;
+use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::{health, membership, workers};
-use crate::files::Files;
-use crate::live::{Live, Reloads};
 use crate::tenants::{self, ByTenant, Limits, Stack, Tenants};
 use kiln_auth::audit::Audit;
 use kiln_auth::layer::Gate;

@@ -42,7 +42,10 @@ fn every_option_can_stand_in_the_file() {
 #[test]
 fn a_mistake_in_the_file_is_refused_with_its_line_before_anything_is_created() {
     for (text, words) in [
-        ("data-dir = \"data\"\n\nstore-sise = \"1GiB\"\n", "line 3: there is no `store-sise`; did you mean `store-size`?"),
+        (
+            "data-dir = \"data\"\n\nstore-sise = \"1GiB\"\n",
+            "line 3: there is no `store-sise`; did you mean `store-size`?",
+        ),
         ("data-dir = \"data\"\nstore-size = \"much\"\n", "line 2: invalid value `much` for `store-size`"),
         ("data-dir = \"data\"\nallow-registry = \"x\"\n", "line 2: `allow-registry` must be an array of strings"),
         ("data-dir = \"data\"\nlog = \"kiln=loud\"\n", "line 2: invalid value `kiln=loud` for `log`"),
@@ -60,7 +63,9 @@ fn a_mistake_in_the_file_is_refused_with_its_line_before_anything_is_created() {
 
 #[test]
 fn what_a_configuration_names_is_checked_without_starting() {
-    let text = format!("{MINIMAL}quotas = \"quotas.toml\"\nredis = \"rediss://:hunter22@cache:6379\"\nstore-size = \"1GiB\"\n");
+    let text = format!(
+        "{MINIMAL}quotas = \"quotas.toml\"\nredis = \"rediss://:hunter22@cache:6379\"\nstore-size = \"1GiB\"\n"
+    );
     let dir = files(&[("coordinator.toml", &text), ("quotas.toml", "[default]\nactions = 4\n")]);
     let check = |arguments: &[&str]| {
         Ran::from({
@@ -87,10 +92,19 @@ fn what_a_configuration_names_is_checked_without_starting() {
     std::fs::write(dir.path().join("cert.pem"), "no certificate").unwrap();
     let own = dir.path().join("cert.pem");
     let own = own.to_str().unwrap();
-    let ran = check(&["--tls-cert", own, "--tls-key", own, "--webhooks", "/nowhere.toml", "--redis-ca", "/nowhere.pem"]);
+    let ran =
+        check(&["--tls-cert", own, "--tls-key", own, "--webhooks", "/nowhere.toml", "--redis-ca", "/nowhere.pem"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    for words in ["`actions = 0` allows nothing to run", "cert.pem`: it contains no PEM certificate", "/nowhere.toml", "/nowhere.pem"] {
-        assert!(ran.err.lines().any(|line| line.starts_with("error: ") && line.contains(words)), "expected `{words}` in {ran:?}");
+    for words in [
+        "`actions = 0` allows nothing to run",
+        "cert.pem`: it contains no PEM certificate",
+        "/nowhere.toml",
+        "/nowhere.pem",
+    ] {
+        assert!(
+            ran.err.lines().any(|line| line.starts_with("error: ") && line.contains(words)),
+            "expected `{words}` in {ran:?}"
+        );
     }
 }
 
@@ -136,7 +150,8 @@ impl Running {
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_file_again_and_an_invalid_one_changes_nothing() {
     let text = format!("{MINIMAL}toolchains = \"toolchains.toml\"\n");
-    let dir = files(&[("coordinator.toml", &text), ("toolchains.toml", "[toolchains]\ngo = \"registry.example/go:1\"\n")]);
+    let dir =
+        files(&[("coordinator.toml", &text), ("toolchains.toml", "[toolchains]\ngo = \"registry.example/go:1\"\n")]);
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     let mut running = Running::start(dir.path());
     assert_eq!(running.go().await.as_deref(), Some("registry.example/go:1"));

@@ -31,7 +31,7 @@ What a step can reach:
 
 /// The options of `kiln-worker`.
 #[derive(Debug, Parser)]
-#[command(name = "kiln-worker", version, about = "Kiln's worker: runs actions for a coordinator", after_long_help = REACH)]
+#[command(name = "kiln-worker", version = kiln_version::TEXT.as_str(), about = "Kiln's worker: runs actions for a coordinator", after_long_help = REACH)]
 pub struct Arguments {
     /// The file with options.
     #[command(flatten)]

@@ -104,7 +104,13 @@ async fn work(
         session: rand::random::<[u8; 16]>().to_vec(),
         tenants: config.tenants.clone(),
     };
-    let system = Installed { sandbox: sandbox.clone(), root: config.root.clone(), options, stamp, requires_docker: config.docker == docker::Mode::Required };
+    let system = Installed {
+        sandbox: sandbox.clone(),
+        root: config.root.clone(),
+        options,
+        stamp,
+        requires_docker: config.docker == docker::Mode::Required,
+    };
     let identity = with_changes(identity, docker.offered(), system, reloads);
     let executors = Arc::new(Executors::new(sandbox.clone(), docker.clone()));
     let broker = match splits(&sandbox, config.root.as_deref()) {
@@ -320,9 +326,14 @@ fn open(config: &Config, state: &Path) -> anyhow::Result<(Sandbox, Inputs, Optio
 /// # Errors
 /// If nothing can be tried out here.
 pub fn machine(config: &Config) -> anyhow::Result<Vec<v1::Check>> {
-    let trial = tempfile::tempdir_in(config.state_dir.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("/")))?;
+    let trial =
+        tempfile::tempdir_in(config.state_dir.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("/")))?;
     let mode = if config.sandbox == sandbox::Mode::Required { sandbox::Mode::Auto } else { config.sandbox };
-    let network = if config.network_isolation == sandbox::Isolation::Required { sandbox::Isolation::Auto } else { config.network_isolation };
+    let network = if config.network_isolation == sandbox::Isolation::Required {
+        sandbox::Isolation::Auto
+    } else {
+        config.network_isolation
+    };
     let found = Sandbox::open(sandbox::Config { mode, network, ..sandbox_config(config, trial.path()) })?.findings();
     Ok(probe::checks(&found, &config.state_dir))
 }

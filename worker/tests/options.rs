@@ -44,7 +44,9 @@ fn every_option_can_stand_in_the_file() {
 #[test]
 fn what_a_configuration_names_is_checked_without_starting() {
     let join = format!("kiln-join.{}.hunter22", "0".repeat(64));
-    let text = format!("coordinator = \"https://farm.example:8980\"\nstate-dir = \"state\"\njoin = \"{join}\"\nlabel = [\"gpu=a100\"]\n");
+    let text = format!(
+        "coordinator = \"https://farm.example:8980\"\nstate-dir = \"state\"\njoin = \"{join}\"\nlabel = [\"gpu=a100\"]\n"
+    );
     let dir = files(&[("worker.toml", &text)]);
     let ran = Ran::from(worker(dir.path(), &["--check-config"]));
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -67,7 +69,10 @@ fn what_a_configuration_names_is_checked_without_starting() {
         "the root `/nowhere`: it is not a directory",
         "cannot use the state directory",
     ] {
-        assert!(ran.err.lines().any(|line| line.starts_with("error: ") && line.contains(words)), "expected `{words}` in {ran:?}");
+        assert!(
+            ran.err.lines().any(|line| line.starts_with("error: ") && line.contains(words)),
+            "expected `{words}` in {ran:?}"
+        );
     }
     refused(&Ran::from(worker(dir.path(), &["--join", "x"])), 2, "`join-file` (line 3)");
 }
@@ -104,7 +109,9 @@ async fn sighup_registers_the_worker_with_its_new_labels_and_names_what_needs_a_
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
     let text = |more: &str| {
-        format!("coordinator = \"{url}\"\nstate-dir = \"state\"\nname = \"one\"\nsandbox = \"off\"\ndocker = \"off\"\n{more}")
+        format!(
+            "coordinator = \"{url}\"\nstate-dir = \"state\"\nname = \"one\"\nsandbox = \"off\"\ndocker = \"off\"\n{more}"
+        )
     };
     let dir = files(&[("worker.toml", &text("label = [\"disk=ssd\"]\nmemory = \"1GiB\"\n"))]);
     let write = |more: &str| std::fs::write(dir.path().join("worker.toml"), text(more)).unwrap();

@@ -4,7 +4,6 @@
 
 mod membership;
 mod shell;
-mod version;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ pub use shell::{Place, Run};
 
 /// Build on a distributed farm: from a source tree to a traceable artifact.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version = crate::version::TEXT.as_str(), propagate_version = true)]
+#[command(name = "kiln", version = kiln_version::TEXT.as_str(), propagate_version = true)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]

@@ -69,7 +69,13 @@ fn space(directory: &Path) -> Option<Check> {
     let found = format!("{} free for `{}`", kiln_terminal::size(free), directory.display());
     Some(match free < SCARCE_BYTES {
         false => ok("disk", found, why),
-        true => lacks("disk", State::Warning, found, why, format!("du -xh --max-depth=2 {} | sort -h | tail", directory.display())),
+        true => lacks(
+            "disk",
+            State::Warning,
+            found,
+            why,
+            format!("du -xh --max-depth=2 {} | sort -h | tail", directory.display()),
+        ),
     })
 }
 

@@ -74,7 +74,9 @@ fn words(error: &dyn std::error::Error) -> String {
 fn address_fix(url: &str) -> String {
     let host = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
     match host.rsplit_once(':') {
-        Some((host, port)) => format!("nc -vz {host} {port}, and on the coordinator's machine: systemctl status kiln-coordinator"),
+        Some((host, port)) => {
+            format!("nc -vz {host} {port}, and on the coordinator's machine: systemctl status kiln-coordinator")
+        }
         None => "systemctl status kiln-coordinator # on the coordinator's machine".to_owned(),
     }
 }
@@ -89,9 +91,13 @@ async fn unreachable(url: &str, error: &channel::Error) -> Check {
             let fix = format!("kiln login {url} --ca FILE, with `ca.pem` of the farm's directory");
             lacks("trust", State::Missing, found, TRUSTED, fix)
         }
-        channel::Error::Exposed { .. } => {
-            lacks("connection", State::Missing, found, "others could read the token", url.replacen("http://", "https://", 1))
-        }
+        channel::Error::Exposed { .. } => lacks(
+            "connection",
+            State::Missing,
+            found,
+            "others could read the token",
+            url.replacen("http://", "https://", 1),
+        ),
         channel::Error::Address { .. } => {
             lacks("connection", State::Missing, found, REACHED, "kiln login https://HOST:8980")
         }
@@ -112,11 +118,21 @@ fn refused(url: &str, status: &tonic::Status) -> Check {
         }
         Code::FailedPrecondition => {
             let why = "programs more than one protocol version apart do not work together";
-            lacks("versions", State::Missing, found, why, "upgrade the side that is named: coordinator, then workers, then clients")
+            lacks(
+                "versions",
+                State::Missing,
+                found,
+                why,
+                "upgrade the side that is named: coordinator, then workers, then clients",
+            )
         }
-        Code::Unimplemented => {
-            lacks("connection", State::Missing, "a server that is no coordinator answers", REACHED, "kiln login https://HOST:8980")
-        }
+        Code::Unimplemented => lacks(
+            "connection",
+            State::Missing,
+            "a server that is no coordinator answers",
+            REACHED,
+            "kiln login https://HOST:8980",
+        ),
         _ => lacks("connection", State::Missing, found, REACHED, address_fix(url)),
     }
 }
@@ -138,12 +154,20 @@ async fn certificate(url: &str) -> Check {
     let shown = format!("of `{}`, signed by `{}`, valid until {end}", own.subject(), own.issuer());
     let fix = "kiln farm renew --host NAME --farm-dir DIR # on the coordinator's machine";
     if second(begin.timestamp()) > now {
-        return lacks(NAME, State::Missing, format!("{shown}; not valid before {begin}"), TRUSTED, "timedatectl set-ntp true");
+        return lacks(
+            NAME,
+            State::Missing,
+            format!("{shown}; not valid before {begin}"),
+            TRUSTED,
+            "timedatectl set-ntp true",
+        );
     }
     match second(end.timestamp()).duration_since(now) {
         Err(_) => lacks(NAME, State::Missing, format!("{shown}; it has expired"), TRUSTED, fix),
         Ok(left) if left < SOON => lacks(NAME, State::Warning, shown, TRUSTED, fix),
-        Ok(_) => ok(NAME, format!("{shown}, {} in the chain", kiln_terminal::count(chain.len(), "certificate")), TRUSTED),
+        Ok(_) => {
+            ok(NAME, format!("{shown}, {} in the chain", kiln_terminal::count(chain.len(), "certificate")), TRUSTED)
+        }
     }
 }
 
@@ -170,7 +194,11 @@ fn time(status: &FarmStatus, before: SystemTime, after: SystemTime) -> Option<Ch
     };
     let found = match apart.as_secs() {
         0 => "the coordinator's is the same".to_owned(),
-        _ => format!("the coordinator's is {} {}", kiln_terminal::duration(apart), if is_ahead { "ahead" } else { "behind" }),
+        _ => format!(
+            "the coordinator's is {} {}",
+            kiln_terminal::duration(apart),
+            if is_ahead { "ahead" } else { "behind" }
+        ),
     };
     let fix = "timedatectl set-ntp true # on the machine whose clock is wrong";
     Some(match apart {
@@ -186,9 +214,13 @@ mod tests {
 
     #[test]
     fn clocks_may_differ_a_little() {
-        let (before, after) = (SystemTime::UNIX_EPOCH + Duration::from_secs(1000), SystemTime::UNIX_EPOCH + Duration::from_secs(1002));
+        let (before, after) =
+            (SystemTime::UNIX_EPOCH + Duration::from_secs(1000), SystemTime::UNIX_EPOCH + Duration::from_secs(1002));
         let of = |seconds| {
-            let status = FarmStatus { time: Some(kiln_proto::protobuf::Timestamp { seconds, nanos: 0 }), ..FarmStatus::default() };
+            let status = FarmStatus {
+                time: Some(kiln_proto::protobuf::Timestamp { seconds, nanos: 0 }),
+                ..FarmStatus::default()
+            };
             time(&status, before, after).unwrap()
         };
         for (seconds, state) in [
@@ -203,6 +235,9 @@ mod tests {
             assert_eq!(of(seconds).state(), state, "{seconds}");
         }
         assert!(of(4602).found.contains("ahead") && of(960).found.contains("behind"));
-        assert!(time(&FarmStatus::default(), before, after).is_none(), "expected an older coordinator to be no finding");
+        assert!(
+            time(&FarmStatus::default(), before, after).is_none(),
+            "expected an older coordinator to be no finding"
+        );
     }
 }

@@ -94,7 +94,9 @@ fn of_dockerfile(text: &str) -> Vec<String> {
         if !from.eq_ignore_ascii_case("from") {
             continue;
         }
-        let is_known = *image != "scratch" && !image.contains('$') && !stages.iter().any(|stage| stage.eq_ignore_ascii_case(image));
+        let is_known = *image != "scratch"
+            && !image.contains('$')
+            && !stages.iter().any(|stage| stage.eq_ignore_ascii_case(image));
         if is_known {
             found.push((*image).to_owned());
         }

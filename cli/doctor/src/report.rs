@@ -49,9 +49,7 @@ fn object(sections: &[Section]) -> Value {
             "fix": check.fix,
         })
     };
-    let section = |section: &Section| {
-        json!({ "about": section.about, "checks": section.checks.iter().map(of).collect::<Vec<_>>() })
-    };
+    let section = |section: &Section| json!({ "about": section.about, "checks": section.checks.iter().map(of).collect::<Vec<_>>() });
     json!({ "well": is_well(sections), "sections": sections.iter().map(section).collect::<Vec<_>>() })
 }
 
@@ -75,8 +73,13 @@ fn text(sections: &[Section]) -> String {
         text.push('\n');
     }
     let (missing, warnings) = (number(sections, State::Missing), number(sections, State::Warning));
-    let first = if missing == 0 { "nothing that is needed is missing".to_owned() } else { format!("{missing} missing") };
-    text.push_str(&if warnings == 0 { format!("{first}\n") } else { format!("{first}; {}\n", count(warnings, "warning")) });
+    let first =
+        if missing == 0 { "nothing that is needed is missing".to_owned() } else { format!("{missing} missing") };
+    text.push_str(&if warnings == 0 {
+        format!("{first}\n")
+    } else {
+        format!("{first}; {}\n", count(warnings, "warning"))
+    });
     text
 }
 
@@ -97,8 +100,14 @@ mod tests {
     #[test]
     fn a_finding_has_its_reason_and_its_fix_and_nothing_controls_the_terminal() {
         let text = text(&sections());
-        assert!(text.starts_with("this machine\n  ok       git            2.39.2\n  warning  step networks  no pasta\n"), "{text}");
-        assert!(text.contains("why: they share the machine's\n") && text.contains("fix: apt-get install passt\n"), "{text}");
+        assert!(
+            text.starts_with("this machine\n  ok       git            2.39.2\n  warning  step networks  no pasta\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("why: they share the machine's\n") && text.contains("fix: apt-get install passt\n"),
+            "{text}"
+        );
         assert!(text.ends_with("1 missing; 1 warning\n") && !text.contains('\u{1b}'), "{text}");
         assert!(!is_well(&sections()));
     }
@@ -108,6 +117,9 @@ mod tests {
         let object = object(&sections());
         assert_eq!(object["well"], false);
         let check = &object["sections"][0]["checks"][1];
-        assert_eq!((&check["name"], &check["state"], &check["fix"]), (&json!("step networks"), &json!("warning"), &json!("apt-get install passt")));
+        assert_eq!(
+            (&check["name"], &check["state"], &check["fix"]),
+            (&json!("step networks"), &json!("warning"), &json!("apt-get install passt"))
+        );
     }
 }

@@ -15,7 +15,13 @@ pub(crate) fn all(status: &FarmStatus) -> Option<Section> {
     let mut checks: Vec<Check> = connected.map(|worker| summary(worker, &status.version)).collect();
     let away = status.workers.iter().filter(|worker| !worker.connected).chain(&status.away);
     checks.extend(away.map(|worker| {
-        lacks(&worker.worker, State::Warning, "away: it is expected to return", WHY, "systemctl status kiln-worker # on its machine")
+        lacks(
+            &worker.worker,
+            State::Warning,
+            "away: it is expected to return",
+            WHY,
+            "systemctl status kiln-worker # on its machine",
+        )
     }));
     if checks.iter().all(|check| check.found.starts_with("away")) {
         let fix = "kiln-worker --coordinator URL --join-file TOKEN --state-dir DIR";
@@ -40,11 +46,19 @@ fn summary(worker: &Worker, farm: &str) -> Check {
         return lacks(&worker.worker, State::Warning, found, WHY, "upgrade the older side");
     }
     if worker.draining {
-        return lacks(&worker.worker, State::Warning, "draining: it gets no new work", WHY, format!("kiln farm undrain {}", worker.worker));
+        return lacks(
+            &worker.worker,
+            State::Warning,
+            "draining: it gets no new work",
+            WHY,
+            format!("kiln farm undrain {}", worker.worker),
+        );
     }
     match warnings.is_empty() {
         true => ok(&worker.worker, machine, WHY),
-        false => lacks(&worker.worker, State::Warning, format!("{machine}, restricted: {}", warnings.join(", ")), WHY, fix),
+        false => {
+            lacks(&worker.worker, State::Warning, format!("{machine}, restricted: {}", warnings.join(", ")), WHY, fix)
+        }
     }
 }
 
@@ -69,7 +83,13 @@ pub(crate) fn one(name: &str, status: Option<&FarmStatus>) -> Section {
     }];
     if environment.checks.is_empty() {
         let found = "it reports nothing: its version is too old";
-        checks.push(lacks("machine", State::Warning, found, "a newer worker says what its machine lacks", "upgrade the worker"));
+        checks.push(lacks(
+            "machine",
+            State::Warning,
+            found,
+            "a newer worker says what its machine lacks",
+            "upgrade the worker",
+        ));
     }
     checks.extend(environment.checks);
     Section { about, checks }
@@ -82,8 +102,15 @@ mod tests {
     use super::*;
 
     fn worker(checks: Vec<Check>) -> Worker {
-        let environment = Environment { isa: "x86-64".into(), os: "debian:12".into(), checks, ..Environment::default() };
-        Worker { worker: "w".into(), version: "1".into(), connected: true, environment: Some(environment), ..Worker::default() }
+        let environment =
+            Environment { isa: "x86-64".into(), os: "debian:12".into(), checks, ..Environment::default() };
+        Worker {
+            worker: "w".into(),
+            version: "1".into(),
+            connected: true,
+            environment: Some(environment),
+            ..Worker::default()
+        }
     }
 
     fn states(status: &FarmStatus) -> Vec<State> {

@@ -78,11 +78,13 @@ fn known<A: CommandFactory + FromArgMatches>() -> Vec<Known> {
         .filter(|(name, _)| !NOT_IN_FILE.contains(name))
         .map(|(name, arg)| {
             let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
-            let possible: Vec<String> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            let possible: Vec<String> =
+                arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
             // Paths of a file are relative to it, and those of the command line are not.
             let names = arg.get_value_names().unwrap_or_default();
             let is_path = names.iter().any(|name| name.contains("FILE") || name.contains("DIR"));
-            let samples = SAMPLES.into_iter().filter(|sample| !is_path || sample.starts_with('/') || sample.contains("://"));
+            let samples =
+                SAMPLES.into_iter().filter(|sample| !is_path || sample.starts_with('/') || sample.contains("://"));
             let samples = samples.map(str::to_owned).chain(possible);
             let values = samples.filter(|value| is_flag || takes(name, value)).collect();
             Known { name: name.to_owned(), is_flag, is_list: matches!(arg.get_action(), ArgAction::Append), values }
@@ -128,8 +130,11 @@ pub fn round_trip<A: CommandFactory + FromArgMatches>() {
     for option in &known {
         assert!(!option.values.is_empty(), "expected a sample for `--{}`: add one to `SAMPLES`", option.name);
     }
-    let required: Vec<String> =
-        A::command().get_arguments().filter(|arg| arg.is_required_set()).filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+    let required: Vec<String> = A::command()
+        .get_arguments()
+        .filter(|arg| arg.is_required_set())
+        .filter_map(|arg| arg.get_long().map(str::to_owned))
+        .collect();
     let is_required = |option: &&Known| required.contains(&option.name);
     let base: Vec<Given> = known.iter().filter(is_required).map(|option| option.given(&[])).collect();
     let rest: Vec<&Known> = known.iter().filter(|option| !is_required(option)).collect();
@@ -139,9 +144,11 @@ pub fn round_trip<A: CommandFactory + FromArgMatches>() {
     };
     for option in &rest {
         // Some need another one.
-        let beside = std::iter::once(Vec::new()).chain(rest.iter().filter(|other| other.name != option.name).map(|other| vec![*other]));
+        let beside = std::iter::once(Vec::new())
+            .chain(rest.iter().filter(|other| other.name != option.name).map(|other| vec![*other]));
         let accepted = beside.map(|beside| with(&[beside, vec![option]].concat())).find(|(line, _)| line.is_ok());
-        let (line, file) = accepted.unwrap_or_else(|| panic!("expected `--{}` to be accepted with at most one other", option.name));
+        let (line, file) =
+            accepted.unwrap_or_else(|| panic!("expected `--{}` to be accepted with at most one other", option.name));
         assert_eq!(file, line, "expected `{}` to be the same in a file", option.name);
     }
     let picks = proptest::collection::vec(any::<Index>(), 1..3);

@@ -154,7 +154,8 @@ pub(crate) fn by_command(name: &str, farm: &Farm, at: &Path) -> Result<PathBuf, 
     let command = farm.token_command.join(" ");
     let failed = |reason: String| Error::Command { farm: name.to_owned(), command: command.clone(), reason };
     let Some((program, arguments)) = farm.token_command.split_first() else { return Err(failed("it is empty".into())) };
-    let output = std::process::Command::new(program).args(arguments).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output =
+        std::process::Command::new(program).args(arguments).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(output.status.to_string()));

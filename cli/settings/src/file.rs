@@ -159,7 +159,8 @@ mod tests {
         let path = dir.path().join("kiln/config.toml");
         assert_eq!(File::read(&path).unwrap(), File::default());
         let team = Farm { url: "https://farm.example".into(), token_command: vec!["token".into()], ..Farm::default() };
-        let file = File { farm: Some("team".into()), flags: Flags::default(), farms: [("team".to_owned(), team)].into() };
+        let file =
+            File { farm: Some("team".into()), flags: Flags::default(), farms: [("team".to_owned(), team)].into() };
         file.write(&path).unwrap();
         assert_eq!(File::read(&path).unwrap(), file);
         assert!(kiln_system::is_private(&path.metadata().unwrap()));

@@ -245,7 +245,10 @@ mod tests {
         for (table, words) in [
             (flags(&[("biuld", &[])]), "`[flags]`: `kiln` has no command `biuld`; did you mean `build`?"),
             (flags(&[("cache", &["--json"])]), "`kiln` has no command `cache`"),
-            (flags(&[("build", &["--platfrom", "x"])]), "`build`: there is no flag `--platfrom`; did you mean `--platform`?"),
+            (
+                flags(&[("build", &["--platfrom", "x"])]),
+                "`build`: there is no flag `--platfrom`; did you mean `--platform`?",
+            ),
             (flags(&[("build", &["--platform", "vax"])]), "invalid value 'vax' for '--platform"),
             (flags(&[("build", &["dir"])]), "`dir` is not a flag; only flags can be added"),
             (flags(&[("build", &["--farm", "other"])]), "`--farm` is not a flag of a command"),

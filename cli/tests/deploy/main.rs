@@ -264,7 +264,8 @@ fn units_are_sound_and_no_more_exposed_than_they_say() {
 fn commands(unit: &str, setting: &str, dir: &Path) -> Vec<Command> {
     let text = std::fs::read_to_string(deploy().join("systemd").join(unit)).unwrap();
     let built = Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap();
-    let own = text.replace("/usr/local/bin", built.to_str().unwrap()).replace("/etc/kiln", dir.join("etc").to_str().unwrap());
+    let own =
+        text.replace("/usr/local/bin", built.to_str().unwrap()).replace("/etc/kiln", dir.join("etc").to_str().unwrap());
     let lines = own.lines().filter_map(|line| line.strip_prefix(&format!("{setting}=")));
     let command = |line: &str| {
         let mut words = line.split(' ');
@@ -288,7 +289,9 @@ fn units_run_with_the_files_beside_them_and_a_reload_checks_these_first() {
     let install = |name: &str, more: &str| {
         let text = std::fs::read_to_string(deploy().join("systemd").join(name)).unwrap();
         let text = text.replace("/etc/kiln", etc.to_str().unwrap()).replace("/var/lib/kiln", lib.to_str().unwrap());
-        let text = text.replace("0.0.0.0:8980", &format!("127.0.0.1:{port}")).replace("farm.example:8980", &format!("127.0.0.1:{port}"));
+        let text = text
+            .replace("0.0.0.0:8980", &format!("127.0.0.1:{port}"))
+            .replace("farm.example:8980", &format!("127.0.0.1:{port}"));
         std::fs::write(etc.join(name), format!("{text}{more}")).unwrap();
     };
     install("coordinator.toml", "");
@@ -307,7 +310,8 @@ fn units_run_with_the_files_beside_them_and_a_reload_checks_these_first() {
         if !checked.status.success() {
             return Err(String::from_utf8_lossy(&checked.stderr).into_owned());
         }
-        let arguments: Vec<String> = kill.get_args().map(|word| word.to_str().unwrap().replace("$MAINPID", &process.id().to_string())).collect();
+        let arguments: Vec<String> =
+            kill.get_args().map(|word| word.to_str().unwrap().replace("$MAINPID", &process.id().to_string())).collect();
         assert!(Command::new(kill.get_program()).args(arguments).status().unwrap().success());
         Ok(())
     };

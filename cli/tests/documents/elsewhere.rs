@@ -113,6 +113,22 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "kiln-worker --config /etc/kiln/worker.toml",
         "sighup_registers_the_worker_with_its_new_labels_and_names_what_needs_a_restart",
     ),
+    ("deploy/packages/README.md", "kiln build", "the_repository_has_a_plan_of_kiln_itself_for_both_architectures"),
+    (
+        "deploy/packages/README.md",
+        "cargo build --profile dist --no-default-features -p kiln-cli --target x86_64-pc-windows-gnu",
+        "the_client_for_windows_builds_what_the_one_for_linux_does",
+    ),
+    (
+        "deploy/packages/README.md",
+        "MACOSX_DEPLOYMENT_TARGET=11.0 cargo zigbuild --profile dist --no-default-features -p kiln-cli --target aarch64-apple-darwin \\",
+        "the_client_for_macos_needs_no_framework_of_apples",
+    ),
+    (
+        "deploy/packages/README.md",
+        "--config \"target.aarch64-apple-darwin.rustflags=['-Clink-arg=-Wl,-dead_strip_dylibs']\"",
+        "the_client_for_macos_needs_no_framework_of_apples",
+    ),
     (
         "deploy/README.md",
         "kubectl apply -k deploy/kubernetes/base",

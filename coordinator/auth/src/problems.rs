@@ -59,7 +59,9 @@ fn unexpired(files: &tls::Files) -> Result<(), Error> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let end = parsed.validity().not_after;
     if u64::try_from(end.timestamp()).unwrap_or_default() < now {
-        return Err(wrong(format!("it has expired ({end}); `kiln farm renew` makes another one of a farm's directory")));
+        return Err(wrong(format!(
+            "it has expired ({end}); `kiln farm renew` makes another one of a farm's directory"
+        )));
     }
     Ok(())
 }

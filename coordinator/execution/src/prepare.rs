@@ -140,7 +140,8 @@ impl Preparer {
         known: Option<&HashMap<Digest, Bytes>>,
     ) -> Result<Prepared, Status> {
         check_command(&command)?;
-        let asked = requirements::asked(&action, &command, &self.rules.get()).map_err(|error| invalid(error.to_string()))?;
+        let asked =
+            requirements::asked(&action, &command, &self.rules.get()).map_err(|error| invalid(error.to_string()))?;
         // The worker reads the translated properties.
         action.platform = Some(asked.platform);
         let timeout = match &action.timeout {

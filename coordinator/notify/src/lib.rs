@@ -29,8 +29,8 @@ use kiln_state::Current;
 use tokio::sync::mpsc;
 use url::Url;
 
-pub use config::Error;
 pub use config::Config;
+pub use config::Error;
 use config::Subscription;
 pub use metrics::NotifyMetrics;
 pub use payload::{MAX_STEPS, Tail};

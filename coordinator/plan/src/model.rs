@@ -196,8 +196,8 @@ pub struct Step {
     pub caches: BTreeMap<String, Cache>,
     /// The container image that it runs in; `None` for the worker's own root.
     pub image: Option<String>,
-    /// The platform of the workers that it runs on, whatever its target's is; the target's if absent. It is told the target's in
-    /// `KILN_TARGET_PLATFORM`.
+    /// The platform of the workers that it runs on, whatever its target's is; the target's if absent. If its command, variables or files
+    /// name `KILN_TARGET_PLATFORM`, it finds the target's there.
     pub platform: Option<Platform>,
     /// Packages that its image gets before it runs, by the image's own package manager.
     pub packages: Vec<String>,

@@ -40,12 +40,17 @@ fn store(name: &str, health: Health) -> v1::Check {
         Health::NoWrites(why) => (State::Warning, format!("it refuses writes: {why}")),
         Health::Away(why) => (State::Warning, format!("it does not respond: {why}")),
     };
-    let fix = if state == State::Ok { "" } else { "look at the coordinator's log, and at the store itself; it is used again by itself" };
+    let fix = if state == State::Ok {
+        ""
+    } else {
+        "look at the coordinator's log, and at the store itself; it is used again by itself"
+    };
     v1::Check {
         name: name.to_owned(),
         state: state.into(),
         found,
-        why: "coordinators share results and blobs through it; without it the farm builds on with its own disk".to_owned(),
+        why: "coordinators share results and blobs through it; without it the farm builds on with its own disk"
+            .to_owned(),
         fix: fix.to_owned(),
     }
 }

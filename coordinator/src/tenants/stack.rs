@@ -297,7 +297,8 @@ impl Tenants {
         }
         kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
         let stores = Stores::open(&kept).await?;
-        let execution = self.shared.execution.of_tenant(tenant, stores.clone(), Some(self.shared.quotas.actions(tenant)));
+        let execution =
+            self.shared.execution.of_tenant(tenant, stores.clone(), Some(self.shared.quotas.actions(tenant)));
         tracing::info!(tenant, "a tenant's stores are open");
         let journal = journal(&directory, self.shared.config.fsync)?;
         Stack::open(tenant, &self.shared, (directory, journal), &kept, stores, execution).await

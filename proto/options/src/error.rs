@@ -58,7 +58,8 @@ impl Error {
             Some(cause) if !matches!(self, Self::Options { .. }) => format!("{self}: {cause}"),
             _ => self.to_string(),
         };
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        let lines =
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
         lines.map(|line| line.trim_start_matches("error: ")).collect::<Vec<_>>().join("; ")
     }
 }

@@ -52,8 +52,7 @@ impl File {
     /// # Errors
     /// If it cannot be read, others can write it, or something in it is wrong.
     pub fn read(path: &Path, command: &Command) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let document = Document::new(path, text);
         let table = document.table()?;
         let known: Vec<(&str, &Arg)> = keys(command).collect();
@@ -65,8 +64,8 @@ impl File {
                 return Err(document.unknown(key, &names, ""));
             };
             let place = document.place(key);
-            let value = of(path, name, arg, value)
-                .map_err(|reason| Error::Invalid { place: document.place(value), reason })?;
+            let value =
+                of(path, name, arg, value).map_err(|reason| Error::Invalid { place: document.place(value), reason })?;
             let entry = Entry { id: arg.get_id().to_string(), name: (*name).to_owned(), place, value };
             check(command, &entry)?;
             has_secret |= is_secret(arg);
@@ -81,7 +80,11 @@ impl File {
         let path = self.path.display();
         let options: Vec<String> =
             self.entries.iter().map(|entry| format!("`{}` (line {})", entry.name, entry.place.line)).collect();
-        if options.is_empty() { format!("`{path}` has no options") } else { format!("`{path}` has {}", options.join(", ")) }
+        if options.is_empty() {
+            format!("`{path}` has no options")
+        } else {
+            format!("`{path}` has {}", options.join(", "))
+        }
     }
 }
 
@@ -95,12 +98,16 @@ fn of(file: &Path, name: &str, arg: &Arg, value: &Spanned<DeValue<'_>>) -> Resul
         (ArgAction::Append, DeValue::Array(values)) => {
             let one = |value: &Spanned<DeValue<'_>>| {
                 let scalar = scalar(file, arg, value.get_ref());
-                scalar.map_err(|expected| format!("each element of `{name}` must be {expected}, found {}", kind(value.get_ref())))
+                scalar.map_err(|expected| {
+                    format!("each element of `{name}` must be {expected}, found {}", kind(value.get_ref()))
+                })
             };
             values.iter().map(one).collect::<Result<_, _>>().map(Value::Values)
         }
         (ArgAction::Append, _) => Err(wrong("an array of strings")),
-        (_, value) => scalar(file, arg, value).map(|value| Value::Values(vec![value])).map_err(|expected| wrong(&expected)),
+        (_, value) => {
+            scalar(file, arg, value).map(|value| Value::Values(vec![value])).map_err(|expected| wrong(&expected))
+        }
     }
 }
 
@@ -135,7 +142,9 @@ fn check(command: &Command, entry: &Entry) -> Result<(), Error> {
     };
     let why = std::error::Error::source(&error).map(ToString::to_string);
     let why = why.or_else(|| match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(valid)) if !valid.is_empty() => Some(format!("expected one of `{}`", valid.join("`, `"))),
+        Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+            Some(format!("expected one of `{}`", valid.join("`, `")))
+        }
         _ => None,
     });
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();

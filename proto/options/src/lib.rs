@@ -66,9 +66,7 @@ pub fn read<A: CommandFactory + FromArgMatches>(line: &[OsString]) -> Result<Rea
     let first = lenient.try_get_matches_from(line).map_err(Error::line)?;
     let path = first.try_get_one::<PathBuf>(CONFIG).ok().flatten().cloned();
     let file = path.as_deref().map(|path| File::read(path, &command)).transpose()?;
-    let is_set = |id: &str| {
-        matches!(first.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-    };
+    let is_set = |id: &str| matches!(first.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
     let entries: Vec<_> = file.iter().flat_map(|file| &file.entries).filter(|entry| !is_set(&entry.id)).collect();
     let mut whole: Vec<OsString> = line.iter().take(1).cloned().collect();
     whole.extend(entries.iter().flat_map(|entry| entry.arguments()).map(OsString::from));

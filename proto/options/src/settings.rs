@@ -67,8 +67,7 @@ impl Settings {
     pub(crate) fn of(command: &Command, matches: &ArgMatches, file: Option<PathBuf>, entries: &[&Entry]) -> Self {
         let of = |(name, arg): (&str, &clap::Arg)| {
             let id = arg.get_id().as_str();
-            let values: Vec<String> =
-                matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned()).collect();
+            let values: Vec<String> = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned()).collect();
             let entry = entries.iter().find(|entry| entry.id == id);
             let source = match (entry, matches.value_source(id)?) {
                 (Some(entry), _) => Source::File(entry.place.clone()),

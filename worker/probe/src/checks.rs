@@ -23,7 +23,14 @@ fn check(name: &str, state: State, found: impl Into<String>, why: &str, fix: &st
 pub fn checks(found: &Findings, directory: &Path) -> Vec<Check> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let is_root = rustix::process::geteuid().is_root();
-    let mut all = vec![kernel(&release), namespaces(found, is_root), overlays(), ids(found, is_root), groups(found), network(found)];
+    let mut all = vec![
+        kernel(&release),
+        namespaces(found, is_root),
+        overlays(),
+        ids(found, is_root),
+        groups(found),
+        network(found),
+    ];
     all.extend([roots(found), erofs(found), emulation()]);
     all.extend(space(directory));
     all
@@ -34,7 +41,13 @@ fn kernel(release: &str) -> Check {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let state = if version >= KERNEL { State::Ok } else { State::Missing };
     let why = "a sandbox needs Linux 5.12: overlays in user namespaces, and mounts that map owners";
-    check("kernel", state, format!("Linux {release}"), why, "install a newer kernel, such as your distribution's, and restart")
+    check(
+        "kernel",
+        state,
+        format!("Linux {release}"),
+        why,
+        "install a newer kernel, such as your distribution's, and restart",
+    )
 }
 
 /// The setting that forbids user namespaces, and how it is changed.
@@ -57,7 +70,9 @@ fn namespaces(found: &Findings, is_root: bool) -> Check {
     let why = "each step runs in namespaces of its own (users, processes, mounts, network); without them it can do whatever its worker can";
     match (&found.sandbox, forbidding(is_root)) {
         (Ok(()), _) => check("namespaces", State::Ok, "user, process, mount and network namespaces work", why, ""),
-        (Err(reason), Some((cause, fix))) => check("namespaces", State::Missing, format!("{cause}: {reason}"), why, fix),
+        (Err(reason), Some((cause, fix))) => {
+            check("namespaces", State::Missing, format!("{cause}: {reason}"), why, fix)
+        }
         (Err(reason), None) => {
             let fix = "run the worker as root, or in a container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`";
             check("namespaces", State::Missing, reason.as_str(), why, fix)
@@ -118,7 +133,13 @@ fn roots(found: &Findings) -> Check {
     let why = "a Dockerfile's RUN, and steps with an `image`, run in root file systems of their own";
     match &found.roots {
         Ok(roots) => check("image roots", State::Ok, roots.describe(), why, ""),
-        Err(reason) => check("image roots", State::Warning, reason.as_str(), why, "correct what is said of subordinate ids and namespaces"),
+        Err(reason) => check(
+            "image roots",
+            State::Warning,
+            reason.as_str(),
+            why,
+            "correct what is said of subordinate ids and namespaces",
+        ),
     }
 }
 
@@ -126,15 +147,20 @@ fn erofs(found: &Findings) -> Check {
     let why = "as root on Linux 6.16 an image is mounted as EROFS; otherwise it is unpacked, which takes time and disk";
     match &found.roots {
         Ok(roots) if roots.layout == Layout::Erofs => check("EROFS", State::Ok, "images are mounted", why, ""),
-        _ if knows("erofs") => {
-            check("EROFS", State::Warning, "the kernel has it, but images are unpacked", why, "run the worker as root on Linux 6.16 or later")
-        }
+        _ if knows("erofs") => check(
+            "EROFS",
+            State::Warning,
+            "the kernel has it, but images are unpacked",
+            why,
+            "run the worker as root on Linux 6.16 or later",
+        ),
         _ => check("EROFS", State::Warning, "the kernel does not have it", why, "modprobe erofs"),
     }
 }
 
 fn emulation() -> Check {
-    let (other, qemu) = if cfg!(target_arch = "x86_64") { ("linux/arm64", "qemu-aarch64") } else { ("linux/amd64", "qemu-x86_64") };
+    let (other, qemu) =
+        if cfg!(target_arch = "x86_64") { ("linux/arm64", "qemu-aarch64") } else { ("linux/amd64", "qemu-x86_64") };
     let why = "builds with `--allow-emulation` can run steps of another architecture here, on a worker with `--root`";
     let entry = fs::read_to_string(Path::new("/proc/sys/fs/binfmt_misc").join(qemu)).unwrap_or_default();
     match entry.lines().next() {

@@ -73,7 +73,9 @@ async fn places(
 /// A step as it runs for a target.
 fn for_target(planned: &Step, target: &Target) -> Step {
     let mut step = Step { image: target.image_of(planned).map(str::to_owned), ..planned.clone() };
-    if step.platform.is_some() {
+    // Only where it is asked for: the other steps are the same for every target, and run once.
+    let texts = || std::iter::once(&step.run).chain(step.env.values()).chain(step.files.values());
+    if step.platform.is_some() && texts().any(|text| text.contains(TARGET_PLATFORM)) {
         step.env.insert(TARGET_PLATFORM.to_owned(), target.platform.to_string());
     }
     step
