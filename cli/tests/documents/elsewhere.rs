@@ -194,6 +194,36 @@ pub const ELSEWHERE: &[Elsewhere] = &[
 /// Blocks that their own tests run completely: a page, words of the block, and the test.
 pub const BLOCKS: &[Elsewhere] = &[
     (
+        "cli/README.md",
+        "kiln up --listen 127.0.0.1:8980",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
+        "cli/README.md",
+        "git init --quiet",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
+        "cli/README.md",
+        "sed -i 's/hello from/greetings from/' hello.c",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
+        "cli/README.md",
+        "cat > kiln.toml",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
+        "cli/README.md",
+        "localhost:5000/hello:1.0",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
+        "cli/README.md",
+        "kiln fetch hello-1.0-linux-arm64",
+        "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
+    ),
+    (
         "deploy/compose.md",
         "docker-compose up",
         "compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page",

@@ -75,6 +75,7 @@ impl System for OnWorker<'_> {
         let job = Job {
             step,
             target: self.target.clone(),
+            shown: self.target.platform,
             environment: self.chosen.get().await.map_err(|reason| self.failed(reason, false))?,
             shard: 0,
             needed: self.artifact.from.clone(),

@@ -130,6 +130,7 @@ impl OnWorker<'_> {
         Ok(Job {
             step,
             target,
+            shown: platform,
             environment,
             shard: 0,
             needed: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use kiln_planner::plan::{Step, Target};
+use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, StepRef, event};
@@ -59,6 +59,8 @@ pub(super) struct Finished {
 pub(super) struct Job {
     pub(super) step: Step,
     pub(super) target: Target,
+    /// The platform under which it is told of: that of the target that it builds for, even if it runs on another one.
+    pub(super) shown: Platform,
     pub(super) environment: Arc<v1::Environment>,
     pub(super) shard: u32,
     /// The steps (and shards) that it needs, with what each produced.
@@ -82,7 +84,7 @@ pub(super) struct Job {
 impl Job {
     /// The span of everything that is done for it.
     pub(super) fn span(&self) -> Span {
-        let (step, platform) = (&self.step.name, self.target.platform);
+        let (step, platform) = (&self.step.name, self.shown);
         tracing::info_span!(
             "step", step, %platform, target = self.target.name, shard = self.shard, action = Empty, cache = Empty, ok = Empty
         )
@@ -91,7 +93,7 @@ impl Job {
     pub(super) fn reference(&self) -> StepRef {
         StepRef {
             step: self.step.name.clone(),
-            platform: self.target.platform.to_string(),
+            platform: self.shown.to_string(),
             target: self.target.name.clone(),
             shard: self.shard,
             shards: self.step.shards,

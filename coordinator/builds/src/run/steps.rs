@@ -113,6 +113,7 @@ pub(super) async fn all_steps(work: &Work, of: &Target, chosen: &Chosen<'_>) -> 
             let job = Job {
                 step: for_target(planned, of),
                 target,
+                shown: of.platform,
                 environment,
                 shard,
                 needed: needed.iter().map(|finished| finished.fact.name.clone()).collect(),
