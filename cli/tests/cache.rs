@@ -115,6 +115,38 @@ fn an_edited_lock_file_is_named_with_both_digests_and_so_is_what_follows_from_it
 }
 
 #[test]
+fn a_build_that_others_followed_is_explained_by_its_id() {
+    let farm = Farm::shared();
+    let dir = tree("older");
+    let first = farm.build(dir.path(), &[]).well().id();
+    write(dir.path(), "deps.lock", "older two\n");
+    let second = farm.build(dir.path(), &[]).well().id();
+    write(dir.path(), "sub/dir/file", "other\n");
+    let third = farm.build(dir.path(), &[]).well().id();
+    farm.build(dir.path(), &[]).well();
+    let of = |step: &str, build: &str| json(farm, &["explain", step, "--build", build]);
+    let compile = of("compile", &second);
+    assert_eq!(compile.as_array().unwrap().len(), 1, "{compile}");
+    assert_eq!(
+        (compile[0]["build"].as_str(), names(&compile[0])),
+        (Some(&*second), vec![("input", "deps.lock"), ("need", "deps: vendor")])
+    );
+    assert_eq!(names(&of("compile", &third)[0]), [("input", "sub/dir/file")]);
+    assert_eq!(of("compile", &first)[0]["reason"], "first");
+    // From anywhere, and in words.
+    let said = |step: &str, build: &str| farm.kiln(&["cache", "explain", step, "--build", build]);
+    let words = said("deps", &second);
+    assert!(words.code == 0 && words.out.contains(&second) && words.out.contains("deps.lock"), "{words:?}");
+    let hit = said("deps", &third);
+    assert!(hit.code == 0 && hit.out.contains(&format!("deps was a hit in build {third}")), "{hit:?}");
+    let other = said("lint", &third);
+    assert!(other.out.contains(&format!("`lint` has not run in build {third}; those that have: ")), "{other:?}");
+    let refused = farm.kiln(&["cache", "explain", "deps", "--build", &third, "--project", "older"]);
+    assert!(refused.code == 2 && refused.err.contains("--project"), "{refused:?}");
+    assert_eq!(said("deps", "0123456789").code, 2);
+}
+
+#[test]
 fn a_build_says_once_how_to_learn_why_steps_missed_that_hit_before() {
     let farm = Farm::shared();
     let dir = tree("hinted");

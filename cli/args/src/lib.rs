@@ -563,6 +563,10 @@ pub struct Explain {
     /// The project's name, if its source tree is not available.
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
+    /// Of this build's run instead of the last one: its id, an unambiguous prefix of it, or `latest`. The farm knows the last 12 misses of each
+    /// target and shard.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["dir", "project"])]
+    pub build: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

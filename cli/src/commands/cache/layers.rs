@@ -91,8 +91,8 @@ fn row(layer: &v1::Layer) -> Vec<String> {
     let evicted = if layer.evicted { " (evicted)" } else { "" };
     vec![
         layer.project.clone(),
-        super::explain::label(&step.step, &[step.shard], step.shards),
-        place(&step),
+        kiln_explain::label(&step.step, &[step.shard], step.shards),
+        kiln_explain::place(&step),
         environment(layer),
         // Distinguishes two results of one step.
         layer.action.chars().take(8).collect(),
@@ -102,15 +102,6 @@ fn row(layer: &v1::Layer) -> Vec<String> {
         layer.last_hit.map_or_else(|| "never".to_owned(), ago),
         layer.created.map(ago).unwrap_or_default(),
     ]
-}
-
-/// The platform, and the target if it has a name of its own.
-pub(super) fn place(step: &v1::StepRef) -> String {
-    if step.target == step.platform.replace('/', "-") {
-        step.platform.clone()
-    } else {
-        format!("{} {}", step.platform, step.target)
-    }
 }
 
 /// The system with the first characters of the fingerprint, or the image.

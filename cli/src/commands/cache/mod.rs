@@ -1,6 +1,5 @@
 //! `kiln cache`: cached step results, what they save, why a step missed, and cache mounts.
 
-mod calls;
 mod explain;
 mod layers;
 mod mounts;
@@ -10,7 +9,6 @@ use super::ago;
 use crate::farm::Farm;
 use crate::{Code, Error, args, local};
 use kiln_proto::channel::Access;
-use kiln_proto::protobuf::Timestamp;
 use kiln_toolcache::env::Env;
 
 pub(super) async fn run(farm: &Farm, args: args::Cache, access: &Access) -> Result<Code, Error> {
@@ -33,9 +31,4 @@ async fn settings(farm: &Farm, args: &Env, access: &Access) -> Result<String, Er
         return Err(Error::Usage(words.to_owned()));
     }
     Ok(kiln_toolcache::env::settings(args, farm.url(), access, &farm.status().await?)?)
-}
-
-/// Milliseconds since the epoch as a time; `None` for 0.
-fn timestamp(ms: i64) -> Option<Timestamp> {
-    (ms > 0).then_some(Timestamp { seconds: ms / 1000, nanos: 0 })
 }

@@ -6,7 +6,7 @@ use kiln_terminal::{Table, fixed, flexible};
 use serde_json::{Value, json};
 
 /// A paragraph; empty if there were no calls.
-pub(super) fn words(calls: &v1::SplitCalls) -> String {
+pub(crate) fn words(calls: &v1::SplitCalls) -> String {
     let refused: u64 = calls.refused.values().sum();
     let compiled = calls.compiled + calls.elsewhere;
     let all = calls.hits + compiled + refused;
@@ -74,7 +74,7 @@ fn meaning(reason: &str) -> &'static str {
 }
 
 /// The same for scripts.
-pub(super) fn object(calls: &v1::SplitCalls) -> Value {
+pub(crate) fn object(calls: &v1::SplitCalls) -> Value {
     let missed = calls.missed.iter().map(|missed| {
         let path = (!missed.path.is_empty()).then_some(&missed.path);
         json!({ "source": missed.source, "why": missed.why().as_str_name().to_lowercase(), "path": path })
