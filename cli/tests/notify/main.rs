@@ -67,6 +67,23 @@ fn settled(farm: &Farm) -> Vec<Value> {
     })
 }
 
+/// What the farm's pages answer.
+fn visited(farm: &Farm, path: &str) -> String {
+    let log = farm.log("coordinator");
+    let line = log.lines().rev().find(|line| line.contains("serving the web pages")).unwrap();
+    let at = line.split("127.0.0.1:").nth(1).unwrap();
+    let port: String = at.chars().take_while(char::is_ascii_digit).collect();
+    let (status, page) = kiln_harness::http::get(&format!("127.0.0.1:{port}"), path);
+    assert_eq!(status, 200, "{page}");
+    page
+}
+
+/// The section of a build's page about its calls.
+fn told_on_page(farm: &Farm, build: &Value) -> String {
+    let page = visited(farm, &format!("/builds/{}", build.as_str().unwrap()));
+    page.split_once("notified-title").map(|(_, section)| section.to_owned()).unwrap_or_default()
+}
+
 #[test]
 fn a_project_is_told_of_builds_that_fail_and_are_fixed_by_signed_calls_that_name_their_page() {
     let receiver = accept();
@@ -95,6 +112,15 @@ fn a_project_is_told_of_builds_that_fail_and_are_fixed_by_signed_calls_that_name
     assert_eq!((&calls[0]["state"], &calls[0]["attempts"]), (&json!("delivered"), &json!(1)));
     assert_eq!(calls[0]["to"], format!("http://127.0.0.1:{}", receiver.port));
     assert!(!farm.log("coordinator").contains("secret-path"), "expected no path in the log");
+    let shown = told_on_page(&farm, &failed["build"]);
+    let to = format!("http://127.0.0.1:{}<", receiver.port);
+    assert!([">accepted<", "the project's", &to, ">failed<"].iter().all(|words| shown.contains(words)), "{shown}");
+    assert!(!shown.contains("secret-path"), "{shown}");
+    let object: Value = serde_json::from_str(&visited(&farm, &format!("/api/v1/builds/{id}"))).unwrap();
+    assert_eq!(
+        (&object["notifications"][0]["state"], &object["notifications"][0]["to"]),
+        (&json!("delivered"), &calls[0]["to"])
+    );
 
     write(repository.path(), "input", "good enough\n");
     assert_eq!(farm.build(repository.path(), &[]).0.code, 0);
@@ -116,8 +142,10 @@ fn a_call_is_made_again_with_the_same_id_until_it_is_accepted_also_by_the_next_c
     let receiver = Receiver::start(Answer::Status(503, String::new()));
     let hook =
         format!("[hooks.ops]\nurl = \"{}\"\nsecret_file = \"DIR/key\"\nprojects = [\"shop*\"]\n", receiver.url());
-    let (farm, _dir) =
-        farm(&format!("{hook}[hooks.others]\nurl = \"{}\"\nprojects = [\"bank\"]\n", receiver.url()), &[]);
+    let (farm, _dir) = farm(
+        &format!("{hook}[hooks.others]\nurl = \"{}\"\nprojects = [\"bank\"]\n", receiver.url()),
+        &["--web-listen", "127.0.0.1:0"],
+    );
     let repository = repository("");
     let build = built(&farm, repository.path(), "bad\n");
     receiver.wait_for(2);
@@ -126,6 +154,8 @@ fn a_call_is_made_again_with_the_same_id_until_it_is_accepted_also_by_the_next_c
         (calls.as_array().unwrap().len(), &calls[0]["hook"], &calls[0]["state"]),
         (1, &json!("ops"), &json!("pending"))
     );
+    let shown = told_on_page(&farm, &build["build"]);
+    assert!([">to be called again<", ">ops<", "503"].iter().all(|words| shown.contains(words)), "{shown}");
     farm.restart_coordinator();
     farm.wait_until_up();
     receiver.wait_for(3);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::answer::Failure;
 use crate::log::{Log, Which};
-use crate::pages::build::{show, step};
+use crate::pages::build::{get, show, step};
 use crate::pages::layers::{Contents, ROWS};
 use crate::pages::{Filter, Guest, artifact, rates, tested};
 use crate::site::Site;
@@ -65,9 +65,11 @@ pub(crate) async fn build(
     guest: Guest,
     Path(id): Path<String>,
 ) -> Result<Json<Build>, Failure> {
-    let shown = show(&site, &guest, &id).await?;
+    let record = get(&guest, &id).await?;
+    let calls = record.notifications.clone();
+    let shown = site.builds.show(&guest.client, &guest.identity.tenant, record).await?;
     let progress = shown.progress.lock();
-    Ok(Json(Build::of(&shown.build, &progress)))
+    Ok(Json(Build::of(&shown.build, &progress, &calls)))
 }
 
 /// `GET /builds/{id}/steps/{step}`, with what its run used, and why it ran, if that is known.

@@ -84,10 +84,12 @@ pub(crate) struct Build {
     waiting: Vec<String>,
     step: Vec<Step>,
     artifacts: Vec<Artifact>,
+    notifications: Vec<Notification>,
 }
 
 impl Build {
-    pub(super) fn of(build: &v1::Build, progress: &Progress) -> Self {
+    /// Of a build whose record may be older than these calls about its end.
+    pub(super) fn of(build: &v1::Build, progress: &Progress, calls: &[v1::Notification]) -> Self {
         let mut summary = Summary::of(build);
         if let Some(status) = progress.status {
             summary.status = words::class(status);
@@ -101,6 +103,40 @@ impl Build {
             waiting: progress.waiting.values().map(|waiting| waiting.what.clone()).collect(),
             step: (1..).zip(&progress.steps).map(|(number, step)| Step::of(number, step, progress)).collect(),
             artifacts: artifacts.iter().map(Artifact::of).collect(),
+            notifications: calls.iter().map(Notification::of).collect(),
+        }
+    }
+}
+
+/// A call of a webhook about a build's end.
+#[derive(Debug, Serialize)]
+pub(crate) struct Notification {
+    id: String,
+    hook: Option<String>,
+    to: String,
+    event: String,
+    state: &'static str,
+    attempts: u32,
+    reason: Option<String>,
+    tried: Option<String>,
+}
+
+impl Notification {
+    fn of(call: &v1::Notification) -> Self {
+        use v1::notification::State;
+        Self {
+            id: call.id.clone(),
+            hook: set(&call.hook),
+            to: call.to.clone(),
+            event: call.event.clone(),
+            state: match call.state() {
+                State::Pending => "pending",
+                State::Delivered => "delivered",
+                State::GivenUp => "given_up",
+            },
+            attempts: call.attempts,
+            reason: set(&call.reason),
+            tried: time(call.tried.as_ref()),
         }
     }
 }

@@ -1,23 +1,11 @@
-//! What pages are made of: the frame around each, and small parts that several have.
+//! The frame around each page; [`kiln_web_markup`] has the small parts that several have.
 
-pub(crate) mod drawing;
-pub(crate) mod tree;
-pub(crate) mod words;
+pub(crate) use kiln_web_markup::{badge, drawing, encoded, nothing, notified, tree, words};
 
 use kiln_auth::Identity;
-use kiln_proto::v1::Status;
 use maud::{DOCTYPE, Markup, html};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::assets;
-
-/// What an address may have as it is.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Text as a part of an address.
-pub(crate) fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, PLAIN).to_string()
-}
 
 /// The parts of the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,14 +93,4 @@ fn log_out() -> Markup {
 
 fn roles(identity: &Identity) -> String {
     identity.roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(", ")
-}
-
-/// A status with its mark.
-pub(crate) fn badge(status: Status) -> Markup {
-    html! { span class={ "badge " (words::class(status)) } { (words::status(status)) } }
-}
-
-/// Something to read where there is nothing to list.
-pub(crate) fn nothing(content: Markup) -> Markup {
-    html! { div .nothing { (content) } }
 }

@@ -17,7 +17,7 @@ use tonic::Code;
 use super::Guest;
 use crate::answer::Failure;
 use crate::live::{Changes, Patch, Shown};
-use crate::markup::{Section, encoded, words};
+use crate::markup::{Section, encoded, notified, words};
 use crate::site::Site;
 use kiln_web_model::Progress;
 use kiln_web_model::graph::Graph;
@@ -61,16 +61,19 @@ fn content(build: &v1::Build, progress: &Progress, files: &[(String, String)]) -
 
 /// The page.
 pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<String>) -> Result<Response, Failure> {
-    let shown = show(&site, &guest, &id).await?;
-    let build = &shown.build;
-    if build.id != id {
-        return Ok(Redirect::to(&format!("/builds/{}", encoded(&build.id))).into_response());
+    let record = get(&guest, &id).await?;
+    if record.id != id {
+        return Ok(Redirect::to(&format!("/builds/{}", encoded(&record.id))).into_response());
     }
+    // What was read for others may be older.
+    let notifications = record.notifications.clone();
+    let shown = site.builds.show(&guest.client, &guest.identity.tenant, record).await?;
+    let build = &shown.build;
     // Rendered from a copy: its Dockerfiles are read meanwhile, and nobody else waits for it.
     let progress = shown.progress.lock().clone();
     let files = dockerfile::read(&guest.client, build, &progress).await;
     let live = progress.status.is_none().then(|| format!("/builds/{}/live?v={}", encoded(&build.id), progress.next));
-    let content = content(build, &progress, &files);
+    let content = html! { (content(build, &progress, &files)) (notified::section(&notifications)) };
     let title = format!("{} · {}", project(build), words::status(status(build, &progress)));
     Ok(guest.page(&title, Section::Builds, live, content).into_response())
 }

@@ -5,12 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kiln_proto::clock;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::Status;
-pub(crate) use kiln_web_lines::size;
-pub(crate) use kiln_web_model::milliseconds;
+pub use kiln_web_lines::size;
+pub use kiln_web_model::milliseconds;
 use maud::{Markup, html};
 
 /// A duration with its two largest units.
-pub(crate) fn duration(milliseconds: u64) -> String {
+pub fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     match seconds {
         0 if milliseconds < 1000 => format!("{milliseconds} ms"),
@@ -23,7 +23,7 @@ pub(crate) fn duration(milliseconds: u64) -> String {
 }
 
 /// CPUs, from thousandths.
-pub(crate) fn cpus(milli: u64) -> String {
+pub fn cpus(milli: u64) -> String {
     match milli {
         1000 => "1 CPU".to_owned(),
         _ if milli.is_multiple_of(1000) => format!("{} CPUs", milli / 1000),
@@ -32,12 +32,12 @@ pub(crate) fn cpus(milli: u64) -> String {
 }
 
 /// A number with its noun.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
 /// A number with its thousands set apart.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -50,17 +50,17 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// Part of a whole, in per cent; nothing of nothing is nothing.
-pub(crate) fn percent(part: u64, whole: u64) -> u64 {
+pub fn percent(part: u64, whole: u64) -> u64 {
     (part * 100).checked_div(whole).unwrap_or(0)
 }
 
 /// Milliseconds since 1970, now.
-pub(crate) fn now() -> i64 {
+pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// When something was, in milliseconds since 1970, to the minute and in UTC.
-pub(crate) fn minute(milliseconds: i64) -> String {
+pub fn minute(milliseconds: i64) -> String {
     let exact = clock::rfc3339(&Timestamp { seconds: milliseconds.div_euclid(1000), nanos: 0 });
     exact.get(..16).map_or(exact.clone(), |minute| minute.replace('T', " "))
 }
@@ -77,13 +77,13 @@ fn ago_words(milliseconds: i64) -> String {
 }
 
 /// When something was, in words; the exact time shows when one points at it. The script keeps it up to date.
-pub(crate) fn ago(at: &Timestamp) -> Markup {
+pub fn ago(at: &Timestamp) -> Markup {
     let exact = clock::rfc3339(&Timestamp { nanos: 0, ..*at });
     html! { time datetime=(exact) title=(exact) { (ago_words(now() - milliseconds(at))) } }
 }
 
 /// A sentence in which backticks are around names.
-pub(crate) fn quoted(text: &str) -> Markup {
+pub fn quoted(text: &str) -> Markup {
     let parts: Vec<&str> = text.split('`').collect();
     // One that is alone is a backtick.
     if parts.len().is_multiple_of(2) {
@@ -93,12 +93,12 @@ pub(crate) fn quoted(text: &str) -> Markup {
 }
 
 /// The first characters of a hash or an id.
-pub(crate) fn short(id: &str, length: usize) -> &str {
+pub fn short(id: &str, length: usize) -> &str {
     id.get(..length).unwrap_or(id)
 }
 
 /// A status as a word, which is also its class.
-pub(crate) fn status(status: Status) -> &'static str {
+pub fn status(status: Status) -> &'static str {
     match status {
         Status::Unspecified => "unknown",
         Status::Running => "running",
@@ -110,7 +110,7 @@ pub(crate) fn status(status: Status) -> &'static str {
 }
 
 /// The class of a status.
-pub(crate) fn class(status: Status) -> &'static str {
+pub fn class(status: Status) -> &'static str {
     match status {
         Status::FarmFailed => "farm-failed",
         other => self::status(other),

@@ -3,7 +3,7 @@
 use kiln_proto::reapi::Directory;
 use maud::{Markup, html};
 
-use super::{encoded, words};
+use crate::{encoded, words};
 
 /// Entries of a directory that are shown.
 const SHOWN: usize = 2_000;
@@ -15,7 +15,7 @@ fn address(base: &str, path: &str) -> String {
 }
 
 /// The directory at a path below an address, with the way to it.
-pub(crate) fn directory(base: &str, path: &str, directory: &Directory) -> Markup {
+pub fn directory(base: &str, path: &str, directory: &Directory) -> Markup {
     let path = path.trim_matches('/');
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
     let all = directory.directories.len() + directory.files.len() + directory.symlinks.len();

@@ -7,35 +7,41 @@ const HEIGHT: u64 = 1_000;
 
 /// A span of time with its value.
 #[derive(Debug)]
-pub(crate) struct Span {
-    /// Where it begins and ends, in any unit from 0.
-    pub(crate) begin: u64,
-    pub(crate) end: u64,
-    pub(crate) value: u64,
+pub struct Span {
+    /// Where it begins, in any unit from 0.
+    pub begin: u64,
+    /// Where it ends, in the same unit.
+    pub end: u64,
+    /// How much there is in this span.
+    pub value: u64,
     /// What it says when one points at it.
-    pub(crate) title: String,
+    pub title: String,
 }
 
 /// One quantity over time.
 #[derive(Debug)]
-pub(crate) struct Drawing {
-    pub(crate) id: &'static str,
-    pub(crate) title: &'static str,
+pub struct Drawing {
+    /// The element's id.
+    pub id: &'static str,
+    /// What is drawn.
+    pub title: &'static str,
     /// In a sentence, also for those who do not see it.
-    pub(crate) summary: String,
+    pub summary: String,
     /// One after the other.
-    pub(crate) spans: Vec<Span>,
-    /// The value at the upper edge, and what it is called.
-    pub(crate) top: u64,
-    pub(crate) top_words: String,
+    pub spans: Vec<Span>,
+    /// The value at the upper edge.
+    pub top: u64,
+    /// What that value is called.
+    pub top_words: String,
     /// The time at the left and the right edge.
-    pub(crate) edges: [String; 2],
+    pub edges: [String; 2],
     /// What is allowed, if it is in the picture.
-    pub(crate) limit: Option<u64>,
+    pub limit: Option<u64>,
 }
 
 impl Drawing {
-    pub(crate) fn draw(&self) -> Markup {
+    /// The picture, with its edges and its summary.
+    pub fn draw(&self) -> Markup {
         let total = self.spans.last().map_or(1, |span| span.end).max(1);
         let top = self.top.max(1);
         let height = |value: u64| {
