@@ -260,7 +260,7 @@ fn page(farm: &Farm, path: &str) -> String {
 fn asked(farm: &Farm, id: &str) -> Vec<v1::RemoteAction> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let channel = kiln_proto::channel::connect(&farm.url, &kiln_proto::channel::Access::default()).await.unwrap();
-        let request = v1::InvocationActionsRequest { id: id.into() };
+        let request = v1::InvocationActionsRequest { id: id.into(), from: 0 };
         InvocationsClient::new(channel).actions(request).await.unwrap().into_inner().actions
     })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kiln_journal::Journal;
-use kiln_proto::v1::{Invocation, InvocationStatus, RemoteAction};
+use kiln_proto::v1::{Invocation, InvocationActionsResponse, InvocationStatus, RemoteAction};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
@@ -67,14 +67,19 @@ impl Invocations {
         self.asking.add(id, caller, action);
     }
 
-    /// The actions that an invocation asked for, and whether there were more.
+    /// The actions that an invocation asked for, from a position on: 0, or the `next` of an earlier answer.
     ///
     /// # Errors
     /// If the journal cannot be read.
-    pub async fn actions(&self, id: &str) -> Result<(Vec<RemoteAction>, bool), Error> {
-        let actions = self.records.actions(id).await?;
-        let is_cut = crate::ran::is_full(&actions);
-        Ok((actions, is_cut))
+    pub async fn actions(&self, id: &str, from: u64) -> Result<InvocationActionsResponse, Error> {
+        let (actions, next) = self.records.actions(id, from).await?;
+        let is_cut = match self.asking.is_full(id) {
+            Some(is_full) => is_full,
+            None if from == 0 => crate::ran::is_full(&actions),
+            // It has ended, so whoever reads on does this once.
+            None => crate::ran::is_full(&self.records.actions(id, 0).await?.0),
+        };
+        Ok(InvocationActionsResponse { actions, is_cut, next })
     }
 
     /// As it is shown: one that nobody adds to any more does not run.

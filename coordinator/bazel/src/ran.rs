@@ -38,6 +38,11 @@ impl Asking {
         self.0.lock().entry(id.to_owned()).or_insert(asks);
     }
 
+    /// Whether there may have been more than are kept, of an invocation whose events arrive.
+    pub(crate) fn is_full(&self, id: &str) -> Option<bool> {
+        self.0.lock().get(id).map(|asks| asks.kept >= KEPT || asks.bytes >= KEPT_BYTES)
+    }
+
     pub(crate) fn end(&self, id: &str) {
         self.0.lock().remove(id);
     }

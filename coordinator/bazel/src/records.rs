@@ -86,17 +86,17 @@ impl Records {
 
     /// Where the actions go that an invocation asks for, how many there are, and their bytes.
     pub(crate) async fn actions_of(&self, id: &str, is_new: bool) -> Result<(Stream, (usize, usize)), Error> {
-        let known = if is_new { Vec::new() } else { self.actions(id).await? };
+        let known = if is_new { Vec::new() } else { self.actions(id, 0).await?.0 };
         let bytes = known.iter().map(Message::encoded_len).sum();
         Ok((self.0.resume_stream(&actions(id)).await?, (known.len(), bytes)))
     }
 
-    /// The actions that an invocation asked for.
-    pub(crate) async fn actions(&self, id: &str) -> Result<Vec<RemoteAction>, Error> {
-        let (mut all, mut from) = (Vec::new(), 0);
+    /// The actions that an invocation asked for, from a position on, and the position after them.
+    pub(crate) async fn actions(&self, id: &str, mut from: u64) -> Result<(Vec<RemoteAction>, u64), Error> {
+        let mut all = Vec::new();
         loop {
             let entries = self.0.read(&actions(id), from, READ_BYTES).await?;
-            let Some(last) = entries.last() else { return Ok(all) };
+            let Some(last) = entries.last() else { return Ok((all, from)) };
             from = last.position + 1;
             for entry in entries {
                 all.push(RemoteAction::decode(entry.data)?);

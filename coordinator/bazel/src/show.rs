@@ -62,10 +62,9 @@ impl invocations_server::Invocations for Show {
         &self,
         request: Request<v1::InvocationActionsRequest>,
     ) -> Result<Response<v1::InvocationActionsResponse>, Status> {
-        let id = request.into_inner().id;
+        let v1::InvocationActionsRequest { id, from } = request.into_inner();
         self.found(&id).await?;
-        let (actions, is_cut) = self.invocations.actions(&id).await?;
-        Ok(Response::new(v1::InvocationActionsResponse { actions, is_cut }))
+        Ok(Response::new(self.invocations.actions(&id, from).await?))
     }
 
     type LogStream = Pin<Box<dyn Stream<Item = Result<v1::InvocationLogPart, Status>> + Send>>;

@@ -296,10 +296,11 @@ fn action(output: &str) -> v1::RemoteAction {
 async fn actions_are_kept_of_whoever_tells_of_the_invocation_and_so_many_of_them() {
     let directory = tempfile::tempdir().unwrap();
     let served = serve(directory.path()).await;
-    let actions = async || {
+    let on = async |from: u64| {
         let mut client = InvocationsClient::new(served.channel.clone());
-        client.actions(v1::InvocationActionsRequest { id: ID.into() }).await.map(|answer| answer.into_inner())
+        client.actions(v1::InvocationActionsRequest { id: ID.into(), from }).await.map(|answer| answer.into_inner())
     };
+    let actions = async || on(0).await;
     served.invocations.ran(ID, "a", action("before it tells of itself"));
     assert_eq!(actions().await.unwrap_err().code(), Code::NotFound);
     let (sender, receiver) = mpsc::channel(8);
@@ -322,6 +323,19 @@ async fn actions_are_kept_of_whoever_tells_of_the_invocation_and_so_many_of_them
     };
     assert_eq!((kept.actions.len(), kept.actions[0].output.as_str(), kept.is_cut), (1, first.output.as_str(), false));
     assert_eq!(kept.actions[0].failure.len(), 512, "expected a long text to be cut");
+    // Whoever has these reads on behind them.
+    let known = kept.next;
+    let none = on(known).await.unwrap();
+    assert_eq!((none.actions.len(), none.next), (0, known));
+    served.invocations.ran(ID, "a", action("b.o"));
+    let more = loop {
+        let more = on(known).await.unwrap();
+        if !more.actions.is_empty() {
+            break more;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((more.actions.len(), more.actions[0].output.as_str(), more.is_cut), (1, "b.o", false));
     for number in 0..6_000 {
         let output = number.to_string();
         served.invocations.ran(ID, "a", v1::RemoteAction { output, ..v1::RemoteAction::default() });
@@ -333,6 +347,9 @@ async fn actions_are_kept_of_whoever_tells_of_the_invocation_and_so_many_of_them
     drop(sender);
     let kept = actions().await.unwrap();
     assert_eq!((kept.actions.len(), kept.is_cut), (5_000, true));
+    // The parts are the whole, and the last one says, too, that there were more.
+    let rest = on(more.next).await.unwrap();
+    assert_eq!((rest.actions.len(), rest.next, rest.is_cut), (4_998, kept.next, true));
 }
 
 /// Prints how many events a second are taken in and answered, from one stream and from sixteen.

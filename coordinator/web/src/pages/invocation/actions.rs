@@ -24,9 +24,26 @@ const MAX_MESSAGE: u64 = 4 << 20;
 /// Arguments, and names of variables, that are shown.
 const WORDS: usize = 2_000;
 
-/// The actions of an invocation.
-pub(super) async fn of(guest: &Guest, id: &str) -> Result<InvocationActionsResponse, Failure> {
-    Ok(guest.client.invocations().actions(InvocationActionsRequest { id: id.to_owned() }).await?.into_inner())
+/// The actions of an invocation, read on from where the last look ended.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    actions: Vec<RemoteAction>,
+    /// Where the next ones begin.
+    next: u64,
+    /// There were more than the farm keeps.
+    is_cut: bool,
+}
+
+impl Known {
+    /// Reads those that have ended since the last time.
+    pub(super) async fn read(&mut self, guest: &Guest, id: &str) -> Result<(), Failure> {
+        let request = InvocationActionsRequest { id: id.to_owned(), from: self.next };
+        let InvocationActionsResponse { actions, is_cut, next } =
+            guest.client.invocations().actions(request).await?.into_inner();
+        self.actions.extend(actions);
+        (self.is_cut, self.next) = (is_cut, next);
+        Ok(())
+    }
 }
 
 fn has_failed(action: &RemoteAction) -> bool {
@@ -50,8 +67,8 @@ fn outcome(action: &RemoteAction) -> (&'static str, &'static str) {
 }
 
 /// The section about actions: those that failed first, then the longest.
-pub(super) async fn section(ends: &Ends, guest: &Guest, id: &str) -> Result<Markup, Failure> {
-    let InvocationActionsResponse { actions, is_cut } = of(guest, id).await?;
+pub(super) async fn section(ends: &Ends, guest: &Guest, id: &str, known: &Known) -> Markup {
+    let Known { actions, is_cut, .. } = known;
     let mut order: Vec<(usize, &RemoteAction)> = actions.iter().enumerate().collect();
     order.sort_by_key(|(number, action)| (!has_failed(action), std::cmp::Reverse(action.run_ms), *number));
     let mut shown = Vec::new();
@@ -63,21 +80,21 @@ pub(super) async fn section(ends: &Ends, guest: &Guest, id: &str) -> Result<Mark
         }
     }
     let hits = actions.iter().filter(|action| action.is_hit).count() as u64;
-    Ok(html! {
+    html! {
         div #actions {
             @if !actions.is_empty() {
                 section aria-labelledby="actions-title" {
                     h2 #actions-title { "Actions on the farm" }
                     p .dim {
                         (words::count(actions.len() as u64, "action", "actions")) ", " (words::grouped(hits)) " known"
-                        @if is_cut { "; there were more than the farm keeps" }
+                        @if *is_cut { "; there were more than the farm keeps" }
                     }
                     ol .steps.rows { @for row in shown { (row) } }
                     @if actions.len() > ROWS { p .dim { "and " (words::grouped((actions.len() - ROWS) as u64)) " more" } }
                 }
             }
         }
-    })
+    }
 }
 
 fn row(id: &str, number: usize, action: &RemoteAction) -> Markup {
@@ -130,9 +147,10 @@ pub(crate) async fn page(
     guest: Guest,
     Path((id, number)): Path<(String, usize)>,
 ) -> Result<Markup, Failure> {
-    let actions = of(&guest, &id).await?.actions;
+    let mut known = Known::default();
+    known.read(&guest, &id).await?;
     let absent = || Failure::not_found("The invocation has no such action.");
-    let action = number.checked_sub(1).and_then(|number| actions.get(number)).ok_or_else(absent)?;
+    let action = number.checked_sub(1).and_then(|number| known.actions.get(number)).ok_or_else(absent)?;
     let (class, word) = outcome(action);
     let (command, output) = (command(&guest, action).await, output(&site.ends, &guest, action).await);
     let content = html! {

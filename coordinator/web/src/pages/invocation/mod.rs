@@ -8,6 +8,7 @@ mod timing;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use actions::Known;
 pub(crate) use actions::page as action_page;
 
 use axum::extract::{Path, Query, State};
@@ -176,7 +177,9 @@ pub(crate) async fn page(State(site): State<Site>, guest: Guest, Path(id): Path<
     tail.read(&guest, &id, !is_running).await?;
     let live = is_running.then(|| format!("/invocations/{}/live?", encoded(&id)));
     let timing = timing::section(&site.profiles, &guest, &invocation).await;
-    let actions = actions::section(&site.ends, &guest, &id).await?;
+    let mut known = Known::default();
+    known.read(&guest, &id).await?;
+    let actions = actions::section(&site.ends, &guest, &id, &known).await;
     let content = html! { (details::of(&invocation)) (actions) (timing) (details::output(&tail.pieces(), is_running)) };
     Ok(guest.page(&title(&invocation), Section::Invocations, live, content))
 }
@@ -208,17 +211,19 @@ pub(crate) async fn follow(
     // Whoever follows may see it, whether or not somebody else looks already.
     get(&guest, &id).await?;
     let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("invocations/{id}") };
-    let (looking, tail) = ((guest.clone(), site.clone()), Arc::new(Mutex::new(Tail::default())));
+    let (looking, read) = ((guest.clone(), site.clone()), Arc::new(Mutex::new((Tail::default(), Known::default()))));
     let look = move || {
-        let ((guest, site), id, tail) = (looking.clone(), id.clone(), tail.clone());
+        let ((guest, site), id, read) = (looking.clone(), id.clone(), read.clone());
         async move {
             let invocation = filled(&site, &guest, &id).await?;
             let is_running = invocation.status() == InvocationStatus::InvocationRunning;
-            let mut tail = tail.lock().await;
+            let mut read = read.lock().await;
+            let (tail, known) = &mut *read;
             tail.read(&guest, &id, !is_running).await?;
+            known.read(&guest, &id).await?;
             let mut patches = vec![
                 Patch::replace("invocation", details::of(&invocation)),
-                Patch::replace("actions", actions::section(&site.ends, &guest, &id).await?),
+                Patch::replace("actions", actions::section(&site.ends, &guest, &id, known).await),
                 Patch::replace("timing", timing::section(&site.profiles, &guest, &invocation).await),
             ];
             patches.extend(tail.patches());
