@@ -326,6 +326,14 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     assert!(metrics.actions > 9 && metrics.wall_ms > 0, "{metrics:?}");
     assert!(log.contains("//:wrong") && !log.contains("hunter2"), "{log}");
 
+    // What the failed test printed is on the page, though Bazel only says where its log is.
+    let wrong = invocation.tests.iter().find(|test| test.label == "//:wrong").unwrap();
+    let file = wrong.files.iter().find(|file| file.name == "test.log").unwrap();
+    assert!(file.uri.starts_with("bytestream://") && file.content.is_empty(), "{file:?}");
+    let shown = page(&farm, &format!("/invocations/{id}"));
+    let (tests, _) = shown.split_once("id=\"tests\"").unwrap().1.split_once("</section>").unwrap();
+    assert_eq!(tests.matches("it is wrong").count(), 1, "{tests}");
+
     // Its timing profile, which Bazel has uploaded to the farm, is drawn.
     assert!(invocation.files.iter().any(|file| file.uri.starts_with("bytestream://")), "{:?}", invocation.files);
     let page = page(&farm, &format!("/invocations/{id}"));

@@ -1,7 +1,9 @@
 //! One invocation: why it failed, its tests, its targets, what it printed.
 
+use std::cmp::Ordering;
+
 use kiln_proto::v1::{
-    Invocation, InvocationAction, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
+    Invocation, InvocationAction, InvocationFile, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
 };
 use maud::{Markup, PreEscaped, html};
 
@@ -16,6 +18,8 @@ const ROWS: usize = 200;
 const SETTINGS: usize = 200;
 const TEXT: usize = 500;
 const COMMAND: usize = 16 << 10;
+/// The name of the file with what a test printed.
+const TEST_LOG: &str = "test.log";
 /// The id of the output.
 pub(super) const OUTPUT: &str = "output";
 
@@ -148,15 +152,41 @@ fn result(result: InvocationResult) -> (u8, &'static str, &'static str) {
     }
 }
 
-/// The attempts of tests, those that failed first.
+/// The order in which attempts of tests are shown: those that failed first.
+pub(super) fn worst_first(one: &InvocationTest, other: &InvocationTest) -> Ordering {
+    let key = |test: &InvocationTest| (result(test.result()).0, test.run, test.shard, test.attempt);
+    let (one_key, other_key) = (key(one), key(other));
+    one_key.0.cmp(&other_key.0).then_with(|| one.label.cmp(&other.label)).then(one_key.cmp(&other_key))
+}
+
+/// Whether an attempt did not pass.
+pub(super) fn has_failed(test: &InvocationTest) -> bool {
+    matches!(test.result(), InvocationResult::InvocationBroken | InvocationResult::InvocationTimedOut)
+}
+
+/// What an attempt printed, as Bazel names the file.
+pub(super) fn log_mut(test: &mut InvocationTest) -> Option<&mut InvocationFile> {
+    test.files.iter_mut().find(|file| file.name == TEST_LOG)
+}
+
+/// The attempts of tests, those that failed first, with the ends of their logs.
 fn tests(invocation: &Invocation) -> Markup {
     let mut tests: Vec<&InvocationTest> = invocation.tests.iter().collect();
-    tests.sort_by_key(|test| (result(test.result()).0, &test.label, test.run, test.shard, test.attempt));
+    tests.sort_by(|one, other| worst_first(one, other));
+    let log = |test: &InvocationTest| {
+        let file = test.files.iter().find(|file| file.name == TEST_LOG && has_failed(test))?;
+        Some(printed(&file.content)).filter(|text| !text.0.is_empty())
+    };
     html! {
         @if !tests.is_empty() {
             section aria-labelledby="tests" {
                 h2 #tests { "Tests" }
-                ol .steps.rows { @for test in tests.iter().take(ROWS) { (attempt(test)) } }
+                ol .steps.rows {
+                    @for (place, test) in tests.iter().take(ROWS).enumerate() {
+                        (attempt(test))
+                        @if let Some(text) = log(test).filter(|_| place < FAILURES) { li .told { (text) } }
+                    }
+                }
                 @if tests.len() > ROWS { p .dim { "and " (words::grouped((tests.len() - ROWS) as u64)) " more attempts" } }
             }
         }

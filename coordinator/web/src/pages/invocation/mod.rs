@@ -14,7 +14,7 @@ pub(crate) use actions::page as action_page;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use futures::StreamExt;
-use kiln_proto::v1::{self, Invocation, InvocationCounts, InvocationStatus};
+use kiln_proto::v1::{self, Invocation, InvocationCounts, InvocationFile, InvocationStatus};
 use maud::{Markup, html};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -247,14 +247,21 @@ async fn filled(site: &Site, guest: &Guest, id: &str) -> Result<Invocation, Fail
     Ok(invocation)
 }
 
-/// Reads what failed actions printed, where the tool only says where it is.
+/// What failed actions printed, and the logs of failed tests: of those that are shown.
+fn files(invocation: &mut Invocation) -> Vec<&mut InvocationFile> {
+    let actions = invocation.failed_actions.iter_mut().take(details::FAILURES);
+    let printed = actions.flat_map(|action| [&mut action.stderr, &mut action.stdout]).flatten();
+    invocation.tests.sort_by(details::worst_first);
+    let tests = invocation.tests.iter_mut().filter(|test| details::has_failed(test)).take(details::FAILURES);
+    printed.chain(tests.filter_map(details::log_mut)).collect()
+}
+
+/// Reads what failed actions printed and the logs of failed tests, where the tool only says where they are.
 async fn fill(ends: &Ends, guest: &Guest, invocation: &mut Invocation) {
-    for action in invocation.failed_actions.iter_mut().take(details::FAILURES) {
-        for file in [&mut action.stderr, &mut action.stdout].into_iter().flatten() {
-            let Some(name) = named(&file.uri).filter(|_| file.content.is_empty()) else { continue };
-            if let Some(end) = ends.of(&guest.client, &guest.identity.tenant, &name).await {
-                file.content.clone_from(&end);
-            }
+    for file in files(invocation) {
+        let Some(name) = named(&file.uri).filter(|_| file.content.is_empty()) else { continue };
+        if let Some(end) = ends.of(&guest.client, &guest.identity.tenant, &name).await {
+            file.content.clone_from(&end);
         }
     }
 }
