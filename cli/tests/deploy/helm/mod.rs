@@ -72,3 +72,23 @@ fn the_chart_is_sound_and_says_what_to_do_next() {
         trial.out
     );
 }
+
+#[test]
+fn values_on_the_charts_page_are_taken() {
+    let page = std::fs::read_to_string(deploy().join("helm/kiln/README.md")).unwrap();
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    let [webhooks, rules] = blocks[..] else { panic!("expected two blocks of YAML, found {blocks:?}") };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("values.yaml");
+    std::fs::write(&file, webhooks).unwrap();
+    let Some(ran) = helm(&["template", "kiln", "--values", file.to_str().unwrap()], &[]) else { return };
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let Some(objects) = kubernetes::checked(&ran.out) else { return };
+    let map = kubernetes::named(&objects, "ConfigMap", "kiln-webhooks");
+    let text = map["data"]["webhooks.toml"].as_str().unwrap();
+    assert!(text.contains("secret_file = \"/etc/kiln-webhooks/secrets/shop.secret\""), "{text}");
+    // The adapter's rule is the one that stands beside the Kustomize component.
+    let query = rules.lines().find(|line| line.contains("metricsQuery: ")).unwrap().trim();
+    let component = std::fs::read_to_string(deploy().join("kubernetes/hpa/worker-amd64.yaml")).unwrap();
+    assert!(component.contains(query), "expected `{query}` in {component}");
+}

@@ -313,3 +313,56 @@ fn two_releases_in_one_namespace_are_two_farms() {
     let coordinator = variable(pod(&second, "second-kiln-worker-amd64"), "KILN_COORDINATOR");
     assert_eq!(coordinator["value"], "https://second-kiln-coordinator:8980");
 }
+
+#[test]
+fn pods_are_placed_and_their_images_pulled_as_asked() {
+    let digest = format!("images.coordinator.digest=sha256:{}", "0".repeat(64));
+    let values = [
+        "fullnameOverride=farm",
+        "monitoring.annotations=false",
+        "images.registry=registry.corp/builds",
+        "images.tag=1.2",
+        "images.pullPolicy=Always",
+        "images.pullSecrets={pull}",
+        &digest,
+        "coordinator.nodeSelector.disk=ssd",
+        "coordinator.tolerations[0].key=farm",
+        "coordinator.priorityClassName=high",
+        "coordinator.env[0].name=KILN_FSYNC",
+        "coordinator.env[0].value=always",
+        "coordinator.podAnnotations.team=builds",
+        "serviceAccounts.create=false",
+        "podDisruptionBudgets.enabled=false",
+        "networkPolicies.enabled=false",
+    ];
+    let Some(objects) = rendered(&values) else { return };
+    let absent = ["ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"];
+    assert!(absent.iter().all(|kind| kinds(&objects, kind).is_empty()), "{:?}", kinds(&objects, "ServiceAccount"));
+    let annotations =
+        |set: &str| named(&objects, "StatefulSet", set)["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_eq!(
+        (annotations("farm-coordinator"), annotations("farm-worker-amd64")),
+        (json!({"team": "builds"}), Value::Null)
+    );
+    let (coordinator, worker) = (pod(&objects, "farm-coordinator"), pod(&objects, "farm-worker-amd64"));
+    let image = |pod: &Value| pod["containers"][0]["image"].as_str().unwrap().to_owned();
+    assert_eq!(image(coordinator), format!("registry.corp/builds/kiln-coordinator@sha256:{}", "0".repeat(64)));
+    assert_eq!(image(worker), "registry.corp/builds/kiln-worker:1.2");
+    for pod in [coordinator, worker] {
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+        assert_eq!(
+            (&pod["containers"][0]["imagePullPolicy"], &pod["serviceAccountName"]),
+            (&json!("Always"), &json!("default"))
+        );
+    }
+    assert_eq!(
+        (&coordinator["nodeSelector"], &coordinator["priorityClassName"]),
+        (&json!({"disk": "ssd"}), &json!("high"))
+    );
+    assert_eq!(
+        (&coordinator["tolerations"], variable(coordinator, "KILN_FSYNC")["value"].clone()),
+        (&json!([{"key": "farm"}]), json!("always"))
+    );
+    // Nothing of this is a worker's.
+    assert!(worker["tolerations"].is_null() && worker["priorityClassName"].is_null());
+}

@@ -44,6 +44,8 @@ fn words(list: &Value) -> Vec<String> {
 struct Seaweed {
     _server: Lasting,
     url: String,
+    /// Its home and working directory, where it must write nothing.
+    elsewhere: tempfile::TempDir,
 }
 
 impl Seaweed {
@@ -59,14 +61,16 @@ impl Seaweed {
         assert!(own.contains(&"-dir=/data".to_owned()), "{own:?}");
         command.args(own.iter().map(|word| word.replace("=/data", &format!("={}", dir.display()))));
         let s3 = free();
-        command.arg(format!("-s3.port={s3}")).env("HOME", dir).current_dir(dir).envs(KEYS);
+        // In its container it can write to its directory and to /tmp only.
+        let elsewhere = tempfile::tempdir().unwrap();
+        command.arg(format!("-s3.port={s3}")).env("HOME", elsewhere.path()).current_dir(elsewhere.path()).envs(KEYS);
         for part in ["master", "volume", "filer", "admin"] {
             command.args([format!("-{part}.port={}", free()), format!("-{part}.port.grpc={}", free())]);
         }
         for more in ["s3.port.grpc", "s3.port.iceberg", "s3.port.lance"] {
             command.arg(format!("-{more}={}", free()));
         }
-        let server = Self { _server: Lasting::start(command), url: format!("http://127.0.0.1:{s3}") };
+        let server = Self { _server: Lasting::start(command), url: format!("http://127.0.0.1:{s3}"), elsewhere };
         until("the bucket to be there", || server.objects());
         Some(server)
     }
@@ -153,6 +157,11 @@ fn a_farm_with_the_charts_arguments_builds_with_both_bundled_stores() {
     let source = project(&[("kiln.toml", PROJECT)]);
     well(farm.kiln(&["build", source.path().to_str().unwrap()]));
     until("the large blob to be in the bucket", || seaweed.objects().filter(|objects| *objects > 0));
+    assert_eq!(
+        std::fs::read_dir(seaweed.elsewhere.path()).unwrap().count(),
+        0,
+        "expected nothing outside its directory"
+    );
     until("results to be in Redis", || (!redis.keys("kiln*").is_empty()).then_some(()));
     for (address, path) in [(web, "/login"), (caches, "/cache/turbo/v8/artifacts/status")] {
         let mut get = Command::new("curl");
