@@ -3,6 +3,7 @@
 mod agreement;
 mod objects;
 mod refused;
+mod releases;
 mod runs;
 
 use std::process::{Command, Stdio};
