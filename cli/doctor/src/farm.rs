@@ -148,7 +148,11 @@ async fn certificate(url: &str) -> Check {
     let Some((_, own)) = chain.first().and_then(|own| X509Certificate::from_der(own).ok()) else {
         return lacks(NAME, State::Missing, "it cannot be read", TRUSTED, address_fix(url));
     };
-    let (begin, end) = (own.validity().not_before, own.validity().not_after);
+    // A chain is as good as the certificate in it that expires first.
+    let parsed: Vec<_> = chain.iter().filter_map(|one| X509Certificate::from_der(one).ok()).collect();
+    let ends = parsed.iter().map(|(_, one)| one.validity().not_after);
+    let (begin, end) =
+        (own.validity().not_before, ends.min_by_key(|end| end.timestamp()).unwrap_or(own.validity().not_after));
     let second = |at: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or_default());
     let now = SystemTime::now();
     let shown = format!("of `{}`, signed by `{}`, valid until {end}", own.subject(), own.issuer());

@@ -72,6 +72,11 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
               kiln-worker --coordinator $KILN_FARM --state-dir /var/lib/kiln-worker\ncd cli/examples/rust\n",
             ),
             (
+                "When something does not work",
+                "kiln-coordinator --data-dir /var/lib/kiln\nexport KILN_FARM=http://127.0.0.1:8980\n\
+                 kiln-worker --coordinator $KILN_FARM --name one --state-dir /var/lib/kiln-worker",
+            ),
+            (
                 "An image without configuration",
                 "mkdir detected && cd detected && printf 'hello:\\n\\tcc -o hello hello.c\\n' > Makefile && echo 'int main(void) { return 0; }' > hello.c",
             ),

@@ -17,10 +17,9 @@ impl Config {
         let mut problems = Vec::new();
         let mut look = |result: Result<(), Error>| problems.extend(result.err().map(|error| error.to_string()));
         look(self.check(listen));
-        match self.tls() {
-            Ok(files) => look(files.map_or(Ok(()), |files| files.check().and_then(|()| unexpired(&files)))),
-            // `check` has said so.
-            Err(_) => {}
+        // If the options do not go together, `check` has said so.
+        if let Ok(Some(files)) = self.tls() {
+            look(files.check().and_then(|()| unexpired(&files)));
         }
         look(self.tokens_file().map_or(Ok(()), |path| tokens::File::read(&path).map(drop)));
         look(self.revoked_file().map_or(Ok(()), |path| revoked::File::read(&path).map(drop)));
