@@ -394,7 +394,6 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
-    use crate::properties::Rules;
 
     fn grant(lease: u64) -> Grant {
         let action = DigestFunction::Sha256.digest(b"action");
