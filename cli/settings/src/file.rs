@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use kiln_options::Document;
 use serde::{Deserialize, Serialize};
 
-use crate::flags::Flags;
-
 /// The variable that names the file.
 pub(crate) const VARIABLE: &str = "KILN_CONFIG";
 const KEYS: [&str; 3] = ["farm", "farms", "flags"];
@@ -41,6 +39,9 @@ pub enum Error {
     #[error("{0}")]
     Line(clap::Error),
 }
+
+/// Flags by command, such as `build` or `cache list`.
+pub type Flags = BTreeMap<String, Vec<String>>;
 
 /// A farm.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

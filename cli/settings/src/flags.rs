@@ -2,7 +2,7 @@
 //!
 //! Invariant: a flag of the command line or a variable wins over the same flag of a farm, and that over the same flag for all farms.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -12,10 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use kiln_options::did_you_mean;
 
-use crate::file::Error;
-
-/// Flags by command, such as `build` or `cache list`.
-pub type Flags = BTreeMap<String, Vec<String>>;
+use crate::file::{Error, Flags};
 
 /// Flags that decide which farm is used, and with which credentials: a farm of the configuration has these.
 const OF_FARMS: [&str; 5] = ["farm", "ca", "cert", "key", "token-file"];

@@ -6,6 +6,6 @@ mod flags;
 mod login;
 
 pub use choice::{Command, apply, check_flags, choose, read};
-pub use file::{Error, Farm, File};
-pub use flags::{Added, Flags};
+pub use file::{Error, Farm, File, Flags};
+pub use flags::Added;
 pub use login::login;

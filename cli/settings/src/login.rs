@@ -10,8 +10,7 @@ use kiln_proto::v1::farm_client::FarmClient;
 use kiln_terminal as terminal;
 use url::Url;
 
-use super::file::{Error, Farm, File, replace};
-use super::flags::Flags;
+use super::file::{Error, Farm, File, Flags, replace};
 
 /// Adds the farm, makes it the one that is used, and answers its name.
 ///
