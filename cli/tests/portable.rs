@@ -98,6 +98,26 @@ fn c_project() -> tempfile::TempDir {
 }
 
 #[test]
+fn a_client_for_windows_says_what_it_and_its_farm_lack() {
+    if windows().is_none() {
+        return;
+    }
+    let (farm, dir) = (Farm::shared(), tempfile::tempdir().unwrap());
+    let looked = |arguments: &[&str]| {
+        let output = kiln(dir.path(), &[&["doctor", "--json"], arguments].concat());
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+        (output.status.code(), report.to_string())
+    };
+    let (_, report) = looked(&["--farm", &farm.url]);
+    assert!(report.contains("this machine") && report.contains("the coordinator answers"), "{report}");
+    // It runs no steps itself.
+    let (code, report) = looked(&[]);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("this `kiln` is a client only") && report.contains("kiln login"), "{report}");
+}
+
+#[test]
 fn the_client_for_windows_builds_what_the_one_for_linux_does() {
     if windows().is_none() {
         return;
