@@ -11,6 +11,8 @@ mod members;
 mod native;
 #[path = "languages/node.rs"]
 mod node;
+#[path = "languages/runtimes.rs"]
+mod runtimes;
 
 use std::path::Path;
 
@@ -184,6 +186,43 @@ fn ruby() {
     let dir = built("ruby");
     let unpacked = unpack(&dir.path().join("kiln-out"));
     assert!(!output("ruby", &["main.rb", "x"], unpacked.path()).is_empty());
+}
+
+#[test]
+fn php() {
+    let dir = built("php");
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    assert_eq!(output("php", &["shop"], unpacked.path()), "3 EUR\n");
+}
+
+#[test]
+fn python_with_pipenv() {
+    let dir = built("python-pipenv");
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    assert_eq!(output("python3", &["main.py", "x"], unpacked.path()), "xn--mnchen-3ya.de True x\n");
+}
+
+#[test]
+fn sites_of_hugo_and_vite() {
+    let dir = built("hugo");
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    let page = std::fs::read_to_string(unpacked.path().join("hello/index.html")).unwrap();
+    assert!(page.contains("<p>Two hours.</p>"), "{page}");
+    let dir = built("node-vite");
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    let page = std::fs::read_to_string(unpacked.path().join("index.html")).unwrap();
+    assert!(page.contains("/assets/index-"), "{page}");
+    assert!(!unpacked.path().join("package.json").exists(), "a site is its files and not the sources");
+}
+
+#[test]
+fn zig() {
+    let dir = built("zig");
+    let unpacked = unpack(&dir.path().join("kiln-out"));
+    let ran = std::process::Command::new(unpacked.path().join("bin/clock")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ran.stderr), "hello\n");
+    let tested = Farm::shared().kiln(&["test", &dir.path().display().to_string()]);
+    assert_eq!(tested.code, 0, "{}", tested.err);
 }
 
 #[test]

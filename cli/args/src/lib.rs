@@ -274,7 +274,8 @@ pub struct Build {
     /// A target of the project's `kiln.toml`; repeatable.
     #[arg(long, value_name = "NAME")]
     pub target: Vec<String>,
-    /// The language to build the project as, if its files suggest several: rust, go, java, node, python, ruby, c.
+    /// The language to build the project as, if its files suggest several: rust, go, java, node, deno, python, ruby, php,
+    /// zig, hugo, c.
     #[arg(long, value_name = "NAME")]
     pub language: Option<Language>,
     /// How a Dockerfile is built.

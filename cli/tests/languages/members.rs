@@ -33,7 +33,7 @@ fn paths(root: &Path) -> Vec<String> {
     found
 }
 
-fn assert_without(root: &Path, words: &[&str]) {
+pub(crate) fn assert_without(root: &Path, words: &[&str]) {
     for path in paths(root) {
         assert!(
             !words.iter().any(|word| path.contains(word)),

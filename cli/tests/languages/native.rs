@@ -110,7 +110,7 @@ fn a_step_that_looks_for_a_name_is_told_of_the_network() {
 }
 
 /// Serves one file to any client, for the duration of the test.
-fn serve(file: Vec<u8>) -> String {
+pub(crate) fn serve(file: Vec<u8>) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{evidence::Language, tree};
+use super::{Language, tree};
 use kiln_plan::Source;
 
 /// Maximum number of projects listed.
@@ -48,8 +48,12 @@ fn language(name: &str) -> Option<Language> {
         "go.mod" | "go.work" => Language::Go,
         "pom.xml" | "build.gradle" | "build.gradle.kts" => Language::Java,
         "package.json" => Language::Node,
-        "pyproject.toml" | "setup.py" | "requirements.txt" => Language::Python,
+        "deno.json" | "deno.jsonc" => Language::Deno,
+        "pyproject.toml" | "setup.py" | "requirements.txt" | "Pipfile" => Language::Python,
         "Gemfile" => Language::Ruby,
+        "composer.json" => Language::Php,
+        "build.zig" => Language::Zig,
+        "hugo.toml" | "hugo.yaml" => Language::Hugo,
         "CMakeLists.txt" | "meson.build" | "configure" | "Makefile" => Language::C,
         _ => return None,
     })

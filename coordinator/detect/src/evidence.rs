@@ -5,73 +5,8 @@
 
 use serde_json::Value;
 
-use super::tree;
+use super::{Language, deno, hugo, tree};
 use kiln_plan::Source;
-
-/// A language in which a project can be built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Language {
-    /// Cargo.
-    Rust,
-    /// Go modules.
-    Go,
-    /// Maven, Gradle, or plain sources.
-    Java,
-    /// npm, pnpm, yarn.
-    Node,
-    /// pip, uv, poetry.
-    Python,
-    /// Bundler.
-    Ruby,
-    /// C and C++: CMake, Meson, Autoconf, Make.
-    C,
-}
-
-impl Language {
-    /// All languages, in the order that decides between equal weights.
-    pub const ALL: [Language; 7] = [Self::Rust, Self::Go, Self::Java, Self::Node, Self::Python, Self::Ruby, Self::C];
-
-    /// The name used in `--language` and `kiln.toml`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rust => "rust",
-            Self::Go => "go",
-            Self::Java => "java",
-            Self::Node => "node",
-            Self::Python => "python",
-            Self::Ruby => "ruby",
-            Self::C => "c",
-        }
-    }
-}
-
-impl std::fmt::Display for Language {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A language that Kiln cannot detect.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected one of rust, go, java, node, python, ruby, c")]
-pub struct UnknownLanguage;
-
-impl std::str::FromStr for Language {
-    type Err = UnknownLanguage;
-
-    fn from_str(text: &str) -> Result<Self, UnknownLanguage> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "rust" | "cargo" => Self::Rust,
-            "go" | "golang" => Self::Go,
-            "java" | "kotlin" | "maven" | "gradle" => Self::Java,
-            "node" | "nodejs" | "javascript" | "typescript" | "npm" | "pnpm" | "yarn" => Self::Node,
-            "python" | "pip" | "uv" | "poetry" => Self::Python,
-            "ruby" | "bundler" => Self::Ruby,
-            "c" | "c++" | "cpp" | "cxx" | "cmake" | "meson" | "make" | "autoconf" => Self::C,
-            _ => return Err(UnknownLanguage),
-        })
-    }
-}
 
 /// The evidence for a language.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +41,12 @@ pub(super) fn weigh(source: &dyn Source) -> Vec<Evidence> {
                 Language::Go => go(source, &mut evidence),
                 Language::Java => java(source, &mut evidence),
                 Language::Node => node(source, &mut evidence),
+                Language::Deno => deno(source, &mut evidence),
                 Language::Python => python(source, &mut evidence),
                 Language::Ruby => ruby(source, &mut evidence),
+                Language::Php => php(source, &mut evidence),
+                Language::Zig => zig(source, &mut evidence),
+                Language::Hugo => hugo(source, &mut evidence),
                 Language::C => c(source, &mut evidence),
             }
             if evidence.weight > 0
@@ -176,6 +115,54 @@ fn node(source: &dyn Source, evidence: &mut Evidence) {
     }
 }
 
+/// Editors and formatters read a `deno.json` too, and its tasks may start other tools.
+fn deno(source: &dyn Source, evidence: &mut Evidence) {
+    let Some(manifest) = tree::first_of(source, &deno::MANIFESTS) else { return };
+    if deno::is_node_instead(source) {
+        evidence.add(10, format!("`{manifest}` is there, but the packages are locked by another tool"));
+        return;
+    }
+    evidence.add(50, format!("`{manifest}` configures Deno"));
+    if tree::has(source, "deno.lock") {
+        evidence.add(15, "`deno.lock` locks what it imports");
+    }
+}
+
+/// A site of Ruby's or Python's may have a `composer.json` for a plugin; an application has code of its own.
+fn php(source: &dyn Source, evidence: &mut Evidence) {
+    if !tree::has(source, "composer.json") {
+        return;
+    }
+    evidence.add(40, "`composer.json` is a package");
+    let application = ["artisan", "bin/console", "index.php", "public/index.php", "web/index.php"];
+    if let Some(file) = tree::first_of(source, &application) {
+        evidence.add(30, format!("`{file}` is an application's"));
+    }
+}
+
+/// Zig often builds what is written in C, beside other build files.
+fn zig(source: &dyn Source, evidence: &mut Evidence) {
+    if !tree::has(source, "build.zig") {
+        return;
+    }
+    if tree::has(source, "build.zig.zon")
+        || source.paths().iter().any(|path| path.starts_with("src/") && path.ends_with(".zig"))
+    {
+        evidence.add(50, "`build.zig` builds a project in Zig");
+    } else {
+        evidence.add(20, "`build.zig` is a build file");
+    }
+}
+
+/// A site's `package.json` or `go.mod` only serves its assets and modules.
+fn hugo(source: &dyn Source, evidence: &mut Evidence) {
+    match hugo::configuration(source) {
+        Some((file, true)) => evidence.add(60, format!("`{file}` configures a site of Hugo")),
+        Some((file, false)) => evidence.add(45, format!("`{file}` is beside `content`, as in a site of Hugo")),
+        None => {}
+    }
+}
+
 fn python(source: &dyn Source, evidence: &mut Evidence) {
     if let Ok(Some(root)) = tree::toml(source, "pyproject.toml") {
         let tool = |name: &str| root.get("tool").is_some_and(|tools| tools.get(name).is_some());
@@ -207,6 +194,9 @@ fn python(source: &dyn Source, evidence: &mut Evidence) {
         && let Some(file) = requirements
     {
         evidence.add(30, format!("`{file}` lists requirements"));
+    }
+    if evidence.weight == 0 && tree::has(source, "Pipfile") {
+        evidence.add(40, "`Pipfile` names what it needs");
     }
     if evidence.weight > 0 && tree::has(source, "manage.py") {
         evidence.add(30, "`manage.py` is an application's");
@@ -249,9 +239,11 @@ fn started_by(procfile: &str, language: Language) -> Option<&str> {
         Language::Python => {
             &["python", "python3", "gunicorn", "uvicorn", "celery", "flask", "hypercorn", "daphne", "waitress-serve"]
         }
-        Language::Node => &["node", "npm", "yarn", "pnpm", "npx", "next"],
+        Language::Node => &["node", "npm", "yarn", "pnpm", "npx", "next", "bun", "bunx"],
+        Language::Deno => &["deno"],
+        Language::Php => &["php", "heroku-php-apache2", "heroku-php-nginx"],
         Language::Java => &["java"],
-        Language::Rust | Language::Go | Language::C => &[],
+        Language::Rust | Language::Go | Language::C | Language::Zig | Language::Hugo => &[],
     };
     let commands = procfile.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| !name.starts_with('#'));
     commands

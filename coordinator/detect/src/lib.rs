@@ -5,33 +5,31 @@
 
 mod below;
 mod c;
-mod error;
 mod evidence;
-mod found;
 mod git;
 mod go;
+mod hugo;
 mod java;
-mod node;
 mod owned;
+mod php;
 mod pins;
 mod python;
 mod ruby;
 mod rust;
 mod shell;
-mod staging;
 mod submodules;
 mod tests_of;
-pub mod tree;
 mod unread;
 mod unsupported;
+mod zig;
 
-pub use error::Error;
-pub use evidence::{Language, UnknownLanguage};
-pub use found::artifact_name;
-pub use found::{Detected, Identity};
 pub use go::{CACHES as GO_CACHES, asks_for_its_cache as go_asks_for_its_cache};
+pub use kiln_detected::{Detected, Error, Identity, Language, UnknownLanguage, artifact_name, tree};
+use kiln_detected::{found, staging};
 
+pub use deno::is_member as is_deno_member;
 pub use java::{gradle_project, maven_modules};
+use kiln_detect_javascript::{deno, node};
 use kiln_plan::Source;
 pub use node::is_member as is_node_member;
 pub use node::package_paths as node_manifests;
@@ -72,6 +70,9 @@ pub fn detect(
         let Some(found) = in_language(candidate.language, source, directory_name)? else { continue };
         let others = weighed.iter().filter(|other| other.language != candidate.language);
         let considered = others.map(|other| format!("{} ({})", other.language, other.because.join("; ")));
+        let foreign =
+            unsupported::find(source).map(|(file, what, _)| format!("{what} (`{file}`), which needs a `kiln.toml`"));
+        let considered = considered.chain(foreign);
         return Ok((found, considered.collect()));
     }
     Err(nothing(source))
@@ -100,8 +101,12 @@ fn by_detector(language: Language, source: &dyn Source, directory_name: &str) ->
             found => Ok(found),
         },
         Language::Node => node::detect(source, directory_name),
+        Language::Deno => deno::detect(source, directory_name),
         Language::Python => python::detect(source, directory_name),
         Language::Ruby => ruby::detect(source, directory_name),
+        Language::Php => php::detect(source, directory_name),
+        Language::Zig => zig::detect(source, directory_name),
+        Language::Hugo => hugo::detect(source, directory_name),
         Language::C => c::detect(source, directory_name),
     }
 }
@@ -113,8 +118,12 @@ fn manifests(language: Language) -> &'static str {
         Language::Go => "`go.mod` or `go.work`",
         Language::Java => "`pom.xml`, `build.gradle` or Java sources",
         Language::Node => "`package.json`",
-        Language::Python => "`pyproject.toml` with a project, `setup.py` or `requirements.txt`",
+        Language::Deno => "`deno.json` or `deno.jsonc`",
+        Language::Python => "`pyproject.toml` with a project, `setup.py`, `Pipfile` or `requirements.txt`",
         Language::Ruby => "`Gemfile`",
+        Language::Php => "`composer.json`",
+        Language::Zig => "`build.zig`",
+        Language::Hugo => "`hugo.toml`, or `config.toml` beside `content`",
         Language::C => "`CMakeLists.txt`, `meson.build`, `configure` or `Makefile`",
     }
 }
@@ -143,8 +152,12 @@ pub fn identity(source: &dyn Source) -> Identity {
         Language::Go => go::identity(source),
         Language::Java => java::identity(source),
         Language::Node => node::identity(source),
+        Language::Deno => deno::identity(source),
         Language::Python => python::identity(source),
         Language::Ruby => ruby::identity(source),
+        Language::Php => php::identity(source),
+        Language::Zig => zig::identity(source),
+        Language::Hugo => hugo::identity(source),
         Language::C => c::identity(source),
     };
     let weighed = evidence::weigh(source).into_iter().map(|evidence| of(evidence.language));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tree;
+use super::tree::{self, literal};
 use kiln_plan::{Source, Step, matches};
 
 /// Directories and files of the tree that a plan's layers create, in the form that `exclude` expects.
@@ -42,16 +42,4 @@ fn holds_inputs(directory: &str, inputs: &[String]) -> bool {
 fn environments(source: &dyn Source) -> Vec<String> {
     let marks = source.paths().iter().filter_map(|path| path.strip_suffix("/pyvenv.cfg"));
     marks.filter(|directory| !directory.is_empty()).map(str::to_owned).collect()
-}
-
-/// A glob that matches exactly this path.
-pub(super) fn literal(path: &str) -> String {
-    let mut glob = String::with_capacity(path.len());
-    for c in path.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {
-            glob.push('\\');
-        }
-        glob.push(c);
-    }
-    glob
 }

@@ -26,7 +26,8 @@ pub(super) fn apply(source: &dyn Source, steps: &mut [Step]) {
 }
 
 fn pins(source: &dyn Source) -> Vec<Pin> {
-    [rust(source), go(source), node(source), python(source), ruby(source)].into_iter().flatten().collect()
+    let all = [rust(source), go(source), node(source), bun(source), deno(source), python(source), ruby(source)];
+    all.into_iter().chain([php(source), zig(source), hugo(source)]).flatten().collect()
 }
 
 fn rust(source: &dyn Source) -> Option<Pin> {
@@ -74,6 +75,70 @@ fn node(source: &dyn Source) -> Option<Pin> {
     Some(Pin { tools, versions: if strict { versions } else { format!("{versions}?") }, file: "package.json" })
 }
 
+/// The first of these files that has a version, in its first line.
+fn in_file(
+    source: &dyn Source,
+    tools: &'static [&'static str],
+    files: [&'static str; 2],
+    read: fn(&str) -> Option<String>,
+) -> Option<Pin> {
+    let pin = |file: &'static str| {
+        let versions = read(first_line(&tree::text(source, file)?))?;
+        Some(Pin { tools, versions, file })
+    };
+    files.into_iter().find_map(pin).or_else(|| {
+        let versions = tool_versions(source, tools).and_then(|text| read(&text))?;
+        Some(Pin { tools, versions, file: ".tool-versions" })
+    })
+}
+
+/// `packageManager` is not here: a worker may fetch that version.
+fn bun(source: &dyn Source) -> Option<Pin> {
+    in_file(source, &["bun"], [".bun-version", ".bun-version"], about).or_else(|| {
+        let root = tree::json(source, "package.json").ok()??;
+        let versions = npm_range(root.get("engines")?.get("bun")?.as_str()?)?;
+        Some(Pin { tools: &["bun"], versions: format!("{versions}?"), file: "package.json" })
+    })
+}
+
+fn deno(source: &dyn Source) -> Option<Pin> {
+    in_file(source, &["deno"], [".dvmrc", ".deno-version"], about)
+}
+
+/// Composer's ranges are npm's but for `|` and for `~1.2`, which allows 1.3.
+fn php(source: &dyn Source) -> Option<Pin> {
+    let range = super::php::range(source)?;
+    let parts = range.split('|').filter(|part| !part.trim().is_empty()).map(|part| {
+        let words = part.replace(',', " ");
+        let word = |word: &str| match word.strip_prefix('~').filter(|version| version.matches('.').count() < 2) {
+            Some(version) => format!("^{version}"),
+            None => word.to_owned(),
+        };
+        words.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+    });
+    let versions = npm_range(&parts.collect::<Vec<_>>().join(" || "))?;
+    Some(Pin { tools: &["php"], versions, file: "composer.json" })
+}
+
+/// Before 1.0, each minor version is another language.
+fn zig(source: &dyn Source) -> Option<Pin> {
+    in_file(source, &["zig"], [".zigversion", ".zig-version"], about_minor).or_else(|| {
+        let versions = format!(">={}", numbers(&super::zig::minimum(source)?)?);
+        Some(Pin { tools: &["zig"], versions, file: "build.zig.zon" })
+    })
+}
+
+fn hugo(source: &dyn Source) -> Option<Pin> {
+    let tools = &["hugo"];
+    in_file(source, tools, [".hugo-version", ".hugoversion"], exactly).or_else(|| match super::hugo::minimum(source) {
+        Some(version) => Some(Pin { tools, versions: format!(">={}", numbers(&version)?), file: "module.hugoVersion" }),
+        None => {
+            let version = super::hugo::of_netlify(source)?;
+            Some(Pin { tools, versions: format!(">={}?", numbers(&version)?), file: "netlify.toml" })
+        }
+    })
+}
+
 fn python(source: &dyn Source) -> Option<Pin> {
     let tools = &["python3"];
     if let Some(versions) = tree::text(source, ".python-version").and_then(|text| about_minor(first_line(&text))) {
@@ -84,6 +149,9 @@ fn python(source: &dyn Source) -> Option<Pin> {
     }
     if let Some(versions) = tool_versions(source, &["python"]).and_then(|text| about_minor(&text)) {
         return Some(Pin { tools, versions, file: ".tool-versions" });
+    }
+    if let Some(versions) = super::python::pipenv::python(source).and_then(|text| about_minor(&text)) {
+        return Some(Pin { tools, versions, file: "Pipfile" });
     }
     let root = tree::toml(source, "pyproject.toml").ok()??;
     let range =

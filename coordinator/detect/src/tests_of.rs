@@ -27,6 +27,9 @@ pub(super) fn append(source: &dyn Source, found: &mut Detected) {
         "c" => c(source, found),
         "node" => node(source, found),
         "python" => python(source, found),
+        "deno" => deno(source, found),
+        "php" => php(source, found),
+        "zig" => zig(source, found),
         _ => Vec::new(),
     };
     let is_taken = |test: &Step| found.steps.iter().any(|step| step.name == test.name);
@@ -207,11 +210,13 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
         Some(manifest.get("scripts")?.get(name)?.as_str()?.to_owned())
     };
     let tests = |directory: &str| script(directory, "test").is_some_and(|test| !test.contains("no test specified"));
-    let within = |directory: &str| format!("(cd {} && {tool} test)", tree::shell_word(directory));
+    // `bun test` is Bun's own runner, whatever the script says.
+    let run_test = if tool == "bun" { "bun run test".to_owned() } else { format!("{tool} test") };
+    let within = |directory: &str| format!("(cd {} && {run_test})", tree::shell_word(directory));
     let commands: Vec<String> = if let Some(member) = source.member() {
         tests(member).then(|| within(member)).into_iter().collect()
     } else if tests("") {
-        vec![format!("{tool} test")]
+        vec![run_test.clone()]
     } else {
         super::node_manifests(source)
             .iter()
@@ -229,13 +234,45 @@ fn node(source: &dyn Source, found: &Detected) -> Vec<Step> {
         None => last.run.lines().filter(is_script).map(str::to_owned).collect(),
     };
     run.extend(commands);
-    let mut test = test_like(last, &format!("runs `{tool} test`"), run.join("\n"));
+    let mut test = test_like(last, &format!("runs `{run_test}`"), run.join("\n"));
     test.needs = ["deps", "build"].into_iter().filter(|name| step(found, name).is_some()).map(String::from).collect();
     if source.member().is_some() {
         // Patterns that exclude packages which the member does not need.
         test.inputs = last.inputs.clone();
     }
     vec![test]
+}
+
+/// Deno's own runner, or the task `test`.
+fn deno(source: &dyn Source, found: &Detected) -> Vec<Step> {
+    const REPORT: &str = ".kiln/reports/deno.xml";
+    let (Some(build), Some(run)) = (step(found, "build"), super::deno::test_command(source, REPORT)) else {
+        return Vec::new();
+    };
+    let is_own = run.contains(REPORT);
+    let why = if is_own { "runs `deno test`" } else { "runs the task `test`" };
+    let run = if is_own { format!("mkdir -p .kiln/reports\n{run}") } else { run };
+    let mut test = test_like(build, why, run);
+    test.files = build.files.clone();
+    vec![if is_own { reporting(test, REPORT) } else { test }]
+}
+
+/// The script `test`, or PHPUnit where it is configured.
+fn php(source: &dyn Source, found: &Detected) -> Vec<Step> {
+    let (Some(bundle), Some((layer, run))) = (step(found, "bundle"), super::php::tests(source, LAYER)) else {
+        return Vec::new();
+    };
+    let mut test = test_like(bundle, "runs the project's tests", run);
+    test.needs = layer.iter().map(|layer| layer.name.clone()).collect();
+    layer.into_iter().chain([test]).collect()
+}
+
+/// The step `test` of `build.zig`.
+fn zig(source: &dyn Source, found: &Detected) -> Vec<Step> {
+    let (Some(compile), Some(run)) = (step(found, "compile"), super::zig::test_command(source)) else {
+        return Vec::new();
+    };
+    vec![test_like(compile, "runs `zig build test`", run)]
 }
 
 /// `pytest` if a lock file or a list of requirements names it, otherwise the standard library's `unittest`.
@@ -281,6 +318,15 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
 /// The step that installs `pytest` and everything else the tests need; `None` if nothing names it.
 fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option<Step> {
     let names_pytest = |path: &str| tree::text(source, path).is_some_and(|text| text.contains("pytest"));
+    if found.language.contains("pipenv") {
+        let (run, files) = super::python::pipenv::for_tests(source, packages)?;
+        let mut step = fetch_step(LAYER, "installs what the tests need too", run);
+        // Empty inputs would mean the whole tree.
+        step.inputs = strings(["!**"]);
+        step.env = found.steps.last().map(|step| step.env.clone()).unwrap_or_default();
+        (step.files, step.outputs, step.tools) = (files, strings([packages]), strings(["python3"]));
+        return Some(step);
+    }
     let deps = step(found, "deps");
     let of_lock = |lock: &str, only: &str| {
         let deps = deps.filter(|deps| names_pytest(lock) && deps.run.contains(only))?;

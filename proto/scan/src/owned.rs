@@ -21,6 +21,8 @@ pub(super) fn is_made(dir: &Path) -> bool {
             let vendor = dir.parent().filter(|parent| parent.file_name() == Some(OsStr::new("vendor")));
             vendor.and_then(Path::parent).is_some_and(|project| project.join("Gemfile").is_file()) && holds("ruby")
         }
+        "vendor" => beside("composer.json") && holds("composer/installed.json"),
+        ".zig-cache" | "zig-cache" | "zig-out" => beside("build.zig"),
         "__pycache__" => true,
         ".kiln" => true,
         _ => holds("pyvenv.cfg"),

@@ -18,7 +18,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(120);
 /// The arguments that make a tool print its version.
 pub(super) fn question(tool: &str) -> &'static [&'static str] {
     match tool {
-        "go" => &["version"],
+        "go" | "hugo" | "zig" => &["version"],
         "java" | "javac" => &["-version"],
         _ => &["--version"],
     }

@@ -22,7 +22,7 @@ const SYSTEM: [&str; 3] = ["/usr", "/opt", "/nix/store"];
 /// On systems with a merged `/usr` these are links into it.
 const LINKED: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
 /// The parts of `/etc` that compilers and interpreters read. The rest stays hidden, because it holds keys.
-const ETC: [&str; 32] = [
+const ETC: [&str; 38] = [
     "alternatives",
     "ca-certificates",
     "ca-certificates.conf",
@@ -47,6 +47,12 @@ const ETC: [&str; 32] = [
     "networks",
     "os-release",
     "perl",
+    "php/8.2/cli",
+    "php/8.2/mods-available",
+    "php/8.3/cli",
+    "php/8.3/mods-available",
+    "php/8.4/cli",
+    "php/8.4/mods-available",
     "pki/tls/certs",
     "protocols",
     "python3",

@@ -10,9 +10,8 @@ use super::{
     super::{
         Detected, Identity,
         found::{COMPILER_MEMORY_BYTES, artifact, compile_step, fetch_step, strings},
-        owned::literal,
         staging::OUT,
-        tree,
+        tree::{self, literal},
     },
     gather, modules, stale,
 };

@@ -1,4 +1,4 @@
-//! Python: uv, poetry and pip.
+//! Python: uv, poetry, Pipenv and pip.
 //!
 //! The layer is a directory of installed packages rather than a virtual environment, whose files contain the path where
 //! it was created. The bundle adds the project, and byte code whose validity does not depend on timestamps.
@@ -9,6 +9,7 @@ mod distribution;
 mod layers;
 mod local;
 mod pip;
+pub(super) mod pipenv;
 mod poetry;
 mod requirements;
 mod stamp;
@@ -62,7 +63,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
             || p.get("tool").is_some_and(|t| t.get("poetry").is_some())
             || uv::is_workspace(p)
     });
-    if !built && requirements.is_none() && !tree::has(source, "setup.py") {
+    if !built && requirements.is_none() && tree::first_of(source, &["setup.py", "Pipfile"]).is_none() {
         return Ok(None);
     }
     let project = Project { source, pyproject: pyproject.unwrap_or_default(), requirements, manifests };
@@ -109,6 +110,8 @@ impl Project<'_> {
             self.uv()?
         } else if tree::has(self.source, "poetry.lock") {
             self.poetry()?
+        } else if self.is_pipenv() {
+            self.pipenv()?
         } else {
             self.pip()?
         };
@@ -123,6 +126,12 @@ impl Project<'_> {
             );
         }
         Ok(layer)
+    }
+
+    /// Whether Pipenv's files say what is installed. A list of requirements takes precedence over a manifest without a lock.
+    fn is_pipenv(&self) -> bool {
+        let has = |name: &str| tree::has(self.source, name);
+        has("Pipfile") && (has(pipenv::LOCK) || self.requirements.is_none() && !self.is_package())
     }
 
     /// Whether the project is installed as a package, rather than only run from its sources.

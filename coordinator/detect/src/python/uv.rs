@@ -5,7 +5,11 @@
 use toml::Value;
 
 use super::{
-    super::{Error, found::strings, owned::literal, tree},
+    super::{
+        Error,
+        found::strings,
+        tree::{self, literal},
+    },
     Project,
     layers::{Layer, from_environment},
     local::Local,

@@ -77,8 +77,8 @@ pub enum Error {
     },
     /// `kiln test` in a project without tests.
     #[error(
-        "the project has no test steps: set up its tests where `cargo test`, `ctest`, `go test`, `npm test` or `pytest` \
-         finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
+        "the project has no test steps: set up its tests where `cargo test`, `ctest`, `deno test`, `go test`, `npm test`, `pytest` or \
+         `zig build test` finds them, or add a `[steps.NAME]` with `test = true` to `kiln.toml`"
     )]
     NoTests,
     /// A Dockerfile that the project does not have.

@@ -24,7 +24,7 @@ struct Interpreted {
     layers: &'static [&'static str],
 }
 
-const INTERPRETED: [Interpreted; 4] = [
+const INTERPRETED: [Interpreted; 5] = [
     Interpreted { language: "python", packages: [&["python3"]; 3], layers: &["packages"] },
     Interpreted { language: "node", packages: [&["nodejs"]; 3], layers: &["node_modules", ".yarn", ".pnp.cjs"] },
     Interpreted {
@@ -37,21 +37,41 @@ const INTERPRETED: [Interpreted; 4] = [
         packages: [&["ruby", "bundler"], &["ruby", "ruby-bundler"], &["ruby", "rubygem-bundler"]],
         layers: &["vendor/bundle"],
     },
+    Interpreted { language: "php", packages: [&["php-cli"], &["php83"], &["php-cli"]], layers: &["vendor"] },
 ];
+
+/// Runtimes that no distribution has a package of, with the images that their makers publish, and what of an artifact are dependencies.
+const RUNTIMES: [(&str, &str, &[&str]); 2] =
+    [("bun", "oven/bun:debian", &["node_modules"]), ("deno", "denoland/deno:debian", &["node_modules", "vendor"])];
 
 /// Makes images of the artifacts of a detected plan, on this base if it is not empty.
 pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<(), Error> {
     let Origin::Detected { language, .. } = &plan.origin else { return Err(Error::NotDetected) };
-    let language = language.split(' ').next().unwrap_or_default().to_owned();
-    let base = if base.is_empty() { base_of(&plan.targets) } else { base.to_owned() };
-    let interpreted = INTERPRETED.iter().find(|known| known.language == language);
+    let (language, tool) = language.split_once(' ').unwrap_or((language, ""));
+    let (language, tool) = (language.to_owned(), tool.trim_matches(['(', ')']).to_owned());
+    let runtime = RUNTIMES.iter().find(|(name, ..)| *name == tool || *name == language);
+    // What Bun or Deno compiled into a program needs neither.
+    let is_program = runtime.is_some() && plan.artifacts.iter().all(|artifact| artifact.kind == ArtifactKind::Binary);
+    let runtime = runtime.filter(|_| !is_program);
+    let base = match (runtime, base) {
+        (Some((_, own, _)), "") => base_of(&plan.targets).unwrap_or_else(|| (*own).to_owned()),
+        (None, "") => base_of(&plan.targets).unwrap_or_else(|| BASE.to_owned()),
+        (_, base) => base.to_owned(),
+    };
+    if let Some((name, ..)) = runtime.filter(|_| family(&base).is_some()) {
+        plan.notes.push(format!(
+            "`{base}` has no package of {name}: choose a base that has it, as `--image` without a value does"
+        ));
+    }
+    let interpreted = INTERPRETED.iter().find(|known| known.language == language && runtime.is_none() && !is_program);
+    let layers = runtime.map(|(_, _, layers)| *layers).or(interpreted.map(|known| known.layers)).unwrap_or_default();
     let packages = family(&base).map(|family| {
         let interpreter = interpreted.map_or(&[][..], |known| known.packages[family]);
         let mut names: Vec<String> = interpreter.iter().chain(&[CERTIFICATES]).map(|name| (*name).to_owned()).collect();
         names.sort();
         names
     });
-    let command = command(&language, source);
+    let command = if is_program { None } else { command(&language, &tool, source) };
     for artifact in &mut plan.artifacts {
         if !matches!(artifact.kind, ArtifactKind::Binary | ArtifactKind::Archive) {
             continue;
@@ -61,7 +81,7 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
             packages: packages.clone().unwrap_or_default(),
             start: command.is_none(),
             entrypoint: command.clone(),
-            layers: interpreted.map_or(&[][..], |known| known.layers).iter().map(|glob| (*glob).to_owned()).collect(),
+            layers: layers.iter().map(|glob| (*glob).to_owned()).collect(),
             user: Some(USER.to_owned()),
             workdir: Some(DIRECTORY.to_owned()),
             compression: Compression::default(),
@@ -74,9 +94,9 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
 }
 
 /// What production runs, as far as the targets say.
-fn base_of(targets: &[Target]) -> String {
+fn base_of(targets: &[Target]) -> Option<String> {
     let image = targets.iter().find_map(|target| target.image.clone());
-    image.or_else(|| targets.iter().find_map(|target| target.os.clone())).unwrap_or_else(|| BASE.to_owned())
+    image.or_else(|| targets.iter().find_map(|target| target.os.clone()))
 }
 
 /// Which of the known package managers a base has: that of Debian, of Alpine, or of Red Hat's family. `None` if its name does not tell.
@@ -92,7 +112,7 @@ fn family(base: &str) -> Option<usize> {
 }
 
 /// The command that the project's files name; `None` if the program must be found in what the build made.
-fn command(language: &str, source: &dyn Source) -> Option<Vec<String>> {
+fn command(language: &str, tool: &str, source: &dyn Source) -> Option<Vec<String>> {
     let shell = |line: &str| {
         let path =
             if language == "node" { format!("PATH={DIRECTORY}/node_modules/.bin:$PATH ") } else { String::new() };
@@ -107,9 +127,16 @@ fn command(language: &str, source: &dyn Source) -> Option<Vec<String>> {
     {
         return shell(&line);
     }
+    if language == "deno" {
+        return deno(&|path| text(path));
+    }
     if language != "node" {
         return None;
     }
+    let node = |file: &str| {
+        let with = if tool == "bun" { "bun" } else { "node" };
+        vec![with.to_owned(), file.trim_start_matches("./").to_owned()]
+    };
     let manifest: serde_json::Value = serde_json::from_slice(&text("package.json")?).ok()?;
     let word =
         |value: &serde_json::Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -125,8 +152,12 @@ fn command(language: &str, source: &dyn Source) -> Option<Vec<String>> {
         .map(|file| node(&file))
 }
 
-fn node(file: &str) -> Vec<String> {
-    vec!["node".to_owned(), file.trim_start_matches("./").to_owned()]
+/// The task `start` of a `deno.json`.
+fn deno(text: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<String>> {
+    let manifest = ["deno.json", "deno.jsonc"].into_iter().find_map(text)?;
+    let manifest = kiln_detect::tree::read_jsonc(&String::from_utf8_lossy(&manifest)).ok()?;
+    manifest.get("tasks")?.get("start")?;
+    Some(["deno", "task", "start"].map(str::to_owned).to_vec())
 }
 
 /// The command of a process type in a `Procfile`.

@@ -72,9 +72,13 @@ fn tools(language: Language) -> &'static [&'static str] {
         Language::Rust => &["cargo", "rustc"],
         Language::Go => &["go"],
         Language::Java => &["javac", "java", "mvn", "gradle"],
-        Language::Node => &["node"],
+        Language::Node => &["node", "bun"],
+        Language::Deno => &["deno"],
         Language::Python => &["python3"],
         Language::Ruby => &["ruby"],
+        Language::Php => &["php"],
+        Language::Zig => &["zig"],
+        Language::Hugo => &["hugo"],
         Language::C => &["cc", "c++", "cmake"],
     }
 }

@@ -41,9 +41,12 @@ pub(super) fn languages(
     if has("go.mod") && go(root, member) {
         found.insert(Language::Go);
     }
-    let locks = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"];
+    let locks = ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock", "bun.lockb"];
     if has("package.json") && !has_any(&locks) && detect::is_node_member(root, member) {
         found.insert(Language::Node);
+    }
+    if has_any(&["deno.json", "deno.jsonc"]) && !has("deno.lock") && detect::is_deno_member(root, member) {
+        found.insert(Language::Deno);
     }
     if has("pyproject.toml") && !has("uv.lock") && uv(root, member) {
         found.insert(Language::Python);

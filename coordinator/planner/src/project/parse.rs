@@ -110,8 +110,9 @@ pub fn head(content: &[u8]) -> Result<Head, Error> {
     let language = match root.string("language")? {
         None => None,
         Some(text) => {
-            let expected = "a language: `rust`, `go`, `java`, `node`, `python`, `ruby` or `c`";
-            Some(text.parse().map_err(|_| root.bad("language", &text, expected))?)
+            let names = Language::ALL.map(|language| format!("`{language}`")).join(", ");
+            let expected = format!("a language, one of {names}");
+            Some(text.parse().map_err(|_| root.bad("language", &text, &expected))?)
         }
     };
     let is_whole = match root.bool("detect")? {

@@ -90,16 +90,37 @@ fn language_of(files: &[(&str, &str)]) -> String {
 #[test]
 fn a_file_of_a_tool_that_is_not_supported_is_named() {
     for (files, part) in [
-        (&["Pipfile", "Pipfile.lock"][..], "`Pipfile` is for Pipenv, which Kiln does not support"),
-        (&["Containerfile", "a.txt"], "`kiln build --file Containerfile`"),
-        (&["src/App.csproj", "src/a.cs"], "`src/App.csproj` is for .NET"),
-        (&["composer.json"], "`composer.json` is for PHP"),
+        (&["Containerfile", "a.txt"][..], "`kiln build --file Containerfile`"),
+        (&["src/App.csproj", "src/a.cs"], "`src/App.csproj` is for .NET, which Kiln does not build by itself"),
+        (&["Shop.sln", "README.md"], "`Shop.sln` is for .NET"),
+        (&["mix.exs", "lib/a.ex"], "`mix.exs` is for Elixir (Mix)"),
+        (&["build.sbt"], "`build.sbt` is for Scala (sbt)"),
+        (&["environment.yml", "a.ipynb"], "`environment.yml` is for Conda"),
+        (&["pixi.toml", "pixi.lock"], "`pixi.toml` is for Pixi"),
         (&["MODULE.bazel"], "bazel build --remote_executor"),
     ] {
         let files: Vec<(&str, &str)> = files.iter().map(|file| (*file, "")).collect();
         let words = refused(&files);
         assert!(words.contains(part), "expected {part} in: {words}");
     }
+}
+
+#[test]
+fn the_lines_shown_for_a_tool_that_is_not_supported_are_a_plan() {
+    for file in ["App.csproj", "mix.exs", "build.sbt", "environment.yml", "pixi.toml"] {
+        let words = refused(&[(file, "")]);
+        let (_, lines) = words.split_once("such as\n\n").unwrap_or_else(|| panic!("no lines in: {words}"));
+        let plan = planned(&[(file, ""), ("kiln.toml", lines)]);
+        let networks: Vec<bool> = plan.steps.iter().map(|step| step.network).collect();
+        assert_eq!((networks, plan.artifacts.len()), (vec![true, false], 1), "{file}: the build has no network");
+    }
+}
+
+#[test]
+fn a_tool_that_is_not_supported_is_named_beside_what_is_built() {
+    let plan = planned(&[("Makefile", "all:\n\ttrue\n"), ("mix.exs", "")]);
+    let Origin::Detected { considered, .. } = plan.origin else { panic!("expected a detected plan") };
+    assert_eq!(considered, ["Elixir (Mix) (`mix.exs`), which needs a `kiln.toml`"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn kiln(text: &str) -> String {
 fn an_empty_project_and_an_empty_plan_are_refused() {
     assert_snapshot!(refused(&[]), @"the project is empty: there is no file to build from");
     assert_snapshot!(kiln("detect = false"), @"the plan has no step: add one as `[steps.NAME]` with a `run`");
-    assert_snapshot!(refused(&[("notes.txt", "")]), @"nothing here says how to build this project (found `notes.txt`): expected a manifest that describes a project, such as `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `pyproject.toml`, `Gemfile`, `CMakeLists.txt`, `meson.build` or `Makefile`, or a `kiln.toml`");
+    assert_snapshot!(refused(&[("notes.txt", "")]), @"nothing here says how to build this project (found `notes.txt`): expected a manifest that describes a project, such as `Cargo.toml`, `go.mod`, `pom.xml`, `package.json`, `deno.json`, `pyproject.toml`, `Gemfile`, `composer.json`, `build.zig`, `CMakeLists.txt`, `meson.build` or `Makefile`, or a `kiln.toml`");
 }
 
 #[test]

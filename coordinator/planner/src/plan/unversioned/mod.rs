@@ -23,6 +23,9 @@ pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u
         "Cargo.lock" => cargo::lock(text, all),
         "package.json" => node::manifest(text, all),
         "package-lock.json" | "npm-shrinkwrap.json" => node::lock(text, all),
+        "bun.lock" => node::bun_lock(text, all),
+        "composer.json" => composer(text),
+        "build.zig.zon" => zig(text),
         "pyproject.toml" => python::manifest(text, all),
         "uv.lock" => python::uv_lock(text, all),
         "poetry.lock" => python::poetry_lock(text, all),
@@ -34,6 +37,25 @@ pub fn unversioned(path: &str, content: &[u8], all: &dyn Source) -> Option<Vec<u
         _ => None,
     }?;
     Some(changed.into_bytes())
+}
+
+/// Composer's lock file has no version of the project, and a comparison of both leaves the manifest's out.
+fn composer(text: &str) -> Option<String> {
+    let mut value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let package = value.as_object_mut()?;
+    package.remove("scripts");
+    package.remove("version")?;
+    serde_json::to_string_pretty(&value).ok()
+}
+
+/// The first line `.version = "..."` is that of the package itself: its fields begin before those of what is in them.
+fn zig(text: &str) -> Option<String> {
+    let is_version =
+        |line: &str| line.trim_start().strip_prefix(".version").is_some_and(|rest| rest.trim_start().starts_with('='));
+    let line = text.lines().find(|line| is_version(line)).filter(|line| line.matches('"').count() == 2)?;
+    let before = &line[..line.find('"')?];
+    let after = &line[line.rfind('"')? + 1..];
+    Some(text.replacen(line, &format!("{before}\"{NONE}\"{after}"), 1))
 }
 
 /// Reads the files that [`unversioned`] needs for these steps, so that a source that supplies files on request has them

@@ -40,6 +40,29 @@ pub(super) fn lock(text: &str, all: &dyn Source) -> Option<String> {
     serde_json::to_string_pretty(&value).ok()
 }
 
+/// Bun's lock file has the versions of a workspace's members, each after the name, and is written in one way only.
+pub(super) fn bun_lock(text: &str, all: &dyn Source) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let (mut members, mut name) = (false, String::new());
+    for line in text.split_inclusive('\n') {
+        let field = |key: &str| Some(line.trim().strip_prefix(key)?.trim_end_matches(',').trim_matches('"').to_owned());
+        if line.starts_with("  \"") {
+            members = line.starts_with("  \"workspaces\"");
+        }
+        if let Some(own) = field("\"name\": ").filter(|_| members) {
+            name = own;
+        }
+        let mut package = Map::new();
+        package.insert("name".into(), name.clone().into());
+        let is_version = members && line.starts_with("      \"version\": ") && !wanted_by_range(&package, all);
+        match is_version {
+            true => out.push_str(&format!("      \"version\": \"{NONE}\",\n")),
+            false => out.push_str(line),
+        }
+    }
+    Some(out)
+}
+
 fn wanted_by_range(package: &Map<String, Value>, all: &dyn Source) -> bool {
     let Some(name) = package.get("name").and_then(Value::as_str) else { return false };
     let kinds = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];

@@ -67,7 +67,7 @@ for root in node_modules; do
         -type f -newer .kiln/age -print 2>/dev/null | while read -r file; do
         inner=${file#"$root"/}
         package=${inner%%/*}
-        case "$inner" in @*/*/*|.pnpm/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
+        case "$inner" in @*/*/*|.pnpm/*/*|.bun/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
         if [ -e ".kiln/out/$root/$package" ] ||
             [ -z "$(find "$root/$package" -type f ! -newer .kiln/age | head -n 1)" ]; then
             mkdir -p "$(dirname ".kiln/out/$file")"
@@ -165,7 +165,7 @@ for root in node_modules packages/a/node_modules; do
         -type f -newer .kiln/age -print 2>/dev/null | while read -r file; do
         inner=${file#"$root"/}
         package=${inner%%/*}
-        case "$inner" in @*/*/*|.pnpm/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
+        case "$inner" in @*/*/*|.pnpm/*/*|.bun/*/*) rest=${inner#*/}; package=$package/${rest%%/*} ;; esac
         if [ -e ".kiln/out/$root/$package" ] ||
             [ -z "$(find "$root/$package" -type f ! -newer .kiln/age | head -n 1)" ]; then
             mkdir -p "$(dirname ".kiln/out/$file")"

@@ -127,16 +127,6 @@ fn the_package_manager_that_is_pinned_is_provided_by_the_layer() {
 }
 
 #[test]
-fn the_lock_file_of_an_unsupported_manager_is_called_so() {
-    let manifest = ("package.json", r#"{"dependencies":{"ms":"2"}}"#);
-    assert_snapshot!(refused(&[manifest, ("bun.lock", "{}")]), @"`bun.lock` is for bun, which is not supported: write a `kiln.toml` whose steps call bun (a worker or an `image` must have it)");
-    let both = planned(&[manifest, ("bun.lock", "{}"), ("package-lock.json", r#"{"x":{"ms":1}}"#)]);
-    assert_snapshot!(both.notes.join("\n"), @"dependencies come from `package-lock.json`; `bun.lock` beside it is not used");
-    let named = [("package.json", r#"{"packageManager":"bun@1.2.0","dependencies":{"ms":"2"}}"#)];
-    assert!(refused(&named).contains("bun, which is not supported"), "{}", refused(&named));
-}
-
-#[test]
 fn what_a_layer_makes_is_no_source() {
     let source = tree(&[
         ("index.js", ""),

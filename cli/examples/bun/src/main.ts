@@ -1,0 +1,3 @@
+import { length } from "./length";
+
+console.log(length(7_200_000));

@@ -1,0 +1,3 @@
+pub fn hello() []const u8 {
+    return "hello";
+}
