@@ -6,6 +6,7 @@
 //! number. Missing details are omitted, and an unreadable lock file contributes nothing. Source: CycloneDX 1.5, JSON.
 
 mod cargo;
+mod composer;
 mod go;
 mod npm;
 mod python;
@@ -92,6 +93,10 @@ fn packages(sources: &[&dyn Source]) -> BTreeMap<Package, BTreeSet<String>> {
         let read: fn(&str) -> Vec<Package> = match name {
             "Cargo.lock" => cargo::lock,
             "package-lock.json" | "npm-shrinkwrap.json" => npm::lock,
+            "bun.lock" => npm::bun,
+            "deno.lock" => npm::deno,
+            "composer.lock" => composer::lock,
+            "Pipfile.lock" => python::pipfile,
             "poetry.lock" | "uv.lock" => python::lock,
             "go.sum" => go::sums,
             "Gemfile.lock" => ruby::lock,

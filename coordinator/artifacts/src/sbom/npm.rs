@@ -1,4 +1,4 @@
-//! `package-lock.json` of npm 7 and later.
+//! `package-lock.json` of npm 7 and later, and the lock files of Bun and Deno, which have packages of npm.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +22,30 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
         Some(Package { hash, development, ..Package::new("npm", name, package["version"].as_str()?) })
     };
     packages.iter().filter_map(read).collect()
+}
+
+/// Bun's lock file, in which each package is a line `"PLACE": ["NAME@VERSION", "REGISTRY", {…}, "INTEGRITY"],`. Packages of the tree
+/// have no integrity.
+pub(super) fn bun(text: &str) -> Vec<Package> {
+    let read = |line: &str| {
+        let (_, rest) = line.strip_prefix("    \"")?.split_once("\": [\"")?;
+        let (name, version) = rest.split('"').next()?.rsplit_once('@').filter(|(name, _)| !name.is_empty())?;
+        let hash = line.rsplit('"').nth(1).and_then(integrity)?;
+        Some(Package { hash: Some(hash), ..Package::new("npm", name, version) })
+    };
+    text.lines().filter_map(read).collect()
+}
+
+/// Deno's lock file: packages of npm by `NAME@VERSION`, where `_` begins what they are combined with.
+pub(super) fn deno(text: &str) -> Vec<Package> {
+    let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
+    let read = |(key, package): (&String, &Value)| {
+        let at = key.get(1..)?.find('@')? + 1;
+        let version = key[at + 1..].split('_').next()?;
+        let hash = package["integrity"].as_str().and_then(integrity);
+        Some(Package { hash, ..Package::new("npm", &key[..at], version) })
+    };
+    lock["npm"].as_object().into_iter().flatten().filter_map(read).collect()
 }
 
 /// `sha512-BASE64`; the first of several.

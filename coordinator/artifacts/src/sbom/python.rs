@@ -1,4 +1,4 @@
-//! `poetry.lock`, `uv.lock`, and requirements with exact versions.
+//! `poetry.lock`, `uv.lock`, `Pipfile.lock`, and requirements with exact versions.
 
 use super::Package;
 
@@ -17,6 +17,20 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
         Some(Package::new("pypi", normal(word("name")?), word("version")?))
     };
     packages.filter_map(read).collect()
+}
+
+/// Packages of a `Pipfile.lock` that come from an index.
+pub(super) fn pipfile(text: &str) -> Vec<Package> {
+    let Ok(lock) = serde_json::from_str::<serde_json::Value>(text) else { return Vec::new() };
+    let section = |name: &str, development: bool| {
+        let entries = lock[name].as_object().into_iter().flatten();
+        let read = |(name, entry): (&String, &serde_json::Value)| {
+            let version = entry["version"].as_str()?.strip_prefix("==")?;
+            Some(Package { development, ..Package::new("pypi", normal(name), version) })
+        };
+        entries.filter_map(read).collect::<Vec<_>>()
+    };
+    [section("default", false), section("develop", true)].concat()
 }
 
 /// Lines such as `idna==3.7 ; python_version > "3"`; lines without an exact version are ignored.

@@ -28,6 +28,16 @@ fn each_lock_files_packages_are_named_as_their_registry_names_them() {
     assert_eq!(purls("go.sum", go), ["pkg:golang/golang.org/x/net@v0.1.0"]);
     let ruby = "GEM\n  remote: https://rubygems.org/\n  specs:\n    rack (3.0.8)\n    sinatra (4.0.0)\n      rack (>= 3)\n\nDEPENDENCIES\n  sinatra\n";
     assert_eq!(purls("Gemfile.lock", ruby), ["pkg:gem/rack@3.0.8", "pkg:gem/sinatra@4.0.0"]);
+    let bun = "{\n  \"packages\": {\n    \"@a/b\": [\"@a/b@1.2.3\", \"\", {}, \"sha512-AAEC\"],\n\n    \"own\": [\"own@workspace:own\"],\n  }\n}\n";
+    assert_eq!(purls("bun.lock", bun), ["pkg:npm/%40a/b@1.2.3"]);
+    let deno = r#"{"version":"5","npm":{"@a/b@1.2.3_c@2.0.0":{"integrity":"sha512-AAEC"},"ms@2.1.3":{}}}"#;
+    assert_eq!(purls("deno.lock", deno), ["pkg:npm/%40a/b@1.2.3", "pkg:npm/ms@2.1.3"]);
+    let composer =
+        r#"{"packages":[{"name":"a/b","version":"v1.2.0"},{"name":"own/c","version":"1","dist":{"type":"path"}}]}"#;
+    assert_eq!(purls("composer.lock", composer), ["pkg:composer/a/b@1.2.0"]);
+    let pipenv =
+        r#"{"default":{"Idna":{"version":"==3.7"},"own":{"path":"."}},"develop":{"pytest":{"version":"==8.0"}}}"#;
+    assert_eq!(purls("Pipfile.lock", pipenv), ["pkg:pypi/idna@3.7", "pkg:pypi/pytest@8.0"]);
     assert!(purls("Cargo.lock", "no toml [").is_empty());
 }
 

@@ -1,0 +1,20 @@
+//! `composer.lock`.
+
+use serde_json::Value;
+
+use super::Package;
+
+/// Packages from elsewhere; those of the tree are omitted.
+pub(super) fn lock(text: &str) -> Vec<Package> {
+    let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
+    let list = |key: &str, development: bool| {
+        let packages = lock[key].as_array().into_iter().flatten();
+        let foreign = packages.filter(|package| package["dist"]["type"] != "path");
+        let read = |package: &Value| {
+            let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);
+            Some(Package { development, ..Package::new("composer", name, version.trim_start_matches('v')) })
+        };
+        foreign.filter_map(read).collect::<Vec<_>>()
+    };
+    [list("packages", false), list("packages-dev", true)].concat()
+}
