@@ -118,7 +118,10 @@ pub(crate) fn serve(file: Vec<u8>) -> String {
             let mut stream = stream.unwrap();
             let mut asked = [0; 4096];
             let _ = stream.read(&mut asked);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", file.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                file.len()
+            );
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&file));
         }
     });
