@@ -57,7 +57,12 @@ pub struct Follow<'a> {
 impl Follow<'_> {
     /// Shows the build until it ends; returns its exit code.
     pub async fn run(&self, show: &mut dyn Show, interrupts: &Interrupts) -> Result<Code, Error> {
-        let mut board = Board { build: self.build.clone(), began: self.began, ..Board::default() };
+        let mut board = Board {
+            build: self.build.clone(),
+            project: show.project().to_owned(),
+            began: self.began,
+            ..Board::default()
+        };
         let ended = self.events(&mut board, show, interrupts).await;
         if let Err(Error::Farm(error)) = &ended {
             // Readers of the events learn that there are no more.

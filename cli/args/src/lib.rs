@@ -265,9 +265,18 @@ pub enum Executor {
 /// `kiln build`.
 #[derive(Debug, Clone, Args)]
 pub struct Build {
-    /// The source tree.
+    /// The source tree; several, or patterns such as 'services/*', for several projects of a repository.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
+    /// More of them.
+    #[arg(value_name = "DIR")]
+    pub more: Vec<PathBuf>,
+    /// Only the projects that changed between this commit and the working tree: their plan, or what their steps read, wherever it is.
+    #[arg(long, value_name = "COMMIT")]
+    pub affected_by: Option<String>,
+    /// Stop all builds when one of several fails.
+    #[arg(long)]
+    pub fail_fast: bool,
     /// Platforms to build for, such as `linux/amd64,linux/arm64`; default: the project's targets, else this machine's.
     #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
     pub platform: Vec<Platform>,
@@ -610,9 +619,15 @@ pub struct Up {
 /// `kiln plan`.
 #[derive(Debug, Clone, Args)]
 pub struct Plan {
-    /// The source tree.
+    /// The source tree; several, or patterns such as 'services/*', for several projects of a repository.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
+    /// More of them.
+    #[arg(value_name = "DIR")]
+    pub more: Vec<PathBuf>,
+    /// Only the projects that changed between this commit and the working tree: their plan, or what their steps read, wherever it is.
+    #[arg(long, value_name = "COMMIT")]
+    pub affected_by: Option<String>,
     /// Platforms to build for.
     #[arg(long, value_delimiter = ',', value_name = "A[,B]")]
     pub platform: Vec<Platform>,

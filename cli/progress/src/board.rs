@@ -58,6 +58,8 @@ pub struct Step {
 pub struct Board {
     /// The build's id.
     pub build: String,
+    /// The project's directory, if several are built at a time.
+    pub project: String,
     /// The actions in the plan's order.
     pub steps: IndexMap<Key, Step>,
     /// The artifacts so far.
@@ -238,6 +240,9 @@ impl Board {
     /// An action's label: its step, and what distinguishes it from other actions of that step.
     pub fn label(&self, key: &Key) -> String {
         let mut label = brief(&key.step);
+        if !self.project.is_empty() {
+            label.insert_str(0, &format!("{}:", self.project));
+        }
         if key.shards > 1 {
             label.push_str(&format!("[{}/{}]", key.shard + 1, key.shards));
         }

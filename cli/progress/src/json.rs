@@ -22,7 +22,7 @@ pub(super) struct Json {
 }
 
 /// Writes an object with the schema's version and its time, by the farm's clock if known.
-fn write(mut object: Value, at: Option<Timestamp>) -> std::io::Result<()> {
+pub(super) fn write(mut object: Value, at: Option<Timestamp>) -> std::io::Result<()> {
     let at = at.unwrap_or_else(clock::now);
     // Truncated to milliseconds, because the timestamp's format has as many digits as it needs.
     let at = Timestamp { nanos: at.nanos / 1_000_000 * 1_000_000, ..at };
@@ -36,6 +36,9 @@ fn write(mut object: Value, at: Option<Timestamp>) -> std::io::Result<()> {
 impl Show for Json {
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()> {
         let mut object = object(happening);
+        if !board.project.is_empty() {
+            object["directory"] = board.project.as_str().into();
+        }
         if let (Happening::Finished { .. }, Some(elapsed)) = (happening, board.elapsed()) {
             object["elapsed_ms"] = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).into();
         }

@@ -5,8 +5,8 @@
 
 mod board;
 mod docker;
+mod joint;
 mod json;
-pub mod left_out;
 mod lines;
 mod names;
 mod plain;
@@ -28,6 +28,7 @@ use kiln_proto::v1;
 
 pub use board::{Board, Key, Step};
 pub use docker::show_for_docker;
+pub use joint::{Joint, Part};
 pub use names::{brief, in_shell, is_called};
 pub use summary::{cache_word, status_word, summary};
 pub use tested::{failures, name as name_of_test};
@@ -126,6 +127,10 @@ pub struct Delivered {
 
 /// Displays a build.
 pub trait Show: Send {
+    /// The directory of the project whose build this displays; empty if it is the only one.
+    fn project(&self) -> &str {
+        ""
+    }
     /// Displays a happening, which `board` already includes. Only standard output, which is data, can cause an error;
     /// failures to write to standard error are ignored.
     fn happening(&mut self, board: &Board, happening: &Happening) -> std::io::Result<()>;

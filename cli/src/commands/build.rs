@@ -12,7 +12,7 @@ use kiln_proto::transfer::{self, Blob, Moved};
 use kiln_proto::{property, v1};
 use tracing::{Instrument, info_span};
 
-use super::{or_interrupted, shell};
+use super::{or_interrupted, several, shell};
 use crate::args;
 use crate::deliver::{Deliver, Deliveries};
 use crate::farm::{Error as FarmError, FUNCTION, Farm, INSTANCE};
@@ -20,8 +20,8 @@ use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::{Code, Error, download, local};
-use kiln_progress::left_out;
 use kiln_progress::{Show, show, watched};
+use kiln_projects::left_out;
 use kiln_scan::{self as scan, Scanned, git};
 use kiln_terminal as terminal;
 
@@ -31,6 +31,9 @@ const ATTEMPTS: usize = 2;
 const LARGE_BYTES: u64 = 1 << 30;
 
 pub(super) async fn run(farm: &args::Farm, args: args::Build, interrupts: &Interrupts) -> Result<Code, Error> {
+    if several::is_asked(&args.dir, &args.more, args.affected_by.as_deref()) {
+        return several::run(farm, args, interrupts).await;
+    }
     run_scope(farm, args, Scope::Build, interrupts).await
 }
 
@@ -134,23 +137,23 @@ async fn tell_of_unconfined(farm: &Farm, show: &mut dyn Show) {
 }
 
 /// The sources to build.
-struct Sources {
-    project: Project,
-    read: Read,
-    facts: git::Facts,
-    secrets: Vec<v1::Secret>,
+pub(super) struct Sources {
+    pub(super) project: Project,
+    pub(super) read: Read,
+    pub(super) facts: git::Facts,
+    pub(super) secrets: Vec<v1::Secret>,
 }
 
 /// Where a build's results go.
-struct Following<'a> {
-    output: Output,
-    deliver: Option<&'a Deliver>,
-    agents: Agents,
-    began: Instant,
-    show: &'a mut dyn Show,
+pub(super) struct Following<'a> {
+    pub(super) output: Output,
+    pub(super) deliver: Option<&'a Deliver>,
+    pub(super) agents: Agents,
+    pub(super) began: Instant,
+    pub(super) show: &'a mut dyn Show,
 }
 
-async fn on_farm(
+pub(super) async fn on_farm(
     farm: &Farm,
     args: &args::Build,
     scope: Scope,
@@ -213,7 +216,7 @@ async fn on_farm(
 }
 
 /// The project in a context, as this command reads and plans it.
-fn project(context: &kiln_context::Context, args: &args::Build, scope: Scope) -> Project {
+pub(super) fn project(context: &kiln_context::Context, args: &args::Build, scope: Scope) -> Project {
     let scan = scan::Options {
         root: context.root.clone(),
         parts: context.parts.clone(),
@@ -231,7 +234,7 @@ fn project(context: &kiln_context::Context, args: &args::Build, scope: Scope) ->
     Project { scan, plan, scope, has_git_files: true }
 }
 
-async fn read_aside(project: Project, meter: Meter) -> Result<Read, Error> {
+pub(super) async fn read_aside(project: Project, meter: Meter) -> Result<Read, Error> {
     let read = tokio::task::spawn_blocking(move || project::sources(&project, &meter)).await;
     Ok(read.map_err(|error| Error::Runtime { source: std::io::Error::other(error) })??)
 }

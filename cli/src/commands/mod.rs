@@ -17,6 +17,7 @@ mod logs;
 mod members;
 mod membership;
 mod plan;
+mod several;
 mod shell;
 mod status;
 #[cfg(feature = "embedded")]

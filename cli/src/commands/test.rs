@@ -25,6 +25,9 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
     } = args;
     let build = args::Build {
         dir,
+        more: Vec::new(),
+        affected_by: None,
+        fail_fast: false,
         platform,
         target,
         language,

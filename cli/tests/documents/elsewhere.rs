@@ -24,6 +24,17 @@ pub const ELSEWHERE: &[Elsewhere] = &[
         "cargo build --release -p kiln-cli --no-default-features --target x86_64-pc-windows-gnu",
         "the_client_for_windows_builds_what_the_one_for_linux_does",
     ),
+    ("cli/README.md", "kiln build services/*", "projects_are_built_by_one_command_each_into_its_own_directory"),
+    (
+        "cli/README.md",
+        "kiln plan --affected-by main services/*",
+        "only_what_changed_since_a_commit_is_planned_and_built",
+    ),
+    (
+        "cli/README.md",
+        "kiln build --affected-by main --fail-fast services/*",
+        "what_fails_stops_no_other_unless_that_is_wanted",
+    ),
     ("cli/README.md", "kiln shell latest compile", "after_a_failed_compile_one_mends_a_file_and_compiles"),
     ("cli/README.md", "kiln run latest compile -- ls -l src", "a_command_has_three_streams_and_passes_its_end_on"),
     ("cli/README.md", "kiln build --shell-on-failure", "a_build_that_fails_can_end_in_a_shell"),

@@ -10,7 +10,11 @@ const SHOWN: usize = 6;
 /// Manifests, with the lock files that may be next to them.
 const LOCKS: &[(&str, &[&str])] = &[
     ("Cargo.toml", &["Cargo.lock"]),
-    ("package.json", &["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock"]),
+    ("package.json", &["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock"]),
+    ("deno.json", &["deno.lock"]),
+    ("deno.jsonc", &["deno.lock"]),
+    ("composer.json", &["composer.lock"]),
+    ("Pipfile", &["Pipfile.lock"]),
     ("pyproject.toml", &["uv.lock", "poetry.lock"]),
     ("go.mod", &["go.sum"]),
     ("go.work", &["go.work.sum"]),
