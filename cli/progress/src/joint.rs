@@ -10,6 +10,7 @@ use kiln_proto::v1;
 use serde_json::{Value, json};
 
 use super::plain::started_words;
+use super::waiting::waiting_words;
 use super::{Board, Happening, Progress, Show, Work, json as objects, show, status_word, summary};
 use kiln_terminal::{Look, Table, duration, fixed, flexible, harmless, paint, say, size};
 
@@ -211,6 +212,11 @@ impl Show for Part {
             Happening::Warning(text) => {
                 let text = format!("{}: {text}", self.project);
                 return shared.show.happening(board, &Happening::Warning(text));
+            }
+            Happening::Waiting(waiting) => {
+                if let Some(words) = waiting_words(board, waiting) {
+                    shared.show.note(&format!("{}: {words}", self.project));
+                }
             }
             // What succeeded is in the table.
             Happening::Finished { finished, .. } if finished.status() == v1::Status::Succeeded => {

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -51,20 +51,17 @@ fn given(dir: &Path, more: &[PathBuf]) -> Result<several::Given, Error> {
     several::expand(&all).map_err(usage)
 }
 
-/// A directory's name in what is shown, and below the output directory.
+/// A directory's name in what is shown, and below the output directory: its path, from here if it is below.
 fn name(dir: &Path) -> String {
-    let plain: Vec<String> = dir
-        .components()
-        .filter_map(|part| match part {
-            std::path::Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-            _ => None,
-        })
-        .collect();
-    let outside = dir.is_absolute() || dir.components().any(|part| part == std::path::Component::ParentDir);
-    match plain.last() {
-        Some(last) if outside => last.clone(),
-        Some(_) => plain.join("/"),
-        None => local::directory_name(&std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())),
+    let here = std::env::current_dir().ok();
+    let below = here.as_deref().and_then(|here| dir.strip_prefix(here).ok()).unwrap_or(dir);
+    let plain = below.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    });
+    match plain.collect::<Vec<_>>().join("/") {
+        none if none.is_empty() => local::directory_name(&std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())),
+        path => path,
     }
 }
 
@@ -252,7 +249,8 @@ async fn built(
                 let code = match result {
                     Ok(code) => code,
                     Err(error) => {
-                        joint.ended(&name, "failed", &kiln_terminal::chain(&error));
+                        let status = if error.code() == Code::Farm { "farm_failed" } else { "failed" };
+                        joint.ended(&name, status, &kiln_terminal::chain(&error));
                         error.code()
                     }
                 };

@@ -173,7 +173,8 @@ pub(super) fn tests(source: &dyn Source, layer: &str) -> Option<(Option<Step>, S
     let script = root.get("scripts").and_then(|scripts| scripts.get("test")).is_some();
     let phpunit = packages(&root, "require-dev").iter().any(|name| name == "phpunit/phpunit");
     let configured = tree::first_of(source, &["phpunit.xml", "phpunit.xml.dist", "phpunit.dist.xml"]).is_some();
-    if !script && !(phpunit && configured) {
+    let has_tests = script || (phpunit && configured);
+    if !has_tests {
         return None;
     }
     let lock = tree::json(source, LOCK).ok()?;
