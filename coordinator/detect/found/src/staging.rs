@@ -15,8 +15,8 @@ pub fn move_tree(leave: &[&str]) -> String {
     )
 }
 
-/// A command that collects executables and libraries from the build tree if nothing was installed. Needs
-/// [`GATHER`](super::shell::GATHER).
+/// A command that collects executables and libraries from the build tree if nothing was installed. Needs the
+/// shell functions that gather files.
 pub const COLLECT_IF_EMPTY: &str = "has_files .kiln/out || collect\n";
 
 /// A command that fails with a message if the archive's directory is empty.
