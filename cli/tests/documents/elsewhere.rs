@@ -132,12 +132,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     (
         "deploy/packages/README.md",
-        "MACOSX_DEPLOYMENT_TARGET=11.0 cargo zigbuild --profile dist --no-default-features -p kiln-cli --target aarch64-apple-darwin \\",
-        "the_client_for_macos_needs_no_framework_of_apples",
-    ),
-    (
-        "deploy/packages/README.md",
-        "--config \"target.aarch64-apple-darwin.rustflags=['-Clink-arg=-Wl,-dead_strip_dylibs']\"",
+        "cargo zigbuild --profile dist --no-default-features -p kiln-cli --target aarch64-apple-darwin --config target.aarch64-apple-darwin.rustflags=['-Clink-arg=-Wl,-dead_strip_dylibs']",
         "the_client_for_macos_needs_no_framework_of_apples",
     ),
     (

@@ -108,6 +108,7 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("deploy/ci/README.md", &[]),
     ("deploy/compose.md", &[]),
     ("deploy/helm/kiln/README.md", &[("Certificates", INSTALLED), ("Redis and S3", INSTALLED)]),
+    ("deploy/packages/README.md", &[]),
     ("deploy/tools.md", &[]),
     (
         "worker/README.md",
@@ -203,6 +204,7 @@ pages! {
     building_in_ci: "deploy/ci/README.md",
     composing: "deploy/compose.md",
     installing_the_chart: "deploy/helm/kiln/README.md",
+    releasing: "deploy/packages/README.md",
     using_other_tools: "deploy/tools.md",
     running_workers: "worker/README.md",
 }
