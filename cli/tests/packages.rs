@@ -254,16 +254,16 @@ fn the_same_files_make_the_same_packages_and_a_version_is_debians() {
     }
 }
 
-/// What git has of the repository.
+/// A copy of the repository, without what was compiled.
 fn checkout() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let mut list = Command::new("git");
-    list.args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"]).current_dir(repository());
-    let files = well(list).out;
-    for file in files.split_terminator('\0').filter(|file| repository().join(file).is_file()) {
-        std::fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
-        std::fs::copy(repository().join(file), dir.path().join(file)).unwrap();
-    }
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "-t"]).arg(dir.path());
+    let entries = std::fs::read_dir(repository()).unwrap().map(|entry| entry.unwrap());
+    copy.args(
+        entries.filter(|entry| entry.file_name() != ".git" && entry.file_name() != "target").map(|entry| entry.path()),
+    );
+    well(copy);
     dir
 }
 
