@@ -229,6 +229,5 @@ fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
     let why = farm.kiln(&["cache", "explain", "build", dir.path().to_str().unwrap()]).out;
     assert_eq!(counts(&warm), (7, 0), "{why}");
     let asked = questions() - before;
-    // A call may come before the answers do on a slow machine, and asks for itself then.
-    assert!((1..7).contains(&asked), "{asked} questions for 7 calls");
+    assert!((1..=4).contains(&asked), "{asked} questions for 7 calls");
 }
