@@ -11,8 +11,11 @@ pub fn print(text: &Text) -> String {
     }
     for node in &text.nodes {
         let mut line = line(node, escape);
-        // An escape character at the end would join the line with the next one; this white space is not part of the line.
-        if line.trim_end_matches([' ', '\t']).ends_with(escape) {
+        if line.is_empty() {
+            // Only a line that was to be continued, and was not, has nothing in it. An empty line would be no instruction.
+            line.push(escape);
+        } else if line.trim_end_matches([' ', '\t']).ends_with(escape) {
+            // It would join the line with the next one; this white space is not part of the line.
             line.push('\u{b}');
         }
         printed.push_str(&line);
