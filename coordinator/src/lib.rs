@@ -11,6 +11,7 @@ mod live;
 mod metrics;
 pub mod pools;
 mod program;
+mod seat;
 mod serve;
 pub mod services;
 pub mod status;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Config;
 use crate::check;
 use crate::files::Files;
+use crate::seat::{Base, Hooks};
 use crate::tenants::Limits;
 
 /// Options of the coordinator that a reload applies.
@@ -63,10 +64,22 @@ pub(crate) struct Live {
     pub rules: Current<Rules>,
     pub credentials: Credentials,
     pub notifier: Notifier,
-    pub hooks: Option<kiln_webhooks::Served>,
+    pub hooks: Hooks,
 }
 
 impl Live {
+    /// What of a coordinator can be replaced.
+    pub fn of(base: &Base) -> Self {
+        Self {
+            quotas: base.quotas.clone(),
+            toolchains: base.toolchains.clone(),
+            rules: base.rules.clone(),
+            credentials: base.credentials.clone(),
+            notifier: base.notifier.clone(),
+            hooks: base.hooks.clone(),
+        }
+    }
+
     /// Applies configurations for as long as there are any.
     pub async fn follow(self, mut reloads: Reloads) {
         while let Some((config, done)) = reloads.0.recv().await {
@@ -92,16 +105,7 @@ impl Live {
         self.rules.set(rules);
         self.credentials.replace(&credentials);
         self.notifier.replace(notify);
-        match (&self.hooks, hooks) {
-            (Some(served), Some(hooks)) => {
-                if !served.replace(hooks) {
-                    late.push("`listen`, `certificate` and `key` in `--webhooks`".to_owned());
-                }
-            }
-            (None, None) => {}
-            // There is no listener yet, or one that must go.
-            (Some(_), None) | (None, Some(_)) => late.push("`webhooks`".to_owned()),
-        }
+        late.extend(self.hooks.replace(hooks).map(str::to_owned));
         late
     }
 }

@@ -12,14 +12,11 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::local::Published;
-use kiln_proto::v1::membership_server::MembershipServer;
-use kiln_proto::v1::workers_server::WorkersServer;
 use kiln_telemetry::calls::Calls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -27,27 +24,18 @@ use crate::Config;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
+use crate::seat::{Base, BySeat, Counted, Hooks, Seats, Term};
 use crate::services::budget::{Budget, Budgeted};
-use crate::services::{health, membership, workers};
-use crate::tenants::{self, ByTenant, Limits, Stack, Tenants};
+use crate::services::health;
+use crate::tenants::{AllStores, Limits};
 use kiln_auth::audit::Audit;
 use kiln_auth::layer::Gate;
 use kiln_auth::{Accepted, Authenticator, FarmKey};
-use kiln_execution::{ExecutionHandle, Memory};
 use kiln_notify::Notifier;
 use kiln_state::Current;
-use kiln_store::Stores;
-use kiln_webhooks::Tenant;
 
 /// How long calls may continue after a shutdown request. Streams that never end are cut off then.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long after a start an action waits for a matching worker: workers connect within seconds.
-const MATCH_GRACE_MS: u64 = 15_000;
-/// How long an action waits for more workers after the first one connected.
-const MATCH_SETTLE_MS: u64 = 2_000;
-/// How long after a start an action waits for the workers that were connected before and may be running it: twice the longest pause
-/// between their attempts to come back.
-const RETURN_GRACE_MS: u64 = 10_000;
 /// Calls that begin work: they are traced even if their caller is not.
 const BEGIN: [&str; 2] = ["/kiln.v1.Builds/Submit", "/build.bazel.remote.execution.v2.Execution/Execute"];
 
@@ -183,31 +171,35 @@ async fn serve(
         None => None,
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
-    let Files { quotas, toolchains, rules, credentials, hooks, notify } = Files::read(&config)?;
-    let (quotas, toolchains, rules) = (Limits::new(quotas), Current::new(toolchains), Current::new(rules));
-    let mut own = kept.clone();
-    quotas.of("").bound(&mut own);
-    let stores = Stores::open(&own).await?;
-    let journal = tenants::journal(&config.data_dir, config.fsync)?;
-    let options = kiln_execution::Options {
-        key: Some(key),
-        scheduling: scheduling(&config),
-        rules: rules.clone(),
-        memory: Memory::open(journal.clone(), &config.data_dir.join("workers")).await?,
-        credentials: credentials.clone(),
-    };
-    let execution = ExecutionHandle::open(stores.clone(), options).with_quota(Some(quotas.actions("")));
+    let budget = kept.budget.clone();
+    let files = Files::read(&config)?;
+    let quotas = Limits::new(files.quotas);
     let stopping = CancellationToken::new();
+    let pages_url = config.web.base(config.auth.tls()?.is_some());
+    let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
+    let base = Base {
+        authenticator: authenticator.clone(),
+        key,
+        stores: AllStores::open(kept, quotas.clone(), config.collect_every).await?,
+        quotas,
+        toolchains: Current::new(files.toolchains),
+        rules: Current::new(files.rules),
+        credentials: files.credentials,
+        notifier: Notifier::open(files.notify, &config.notify, pages_url.clone(), counted_notify)?,
+        hooks: Hooks::new(files.hooks),
+        links: kiln_web::Links::default(),
+        pages: pages_url,
+        counted: Counted {
+            builds: metrics.as_ref().map(|metrics| metrics.builds.clone()),
+            webhooks: metrics.as_ref().map(|metrics| metrics.webhooks.clone()),
+        },
+        stopping: stopping.clone(),
+        config: config.clone(),
+    };
     let counted = metrics.as_ref().map(|metrics| metrics.calls.clone());
+    let counted_caches = metrics.as_ref().map(|metrics| metrics.tool_caches.clone());
     let methods = kiln_proto::descriptors::methods().into_iter().chain(health::methods()?);
     let calls = Calls::new(methods, &BEGIN, counted);
-    let counted_caches = metrics.as_ref().map(|metrics| metrics.tool_caches.clone());
-    let counted_webhooks = metrics.as_ref().map(|metrics| metrics.webhooks.clone());
-    let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
-    let counted_builds = metrics.as_ref().map(|metrics| metrics.builds.clone());
-    if let Some(metrics) = metrics {
-        metrics.serve(execution.clone(), kept.budget.clone(), stopping.clone())?;
-    }
     let audit = config
         .auth
         .audit_log
@@ -215,59 +207,23 @@ async fn serve(
         .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
-    let pages_url = config.web.base(config.auth.tls()?.is_some());
-    let shared = tenants::Shared {
-        toolchains,
-        config: config.clone(),
-        kept: kept.clone(),
-        execution: execution.clone(),
-        builds: counted_builds,
-        known: authenticator.known(),
-        stopping: stopping.clone(),
-        quotas,
-        links: kiln_web::Links::default(),
-        downloads: config.downloads()?,
-        notifier: Notifier::open(notify, &config.notify, pages_url.clone(), counted_notify)?,
-    };
-    let mut live = Live {
-        quotas: shared.quotas.clone(),
-        toolchains: shared.toolchains.clone(),
-        rules,
-        credentials,
-        notifier: shared.notifier.clone(),
-        hooks: None,
-    };
-    let links = shared.links.clone();
-    let kept = (config.data_dir.clone(), journal.clone());
-    let own = Stack::open("", &shared, kept, &own, stores, execution.clone()).await?;
-    let tenants = Tenants::new(shared);
-    tenants.resume().await;
-    let all_tenants = Arc::new(AllTenants { own: own.tenant.clone(), others: tenants.clone() });
+    let seats = Seats::alone(Term::open(&base).await?);
+    if let Some(metrics) = metrics {
+        metrics.serve(seats.clone(), budget, stopping.clone())?;
+    }
     if let Some(listener) = caches {
         let farm = kiln_toolcaches::Farm {
             data_dir: config.data_dir.clone(),
             tls: config.auth.tls()?,
             authenticator: authenticator.clone(),
             audit: audit.clone(),
-            tenants: all_tenants.clone(),
+            tenants: Arc::new(base.stores.clone()),
             metrics: counted_caches,
             max_connections: config.max_connections,
         };
         tokio::spawn(kiln_toolcaches::serve(listener, &config.tool_caches, farm, stopping.clone())?);
     }
-    if let Some(hooks) = hooks {
-        let farm = kiln_webhooks::Farm {
-            data_dir: config.data_dir.clone(),
-            journal,
-            tenants: all_tenants,
-            metrics: counted_webhooks,
-            pages: pages_url,
-        };
-        let (served, serving) = kiln_webhooks::serve(hooks, farm, stopping.clone()).await?;
-        live.hooks = Some(served);
-        tokio::spawn(serving);
-    }
-    tokio::spawn(live.follow(reloads));
+    tokio::spawn(Live::of(&base).follow(reloads));
     let gate = Gate::new(authenticator.clone(), audit.clone());
     let budgeted = Budgeted::layer(Budget::new(config.call_memory));
     if let Some(listener) = pages {
@@ -276,22 +232,17 @@ async fn serve(
             .layer(calls.clone())
             .layer(gate.clone())
             .layer(budgeted.clone())
-            .layer(ByTenant::new(tenants.clone()))
-            .service(own.routes.clone());
+            .layer(BySeat::new(seats.clone()))
+            .service(Routes::default());
         let farm = kiln_web::Farm {
             tls: config.auth.tls()?,
-            authenticator: authenticator.clone(),
+            authenticator,
             audit,
             calls: kiln_web::Calls::new(services),
-            links,
+            links: base.links.clone(),
             max_connections: config.max_connections,
         };
         tokio::spawn(kiln_web::serve(listener, &config.web, farm, stopping.clone())?);
-    }
-    macro_rules! sized {
-        ($service:expr) => {
-            $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
-        };
     }
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -303,12 +254,9 @@ async fn serve(
         .layer(calls)
         .layer(gate)
         .layer(budgeted)
-        .layer(ByTenant::new(tenants.clone()))
-        .add_routes(own.routes.clone())
+        .layer(BySeat::new(seats.clone()))
         .add_service(health_server)
-        .add_service(health::reflection()?)
-        .add_service(sized!(MembershipServer::new(membership::Membership::new(authenticator, execution.clone()))))
-        .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
+        .add_service(health::reflection()?);
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let stop = stopping.clone();
     let shutdown = async move {
@@ -326,30 +274,10 @@ async fn serve(
         result = serving => result.context("the server failed"),
         () = cut => Ok(()),
     };
-    own.settle().await;
-    tenants.settle().await;
+    if let Ok(term) = seats.term() {
+        term.tenants.settle().await;
+    }
     served
-}
-
-/// All tenants, for what is served beside gRPC.
-#[derive(Debug)]
-struct AllTenants {
-    own: Tenant,
-    others: Tenants,
-}
-
-#[tonic::async_trait]
-impl kiln_toolcaches::Tenants for AllTenants {
-    async fn stores(&self, name: &str) -> Result<Stores, Status> {
-        Ok(kiln_webhooks::Tenants::tenant(self, name).await?.stores)
-    }
-}
-
-#[tonic::async_trait]
-impl kiln_webhooks::Tenants for AllTenants {
-    async fn tenant(&self, name: &str) -> Result<Tenant, Status> {
-        if name.is_empty() { Ok(self.own.clone()) } else { self.others.tenant(name).await }
-    }
 }
 
 /// The token that calls must carry if no other authentication is configured.
@@ -381,17 +309,4 @@ fn own(data_dir: &Path) -> anyhow::Result<()> {
         tracing::warn!(data_dir = %data_dir.display(), "the data directory belongs to another user and is open to everyone; restrict it");
     }
     Ok(())
-}
-
-fn scheduling(config: &Config) -> kiln_scheduler::Config {
-    kiln_scheduler::Config {
-        // Random, so that lease ids cannot be guessed and those of an earlier run are distinct.
-        lease_seed: Some(rand::random()),
-        match_grace: MATCH_GRACE_MS,
-        match_settle: MATCH_SETTLE_MS,
-        return_grace: RETURN_GRACE_MS,
-        queue_timeout: config.queue_timeout.as_millis() as u64,
-        pools: config.pools.clone(),
-        ..kiln_scheduler::Config::default()
-    }
 }

@@ -13,11 +13,14 @@ use kiln_telemetry::scrape::{self, Subject};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::seat::Seats;
 
 use farm::View;
 use kiln_builds::BuildMetrics;
-use kiln_execution::ExecutionHandle;
 use kiln_notify::NotifyMetrics;
+use kiln_proto::v1;
 use kiln_toolcaches::ToolCacheMetrics;
 pub use kiln_webhooks::WebhookMetrics;
 
@@ -68,12 +71,12 @@ impl Metrics {
     /// Serves until the process ends; reports not ready once `stopping` is cancelled.
     pub(crate) fn serve(
         self,
-        execution: ExecutionHandle,
+        seats: Seats,
         budget: Option<kiln_store::Budget>,
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
         tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
-        let subject = Arc::new(Coordinator { execution, budget, view: self.view, stopping });
+        let subject = Arc::new(Coordinator { seats, budget, view: self.view, stopping });
         tokio::spawn(async move {
             if let Err(error) = scrape::serve(self.listener, self.registry, subject, std::future::pending()).await {
                 tracing::error!(%error, "stopped serving metrics and health");
@@ -85,17 +88,23 @@ impl Metrics {
 
 #[derive(Debug)]
 struct Coordinator {
-    execution: ExecutionHandle,
+    seats: Seats,
     /// The limit on all tenants' blobs on disk.
     budget: Option<kiln_store::Budget>,
     view: Arc<View>,
     stopping: CancellationToken,
 }
 
+impl Coordinator {
+    async fn farm(&self) -> Result<v1::FarmStatus, Status> {
+        self.seats.term()?.execution().farm().await
+    }
+}
+
 #[tonic::async_trait]
 impl Subject for Coordinator {
     async fn refresh(&self) {
-        if let Ok(mut farm) = self.execution.farm().await {
+        if let Ok(mut farm) = self.farm().await {
             if let Some((budget, capacity)) = self.budget.as_ref().and_then(|budget| Some((budget, budget.capacity()?)))
             {
                 (farm.store_bytes, farm.store_capacity_bytes) = (budget.bytes(), capacity);
@@ -105,7 +114,7 @@ impl Subject for Coordinator {
     }
 
     async fn alive(&self) -> Result<(), String> {
-        self.execution.farm().await.map(drop).map_err(|status| status.message().to_owned())
+        self.farm().await.map(drop).map_err(|status| status.message().to_owned())
     }
 
     async fn ready(&self) -> Result<(), String> {

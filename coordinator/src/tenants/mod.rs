@@ -5,9 +5,17 @@
 //! stored twice. In return, knowing a digest proves nothing.
 
 mod quotas;
-mod route;
 mod stack;
+mod stores;
+
+use tonic::Status;
 
 pub use quotas::{Error as QuotaError, Limits, Quotas, TenantQuota};
-pub use route::ByTenant;
 pub use stack::{Shared, Stack, Tenants, journal};
+pub use stores::{AllStores, Opened};
+
+/// The answer to a call for a tenant that cannot be opened; the reason is the farm's business.
+fn cannot_open(tenant: &str, error: &anyhow::Error) -> Status {
+    tracing::error!(tenant, error = format!("{error:#}"), "cannot open a tenant");
+    Status::unavailable(format!("cannot open the data of tenant `{tenant}`; see the coordinator's log for the reason"))
+}

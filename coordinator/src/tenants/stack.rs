@@ -1,7 +1,7 @@
-//! One tenant's stack: stores, layers, builds, and the services over them.
+//! One tenant's stack over its stores: layers, builds, and the services.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use kiln_proto::asset::fetch_server::FetchServer;
@@ -25,17 +25,17 @@ use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::service::Routes;
 
-use super::Limits as TenantLimits;
+use super::stores::{AllStores, Opened};
+use super::{Limits as TenantLimits, cannot_open};
 use crate::Config;
 use crate::services::{
     action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
 };
 use kiln_assets::{Assets, Downloads};
-use kiln_auth::{Known, check_name};
+use kiln_auth::Known;
 use kiln_bazel::{Invocations, Publish, Show};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_caches::{Caches, Limits};
@@ -50,16 +50,13 @@ use kiln_webhooks::Tenant;
 
 /// Maximum number of cache records: one for each step, target and shard of a project.
 const MAX_LAYER_RECORDS: usize = 20_000;
-/// Maximum number of open tenants: each needs open files and memory.
-const MAX_TENANTS: usize = 1_000;
-
 /// What all tenants share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The coordinator's configuration.
     pub config: Config,
-    /// The default tenant's stores; others' are below them.
-    pub kept: kiln_store::Config,
+    /// The tenants' stores.
+    pub stores: AllStores,
     /// Workers and the queue, with the default tenant's stores.
     pub execution: ExecutionHandle,
     /// Metrics of builds.
@@ -89,24 +86,21 @@ pub struct Stack {
     pub tenant: Tenant,
     layers: Layers,
     journal: Journal,
-    _collecting: AbortOnDropHandle<()>,
 }
 
 impl Stack {
-    /// Opens a tenant's data with these stores; its unfinished builds continue.
+    /// Opens a tenant's data over its stores; its unfinished builds continue.
     ///
     /// # Errors
     /// If its directory cannot be used.
     pub async fn open(
         tenant: &str,
         shared: &Shared,
-        (directory, journal): (PathBuf, Journal),
-        kept: &kiln_store::Config,
-        stores: Stores,
+        journal: Journal,
+        opened: &Opened,
         execution: ExecutionHandle,
     ) -> anyhow::Result<Self> {
-        let collecting =
-            AbortOnDropHandle::new(tokio::spawn(stores.collector.clone().run(shared.config.collect_every)));
+        let (directory, kept, stores) = (opened.directory(), &opened.kept, opened.stores.clone());
         let records = OwnLayers::open(journal.clone(), &directory.join("layers.redb"), MAX_LAYER_RECORDS).await?;
         let limits = Limits { one_bytes: shared.config.cache_mount_bytes, all_bytes: shared.config.cache_mounts_bytes };
         let mounts = Caches::new(journal.clone(), stores.clone(), limits);
@@ -176,7 +170,7 @@ impl Stack {
             .add_service(sized!(ShellsServer::new(shells)))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
-        Ok(Self { routes, tenant, layers, journal, _collecting: collecting })
+        Ok(Self { routes, tenant, layers, journal })
     }
 
     /// Waits until all that is known is on the disk.
@@ -208,36 +202,39 @@ async fn shared_layers(
     Ok(SharedLayers::open(own, parts, stores.blobs.clone()).await?)
 }
 
-/// All tenants except the default one, each opened when it is first needed. Cheap to clone.
+/// All tenants, each opened when it is first needed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tenants {
     shared: Arc<Shared>,
-    open: Arc<Mutex<HashMap<String, Arc<OnceCell<Stack>>>>>,
+    own: Arc<Stack>,
+    open: Arc<Mutex<HashMap<String, Cell>>>,
 }
 
+type Cell = Arc<OnceCell<Arc<Stack>>>;
+
 impl Tenants {
-    /// Starts without open tenants.
-    pub fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), open: Arc::default() }
+    /// Opens the default tenant with this journal.
+    ///
+    /// # Errors
+    /// If its directory cannot be used.
+    pub async fn open(shared: Shared, journal: Journal) -> anyhow::Result<Self> {
+        let own = Stack::open("", &shared, journal, shared.stores.own(), shared.execution.clone()).await?;
+        Ok(Self { shared: Arc::new(shared), own: Arc::new(own), open: Arc::default() })
     }
 
     /// Workers and the queue.
-    pub(super) fn execution(&self) -> &ExecutionHandle {
+    pub(crate) fn execution(&self) -> &ExecutionHandle {
         &self.shared.execution
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.shared.config.data_dir.join("tenants")
     }
 
     /// Opens the tenants that exist on disk, so that their unfinished builds continue and their disk usage counts.
     pub async fn resume(&self) {
-        let names = std::fs::read_dir(self.directory()).into_iter().flatten().flatten();
+        let names = std::fs::read_dir(self.shared.stores.directory()).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         let open = |name: String| {
             let tenants = self.clone();
             tokio::spawn(async move {
-                if let Err(status) = tenants.routes(&name).await {
+                if let Err(status) = tenants.of(&name).await {
                     tracing::error!(tenant = name, reason = status.message(), "cannot open a tenant");
                 }
             })
@@ -246,71 +243,43 @@ impl Tenants {
         futures::future::join_all(opening).await;
     }
 
-    /// The services of a tenant.
+    /// A tenant's stack; an empty name means the default tenant.
     ///
     /// # Errors
     /// If there are too many tenants, or the tenant's directory cannot be used.
-    pub async fn routes(&self, tenant: &str) -> Result<Routes, Status> {
-        self.with(tenant, |stack| stack.routes.clone()).await
-    }
-
-    /// A tenant's stores and builds.
-    ///
-    /// # Errors
-    /// As [`routes`](Self::routes).
-    pub async fn tenant(&self, tenant: &str) -> Result<Tenant, Status> {
-        self.with(tenant, |stack| stack.tenant.clone()).await
-    }
-
-    async fn with<T>(&self, tenant: &str, take: impl FnOnce(&Stack) -> T) -> Result<T, Status> {
-        // Checked before it takes a slot.
-        check_name("tenant", tenant).map_err(Status::invalid_argument)?;
-        let cell = {
-            let mut open = self.open.lock();
-            if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
-                return Err(Status::resource_exhausted(format!(
-                    "this coordinator has {MAX_TENANTS} tenants, the most that it allows"
-                )));
-            }
-            open.entry(tenant.to_owned()).or_default().clone()
-        };
-        let opened = cell.get_or_try_init(|| self.open_one(tenant)).await;
-        let stack = opened.map_err(|error| {
-            tracing::error!(tenant, error = format!("{error:#}"), "cannot open a tenant's stores");
-            Status::unavailable(format!(
-                "cannot open the stores of tenant `{tenant}`; see the coordinator's log for the reason"
-            ))
-        })?;
-        Ok(take(stack))
-    }
-
-    async fn open_one(&self, tenant: &str) -> anyhow::Result<Stack> {
-        let directory = self.directory().join(tenant);
-        kiln_state::syncs::make_directory(&directory, &kiln_state::syncs::Kernel)?;
-        let quota = self.shared.quotas.of(tenant);
-        let mut kept = self.shared.kept.clone();
-        kept.data_dir.clone_from(&directory);
-        quota.bound(&mut kept);
-        if let Some(redis) = &mut kept.redis {
-            // A name contains no `@@`, so no two tenants' keys have the same prefix.
-            redis.prefix = format!("{}@@{tenant}", redis.prefix);
+    pub async fn of(&self, tenant: &str) -> Result<Arc<Stack>, Status> {
+        if tenant.is_empty() {
+            return Ok(self.own.clone());
         }
-        kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
-        let stores = Stores::open(&kept).await?;
-        let execution =
-            self.shared.execution.of_tenant(tenant, stores.clone(), Some(self.shared.quotas.actions(tenant)));
-        tracing::info!(tenant, "a tenant's stores are open");
-        let journal = journal(&directory, self.shared.config.fsync)?;
-        Stack::open(tenant, &self.shared, (directory, journal), &kept, stores, execution).await
+        // First of all: it checks the name, and that there is room for it.
+        let opened = self.shared.stores.of(tenant).await?;
+        let cell = self.open.lock().entry(tenant.to_owned()).or_default().clone();
+        let stack = cell.get_or_try_init(|| self.open_one(tenant, &opened)).await;
+        stack.cloned().map_err(|error| cannot_open(tenant, &error))
     }
 
-    /// Waits until all cache records are written.
+    async fn open_one(&self, tenant: &str, opened: &Opened) -> anyhow::Result<Arc<Stack>> {
+        let quota = Some(self.shared.quotas.actions(tenant));
+        let execution = self.shared.execution.of_tenant(tenant, opened.stores.clone(), quota);
+        let journal = journal(opened.directory(), self.shared.config.fsync)?;
+        Ok(Arc::new(Stack::open(tenant, &self.shared, journal, opened, execution).await?))
+    }
+
+    /// Waits until all that is known is on the disk.
     pub async fn settle(&self) {
+        self.own.settle().await;
         let open: Vec<_> = self.open.lock().values().cloned().collect();
         for cell in open {
             if let Some(stack) = cell.get() {
                 stack.settle().await;
             }
         }
+    }
+}
+
+#[tonic::async_trait]
+impl kiln_webhooks::Tenants for Tenants {
+    async fn tenant(&self, name: &str) -> Result<Tenant, Status> {
+        Ok(self.of(name).await?.tenant.clone())
     }
 }

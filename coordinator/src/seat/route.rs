@@ -1,49 +1,52 @@
-//! Routes each call to the services of its caller's tenant.
+//! Takes each call to whoever answers it: the services of its caller's tenant, or those of the farm.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use kiln_auth::{Identity, Role};
 use kiln_proto::scope;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-use super::Tenants;
-use kiln_auth::{Identity, Role};
+use super::{Seats, Term};
 
-/// Routes by tenant.
+/// Routes by the coordinator's seat and the caller's tenant.
 #[derive(Debug, Clone)]
-pub struct ByTenant {
-    tenants: Tenants,
+pub(crate) struct BySeat {
+    seats: Seats,
 }
 
-impl ByTenant {
-    /// Routes to these tenants; the inner services are the default tenant's.
-    pub fn new(tenants: Tenants) -> Self {
-        Self { tenants }
+impl BySeat {
+    /// Routes so; the inner services are those of any server, whatever it serves.
+    pub(crate) fn new(seats: Seats) -> Self {
+        Self { seats }
     }
 }
 
-impl<S> tower::Layer<S> for ByTenant {
+impl<S> tower::Layer<S> for BySeat {
     type Service = Routed<S>;
 
     fn layer(&self, inner: S) -> Routed<S> {
-        Routed { tenants: self.tenants.clone(), inner }
+        Routed { seats: self.seats.clone(), inner }
     }
 }
 
 /// Services of all tenants.
 #[derive(Debug, Clone)]
-pub struct Routed<S> {
-    tenants: Tenants,
+pub(crate) struct Routed<S> {
+    seats: Seats,
     inner: S,
 }
 
+/// Services of any server.
+const OF_SERVERS: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
 /// Services that belong to the farm rather than a tenant.
-const OF_THE_FARM: [&str; 4] =
-    ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+const OF_THE_FARM: [&str; 2] = ["/kiln.v1.Workers/", "/kiln.v1.Membership/"];
 
 /// Services that workers call for a lease.
 const OF_LEASES: [&str; 6] = [
@@ -62,18 +65,15 @@ fn is_of<B>(request: &http::Request<B>, services: &[&str]) -> bool {
 
 /// The tenant whose services a call is for; empty for the default tenant. A call with a lease is for that lease's
 /// tenant, and may access what the lease needs.
-fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String, Status> {
+fn admit<B>(request: &mut http::Request<B>, term: &Term) -> Result<String, Status> {
     let Some(identity) = request.extensions().get::<Identity>() else { return Ok(String::new()) };
-    if is_of(request, &OF_THE_FARM) {
-        return Ok(String::new());
-    }
     if !is_of(request, &OF_LEASES) {
         return Ok(identity.tenant.clone());
     }
     let lease = request.headers().get(scope::LEASE_HEADER).filter(|_| identity.roles.contains(&Role::Worker));
     match lease {
         Some(lease) => {
-            let access = tenants.execution().admit(lease.as_bytes(), identity)?;
+            let access = term.execution().admit(lease.as_bytes(), identity)?;
             let tenant = access.tenant().to_owned();
             request.extensions_mut().insert(access);
             Ok(tenant)
@@ -83,6 +83,21 @@ fn admit<B>(request: &mut http::Request<B>, tenants: &Tenants) -> Result<String,
             identity.name
         ))),
         None => Ok(identity.tenant.clone()),
+    }
+}
+
+/// Answers a call from what a coordinator has while it leads.
+async fn lead(term: Arc<Term>, mut request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+    if is_of(&request, &OF_THE_FARM) {
+        return term.farm.clone().call(request).await;
+    }
+    let stack = match admit(&mut request, &term) {
+        Ok(tenant) => term.tenants.of(&tenant).await,
+        Err(status) => Err(status),
+    };
+    match stack {
+        Ok(stack) => stack.routes.clone().call(request).await,
+        Err(status) => Ok(status.into_http()),
     }
 }
 
@@ -99,20 +114,13 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let tenant = match admit(&mut request, &self.tenants) {
-            Ok(tenant) => tenant,
-            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
-        };
-        if tenant.is_empty() {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if is_of(&request, &OF_SERVERS) {
             return Box::pin(self.inner.call(request));
         }
-        let tenants = self.tenants.clone();
-        Box::pin(async move {
-            match tenants.routes(&tenant).await {
-                Ok(mut routes) => routes.call(request).await,
-                Err(status) => Ok(Status::into_http(status)),
-            }
-        })
+        match self.seats.term() {
+            Ok(term) => Box::pin(lead(term, request)),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
     }
 }
