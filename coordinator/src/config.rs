@@ -259,6 +259,7 @@ impl Config {
             life: self.cache_age,
             redis,
             s3: self.s3.as_deref().map(kiln_store::s3::Address::from_env),
+            bond: kiln_store::Bond::Loose,
             clock: kiln_store::Clock::system(),
             syncs: std::sync::Arc::new(kiln_state::syncs::Kernel),
             metrics: None,

@@ -64,7 +64,7 @@ use kiln_state::syncs::{Kernel, Syncs};
 pub use metered::{Metered, MeteredActions, Metrics};
 pub use nowhere::Nowhere;
 pub use recent::Recent;
-pub use shared::Shared;
+pub use shared::{Bond, Shared};
 pub use shared_actions::SharedActions;
 pub use usage::Usage;
 pub use with_empty::WithEmpty;
@@ -175,6 +175,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// A bucket shared by coordinators: for blobs too large for Redis, or for all blobs without Redis.
     pub s3: Option<s3::Address>,
+    /// What the coordinators are to each other that share these. Artifacts of a firm bond are in the bucket.
+    pub bond: Bond,
     /// The source of time.
     pub clock: Clock,
     /// What syncs artifacts to disk.
@@ -220,6 +222,7 @@ impl Config {
             life: DEFAULT_LIFE,
             redis: None,
             s3: None,
+            bond: Bond::Loose,
             clock: Clock::system(),
             syncs: Arc::new(Kernel),
             metrics: None,
@@ -229,6 +232,9 @@ impl Config {
 
 /// Default lifetime of unused data: 30 days.
 pub const DEFAULT_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long artifacts in a bucket are kept: nothing removes them.
+const KEPT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Maximum number of results in the action cache before the oldest are removed.
 const MAX_ACTIONS: u64 = 1_000_000;
@@ -315,7 +321,7 @@ impl Stores {
             }
         };
         let own = metered("disk", Arc::new(Recent::new(Arc::new(disk.clone()))));
-        let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone()));
+        let shared = shared.map(|shared| Shared::new(own.clone(), shared, life, clock.clone(), config.bond));
         // Shared data is complete even if this disk has lost blobs of it.
         let floor = if shared.is_some() { floor::Floor::default() } else { disk.floor() };
         let results = config.data_dir.join("actions.redb");
@@ -339,7 +345,7 @@ impl Stores {
         };
         let blobs: Arc<dyn BlobStore> = match &shared {
             Some(shared) => Arc::new(shared.clone()),
-            None => own,
+            None => own.clone(),
         };
         let results = OwnActions::new(results, disk, blobs.clone(), clock.clone(), usage.clone());
         let mut actions = metered::actions(config.metrics.as_ref(), "disk", Arc::new(results));
@@ -348,7 +354,14 @@ impl Stores {
             let theirs = metered::actions(config.metrics.as_ref(), "redis", Arc::new(theirs));
             actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
-        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(metered("artifacts", Arc::new(artifacts))));
+        let mut artifacts = metered("artifacts", Arc::new(artifacts));
+        if let Some(address) = config.s3.as_ref().filter(|_| config.bond == Bond::Firm) {
+            let bucket = s3::S3Blobs::open(&address.below("artifacts"), KEPT, clock.clone()).await?;
+            // Read from the disk as other blobs are; what this coordinator made alone, before it shared a farm, stays readable.
+            let shared = Shared::new(own, metered("s3", Arc::new(bucket)), KEPT, clock.clone(), config.bond);
+            artifacts = Arc::new(ArtifactsBelow::new(Arc::new(shared), artifacts));
+        }
+        let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(artifacts));
         let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
         Ok(Self {
             blobs: Arc::new(WithEmpty::new(chunks.clone())),

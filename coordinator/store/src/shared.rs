@@ -1,11 +1,14 @@
 //! Decorator: combines this coordinator's own store with one that all coordinators share.
 //!
-//! Writes go to both stores, so that others find the blob through any coordinator, and builds continue when the shared
-//! store is unavailable. Reads try the own store first. Invariant: no failure of the shared store reaches a caller: a
-//! read that fails there counts as a miss, and a write that fails there is only not shared.
+//! Writes go to both stores, so that others find the blob through any coordinator. Reads try the own store first, and keep
+//! there what they had to fetch; readers who need the same blob at the same time wait for one fetch.
+//!
+//! Invariants: coordinators of several farms ([`Bond::Loose`]) depend on nothing that is shared: a read that fails there
+//! counts as a miss, and a write that fails there is only not shared. Coordinators of one farm ([`Bond::Firm`]) answer for
+//! each other: what one of them acknowledges, or says is there, is in the shared store.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +29,18 @@ const TOUCHES: usize = 4_096;
 /// Blobs shared at once.
 const CONCURRENCY: usize = 8;
 
+/// How long a coordinator of a farm of several relies on what it knows to be in the shared store.
+const RELIED_ON: Duration = Duration::from_secs(5 * 60);
+
+/// What the coordinators are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    /// Each serves a farm of its own, and is better off with what others have.
+    Loose,
+    /// They serve one farm.
+    Firm,
+}
+
 /// Reads `own`, then `shared`; writes to both.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -37,6 +52,9 @@ pub struct Shared {
     touches: Arc<Mutex<Touches>>,
     /// Held by the task that touches.
     touching: Arc<tokio::sync::Mutex<()>>,
+    bond: Bond,
+    /// Blobs that are being fetched.
+    fetching: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
 }
 
 /// Blobs whose shared lifetime was extended recently, and blobs waiting for that.
@@ -48,9 +66,11 @@ struct Touches {
 
 impl Shared {
     /// Combines `own` and `shared`, in which unused blobs expire after `life`.
-    pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>, life: Duration, clock: Clock) -> Self {
-        let touch_every = millis(TOUCH_EVERY.min(life / 4));
-        Self { own, shared, clock, touch_every, touches: Arc::default(), touching: Arc::default() }
+    pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>, life: Duration, clock: Clock, bond: Bond) -> Self {
+        let often = if bond == Bond::Firm { RELIED_ON } else { TOUCH_EVERY };
+        let touch_every = millis(often.min(life / 4));
+        let (touches, touching, fetching) = (Arc::default(), Arc::default(), Arc::default());
+        Self { own, shared, clock, touch_every, touches, touching, bond, fetching }
     }
 
     /// Ensures that these blobs are in the shared store, unless it rejects them: blobs that were evicted there are
@@ -117,10 +137,67 @@ impl Shared {
         }
     }
 
-    fn written(&self, digest: &Digest, result: Result<(), Error>) {
+    /// The end of a write that the own store has, with its result in the shared one.
+    fn written(&self, digest: &Digest, result: Result<(), Error>) -> Result<(), Error> {
         match result {
             Ok(()) => self.touches.lock().remember(vec![*digest], self.clock.now()),
+            Err(error) if self.bond == Bond::Firm => return Err(error),
             Err(error) => tracing::debug!(%digest, %error, "cannot share a blob"),
+        }
+        Ok(())
+    }
+
+    /// Copies a blob that the own store lacks to it. Whoever asks for the same blob meanwhile waits, and finds it there.
+    async fn fetch(&self, digest: &Digest) -> Result<(), Error> {
+        let lock = {
+            let mut fetching = self.fetching.lock();
+            fetching.retain(|_, lock| lock.strong_count() > 0);
+            let known = fetching.get(digest).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                fetching.insert(*digest, Arc::downgrade(&lock));
+                lock
+            })
+        };
+        let _one = lock.lock().await;
+        if self.own.find_missing(std::slice::from_ref(digest)).await?.is_empty() {
+            return Ok(());
+        }
+        copy(&*self.shared, &*self.own, digest).await?;
+        self.touches.lock().remember(vec![*digest], self.clock.now());
+        Ok(())
+    }
+
+    /// What others of the same farm rely on as well: of these blobs, which the own store has, those that the shared one lacks
+    /// and cannot be given.
+    async fn not_shared(&self, here: Vec<Digest>) -> Result<Vec<Digest>, Error> {
+        let before = self.clock.now().saturating_sub(self.touch_every);
+        let unknown: Vec<Digest> = {
+            let touches = self.touches.lock();
+            here.into_iter().filter(|digest| touches.last.get(digest).is_none_or(|last| *last < before)).collect()
+        };
+        if unknown.is_empty() {
+            return Ok(unknown);
+        }
+        self.share(&unknown).await?;
+        let missing: HashSet<Digest> = self.shared.find_missing(&unknown).await?.into_iter().collect();
+        let (missing, shared): (Vec<Digest>, Vec<Digest>) =
+            unknown.into_iter().partition(|digest| missing.contains(digest));
+        self.touches.lock().remember(shared, self.clock.now());
+        Ok(missing)
+    }
+}
+
+impl Shared {
+    /// Treats a failure of the shared store as a missing blob, unless others of the farm may have it.
+    fn absent(&self, digest: &Digest, error: Error) -> Error {
+        match error {
+            Error::OutOfRange { .. } | Error::NotFound { .. } => error,
+            other if self.bond == Bond::Firm => other,
+            other => {
+                tracing::debug!(%digest, error = %other, "the shared store failed; the blob counts as absent");
+                Error::NotFound { digest: *digest }
+            }
         }
     }
 }
@@ -134,39 +211,42 @@ impl Touches {
     }
 }
 
-/// Treats a failure of the shared store as a missing blob.
-fn absent(digest: &Digest, error: Error) -> Error {
-    match error {
-        Error::OutOfRange { .. } | Error::NotFound { .. } => error,
-        other => {
-            tracing::debug!(%digest, error = %other, "the shared store failed; the blob counts as absent");
-            Error::NotFound { digest: *digest }
-        }
-    }
-}
-
 #[async_trait]
 impl BlobStore for Shared {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
         let absent_here = self.own.find_missing(digests).await?;
+        let mut missing = Vec::new();
         if absent_here.len() < digests.len() {
-            let absent: std::collections::HashSet<&Digest> = absent_here.iter().collect();
-            self.touch(digests.iter().filter(|digest| !absent.contains(digest)).copied());
+            let absent: HashSet<&Digest> = absent_here.iter().collect();
+            let here = digests.iter().filter(|digest| !absent.contains(digest)).copied();
+            match self.bond {
+                Bond::Loose => self.touch(here),
+                Bond::Firm => missing = self.not_shared(here.collect()).await?,
+            }
         }
         if absent_here.is_empty() {
-            return Ok(absent_here);
+            return Ok(missing);
         }
         match self.shared.find_missing(&absent_here).await {
-            Ok(missing) => Ok(missing),
-            Err(_) => Ok(absent_here),
+            Ok(absent) => missing.extend(absent),
+            Err(error) if self.bond == Bond::Firm => return Err(error),
+            Err(_) => missing.extend(absent_here),
         }
+        Ok(missing)
     }
 
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
         match self.own.get(digest).await {
-            Err(error) if error.is_absent() => self.shared.get(digest).await.map_err(|error| absent(digest, error)),
-            found => found,
+            Err(error) if error.is_absent() => {}
+            found => return found,
         }
+        if self.fetch(digest).await.is_ok()
+            && let Ok(found) = self.own.get(digest).await
+        {
+            return Ok(found);
+        }
+        // There is no room for it here.
+        self.shared.get(digest).await.map_err(|error| self.absent(digest, error))
     }
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
@@ -176,8 +256,12 @@ impl BlobStore for Shared {
         let wanted: Vec<Digest> = places.iter().map(|at| digests[*at]).collect();
         if !wanted.is_empty() {
             let shared = self.shared.get_many(&wanted).await;
+            let fetched = wanted.iter().zip(&shared).filter_map(|(digest, data)| Some((*digest, data.as_ref().ok()?.clone())));
+            for result in self.own.put_many(fetched.collect()).await {
+                result.unwrap_or_else(|error| tracing::debug!(%error, "cannot keep a blob that was fetched"));
+            }
             for ((at, digest), result) in places.into_iter().zip(&wanted).zip(shared) {
-                found[at] = result.map_err(|error| absent(digest, error));
+                found[at] = result.map_err(|error| self.absent(digest, error));
             }
         }
         found
@@ -185,30 +269,30 @@ impl BlobStore for Shared {
 
     async fn read(&self, digest: &Digest, offset: u64, limit: Option<u64>) -> Result<BlobStream, Error> {
         match self.own.read(digest, offset, limit).await {
-            Err(error) if error.is_absent() => {
-                self.shared.read(digest, offset, limit).await.map_err(|error| absent(digest, error))
-            }
-            found => found,
+            Err(error) if error.is_absent() => {}
+            found => return found,
         }
+        if self.fetch(digest).await.is_ok()
+            && let Ok(found) = self.own.read(digest, offset, limit).await
+        {
+            return Ok(found);
+        }
+        self.shared.read(digest, offset, limit).await.map_err(|error| self.absent(digest, error))
     }
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {
         self.own.put(digest, data.clone()).await?;
         let shared = self.shared.put(digest, data).await;
-        self.written(digest, shared);
-        Ok(())
+        self.written(digest, shared)
     }
 
     async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
-        let results = self.own.put_many(blobs.clone()).await;
-        let (digests, stored): (Vec<Digest>, Vec<_>) = blobs
-            .into_iter()
-            .zip(&results)
-            .filter(|(_, result)| result.is_ok())
-            .map(|(blob, _)| (blob.0, blob))
-            .unzip();
-        for (digest, shared) in digests.iter().zip(self.shared.put_many(stored).await) {
-            self.written(digest, shared);
+        let mut results = self.own.put_many(blobs.clone()).await;
+        let (places, stored): (Vec<usize>, Vec<_>) =
+            blobs.into_iter().enumerate().filter(|(at, _)| results[*at].is_ok()).unzip();
+        let digests: Vec<Digest> = stored.iter().map(|blob| blob.0).collect();
+        for ((at, digest), shared) in places.into_iter().zip(&digests).zip(self.shared.put_many(stored).await) {
+            results[at] = self.written(digest, shared);
         }
         results
     }
@@ -243,7 +327,6 @@ impl BlobWriter for Writer {
     async fn commit(self: Box<Self>) -> Result<(), Error> {
         self.own.commit().await?;
         let shared = copy(&*self.store.own, &*self.store.shared, &self.digest).await;
-        self.store.written(&self.digest, shared);
-        Ok(())
+        self.store.written(&self.digest, shared)
     }
 }
