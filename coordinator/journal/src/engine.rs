@@ -102,6 +102,20 @@ pub enum Error {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    #[error("cannot use the journal `{journal}`: {source}")]
+    Away {
+        journal: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The term that writes it has ended. No later commit of it can succeed.
+    #[error("the journal `{journal}` belongs to another coordinator now; call that one, which leads the farm")]
+    Fenced { journal: String },
+    #[error(
+        "the journal `{journal}` has {what} that this farm's key does not seal; has somebody else written to it, or has the farm's key \
+         been replaced? Restore the key's file"
+    )]
+    Forged { journal: String, what: String },
     #[error("the journal `{journal}` is in use; does another coordinator use this data directory?")]
     Locked { journal: String },
     #[error("the coordinator is shutting down; try again")]

@@ -43,7 +43,9 @@ impl Records {
     ) -> Result<(), Error> {
         for pause in PAUSES.build() {
             match self.try_finish(build, (events, last.clone()), calls).await {
-                Err(kiln_journal::Error::Engine { .. }) => tokio::time::sleep(pause).await,
+                Err(kiln_journal::Error::Engine { .. } | kiln_journal::Error::Away { .. }) => {
+                    tokio::time::sleep(pause).await
+                }
                 ended => return Ok(ended?),
             }
         }

@@ -8,36 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
-use futures::{StreamExt, stream};
+use kiln_redis::{CALL, Connection, connect};
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::breaker::{Breaker, Health, LONGEST_PAUSE, PAUSES};
 
 use super::{Address, Error};
 
-/// Time limit for a call.
-const CALL: Duration = Duration::from_secs(5);
-/// Time limit for connecting.
-const CONNECT: Duration = Duration::from_secs(3);
 /// Maximum concurrent calls; further ones wait, within [`CALL`].
 const CALLS: usize = 256;
-/// Maximum commands in one pipeline.
-const PIPELINE: usize = 1_000;
-/// Maximum concurrent commands to a cluster, where a pipeline cannot span nodes.
-const FAN_OUT: usize = 128;
 /// How often an idle Redis is checked.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
-
-#[derive(Clone)]
-enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
 
 struct Shared {
     address: Address,
@@ -136,7 +119,7 @@ impl Link {
         };
         let Some(connection) = connection else {
             let why = shared.breaker.away().unwrap_or_else(|| "reconnecting".to_owned());
-            return Err(Error::Away { shown: shared.address.shown.clone(), why });
+            return Err(Error::Away { shown: shared.address.shown().to_owned(), why });
         };
         let work = async {
             let _permit = shared.calls.acquire().await;
@@ -168,71 +151,37 @@ impl Link {
     }
 }
 
-impl Connection {
-    async fn run(self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
-        match self {
-            Self::Single(mut connection) if commands.len() == 1 => {
-                Ok(vec![commands[0].query_async(&mut connection).await])
-            }
-            Self::Single(mut connection) => {
-                let mut answers = Vec::with_capacity(commands.len());
-                let mut commands = commands.into_iter().peekable();
-                while commands.peek().is_some() {
-                    let mut pipeline = redis::Pipeline::new();
-                    for command in commands.by_ref().take(PIPELINE) {
-                        pipeline.add_command(command);
-                    }
-                    pipeline.ignore_errors();
-                    let found: Vec<RedisResult<Value>> = pipeline.query_async(&mut connection).await?;
-                    answers.extend(found);
-                }
-                Ok(answers)
-            }
-            Self::Cluster(connection) => {
-                let calls = stream::iter(commands).map(|command| {
-                    let mut connection = connection.clone();
-                    async move { command.query_async(&mut connection).await }
-                });
-                Ok(calls.buffered(FAN_OUT).collect().await)
-            }
-        }
-    }
-}
-
 impl Shared {
     /// Updates the health according to an error.
     fn failed(&self, connection: u64, error: &RedisError) -> Error {
-        let (shown, why) = (self.address.shown.clone(), message(error));
-        if matches!(error.code(), Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS" | "NOPERM")) {
-            let pause = {
-                let mut writes = self.writes.lock();
-                let pause = writes.pauses.next().unwrap_or(LONGEST_PAUSE);
-                writes.after = Some(Instant::now() + pause);
-                pause
-            };
-            let first = self.breaker.refuse_writes(why.clone());
-            if first {
-                tracing::warn!(
-                    redis = shown,
-                    why,
-                    pause_ms = pause.as_millis() as u64,
-                    "Redis accepts no writes; its contents are still used"
-                );
-            }
-            return Error::NoWrites { shown, why };
+        let found = kiln_redis::failure(self.address.shown(), error);
+        match &found {
+            Error::Away { why, .. } => return self.away(connection, why.clone()),
+            Error::NoWrites { why, .. } => self.refuse_writes(why),
+            _ => {}
         }
-        let busy = matches!(
-            error.kind(),
-            ErrorKind::Server(
-                ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown
-            )
-        );
-        let about_the_command = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) && !busy;
-        if about_the_command { Error::Refused { shown, why } } else { self.away(connection, why) }
+        found
+    }
+
+    fn refuse_writes(&self, why: &str) {
+        let pause = {
+            let mut writes = self.writes.lock();
+            let pause = writes.pauses.next().unwrap_or(LONGEST_PAUSE);
+            writes.after = Some(Instant::now() + pause);
+            pause
+        };
+        if self.breaker.refuse_writes(why.to_owned()) {
+            tracing::warn!(
+                redis = self.address.shown(),
+                why,
+                pause_ms = pause.as_millis() as u64,
+                "Redis accepts no writes; its contents are still used"
+            );
+        }
     }
 
     fn away(&self, connection: u64, why: String) -> Error {
-        let shown = self.address.shown.clone();
+        let shown = self.address.shown().to_owned();
         {
             let mut current = self.connection.lock();
             if current.0 != connection {
@@ -250,7 +199,7 @@ impl Shared {
     fn may_write(&self) -> Result<(), Error> {
         match (self.writes.lock().after, self.breaker.health()) {
             (Some(after), Health::NoWrites(why)) if Instant::now() < after => {
-                Err(Error::NoWrites { shown: self.address.shown.clone(), why })
+                Err(Error::NoWrites { shown: self.address.shown().to_owned(), why })
             }
             _ => Ok(()),
         }
@@ -259,7 +208,7 @@ impl Shared {
     fn wrote(&self) {
         if self.breaker.accept_writes() {
             *self.writes.lock() = Writes::default();
-            tracing::info!(redis = self.address.shown, "Redis accepts writes again");
+            tracing::info!(redis = self.address.shown(), "Redis accepts writes again");
         }
     }
 }
@@ -282,7 +231,7 @@ async fn watch_over(shared: std::sync::Weak<Shared>) {
             Ok(connection) => {
                 strong.connection.lock().1 = Some(connection);
                 strong.breaker.close();
-                tracing::info!(redis = strong.address.shown, "Redis is back and used again");
+                tracing::info!(redis = strong.address.shown(), "Redis is back and used again");
             }
             Err(error) => {
                 tracing::debug!(%error, "Redis is not back yet");
@@ -290,68 +239,5 @@ async fn watch_over(shared: std::sync::Weak<Shared>) {
                 tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
             }
         }
-    }
-}
-
-/// Connects to the first node that responds, and to the whole cluster if it belongs to one.
-async fn connect(address: &Address) -> Result<Connection, Error> {
-    let mut last = Error::Away { shown: address.shown.clone(), why: "it has no host".to_owned() };
-    for node in &address.nodes {
-        match tokio::time::timeout(CONNECT, connect_to(address, node)).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => last = why_not(address, &error),
-            Err(_) => {
-                let why = format!("no response within {} s", CONNECT.as_secs());
-                last = Error::Away { shown: address.shown.clone(), why };
-            }
-        }
-    }
-    Err(last)
-}
-
-async fn connect_to(address: &Address, node: &redis::ConnectionInfo) -> RedisResult<Connection> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(CALL));
-    let client = if address.tls {
-        Client::build_with_tls(node.clone(), address.certificates.clone())?
-    } else {
-        Client::open(node.clone())?
-    };
-    let mut single = client.get_multiplexed_async_connection_with_config(&config).await?;
-    let facts: String = redis::cmd("INFO").arg("cluster").query_async(&mut single).await?;
-    if !facts.contains("cluster_enabled:1") {
-        return Ok(Connection::Single(single));
-    }
-    let mut cluster =
-        ClusterClientBuilder::new(address.nodes.clone()).connection_timeout(CONNECT).response_timeout(CALL).retries(2);
-    if address.tls {
-        cluster = cluster.certs(address.certificates.clone());
-    }
-    Ok(Connection::Cluster(cluster.build()?.get_async_connection().await?))
-}
-
-fn message(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        _ => error.to_string(),
-    }
-}
-
-/// Whether waiting may help, and what is wrong.
-fn why_not(address: &Address, error: &RedisError) -> Error {
-    let shown = address.shown.clone();
-    let why = message(error);
-    let mentions = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    if error.kind() == ErrorKind::AuthenticationFailed || mentions(&["NOAUTH", "WRONGPASS", "NOPERM", "AUTH failed"]) {
-        Error::Password { shown, why }
-    } else if mentions(&["certificate", "CertificateUnknown", "UnknownCA", "BadCertificate"]) {
-        Error::Certificate { shown, why }
-    } else if mentions(&["lookup address", "Name or service not known", "nodename nor servname"]) {
-        Error::Host { shown, why }
-    } else if error.kind() == ErrorKind::Parse
-        || mentions(&["InvalidContentType", "corrupt message", "received corrupt", "Invalid response"])
-    {
-        Error::Protocol { shown, why }
-    } else {
-        Error::Away { shown, why }
     }
 }

@@ -9,9 +9,7 @@
 //! for twice: [`link::Link`] fails immediately until it has recovered.
 
 mod actions;
-mod address;
 mod blobs;
-mod error;
 mod link;
 mod parts;
 mod value;
@@ -21,9 +19,8 @@ use std::time::Duration;
 use kiln_state::FarmKey;
 
 pub use actions::RedisActions;
-pub use address::{Address, Tls};
 pub use blobs::RedisBlobs;
-pub use error::Error;
+pub use kiln_redis::{Address, Error, Tls};
 pub use link::Link;
 pub use parts::Parts;
 

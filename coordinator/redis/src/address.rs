@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use redis::{ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use url::Url;
 
-use super::Error;
+use crate::error::Error;
+use crate::sentinel::{self, Sentinels};
 
 /// Certificates for `rediss`, as PEM files.
 #[derive(Debug, Clone, Default)]
@@ -18,13 +19,22 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
-/// One Redis, or the nodes of one cluster.
+/// Who is connected to.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// One Redis, or nodes of one cluster.
+    Nodes(Vec<ConnectionInfo>),
+    /// The master that these name.
+    Sentinels(Sentinels),
+}
+
+/// One Redis, the nodes of one cluster, or a master that Sentinel names.
 #[derive(Clone)]
 pub struct Address {
-    pub(super) nodes: Vec<ConnectionInfo>,
-    pub(super) tls: bool,
-    pub(super) certificates: TlsCertificates,
-    pub(super) shown: String,
+    pub(crate) place: Place,
+    pub(crate) tls: bool,
+    pub(crate) certificates: TlsCertificates,
+    shown: String,
 }
 
 impl std::fmt::Debug for Address {
@@ -34,11 +44,19 @@ impl std::fmt::Debug for Address {
 }
 
 impl Address {
-    /// Parses an address: URLs separated by commas, all `redis` or all `rediss`.
+    /// Parses an address: URLs separated by commas, all `redis` or all `rediss`; or one URL with `redis+sentinel` or `rediss+sentinel`,
+    /// which lists Sentinels and names their master.
     ///
     /// # Errors
     /// The reason, with the password hidden.
     pub fn parse(text: &str, tls: &Tls) -> Result<Self, Error> {
+        if let Some((tls_used, rest)) = sentinel::scheme(text.trim()) {
+            let shown = sentinel::hidden(text.trim());
+            let wrong = |why: String| Error::Address { shown: shown.clone(), why };
+            let found = Sentinels::parse(rest).map_err(&wrong)?;
+            check_use(tls, tls_used).map_err(wrong)?;
+            return Ok(Self { place: Place::Sentinels(found), tls: tls_used, certificates: certificates(tls)?, shown });
+        }
         let shown = text.split(',').map(|url| hidden(url.trim())).collect::<Vec<_>>().join(",");
         let wrong = |why: String| Error::Address { shown: shown.clone(), why };
         let mut nodes = Vec::new();
@@ -59,17 +77,23 @@ impl Address {
             nodes.push(url.into_connection_info().map_err(|error| wrong(error.to_string()))?);
         }
         let tls_used = secure.unwrap_or(false);
-        let named = tls.ca.is_some() || tls.certificate.is_some() || tls.key.is_some();
-        if named && !tls_used {
-            return Err(wrong("certificates are given, but `redis` does not use them: use `rediss`".to_owned()));
-        }
-        Ok(Self { nodes, tls: tls_used, certificates: certificates(tls)?, shown })
+        check_use(tls, tls_used).map_err(wrong)?;
+        Ok(Self { place: Place::Nodes(nodes), tls: tls_used, certificates: certificates(tls)?, shown })
     }
 
     /// The address without its password.
     pub fn shown(&self) -> &str {
         &self.shown
     }
+}
+
+/// Certificates without TLS are a mistake.
+fn check_use(tls: &Tls, tls_used: bool) -> Result<(), String> {
+    let named = tls.ca.is_some() || tls.certificate.is_some() || tls.key.is_some();
+    if named && !tls_used {
+        return Err("certificates are given, but `redis` does not use them: use `rediss`".to_owned());
+    }
+    Ok(())
 }
 
 fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
@@ -127,12 +151,17 @@ mod tests {
         let good = Address::parse("redis://farm:s3cret@cache:6379/2", &Tls::default()).expect("expected an address");
         assert_eq!(good.shown(), "redis://farm:***@cache:6379/2");
         assert!(!format!("{good:?}").contains("s3cret"));
+        let text = "redis+sentinel://farm:s3cret@a:1,b/main/2?sentinel-user=x&sentinel-password=s3cret";
+        let good = Address::parse(text, &Tls::default()).expect("expected an address");
+        assert_eq!(good.shown(), "redis+sentinel://farm:***@a:1,b/main/2?sentinel-user=x&sentinel-password=***");
         for bad in [
             "http://u:s3cret@h:1",
             "redis:/u:s3cret@h",
             "redis://u:s3cret@h:notaport",
             "u:s3cret@h",
             "redis://:s3cret@",
+            "redis+sentinel://u:s3cret@h",
+            "redis+sentinel://h/?sentinel-password=s3cret",
         ] {
             let words = refused(bad);
             assert!(!words.contains("s3cret"), "expected no password in: {words}");
@@ -143,6 +172,11 @@ mod tests {
     fn what_is_wrong_is_said() {
         assert!(refused("http://h:1").contains("`http`"));
         assert!(refused("redis://a:1,rediss://b:2").contains("some do not"));
+        assert!(refused("redis+sentinel://a:1,b:2").contains("name of the master"));
+        assert!(refused("redis+sentinel://a:x/main").contains("port `x`"));
+        assert!(refused("redis+sentinel://,/main").contains("no host"));
+        assert!(refused("redis+sentinel://a/main/two").contains("database `two`"));
+        assert!(refused("redis+sentinel://a/main?password=x").contains("`password`"));
         let tls = Tls { ca: Some("/dev/null".into()), ..Tls::default() };
         let words = Address::parse("redis://a:1", &tls).expect_err("expected certificates without TLS to be refused");
         assert!(words.to_string().contains("`rediss`"), "{words}");
