@@ -1,7 +1,7 @@
 //! What a journal needs of the database that it is kept in.
 //!
-//! The interface is small enough for Redis: a stream is a Redis Stream whose ids are `POSITION-0`, a space is a hash with a sorted set of
-//! its keys, a commit is one `MULTI`, and `sync` is `WAITAOF`. Subscribing, group commit and retries are done above it.
+//! The interface is small enough for Redis (`kiln-replicas`): a stream is a Redis Stream whose ids are `POSITION-1`, a space is a hash with
+//! a sorted set of its keys, a commit is one script, and `sync` is `WAITAOF`. Subscribing, group commit and retries are done above it.
 
 use std::fmt::Debug;
 use std::sync::Arc;

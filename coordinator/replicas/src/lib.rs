@@ -4,6 +4,7 @@
 //! a coordinator believes, its commits are refused unless its term holds the lease at the moment of the commit.
 
 mod error;
+mod holder;
 mod redis;
 mod register;
 mod replica;
