@@ -41,6 +41,11 @@ impl Redis {
         Self::with(&[])
     }
 
+    /// A Redis that keeps everything over a restart, as one with the farm's journal does.
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes"])
+    }
+
     /// A Redis with additional flags, such as `--maxmemory 10mb`.
     pub fn with(flags: &[&str]) -> Self {
         let port = free_port();
@@ -102,6 +107,11 @@ impl Redis {
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Its directory, with whatever it keeps.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn url(&self) -> String {

@@ -134,14 +134,17 @@ fn read(database: &Database, stream: &str, from: u64, bytes: usize) -> Result<Ve
 fn list(database: &Database, space: Space, range: &Range) -> Result<Vec<(String, Bytes)>, redb::Error> {
     let Some(records) = found(database.begin_read()?.open_table(table(space)))? else { return Ok(Vec::new()) };
     let prefix = range.prefix.as_str();
-    // No key is beyond all that begin like the prefix, but a text that is larger than each of them.
-    let beyond = (!prefix.is_empty()).then(|| format!("{prefix}{}", char::MAX));
+    let beyond = beyond(prefix);
     let mut start = Bound::Included(prefix);
     let mut end = beyond.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    match &range.after {
-        Some(after) if range.backwards => end = Bound::Excluded(after),
-        Some(after) => start = Bound::Excluded(after),
-        None => {}
+    match range.after.as_deref() {
+        Some(after) if range.backwards => {
+            if beyond.as_deref().is_none_or(|beyond| after < beyond) {
+                end = Bound::Excluded(after);
+            }
+        }
+        Some(after) if after >= prefix => start = Bound::Excluded(after),
+        _ => {}
     }
     if is_empty(start, end) {
         return Ok(Vec::new());
@@ -153,6 +156,18 @@ fn list(database: &Database, space: Space, range: &Range) -> Result<Vec<(String,
     };
     let limit = range.limit.unwrap_or(usize::MAX);
     if range.backwards { rows.rev().take(limit).map(row).collect() } else { rows.take(limit).map(row).collect() }
+}
+
+/// The first text behind all that begin like the prefix, if there is one. Texts are in the order of their characters.
+fn beyond(prefix: &str) -> Option<String> {
+    let mut rest = prefix.to_owned();
+    while let Some(last) = rest.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            rest.push(next);
+            return Some(rest);
+        }
+    }
+    None
 }
 
 /// Whether no key is between these; a database may refuse such a range.

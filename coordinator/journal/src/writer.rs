@@ -1,7 +1,8 @@
 //! The task that commits: all batches that wait go into one transaction, so that many share one sync of the disk.
 //!
 //! Invariant: batches are committed in the order in which they were queued. Relaxed ones that were not synced yet are remembered, and
-//! written again after the engine failed, so that a disk that was full for a while costs nothing that readers have seen.
+//! written again after the engine failed, so that a disk that was full for a while costs nothing that readers have seen. What is not
+//! committed when the journal's term has ended never is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +115,9 @@ impl Writer {
     }
 
     fn failed(&mut self, queued: Vec<Queued>, error: &Error) {
+        if matches!(error, Error::Fenced { .. }) {
+            return self.fenced(queued, error);
+        }
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, "the journal cannot be written; events are kept in memory until it can");
         }
@@ -134,6 +138,16 @@ impl Writer {
             tracing::error!(batches = lost, "the journal still cannot be written; events are lost");
         }
         self.due = Some(Instant::now() + self.interval);
+    }
+
+    /// Another process writes the journal now, and reads what is in it: nothing of this one may be added.
+    fn fenced(&mut self, queued: Vec<Queued>, error: &Error) {
+        let lost = self.unsynced.len() + queued.len();
+        tracing::warn!(%error, batches = lost, "nothing more is written to the journal");
+        (self.unsynced, self.unsynced_bytes, self.due) = (Vec::new(), 0, None);
+        for batch in queued {
+            let _ = batch.done.send(Err(error.clone()));
+        }
     }
 
     fn remember(&mut self, batch: Unsynced) {

@@ -2,81 +2,54 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod engine;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_journal::{Batch, Durability, Engine, Entry, Error, Fsync, Journal, Range, RedbEngine, Space, WINDOW, Write};
+use engine::{HOUR, text};
+use kiln_journal::{Batch, Durability, Engine, Entry, Error, Fsync, Journal, Range, RedbEngine, Space, Write};
+use proptest::prelude::*;
 
-const HOUR: Fsync = Fsync::Interval(Duration::from_secs(3600));
-
-fn text(text: &'static str) -> impl FnOnce(u64) -> Bytes {
-    move |_| Bytes::from_static(text.as_bytes())
+fn redb(directory: &tempfile::TempDir) -> Arc<RedbEngine> {
+    Arc::new(RedbEngine::open(&directory.path().join("journal.redb"), false).unwrap())
 }
 
 #[tokio::test]
 async fn records_are_listed_in_both_directions_by_prefix_and_in_pages() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(&directory.path().join("journal.redb"), HOUR).unwrap();
-    assert!(journal.list("a", Range::default()).await.unwrap().is_empty(), "nothing was ever put there");
-    let mut batch = Batch::default().put("b", "other", "");
-    for key in ["", "a", "ab", "abc", "b", "\u{7f}"] {
-        batch = batch.put("a", key, key);
-    }
-    journal.commit(batch.remove("a", "").remove("a", "never"), Durability::Relaxed).await.unwrap();
-    let keys = async |range| {
-        let found = journal.list("a", range).await.unwrap();
-        found.into_iter().map(|(key, _)| key).collect::<Vec<String>>()
-    };
-    assert_eq!(keys(Range::default()).await, ["a", "ab", "abc", "b", "\u{7f}"]);
-    assert_eq!(keys(Range::last(2)).await, ["\u{7f}", "b"]);
-    assert_eq!(keys(Range::last(2).after("b")).await, ["abc", "ab"]);
-    assert_eq!(keys(Range::first(2).after("ab")).await, ["abc", "b"]);
-    assert_eq!(keys(Range::prefix("ab")).await, ["ab", "abc"]);
-    assert_eq!(keys(Range::prefix("ab").after("ab")).await, ["abc"]);
-    assert_eq!(keys(Range::prefix("b").after("c")).await, [""; 0]);
-    assert_eq!((journal.count("a").await.unwrap(), journal.count("c").await.unwrap()), (5, 0));
+    engine::lists_records_in_both_directions_by_prefix_and_in_pages(redb(&directory)).await;
 }
 
 #[tokio::test]
 async fn a_stream_is_shown_in_order_and_continues_where_nobody_was() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("journal.redb");
-    let journal = Journal::open(&path, HOUR).unwrap();
-    let stream = journal.new_stream("build");
-    let mut committed = stream.committed();
-    for _ in 0..5 {
-        stream.append(text("line"));
-    }
-    journal.new_stream("build2").append(text("another's"));
-    committed.wait_for(|end| *end == 5).await.unwrap();
-    let positions = |entries: Vec<Entry>| entries.iter().map(|entry| entry.position).collect::<Vec<u64>>();
-    assert_eq!(positions(journal.read("build", 0, usize::MAX).await.unwrap()), [0, 1, 2, 3, 4]);
-    assert_eq!(positions(journal.read("build", 3, 0).await.unwrap()), [3], "one at least");
-    assert_eq!(positions(journal.read("build", 1, 8).await.unwrap()), [1, 2]);
-    let resumed = journal.resume_stream("build").await.unwrap();
-    resumed.append_with(Batch::default().put("ends", "build", "well"), Durability::Durable, text("end")).await.unwrap();
-    assert_eq!(positions(journal.read("build", 5, usize::MAX).await.unwrap()), [5 + WINDOW]);
-    journal.commit(Batch::default().remove_stream("build"), Durability::Relaxed).await.unwrap();
-    assert!(journal.read("build", 0, usize::MAX).await.unwrap().is_empty());
-    assert_eq!(journal.read("build2", 0, usize::MAX).await.unwrap().len(), 1);
+    engine::shows_a_stream_in_order_and_continues_where_nobody_was(redb(&directory)).await;
 }
 
 #[tokio::test]
 async fn a_stream_that_is_resumed_again_and_again_gives_no_position_out_twice() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(&directory.path().join("journal.redb"), HOUR).unwrap();
-    journal.new_stream("build").append(text("line"));
-    journal.settle().await.unwrap();
-    // No process leaves an entry: each is killed before it has synced one.
-    for start in 1..4 {
-        let resumed = journal.resume_stream("build").await.unwrap();
-        assert_eq!(*resumed.committed().borrow(), start * WINDOW + 1);
+    engine::gives_no_position_out_twice(redb(&directory)).await;
+}
+
+#[tokio::test]
+async fn large_groups_and_values_are_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    engine::takes_groups_and_values_of_many_megabytes(redb(&directory)).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_engine_shows_what_was_written(groups in engine::groups()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        runtime.block_on(engine::follows_a_model(&*redb(&directory), &groups));
     }
-    journal.commit(Batch::default().remove_stream("build"), Durability::Relaxed).await.unwrap();
-    let resumed = journal.resume_stream("build").await.unwrap();
-    assert_eq!(*resumed.committed().borrow(), WINDOW, "nothing is left of what was removed");
 }
 
 #[tokio::test]
@@ -93,12 +66,16 @@ async fn a_second_journal_in_the_same_file_is_refused_in_words() {
 struct Fails {
     engine: RedbEngine,
     fails: AtomicBool,
+    fenced: AtomicBool,
     commits: std::sync::Mutex<Vec<(usize, bool)>>,
 }
 
 #[async_trait::async_trait]
 impl Engine for Fails {
     async fn commit(&self, batches: Vec<Arc<Vec<Write>>>, sync: bool) -> Result<(), Error> {
+        if self.fenced.load(Ordering::Relaxed) {
+            return Err(Error::Fenced { journal: "theirs".into() });
+        }
         if self.fails.load(Ordering::Relaxed) {
             let source = Arc::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
             return Err(Error::Engine { journal: "full".into(), source });
@@ -130,7 +107,12 @@ impl Engine for Fails {
 
 fn fails(directory: &tempfile::TempDir) -> Arc<Fails> {
     let engine = RedbEngine::open(&directory.path().join("journal.redb"), false).unwrap();
-    Arc::new(Fails { engine, fails: AtomicBool::new(false), commits: std::sync::Mutex::default() })
+    Arc::new(Fails {
+        engine,
+        fails: AtomicBool::default(),
+        fenced: AtomicBool::default(),
+        commits: std::sync::Mutex::default(),
+    })
 }
 
 #[tokio::test]
@@ -148,6 +130,26 @@ async fn events_outlive_a_full_disk_and_what_was_to_be_durable_is_refused() {
     assert_eq!(journal.read("build", 0, usize::MAX).await.unwrap()[0].data, "while it is full");
     assert_eq!(*stream.committed().borrow(), 1);
     assert_eq!(journal.get("records", "a").await.unwrap(), None, "its caller was told that it failed");
+}
+
+#[tokio::test]
+async fn nothing_is_written_after_the_term_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = fails(&directory);
+    let journal = Journal::over(engine.clone(), HOUR);
+    let stream = journal.new_stream("build");
+    engine.fails.store(true, Ordering::Relaxed);
+    stream.append(text("while it is full"));
+    let _ = journal.settle().await.unwrap_err();
+    engine.fails.store(false, Ordering::Relaxed);
+    engine.fenced.store(true, Ordering::Relaxed);
+    let refused = journal.commit(Batch::default().put("records", "a", "1"), Durability::Relaxed).await.unwrap_err();
+    assert!(matches!(&refused, Error::Fenced { .. }), "{refused}");
+    // If it were kept for a later try, that would come now.
+    engine.fenced.store(false, Ordering::Relaxed);
+    journal.settle().await.unwrap();
+    assert!(journal.read("build", 0, usize::MAX).await.unwrap().is_empty());
+    assert_eq!(journal.get("records", "a").await.unwrap(), None);
 }
 
 #[tokio::test]
