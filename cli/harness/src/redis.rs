@@ -7,8 +7,12 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// One `redis-server`.
+/// Where `.ci/test` installs Valkey.
+const VALKEY: &str = "/opt/kiln-test-tools/bin/valkey-server";
+
+/// One `redis-server`, or whatever `KILN_REDIS_SERVER` names.
 pub struct Redis {
+    program: String,
     child: Option<Child>,
     pub port: u16,
     dir: TempDir,
@@ -54,6 +58,18 @@ impl Redis {
         Self::launch(port, all, Vec::new())
     }
 
+    /// A server that can wait for its disk, which keeps everything; `None`, with a message, if it is not installed.
+    pub fn valkey(flags: &[&str]) -> Option<Self> {
+        if !Path::new(VALKEY).exists() {
+            crate::cannot_run(&format!("`{VALKEY}` is missing; `.ci/test` installs it"));
+            return None;
+        }
+        let port = free_port();
+        let mut all = vec!["--port".to_owned(), port.to_string(), "--appendonly".into(), "yes".into()];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        Some(Self::launch_as(VALKEY.to_owned(), port, all, Vec::new()))
+    }
+
     /// A Redis that only speaks TLS, with the certificate in this directory.
     pub fn with_tls(certificates: &Path) -> Self {
         let port = free_port();
@@ -69,9 +85,29 @@ impl Redis {
         Self::launch(port, all, vec!["--tls".into(), "--cacert".into(), file("ca.pem")])
     }
 
-    fn launch(port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
+    /// A Sentinel that watches the master at this port, as `main`.
+    fn sentinel(master: &str) -> Self {
+        let port = free_port();
         let dir = tempfile::tempdir().unwrap();
-        let mut redis = Self { child: None, port, dir, flags, client };
+        let file = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nsentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main 1000\n\
+             sentinel failover-timeout main 4000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let flags = vec![file.display().to_string(), "--sentinel".to_owned()];
+        let mut redis = Self { program: "redis-server".into(), child: None, port, dir, flags, client: Vec::new() };
+        redis.restart();
+        redis
+    }
+
+    fn launch(port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
+        Self::launch_as(std::env::var("KILN_REDIS_SERVER").unwrap_or("redis-server".into()), port, flags, client)
+    }
+
+    fn launch_as(program: String, port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut redis = Self { program, child: None, port, dir, flags, client };
         redis.restart();
         redis
     }
@@ -79,16 +115,22 @@ impl Redis {
     /// Restarts it on its port; returns when it accepts connections.
     pub fn restart(&mut self) {
         self.kill();
-        let mut child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(self.dir.path())
+        let mut command = Command::new(&self.program);
+        // A Sentinel has a file for everything.
+        if !self.flags.iter().any(|flag| flag == "--sentinel") {
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(self.dir.path());
+        }
+        let mut child = command
             .args(&self.flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("expected redis-server to start");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+        let ready = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|line| line.contains("Ready to accept connections") || line.contains("Sentinel ID is"));
         assert!(ready, "redis-server ended before it was ready, with {:?}", self.flags);
         // Its further output is read, so that it never blocks on a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
@@ -151,6 +193,55 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A master, its replica, and Sentinels that replace the one by the other.
+pub struct Replicated {
+    pub nodes: Vec<Redis>,
+    pub sentinels: Vec<Redis>,
+}
+
+impl Replicated {
+    /// Starts them; returns when the replica is connected and the Sentinels know of it and of each other.
+    pub fn start() -> Self {
+        let master = Redis::durable();
+        let port = master.port.to_string();
+        let of_master = format!("127.0.0.1 {port}");
+        let replica =
+            Redis::with(&["--appendonly", "yes", "--replicaof", &of_master, "--repl-diskless-sync-delay", "0"]);
+        let is_up = || replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
+        crate::until("the replica of Redis", is_up);
+        let sentinels: Vec<Redis> = (0..3).map(|_| Redis::sentinel(&port)).collect();
+        let knows = |sentinel: &Redis, what: &str, port: u16| {
+            sentinel.cli(&["SENTINEL", what, "main"]).contains(&port.to_string())
+        };
+        for sentinel in &sentinels {
+            let others = sentinels.iter().filter(|other| other.port != sentinel.port);
+            let all: Vec<u16> = others.map(|other| other.port).collect();
+            crate::until("the Sentinels to know each other", || {
+                let knows_all = all.iter().all(|port| knows(sentinel, "sentinels", *port));
+                (knows_all && knows(sentinel, "replicas", replica.port)).then_some(())
+            });
+        }
+        Self { nodes: vec![master, replica], sentinels }
+    }
+
+    /// The address that asks the Sentinels.
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        format!("redis+sentinel://{}/main", hosts.join(","))
+    }
+
+    /// Waits until the Sentinels agree that this node is the master.
+    pub fn wait_for_master(&self, node: usize) {
+        let port = self.nodes[node].port.to_string();
+        for sentinel in &self.sentinels {
+            let master = || sentinel.cli(&["SENTINEL", "get-master-addr-by-name", "main"]);
+            crate::until("the Sentinels to agree on a master", || master().contains(&port).then_some(()));
+        }
+        let is_master = || self.nodes[node].cli(&["INFO", "replication"]).contains("role:master").then_some(());
+        crate::until("the replica to be the master", is_master);
     }
 }
 

@@ -1,15 +1,10 @@
 //! A journal in Redis does what a journal in a file does.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-#[path = "../../journal/tests/engine/mod.rs"]
-mod engine;
-mod support;
-
+use super::engine;
+use super::support::{LEASE, led, register_at, replica, term};
 use kiln_harness::redis::{Cluster, Redis};
 use kiln_replicas::Register;
 use proptest::prelude::*;
-use support::{LEASE, led, register_at, replica, term};
 
 #[tokio::test]
 async fn records_are_listed_in_both_directions_by_prefix_and_in_pages() {

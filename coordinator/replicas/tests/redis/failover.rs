@@ -1,0 +1,117 @@
+//! Sentinel replaces the master.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kiln_harness::redis::Replicated;
+use kiln_harness::until;
+use kiln_journal::{Batch, Durability, Error, Fsync, Journal};
+use kiln_replicas::{RedisRegister, Register, Replica, Term};
+
+use super::support::{append, get, put, register_at, replica, term};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Asks as this replica until it is answered.
+async fn claim(register: &RedisRegister, me: &Replica, held: Option<&Term>, lease: Duration) -> (Replica, Term) {
+    loop {
+        match register.claim(me, held, lease).await {
+            Ok(claimed) if claimed.holder.is_some() => return claimed.holder.unwrap(),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_keeps_what_was_promised_and_the_term_goes_on() {
+    let mut farm = Replicated::start();
+    let register = register_at(&farm.url()).await.unwrap();
+    let warnings = register.check(&replica("a")).await.unwrap();
+    assert!(warnings.iter().any(|warning| warning.contains("`min-replicas-to-write` to 1")), "{warnings:?}");
+    let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
+    let journal = Journal::over(register.journal("", &held), Fsync::Interval(Duration::from_millis(100)));
+    let stream = journal.new_stream("build");
+    let promised = Batch::default().put("records", "promised", "1");
+    stream.append_with(promised, Durability::Durable, |_| Bytes::from("promised")).await.unwrap();
+    farm.nodes[0].kill();
+    stream.append(|_| Bytes::from("meanwhile"));
+    farm.wait_for_master(1);
+    while let Err(error) = journal.commit(Batch::default().put("records", "after", "1"), Durability::Durable).await {
+        assert!(matches!(error, Error::Away { .. }), "{error}");
+    }
+    assert_eq!(claim(&register, &replica("a"), Some(&held), LEASE).await.1, held);
+    let entries = journal.read("build", 0, usize::MAX).await.unwrap();
+    let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
+    assert_eq!(entries, ["promised", "meanwhile"]);
+    assert_eq!(journal.get("records", "promised").await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_that_loses_the_last_writes_leaves_no_hole() {
+    let mut farm = Replicated::start();
+    let register = register_at(&farm.url()).await.unwrap();
+    let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
+    let journal = Journal::over(register.journal("", &held), Fsync::Interval(Duration::from_secs(3600)));
+    let stream = journal.new_stream("build");
+    let synced = Batch::default().put("records", "0", "0");
+    stream.append_with(synced, Durability::Durable, |_| Bytes::from("0")).await.unwrap();
+    // The replica of Redis hears nothing more from its master: it cannot log in again.
+    farm.nodes[1].cli(&["CONFIG", "SET", "masterauth", "wrong"]);
+    farm.nodes[0].cli(&["CONFIG", "SET", "requirepass", "other"]);
+    farm.nodes[0].cli(&["-a", "other", "CLIENT", "KILL", "TYPE", "replica"]);
+    let is_cut = || farm.nodes[1].cli(&["INFO", "replication"]).contains("master_link_status:down").then_some(());
+    until("the replica to be cut off", is_cut);
+    for text in ["1", "2", "3"] {
+        let batch = Batch::default().put("records", text, text);
+        stream.append_with(batch, Durability::Relaxed, |_| Bytes::from(text)).await.unwrap();
+    }
+    farm.nodes[0].kill();
+    farm.wait_for_master(1);
+    assert_eq!(farm.nodes[1].cli(&["XLEN", "{kiln}:journal::stream:build"]), "1", "the last writes are lost");
+    while let Err(error) = journal.settle().await {
+        assert!(matches!(error, Error::Away { .. }), "{error}");
+    }
+    let entries = journal.read("build", 0, usize::MAX).await.unwrap();
+    let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
+    assert_eq!(entries, ["0", "1", "2", "3"]);
+    assert_eq!(journal.count("records").await.unwrap(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
+    let farm = Replicated::start();
+    let (old, new) = (register_at(&farm.url()).await.unwrap(), register_at(&farm.url()).await.unwrap());
+    let short = Duration::from_secs(2);
+    let held = term(old.claim(&replica("a"), None, short).await.unwrap());
+    let journal = old.journal("", &held);
+    journal.commit([put("a", "1"), append(0, "entry")].concat(), true).await.unwrap();
+    farm.nodes[0].signal("STOP");
+    farm.wait_for_master(1);
+    let next = loop {
+        let (holder, next) = claim(&new, &replica("b"), None, LEASE).await;
+        if holder.name == "b" {
+            break next;
+        }
+    };
+    let own = new.journal("", &next);
+    // A replica of Redis that is not there any more is not waited for, once Redis knows it.
+    while own.commit([put("a", "2"), append(1, "next")].concat(), true).await.is_err() {}
+    farm.nodes[0].signal("CONT");
+    for _ in 0..20 {
+        let refused = journal.commit([put("a", "3"), append(1, "old")].concat(), false).await.unwrap_err();
+        let is_harmless = matches!(refused, Error::Fenced { .. } | Error::Away { .. });
+        assert!(is_harmless, "{refused}");
+    }
+    // In the end the old master follows the new one, and so does the old leader.
+    let follows = || farm.nodes[0].cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
+    until("the old master to follow", follows);
+    let refused = loop {
+        match journal.commit(put("a", "3"), false).await.unwrap_err() {
+            Error::Away { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+            other => break other,
+        }
+    };
+    assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
+    assert_eq!(get(&*own, "a").await.as_deref(), Some("2"));
+    assert_eq!(own.read("stream", 0, usize::MAX).await.unwrap()[1].data, "next");
+}
