@@ -3,27 +3,31 @@
 //! Invariant: a token leaves this process only over TLS, or to this machine.
 
 mod access;
+mod addresses;
 mod bearer;
 mod dial;
+mod health;
+mod member;
+mod pace;
 mod refusal;
+mod service;
+mod several;
 mod stranger;
 
 use std::time::Duration;
 
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{self, ClientTlsConfig, Endpoint};
+use tonic::transport::{self, ClientTlsConfig, Endpoint, Uri};
 
 pub use access::{Access, Error as AccessError, TokenPlace};
+pub use addresses::{Error as AddressesError, addresses};
 pub use bearer::Bearer;
 pub use dial::{Dial, Stream};
 pub use refusal::refusal;
+pub use service::Channel;
 pub use stranger::stranger;
 
 /// Maximum message size of Kiln's servers and clients, in bytes: REAPI's batch limit plus the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// A connection to a farm, whose every call carries the credentials.
-pub type Channel = InterceptedService<transport::Channel, Bearer>;
 
 /// Why a farm cannot be reached, or the credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,27 +43,92 @@ pub enum Error {
         #[source]
         source: transport::Error,
     },
+    #[error(
+        "the coordinator at `{url}` accepts connections but does not answer within {seconds} s; does it still run?"
+    )]
+    Silent { url: String, seconds: u64 },
+    #[error("the coordinator at `{url}` cannot serve: {reason}")]
+    Unhealthy { url: String, reason: String },
+    #[error("no coordinator of the farm answers; {tried}")]
+    Nobody { tried: String },
     #[error("cannot trust the farm at `{url}`: {reason}")]
     Refused { url: String, reason: String },
+    #[error(transparent)]
+    Addresses(#[from] AddressesError),
     #[error(transparent)]
     Access(#[from] access::Error),
     #[error("a token is not sent over plain HTTP to another machine; expected `https://…` instead of `{url}`")]
     Exposed { url: String },
 }
 
-/// The endpoint for a farm's URL; `grpc` and `grpcs` mean `http` and `https`.
+impl Error {
+    fn of_connection(url: &str, source: transport::Error) -> Self {
+        match refusal(&source) {
+            Some(reason) => Self::Refused { url: url.to_owned(), reason },
+            None => Self::Connect { url: url.to_owned(), source },
+        }
+    }
+
+    /// Why none of several coordinators can be used. A reason that will not pass comes first.
+    fn of_all(mut failures: Vec<Self>) -> Self {
+        if let Some(place) = failures.iter().position(|error| !error.is_away()) {
+            return failures.swap_remove(place);
+        }
+        let tried: Vec<String> = failures.iter().map(|error| words(error)).collect();
+        Self::Nobody { tried: tried.join("; ") }
+    }
+
+    /// Whether the farm does not answer at the moment, so that a retry may succeed.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Silent { .. } | Self::Unhealthy { .. } | Self::Nobody { .. })
+    }
+}
+
+/// Whether clients can be configured with these addresses and credentials. Nothing is sent.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn check(urls: &str, access: &Access) -> Result<(), Error> {
+    addresses(urls)?.iter().try_for_each(|url| endpoint(url, access).map(drop))
+}
+
+/// Every coordinator of a farm that has several, and whether it answers; nothing of a farm that has one.
+///
+/// # Errors
+/// If an address is invalid, or the credentials cannot be read.
+pub async fn states(urls: &str, access: &Access) -> Result<Vec<(String, Result<(), Error>)>, Error> {
+    match several::Several::find(urls, access, 0).await? {
+        Some(several) => Ok(several.states().await),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A URL with the scheme that it means; `None` if there is no such scheme.
+fn normal(url: &str) -> Option<String> {
+    Some(match url.split_once("://") {
+        Some(("grpc", rest)) => format!("http://{rest}"),
+        Some(("grpcs", rest)) => format!("https://{rest}"),
+        Some(("http" | "https" | "unix", _)) => url.to_owned(),
+        Some(_) => return None,
+        None => format!("http://{url}"),
+    })
+}
+
+/// The token of each call to the coordinator at this address.
+fn credentials(uri: &Uri, access: &Access) -> Result<Bearer, Error> {
+    match crate::local::place(uri).filter(|_| !access.is_given()) {
+        Some(place) => Ok(Bearer::local(place)),
+        None => Ok(access.bearer()?),
+    }
+}
+
+/// The endpoint for a coordinator's URL; `grpc` and `grpcs` mean `http` and `https`.
 ///
 /// # Errors
 /// If the URL is invalid, or the credentials cannot be read.
 pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     let bad = || Error::Address { url: url.to_owned() };
-    let normal = match url.split_once("://") {
-        Some(("grpc", rest)) => format!("http://{rest}"),
-        Some(("grpcs", rest)) => format!("https://{rest}"),
-        Some(("http" | "https" | "unix", _)) => url.to_owned(),
-        Some(_) => return Err(bad()),
-        None => format!("http://{url}"),
-    };
+    let normal = normal(url).ok_or_else(bad)?;
     let (is_tls, is_socket) = (normal.starts_with("https://"), normal.starts_with("unix://"));
     let mut endpoint = Endpoint::from_shared(normal)
         .map_err(|_| bad())?
@@ -85,20 +154,23 @@ pub fn endpoint(url: &str, access: &Access) -> Result<Endpoint, Error> {
     Ok(endpoint)
 }
 
-/// Connects. Credentials are read each time.
+/// Connects to a farm at one address or at several, separated by commas. Credentials are read each time.
 ///
 /// # Errors
-/// As for [`endpoint`], and if the server does not respond or is not trusted.
+/// As for [`endpoint`], and if no coordinator responds or is trusted.
 pub async fn connect(url: &str, access: &Access) -> Result<Channel, Error> {
     Dial::new(url, access.clone()).connect().await
 }
 
 /// Whether traffic to a farm at this URL can be read on the network: plain HTTP to another machine.
-pub fn is_exposed(url: &str) -> bool {
-    !url.starts_with("unix://")
-        && endpoint(url, &Access::default()).is_ok_and(|to| {
-            to.uri().scheme_str() != Some("https") && !is_this_machine(to.uri().host().unwrap_or_default())
-        })
+pub fn is_exposed(urls: &str) -> bool {
+    let is_exposed = |url: &String| {
+        !url.starts_with("unix://")
+            && endpoint(url, &Access::default()).is_ok_and(|to| {
+                to.uri().scheme_str() != Some("https") && !is_this_machine(to.uri().host().unwrap_or_default())
+            })
+    };
+    addresses(urls).is_ok_and(|urls| urls.iter().any(is_exposed))
 }
 
 pub(crate) fn is_this_machine(host: &str) -> bool {
@@ -135,6 +207,8 @@ mod tests {
             assert!(matches!(refused, Error::Exposed { .. }), "{refused}");
             assert!(endpoint(url, &Access::default()).is_ok(), "expected `{url}` to do without a token");
             assert!(is_exposed(url), "expected `{url}` to be told from TLS and from this machine");
+            let two = format!("http://127.0.0.1:2,{url}");
+            assert!(is_exposed(&two) && check(&two, &access).is_err(), "expected `{two}` to expose a token");
         }
     }
 

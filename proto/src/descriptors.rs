@@ -55,6 +55,18 @@ pub fn methods_of(encoded: &[u8]) -> Result<Vec<String>, prost::DecodeError> {
     Ok(paths)
 }
 
+/// The methods whose requests are a stream, by path.
+pub fn client_streams() -> Vec<String> {
+    let mut paths = vec!["/google.bytestream.ByteStream/Write".to_owned()];
+    for file in FileDescriptorSet::decode(KILN).unwrap_or_default().file {
+        for service in &file.service {
+            let streams = service.method.iter().filter(|method| method.client_streaming());
+            paths.extend(streams.map(|method| format!("/{}.{}/{}", file.package(), service.name(), method.name())));
+        }
+    }
+    paths
+}
+
 /// The paths of all methods of Kiln's own services and of Remote Execution's.
 pub fn methods() -> Vec<String> {
     // Written by this crate's build script, so it is always valid.
@@ -83,5 +95,18 @@ mod tests {
             assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
         }
         assert_eq!(services().len(), 20, "{:?}", services());
+    }
+
+    #[test]
+    fn methods_that_take_streams_are_told_from_those_that_take_one_message() {
+        let streams = client_streams();
+        let has = |path: &str| streams.iter().any(|known| known == path);
+        for path in ["/kiln.v1.Workers/Link", "/kiln.v1.Shells/Open", "/google.bytestream.ByteStream/Write"] {
+            assert!(has(path), "expected `{path}` among {streams:?}");
+        }
+        for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Builds/Watch", "/google.bytestream.ByteStream/Read"] {
+            assert!(!has(path), "expected `{path}` not to be among {streams:?}");
+        }
+        assert!(streams.iter().all(|path| methods().contains(path)));
     }
 }

@@ -12,7 +12,7 @@ pub fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     // The worker's own certificate replaces these, but they must be right if they are given.
     problems.extend(config.access.check().err().map(|error| format!("{:#}", anyhow::Error::new(error))));
-    problems.extend(channel::endpoint(&config.coordinator, &channel::Access::default()).err().map(words));
+    problems.extend(channel::check(&config.coordinator, &channel::Access::default()).err().map(words));
     problems.extend(join_token(config).err());
     problems.extend(root(config.root.as_deref()).err());
     problems.extend(kiln_options::usable_directory("state directory", &config.state_dir).err());

@@ -14,7 +14,8 @@ use kiln_sandbox::{IDS_OF_AN_ACTION, Isolation, Layout, Mode, SubIds, Way};
 /// Configuration of a worker.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// URL of the farm's coordinator.
+    /// URL of the farm's coordinator; of a farm with several, the URLs of some or all of them, separated by commas. A name with several
+    /// addresses stands for several coordinators, too.
     #[arg(long, env = "KILN_COORDINATOR", value_name = "URL")]
     pub coordinator: String,
     /// Credentials for the coordinator.

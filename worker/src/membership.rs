@@ -23,6 +23,9 @@ use crate::link::Backoff;
 /// Pause before a failed renewal is retried.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
 
+/// How long a coordinator may take to show its certificates.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
 /// The file of the key that the worker joins with, until it has joined.
 const FIRST_KEY: &str = "joining.key";
 
@@ -53,12 +56,8 @@ pub enum Error {
 impl Error {
     /// Whether the farm was unavailable, so that a retry may succeed.
     fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Away { .. }
-                | Self::Token(join::Error::Unreachable { .. })
-                | Self::Channel(channel::Error::Connect { .. })
-        )
+        matches!(self, Self::Away { .. } | Self::Token(join::Error::Unreachable { .. }))
+            || matches!(self, Self::Channel(error) if error.is_away())
     }
 }
 
@@ -107,7 +106,7 @@ impl Membership {
         }
         let Some(token) = token else { return Ok(None) };
         let token: join::Token = token.parse()?;
-        let authority = join::authority(url, &token).await?;
+        let authority = authority(url, &token).await?;
         membership.keep("ca.pem", authority.as_bytes())?;
         let (key, request) = membership.first_key()?;
         let access = Access { ca: Some(membership.path("ca.pem")), ..Access::default() };
@@ -218,6 +217,20 @@ impl Membership {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The authority of the farm, from the first of its coordinators that answers.
+async fn authority(urls: &str, token: &join::Token) -> Result<String, Error> {
+    let mut last = None;
+    for url in channel::addresses(urls).map_err(channel::Error::from)? {
+        let answer = tokio::time::timeout(FIRST_ANSWER, join::authority(&url, token)).await;
+        let silent = || join::Error::Unreachable { url: url.clone(), reason: "it does not answer".to_owned() };
+        match answer.unwrap_or_else(|_| Err(silent())) {
+            Err(error @ join::Error::Unreachable { .. }) => last = Some(error),
+            ended => return Ok(ended?),
+        }
+    }
+    Err(last.unwrap_or_else(|| join::Error::Address { url: urls.to_owned() }).into())
 }
 
 fn request(key: &KeyPair) -> Result<String, Error> {

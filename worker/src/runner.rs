@@ -142,7 +142,7 @@ impl Runner {
     fn client(&self, at: &At<'_>) -> Result<Client, Fault> {
         let channel = self.channel.borrow().clone();
         let channel = channel.ok_or_else(|| Fault::Worker("no connection to the coordinator".to_owned()))?;
-        Ok(Client::for_lease(channel, at.instance, at.function, at.grant))
+        Ok(Client::for_lease(channel, at.instance, at.function, at.grant).spread())
     }
 
     /// Performs a transfer and retries it while the connection breaks, until it succeeds, fails for another reason or

@@ -148,7 +148,9 @@ async fn work(
         None => config.access.clone(),
     };
     tokio::spawn(docker.clone().watch(stop.clone()));
-    let dial = Dial::new(&config.coordinator, access);
+    // Workers spread themselves over the coordinators.
+    let first = config.name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let dial = Dial::new(&config.coordinator, access).beginning_with(first);
     let kept = link::keep(&dial, identity, runner.clone(), stop, config.grace).await;
     let closed = tokio::task::spawn_blocking(move || runner.close()).await;
     closed.context("cannot close the input cache")?;

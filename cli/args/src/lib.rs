@@ -39,6 +39,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Farm {
     /// The farm's URL, or its name in your configuration; without it, the farm that the configuration names, else one inside this command.
+    /// Of a farm with several coordinators, their URLs, separated by commas: whichever answers is used.
     #[arg(long, env = "KILN_FARM", global = true, value_name = "URL", hide_env_values = true)]
     pub farm: Option<String>,
     /// How long to wait for a farm that disappears during a build, in seconds.

@@ -22,14 +22,36 @@ const SMALL: Duration = Duration::from_secs(5);
 const LARGE: Duration = Duration::from_secs(30);
 
 const REACHED: &str = "every command that uses the farm calls its coordinator";
+const SEVERAL: &str = "when one coordinator is gone, clients and workers turn to another";
 const TRUSTED: &str = "it is how the farm is told apart from an impostor";
 const KNOWN: &str = "the farm has to know who builds";
 
-/// Looks at the farm at this URL, and answers its status if it can be had.
+/// Looks at the farm at this URL or at these, and answers its status if it can be had.
 pub(crate) async fn look(url: &str, access: &Access) -> (Vec<Check>, Option<FarmStatus>) {
-    let mut checks = Vec::new();
-    if url.starts_with("https://") || url.starts_with("grpcs://") {
-        checks.push(certificate(url).await);
+    let urls = match channel::addresses(url) {
+        Ok(urls) => urls,
+        Err(error) => {
+            let fix = "kiln login https://HOST:8980,https://HOST:8980";
+            return (vec![lacks("connection", State::Missing, words(&error), REACHED, fix)], None);
+        }
+    };
+    // With bad credentials no coordinator can be told from another: that is found below.
+    let states = channel::states(url, access).await.unwrap_or_default();
+    let mut checks = coordinators(&states);
+    let is_away = |url: &String| {
+        let of_url = |name: &String| name == url || name.starts_with(&format!("{url} "));
+        states
+            .iter()
+            .filter(|(name, _)| of_url(name))
+            .all(|(_, state)| state.as_ref().is_err_and(channel::Error::is_away))
+    };
+    for url in urls.iter().filter(|url| url.starts_with("https://") || url.starts_with("grpcs://")) {
+        if states.is_empty() {
+            checks.push(certificate(url).await);
+        } else if !is_away(url) {
+            let check = certificate(url).await;
+            checks.push(Check { found: format!("`{url}`: {}", check.found), ..check });
+        }
     }
     if let Err(error) = access.check() {
         let fix = "kiln farm certificate NAME --role builder, or correct `--ca`, `--cert`, `--key`, `--token-file`";
@@ -67,11 +89,25 @@ pub(crate) async fn look(url: &str, access: &Access) -> (Vec<Check>, Option<Farm
     (checks, Some(status))
 }
 
+/// Whether each of several coordinators answers. The farm works with one of them.
+fn coordinators(states: &[(String, Result<(), channel::Error>)]) -> Vec<Check> {
+    let state = if states.iter().any(|(_, state)| state.is_ok()) { State::Warning } else { State::Missing };
+    let check = |(url, found): &(String, Result<(), channel::Error>)| match found {
+        Ok(()) => ok("coordinator", format!("`{url}` answers"), SEVERAL),
+        Err(error) => {
+            let fix = address_fix(url.split(' ').next().unwrap_or_default());
+            lacks("coordinator", state, format!("`{url}`: {}", words(error)), SEVERAL, fix)
+        }
+    };
+    states.iter().map(check).collect()
+}
+
 fn words(error: &dyn std::error::Error) -> String {
     kiln_terminal::chain(error).replace('\n', ": ")
 }
 
 fn address_fix(url: &str) -> String {
+    let url = url.split(',').next().unwrap_or_default();
     let host = url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/');
     match host.rsplit_once(':') {
         Some((host, port)) => {
@@ -82,7 +118,8 @@ fn address_fix(url: &str) -> String {
 }
 
 async fn unreachable(url: &str, error: &channel::Error) -> Check {
-    let found = match channel::stranger(url).await {
+    // Of several, each has a line of its own.
+    let found = match channel::stranger(url).await.filter(|_| !url.contains(',')) {
         Some(stranger) => stranger,
         None => words(error),
     };
@@ -98,11 +135,14 @@ async fn unreachable(url: &str, error: &channel::Error) -> Check {
             "others could read the token",
             url.replacen("http://", "https://", 1),
         ),
-        channel::Error::Address { .. } => {
+        channel::Error::Address { .. } | channel::Error::Addresses(_) => {
             lacks("connection", State::Missing, found, REACHED, "kiln login https://HOST:8980")
         }
         channel::Error::Access(_) => lacks("credentials", State::Missing, found, KNOWN, "kiln login URL"),
-        channel::Error::Connect { .. } => lacks("connection", State::Missing, found, REACHED, address_fix(url)),
+        channel::Error::Connect { .. }
+        | channel::Error::Silent { .. }
+        | channel::Error::Unhealthy { .. }
+        | channel::Error::Nobody { .. } => lacks("connection", State::Missing, found, REACHED, address_fix(url)),
     }
 }
 

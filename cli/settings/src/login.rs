@@ -74,8 +74,10 @@ pub async fn login(login: args::Login, given: &channel::Access) -> Result<String
     Ok(name)
 }
 
-/// The name of a farm that has none: its host's.
-fn host(url: &str) -> Result<String, Error> {
+/// The name of a farm that has none: its host's, the first if it has several.
+fn host(urls: &str) -> Result<String, Error> {
+    let all = channel::addresses(urls).map_err(|error| Error::Login(error.to_string()))?;
+    let url = all.first().map_or("", String::as_str);
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let host = Url::parse(&full).ok().and_then(|url| url.host_str().map(str::to_owned));
     host.ok_or_else(|| Error::Login(format!("`{url}` is no address of a farm; expected `https://HOST:PORT`")))

@@ -184,7 +184,7 @@ pub(super) async fn on_farm(
     }
     // A farm inside this command ends with it, and its pages too.
     if let Some(at) = build.pages.as_ref().filter(|_| !farm.is_embedded())
-        && let Some(link) = super::web::link(farm.url(), &at.url, at.port, &format!("/builds/{}", build.id))
+        && let Some(link) = super::web::link(&farm.address(), &at.url, at.port, &format!("/builds/{}", build.id))
     {
         show.note(&format!("page: {link}"));
     }

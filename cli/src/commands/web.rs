@@ -20,7 +20,7 @@ pub(super) async fn run(farm: &Farm, print: bool) -> Result<Code, Error> {
         ));
     }
     let opened = farm.call(farm.farm().open_pages(OpenPagesRequest {})).await?.into_inner();
-    let link = link(farm.url(), &opened.url, opened.port, &opened.path)
+    let link = link(&farm.address(), &opened.url, opened.port, &opened.path)
         .ok_or_else(|| Error::Usage(format!("cannot make a link to the pages of `{}`", farm.url())))?;
     if print {
         local::print(format!("{link}\n").as_bytes())?;

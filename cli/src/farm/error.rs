@@ -81,7 +81,7 @@ impl Error {
     /// Whose fault it is, as an exit code.
     pub fn code(&self) -> crate::Code {
         match self {
-            Self::Channel(channel::Error::Connect { .. }) => crate::Code::Farm,
+            Self::Channel(error) if error.is_away() => crate::Code::Farm,
             Self::Refused(_) | Self::Channel(_) | Self::Stranger { .. } | Self::Variable(_) | Self::Absent => {
                 crate::Code::Usage
             }

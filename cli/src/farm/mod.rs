@@ -80,9 +80,22 @@ impl Farm {
         }
     }
 
-    /// Its address.
+    /// Its address; of a farm with several coordinators, all of them.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The address of the coordinator that is called.
+    pub fn address(&self) -> String {
+        self.channel.url()
+    }
+
+    /// The addresses of its coordinators, first the one that is called.
+    pub fn addresses(&self) -> Vec<String> {
+        let (used, mut all) = (self.address(), channel::addresses(&self.url).unwrap_or_default());
+        all.retain(|url| *url != used);
+        all.insert(0, used);
+        all
     }
 
     /// Whether it is inside a command on this machine.
@@ -209,7 +222,13 @@ impl Farm {
         if !is_transport || self.embedded.is_some() {
             return None;
         }
-        channel::stranger(&self.url).await.map(|what| Error::Stranger { url, what })
+        // Of several, any other may be the farm's.
+        let mut found = None;
+        for url in self.addresses() {
+            let what = channel::stranger(&url).await?;
+            found.get_or_insert(Error::Stranger { url, what });
+        }
+        found
     }
 
     /// Repeats a call while the farm is unavailable. The call must be idempotent.
@@ -257,7 +276,7 @@ async fn first_contact(url: &str, args: &crate::args::Farm) -> Result<Channel, E
     let (mut pauses, mut is_first) = (PAUSES.build(), true);
     loop {
         let error = match channel::connect(url, &args.access).await {
-            Err(error @ channel::Error::Connect { .. }) if began.elapsed() < longest => error,
+            Err(error) if error.is_away() && began.elapsed() < longest => error,
             other => return Ok(other?),
         };
         if std::mem::take(&mut is_first) {

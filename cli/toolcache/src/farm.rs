@@ -1,14 +1,16 @@
 //! The farm's cache, as helpers call it: over HTTP, never for long, and not at all while it does not respond.
+//!
+//! Of a farm with several coordinators, each of which serves the cache, helpers keep to one for as long as it responds.
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_proto::channel::{Access, TokenPlace, is_exposed};
+use kiln_proto::channel::{Access, TokenPlace, addresses, is_exposed};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH};
-use reqwest::{Body, Certificate, Client, Identity, RequestBuilder, Response, StatusCode};
+use reqwest::{Body, Certificate, Client, Identity, Method, RequestBuilder, Response, StatusCode};
 use tokio_util::io::ReaderStream;
 
 use crate::Error;
@@ -21,6 +23,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const FAILURES: u32 = 3;
 /// How long a farm that is down is left alone.
 const PAUSE: Duration = Duration::from_secs(20);
+/// What a response may be whose content is not looked at.
+const ANY: &str = "*/*";
 /// A token from a file is read again after this time.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -31,13 +35,45 @@ pub struct Remote(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     client: Client,
-    url: String,
-    token: Option<TokenPlace>,
-    held: Mutex<Option<(Instant, String)>>,
+    places: Vec<Place>,
+    /// Which of them is used.
+    current: AtomicUsize,
     failures: AtomicU32,
     down: Mutex<Option<Instant>>,
     said: AtomicBool,
     read_only: AtomicBool,
+}
+
+/// Where a coordinator serves the cache, and the token for it.
+#[derive(Debug)]
+struct Place {
+    url: String,
+    token: Option<TokenPlace>,
+    held: Mutex<Option<(Instant, String)>>,
+}
+
+impl Place {
+    fn new(url: &str, access: &Access) -> Result<Self, Error> {
+        let url = url.trim_end_matches('/').to_owned();
+        let token = access.token_place(&url);
+        if token.is_some() && is_exposed(&url) {
+            return Err(Error::Exposed { url });
+        }
+        Ok(Self { url, token, held: Mutex::default() })
+    }
+
+    /// The token, read again now and then: short-lived ones are replaced in their file.
+    fn token(&self) -> Option<String> {
+        let place = self.token.as_ref()?;
+        let mut held = lock(&self.held);
+        if held.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH) {
+            match place.read() {
+                Ok(token) => *held = Some((Instant::now(), token)),
+                Err(error) => tracing::debug!(%error, "no token"),
+            }
+        }
+        held.as_ref().map(|(_, token)| token.clone())
+    }
 }
 
 /// What became of an upload.
@@ -52,19 +88,16 @@ pub enum Sent {
 }
 
 impl Remote {
-    /// A tool's cache at this URL.
+    /// A tool's cache at this URL, or at several, separated by commas.
     ///
     /// # Errors
-    /// If the credentials cannot be used.
-    pub fn open(url: &str, access: &Access) -> Result<Self, Error> {
+    /// If the URLs or the credentials cannot be used.
+    pub fn open(urls: &str, access: &Access) -> Result<Self, Error> {
         // The client would panic if several TLS providers are linked; a provider that was installed earlier is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = url.trim_end_matches('/').to_owned();
-        let token = access.token_place(&url);
-        if token.is_some() && is_exposed(&url) {
-            return Err(Error::Exposed { url });
-        }
-        let wrong = |reason: String| Error::Client { url: url.clone(), reason };
+        let wrong = |reason: String| Error::Client { url: urls.to_owned(), reason };
+        let each = addresses(urls).map_err(|error| wrong(error.to_string()))?;
+        let places = each.iter().map(|url| Place::new(url, access)).collect::<Result<_, _>>()?;
         let read = |path: &Path| {
             let file = |source| Error::File { doing: "read", path: path.to_owned(), source };
             std::fs::read(path).map_err(file)
@@ -85,9 +118,8 @@ impl Remote {
         let client = client.build().map_err(|error| wrong(error.to_string()))?;
         Ok(Self(Arc::new(Inner {
             client,
-            url,
-            token,
-            held: Mutex::default(),
+            places,
+            current: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             down: Mutex::default(),
             said: AtomicBool::new(false),
@@ -105,38 +137,45 @@ impl Remote {
         !self.0.read_only.load(Ordering::Acquire) && !self.is_down()
     }
 
-    /// The token, read again now and then: short-lived ones are replaced in their file.
-    fn token(&self) -> Option<String> {
-        let place = self.0.token.as_ref()?;
-        let mut held = lock(&self.0.held);
-        if held.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH) {
-            match place.read() {
-                Ok(token) => *held = Some((Instant::now(), token)),
-                Err(error) => tracing::debug!(%error, "no token"),
-            }
-        }
-        held.as_ref().map(|(_, token)| token.clone())
+    fn place(&self) -> &Place {
+        let places = &self.0.places;
+        &places[self.0.current.load(Ordering::Acquire) % places.len()]
     }
 
-    async fn send(&self, request: RequestBuilder) -> Option<Response> {
-        let request = match self.token() {
+    fn request(&self, method: Method, key: &str) -> RequestBuilder {
+        let place = self.place();
+        let request = self.0.client.request(method, format!("{}/{key}", place.url));
+        match place.token() {
             Some(token) => request.bearer_auth(token),
             None => request,
-        };
-        match request.send().await {
-            Ok(response) if response.status().is_server_error() => {
-                self.failed(&response.status().to_string());
-                None
-            }
+        }
+    }
+
+    /// The response to a request, or why the coordinator does not respond, which is then not asked next.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
+        let failed = match request.send().await {
+            Ok(response) if response.status().is_server_error() => response.status().to_string(),
             Ok(response) => {
                 self.0.failures.store(0, Ordering::Release);
-                Some(response)
+                return Ok(response);
             }
-            Err(error) => {
-                self.failed(&reason(&error));
-                None
+            Err(error) => reason(&error),
+        };
+        self.0.current.fetch_add(1, Ordering::AcqRel);
+        Err(failed)
+    }
+
+    /// The response of the first coordinator that has one.
+    async fn ask(&self, method: Method, key: &str, accept: &'static str) -> Option<Response> {
+        let mut failed = String::new();
+        for _ in &self.0.places {
+            match self.send(self.request(method.clone(), key).header(ACCEPT, accept)).await {
+                Ok(response) => return Some(response),
+                Err(reason) => failed = reason,
             }
         }
+        self.failed(&failed);
+        None
     }
 
     /// Records that the farm did not respond.
@@ -144,7 +183,7 @@ impl Remote {
         if self.0.failures.fetch_add(1, Ordering::AcqRel) + 1 >= FAILURES {
             *lock(&self.0.down) = Some(Instant::now() + PAUSE);
         }
-        self.say(&format!("the farm's cache at {} failed ({reason}); going on without it", self.0.url));
+        self.say(&format!("the farm's cache at {} failed ({reason}); going on without it", self.place().url));
     }
 
     /// Says something to the user, the first time only.
@@ -157,8 +196,7 @@ impl Remote {
 
     /// An entry, if there is one and the farm responds.
     pub async fn get(&self, key: &str) -> Option<Response> {
-        let request = self.0.client.get(format!("{}/{key}", self.0.url)).header(ACCEPT, "application/octet-stream");
-        let response = self.send(request).await?;
+        let response = self.ask(Method::GET, key, "application/octet-stream").await?;
         match response.status() {
             status if status.is_success() => Some(response),
             StatusCode::NOT_FOUND => None,
@@ -171,21 +209,26 @@ impl Remote {
 
     /// Whether there is an entry, as far as the farm says.
     pub async fn has(&self, key: &str) -> bool {
-        let request = self.0.client.head(format!("{}/{key}", self.0.url));
-        !self.is_down() && self.send(request).await.is_some_and(|response| response.status().is_success())
+        !self.is_down() && self.ask(Method::HEAD, key, ANY).await.is_some_and(|response| response.status().is_success())
     }
 
     /// Removes an entry; `false` if that was not done.
     pub async fn remove(&self, key: &str) -> bool {
-        let request = self.0.client.delete(format!("{}/{key}", self.0.url));
-        self.takes() && self.send(request).await.is_some_and(|response| response.status().is_success())
+        self.takes() && self.ask(Method::DELETE, key, ANY).await.is_some_and(|response| response.status().is_success())
     }
 
     /// Stores an entry from a file of this size.
     pub async fn put(&self, key: &str, file: &Path, size: u64) -> io::Result<Sent> {
         let body = Body::wrap_stream(ReaderStream::new(tokio::fs::File::open(file).await?));
-        let request = self.0.client.put(format!("{}/{key}", self.0.url)).header(CONTENT_LENGTH, size).body(body);
-        let Some(response) = self.send(request).await else { return Ok(Sent::Failed) };
+        let request = self.request(Method::PUT, key).header(CONTENT_LENGTH, size).body(body);
+        // What was sent is gone: the next upload goes to another coordinator.
+        let response = match self.send(request).await {
+            Ok(response) => response,
+            Err(reason) => {
+                self.failed(&reason);
+                return Ok(Sent::Failed);
+            }
+        };
         match response.status() {
             status if status.is_success() => Ok(Sent::Stored),
             // What is too large, or finds no room, says nothing about the next one.
@@ -204,7 +247,7 @@ impl Remote {
     async fn refused(&self, status: StatusCode, response: Response) {
         let words = response.text().await.unwrap_or_default();
         let words = words.lines().next().unwrap_or_default().trim();
-        self.say(&format!("the farm's cache at {} refused ({status}: {words}); going on without it", self.0.url));
+        self.say(&format!("the farm's cache at {} refused ({status}: {words}); going on without it", self.place().url));
         if status == StatusCode::UNAUTHORIZED {
             *lock(&self.0.down) = Some(Instant::now() + PAUSE);
         }

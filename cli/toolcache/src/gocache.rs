@@ -19,7 +19,7 @@ const LIFE: Duration = Duration::from_secs(5 * 24 * 60 * 60);
 /// `kiln gocache`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Gocache {
-    /// The farm's cache for Go, as `kiln cache env go` prints it; without it, entries are kept on this machine only.
+    /// The farm's cache for Go, or several separated by commas, as `kiln cache env go` prints it; without it, entries are kept on this machine only.
     #[arg(long, env = "KILN_GOCACHE_URL", value_name = "URL")]
     pub url: Option<String>,
     /// Directory for entries on this machine; default: `kiln/gocache` in the user's cache directory.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,8 +11,8 @@ use tonic::transport::Uri;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::{Access, Bearer, Channel, Error, endpoint, refusal};
-use crate::local;
+use super::several::Several;
+use super::{Access, Channel, Error, credentials, endpoint};
 
 /// A connection of any kind.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -22,17 +23,27 @@ type Connector = BoxCloneSyncService<Uri, TokioIo<Box<dyn Stream>>, io::Error>;
 /// Connects to one farm, repeatedly. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Dial {
-    /// The farm's address.
+    /// The farm's address, or several.
     pub url: String,
     access: Access,
     /// A network other than this machine's own.
     connector: Option<Connector>,
+    /// Which of several coordinators is called first.
+    first: usize,
+    /// The coordinators, if there are several. Connections to them outlive a call of [`connect`](Self::connect).
+    several: Arc<Mutex<Option<Arc<Several>>>>,
 }
 
 impl Dial {
     /// Over this machine's network.
     pub fn new(url: impl Into<String>, access: Access) -> Self {
-        Self { url: url.into(), access, connector: None }
+        Self { url: url.into(), access, connector: None, first: 0, several: Arc::default() }
+    }
+
+    /// Of several coordinators, calls this one first. The number may be larger than theirs.
+    #[must_use]
+    pub fn beginning_with(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 
     /// Over connections that `connect` makes.
@@ -43,29 +54,40 @@ impl Dial {
     {
         let connector =
             tower::service_fn(connect).map_response(|stream| TokioIo::new(Box::new(stream) as Box<dyn Stream>));
-        Self { url: url.into(), access: Access::default(), connector: Some(BoxCloneSyncService::new(connector)) }
+        let connector = Some(BoxCloneSyncService::new(connector));
+        Self { connector, ..Self::new(url, Access::default()) }
     }
 
     /// Connects. Credentials are read each time.
     ///
     /// # Errors
-    /// If the address is invalid, the credentials cannot be read, or the server does not respond or is not trusted.
+    /// If an address is invalid, the credentials cannot be read, or no coordinator responds or is trusted.
     pub async fn connect(&self) -> Result<Channel, Error> {
-        let endpoint = endpoint(&self.url, &self.access)?;
-        let bearer = match local::place(endpoint.uri()).filter(|_| !self.access.is_given()) {
-            Some(place) if self.connector.is_none() => Bearer::local(place),
-            _ => self.access.bearer()?,
-        };
-        let connected = match &self.connector {
-            None => endpoint.connect().await,
-            Some(connector) => endpoint.connect_with_connector(connector.clone()).await,
-        };
-        match connected {
-            Ok(channel) => Ok(InterceptedService::new(channel, bearer)),
-            Err(source) => Err(match refusal(&source) {
-                Some(reason) => Error::Refused { url: self.url.clone(), reason },
-                None => Error::Connect { url: self.url.clone(), source },
-            }),
+        if let Some(connector) = &self.connector {
+            let endpoint = endpoint(&self.url, &self.access)?;
+            let connected = endpoint.connect_with_connector(connector.clone()).await;
+            let channel = connected.map_err(|source| Error::of_connection(&self.url, source))?;
+            let bearer = self.access.bearer()?;
+            return Ok(Channel::one(&self.url, InterceptedService::new(channel, bearer)));
         }
+        if let Some(several) = self.several().await? {
+            several.working(&[]).await?;
+            return Ok(Channel::any(several));
+        }
+        let url = self.url.trim();
+        let endpoint = endpoint(url, &self.access)?;
+        let bearer = credentials(endpoint.uri(), &self.access)?;
+        let channel = endpoint.connect().await.map_err(|source| Error::of_connection(url, source))?;
+        Ok(Channel::one(url, InterceptedService::new(channel, bearer)))
+    }
+
+    /// The farm's coordinators, if there are several.
+    async fn several(&self) -> Result<Option<Arc<Several>>, Error> {
+        let known = || self.several.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(several) = known().clone() {
+            return Ok(Some(several));
+        }
+        let Some(found) = Several::find(&self.url, &self.access, self.first).await? else { return Ok(None) };
+        Ok(Some(known().get_or_insert_with(|| Arc::new(found)).clone()))
     }
 }

@@ -1,19 +1,18 @@
 //! Downloads: every byte is checked against its digest before the complete blob is visible.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
-use super::{
-    CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, STREAM_FROM_BYTES, batches, check, gone, malformed, verify,
-};
-use crate::bytestream::ReadRequest;
+use super::reading::Reading;
+use super::sources::Source;
+use super::{CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, STREAM_FROM_BYTES, batches, check, malformed, verify};
 use crate::digest::Digest;
 use crate::reapi;
-use crate::resource_name::{Compression, ReadName};
 
 impl Client {
     /// Fetches one blob into memory.
@@ -25,14 +24,33 @@ impl Client {
             let mut found = self.get_batch(vec![*digest]).await?;
             return found.remove(digest).ok_or(Error::Missing { digest: *digest });
         }
+        self.until_right(digest, |skipped| self.get_large(digest, skipped)).await
+    }
+
+    async fn get_large(&self, digest: &Digest, skipped: usize) -> Result<Bytes, Error> {
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0).min(64 << 20));
-        let mut chunks = self.read(digest).await?;
-        while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
-            self.meter.advance(chunk.data.len() as u64);
-            data.extend_from_slice(&chunk.data);
+        let mut reading = self.read(digest, skipped);
+        while let Some(chunk) = reading.next().await? {
+            self.meter.advance(chunk.len() as u64);
+            data.extend_from_slice(&chunk);
         }
-        verify(digest, &data)?;
+        verify(digest, &data).inspect_err(|_| reading.was_wrong())?;
         Ok(data.into())
+    }
+
+    /// Repeats a transfer whose content was wrong, each time beginning with the next coordinator.
+    async fn until_right<T, F>(&self, digest: &Digest, attempt: impl Fn(usize) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let count = self.source_count();
+        for skipped in 0..count.saturating_sub(1) {
+            match attempt(skipped).await {
+                Err(Error::Corrupt { .. }) => tracing::debug!(%digest, "asking another coordinator for a blob"),
+                ended => return ended,
+            }
+        }
+        attempt(count.saturating_sub(1)).await
     }
 
     /// Fetches many blobs; small ones in batches. Fails with [`Error::Missing`] if one is missing.
@@ -64,34 +82,35 @@ impl Client {
         if wanted.is_empty() {
             return Ok(found);
         }
-        let answer = self
-            .cas
-            .clone()
-            .batch_read_blobs(reapi::BatchReadBlobsRequest {
-                instance_name: self.instance.clone(),
-                digests: wanted.iter().map(Digest::to_wire).collect(),
-                acceptable_compressors: Vec::new(),
-                digest_function: self.function.to_wire(),
-            })
-            .await?
-            .into_inner();
-        for response in answer.responses {
+        // A batch goes where its first blob would.
+        let first = wanted[0];
+        found.extend(self.ask(&first, |source| self.get_batch_from(source, wanted.clone())).await?);
+        Ok(found)
+    }
+
+    async fn get_batch_from(&self, source: Source, wanted: Vec<Digest>) -> Result<HashMap<Digest, Bytes>, Error> {
+        let mut cas = source.cas;
+        let request = reapi::BatchReadBlobsRequest {
+            instance_name: self.instance.clone(),
+            digests: wanted.iter().map(Digest::to_wire).collect(),
+            acceptable_compressors: Vec::new(),
+            digest_function: self.function.to_wire(),
+        };
+        let mut found = HashMap::with_capacity(wanted.len());
+        for response in cas.batch_read_blobs(request).await?.into_inner().responses {
             let digest = Digest::required(self.function, response.digest.as_ref()).map_err(malformed)?;
             if response.status.as_ref().is_some_and(|status| status.code == tonic::Code::NotFound as i32) {
                 return Err(Error::Missing { digest });
             }
             check(response.status)?;
             verify(&digest, &response.data)?;
-            self.meter.advance(response.data.len() as u64);
             found.insert(digest, response.data.into());
         }
+        if let Some(digest) = wanted.iter().find(|digest| !found.contains_key(digest)) {
+            return Err(Error::Missing { digest: *digest });
+        }
+        self.meter.advance(found.values().map(|data: &Bytes| data.len() as u64).sum());
         Ok(found)
-    }
-
-    async fn read(&self, digest: &Digest) -> Result<tonic::Streaming<crate::bytestream::ReadResponse>, Error> {
-        let name = ReadName { instance: self.instance.clone(), digest: *digest, compression: Compression::Identity };
-        let request = ReadRequest { resource_name: name.to_string(), read_offset: 0, read_limit: 0 };
-        Ok(self.streams.clone().read(request).await.map_err(|status| gone(status, digest))?.into_inner())
     }
 
     /// Streams a blob as the farm sends it, unverified: the caller must make sure that it is checked.
@@ -103,12 +122,10 @@ impl Client {
             let data = self.get(digest).await?;
             return Ok(stream::iter([Ok(data)]).boxed());
         }
-        let (chunks, digest) = (self.read(digest).await?, *digest);
-        let pieces = chunks.map(move |chunk| match chunk {
-            Ok(chunk) => Ok(chunk.data.into()),
-            Err(status) => Err(gone(status, &digest)),
-        });
-        Ok(pieces.boxed())
+        let mut reading = self.read(digest, 0);
+        // The first bytes show whether the blob is there.
+        let first = reading.next().await?;
+        Ok(stream::iter(first.map(Ok)).chain(reading.into_stream()).boxed())
     }
 
     /// A message stored as a blob.
@@ -120,7 +137,7 @@ impl Client {
     ///
     /// An incomplete file is removed.
     pub async fn download(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
-        let result = self.download_unchecked(digest, path).await;
+        let result = self.until_right(digest, |skipped| self.download_from(digest, path, skipped)).await;
         if result.is_err() {
             let _ = tokio::fs::remove_file(path).await;
         }
@@ -143,35 +160,41 @@ impl Client {
         self.download(digest, path).await.map(|()| digest.size)
     }
 
-    async fn download_unchecked(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
+    async fn download_from(&self, digest: &Digest, path: &Path, skipped: usize) -> Result<(), Error> {
         // Hashed and written in a separate thread while the next bytes arrive.
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let (digest, path, hasher) = (*digest, path.to_owned(), self.function.hasher());
         let writing = tokio::task::spawn_blocking(move || write_checked(&path, &digest, hasher, receiver));
-        let fetched = self.fetch_into(&digest, sender).await;
+        let mut reading = (digest.size >= STREAM_FROM_BYTES).then(|| self.read(&digest, skipped));
+        let fetched = self.fetch_into(&digest, reading.as_mut(), sender).await;
         let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread panicked"))?;
         match (written, fetched) {
             // The stream fails when writing does.
             (Err(error @ Error::File { .. }), _) | (_, Err(error)) => Err(error),
-            (written, Ok(())) => written,
+            (written, Ok(())) => written.inspect_err(|_| reading.iter().for_each(Reading::was_wrong)),
         }
     }
 
-    async fn fetch_into(&self, digest: &Digest, sender: tokio::sync::mpsc::Sender<Bytes>) -> Result<(), Error> {
-        if digest.size < STREAM_FROM_BYTES {
+    async fn fetch_into(
+        &self,
+        digest: &Digest,
+        reading: Option<&mut Reading>,
+        sender: tokio::sync::mpsc::Sender<Bytes>,
+    ) -> Result<(), Error> {
+        let Some(reading) = reading else {
             let _ = sender.send(self.get(digest).await?).await;
             return Ok(());
-        }
-        let mut chunks = self.read(digest).await?;
-        while let Some(chunk) = chunks.message().await.map_err(|status| gone(status, digest))? {
-            self.meter.advance(chunk.data.len() as u64);
-            if sender.send(chunk.data.into()).await.is_err() {
+        };
+        while let Some(chunk) = reading.next().await? {
+            self.meter.advance(chunk.len() as u64);
+            if sender.send(chunk).await.is_err() {
                 break;
             }
         }
         Ok(())
     }
 }
+
 fn write_checked(
     path: &Path,
     digest: &Digest,

@@ -2,10 +2,13 @@
 //!
 //! Small blobs are sent in batches, large ones as streams, several at once; existing blobs are not sent. A large blob
 //! that is similar to one at the other end is sent as the chunks that differ.
+//! Of a farm with several coordinators, another one is asked for what one does not have, or answers wrongly or too slowly.
 //! Invariant: downloaded bytes are checked against their digest before the complete blob is visible.
 
 mod chunks;
 mod download;
+mod reading;
+mod sources;
 mod upload;
 
 use std::collections::HashSet;
@@ -157,12 +160,27 @@ impl std::ops::AddAssign for Moved {
 /// A connection whose calls carry the lease that they are made for.
 pub type LeaseChannel = Traced<InterceptedService<Channel, ForLease>>;
 
+type Cas = ContentAddressableStorageClient<LeaseChannel>;
+type Streams = ByteStreamClient<LeaseChannel>;
+
+fn cas(channel: LeaseChannel) -> Cas {
+    Cas::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn streams(channel: LeaseChannel) -> Streams {
+    Streams::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 /// A client for one farm and one instance. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
+    bare: Channel,
+    lease: ForLease,
+    /// Whether reads are spread over all coordinators.
+    is_spread: bool,
     channel: LeaseChannel,
-    cas: ContentAddressableStorageClient<LeaseChannel>,
-    streams: ByteStreamClient<LeaseChannel>,
+    cas: Cas,
+    streams: Streams,
     instance: String,
     function: DigestFunction,
     meter: Meter,
@@ -176,20 +194,26 @@ impl Client {
 
     /// A worker's client, which presents the grant of its lease.
     pub fn for_lease(channel: Channel, instance: impl Into<String>, function: DigestFunction, grant: &[u8]) -> Self {
-        let instance = instance.into();
-        let channel = traced(InterceptedService::new(channel, ForLease::of(grant)));
+        let lease = ForLease::of(grant);
+        let bare = channel.clone();
+        let channel = traced(InterceptedService::new(channel, lease.clone()));
         Self {
-            cas: ContentAddressableStorageClient::new(channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            streams: ByteStreamClient::new(channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            cas: cas(channel.clone()),
+            streams: streams(channel.clone()),
+            bare,
+            lease,
+            is_spread: false,
             channel,
-            instance,
+            instance: instance.into(),
             function,
             meter: Meter::default(),
         }
+    }
+
+    /// Spreads reads over all coordinators of the farm, by digest: each of them reads other blobs from the store behind it.
+    #[must_use]
+    pub fn spread(self) -> Self {
+        Self { is_spread: true, ..self }
     }
 
     /// Counts transferred bytes on this meter. An upload restarts it with the bytes to be sent.

@@ -85,6 +85,19 @@ impl Client {
     }
 
     async fn send_stream(&self, digest: Digest, blob: Blob) -> Result<(), Error> {
+        // Of several coordinators, the next one is called after one that was gone.
+        for _ in 1..self.source_count() {
+            match self.send_stream_once(digest, blob.clone()).await {
+                Err(error) if error.is_connection() => {
+                    tracing::debug!(%error, %digest, "sending a blob to the next coordinator");
+                }
+                ended => return ended,
+            }
+        }
+        self.send_stream_once(digest, blob).await
+    }
+
+    async fn send_stream_once(&self, digest: Digest, blob: Blob) -> Result<(), Error> {
         let name = WriteName {
             instance: self.instance.clone(),
             upload: upload_id(),

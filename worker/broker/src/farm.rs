@@ -30,7 +30,7 @@ pub struct Farm {
 impl Farm {
     pub(super) fn client(&self) -> Option<Client> {
         let channel = self.channel.borrow().clone()?;
-        Some(Client::for_lease(channel, &self.instance, self.function, &self.grant))
+        Some(Client::for_lease(channel, &self.instance, self.function, &self.grant).spread())
     }
 
     /// The entry under a key; none if there is none, or if the farm does not answer.

@@ -30,5 +30,5 @@ async fn settings(farm: &Farm, args: &Env, access: &Access) -> Result<String, Er
                      start one with `kiln up`";
         return Err(Error::Usage(words.to_owned()));
     }
-    Ok(kiln_toolcache::env::settings(args, farm.url(), access, &farm.status().await?)?)
+    Ok(kiln_toolcache::env::settings(args, &farm.addresses(), access, &farm.status().await?)?)
 }

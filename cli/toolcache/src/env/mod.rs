@@ -59,6 +59,8 @@ pub struct Env {
 struct Settings {
     /// The tool's address, without a slash at its end.
     url: String,
+    /// All of its addresses, if several coordinators serve it, for helpers that turn to the next when one is gone.
+    urls: String,
     token: Option<Token>,
     /// Whether the caller may write; if not, a tool is told not to try where it can be.
     writes: bool,
@@ -114,21 +116,35 @@ fn root(farm: &str, status: &FarmStatus) -> Result<Url, Error> {
     Ok(url)
 }
 
-/// The settings of a tool for the farm at this URL, which has this status.
+/// The settings of a tool for a farm that has this status. Of a farm with several coordinators, `farms` has the addresses, first the
+/// one that is used; all of them serve caches at the same port.
 ///
 /// # Errors
 /// If the farm serves no caches, the token cannot be read, or the tool cannot use them.
-pub fn settings(env: &Env, farm: &str, access: &Access, status: &FarmStatus) -> Result<String, Error> {
-    let root = root(farm, status)?;
-    let root = root.as_str().trim_end_matches('/');
+pub fn settings(env: &Env, farms: &[String], access: &Access, status: &FarmStatus) -> Result<String, Error> {
+    let farm = farms.first().map_or("", String::as_str);
     let scope = env.scope.as_deref().map(|scope| format!("/scope/{}", utf8_percent_encode(scope, PLAIN)));
     let token = match access.token_place(farm) {
         Some(place) if env.show_token => Some(Token::Shown(place.read()?)),
         Some(place) => Some(Token::At(place)),
         None => None,
     };
+    let scope = scope.unwrap_or_default();
+    let url = |farm: &String| -> Result<String, Error> {
+        let root = root(farm, status)?;
+        Ok(format!("{}/cache{scope}/{}", root.as_str().trim_end_matches('/'), env.tool.name()))
+    };
+    let mut urls: Vec<String> = Vec::new();
+    for url in farms.iter().map(url) {
+        // One address of the caches may stand for all coordinators.
+        let url = url?;
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
     let settings = Settings {
-        url: format!("{root}/cache{}/{}", scope.unwrap_or_default(), env.tool.name()),
+        url: urls.first().cloned().unwrap_or_default(),
+        urls: urls.join(","),
         token,
         writes: if env.scope.is_some() { status.cache_writes_scopes } else { status.cache_writes },
         ca: access.ca.clone(),

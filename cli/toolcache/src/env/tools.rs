@@ -62,7 +62,7 @@ pub(super) fn shell(tool: Tool, settings: &Settings) -> Result<String, Error> {
 
 /// The words that make ccache start this program as its storage helper.
 fn helper(settings: &Settings) -> String {
-    let mut words = format!("kiln://farm helper={} @url={}", own(), settings.url);
+    let mut words = format!("kiln://farm helper={} @url={}", own(), settings.urls);
     let mut option = |name: &str, path: &std::path::Path| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         words.push_str(&format!(" @{name}={}", path.display()));
@@ -107,7 +107,7 @@ fn go(settings: &Settings) -> Result<String, Error> {
             (false, true) => format!("\"{text}\""),
         }
     };
-    let mut command = vec![own(), "gocache".to_owned(), "--url".to_owned(), settings.url.clone()];
+    let mut command = vec![own(), "gocache".to_owned(), "--url".to_owned(), settings.urls.clone()];
     let mut option = |name: &str, path: &std::path::Path| {
         command.extend([
             name.to_owned(),
