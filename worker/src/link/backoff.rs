@@ -33,7 +33,12 @@ impl Backoff {
 
     /// Waits before the next attempt.
     pub(crate) async fn wait(&mut self) {
+        self.wait_at_most(MAX_DELAY).await;
+    }
+
+    /// Waits before the next attempt, but no longer than this.
+    pub(crate) async fn wait_at_most(&mut self, longest: Duration) {
         self.is_fresh = false;
-        tokio::time::sleep(self.pauses.next().unwrap_or(MAX_DELAY)).await;
+        tokio::time::sleep(self.pauses.next().unwrap_or(MAX_DELAY).min(longest)).await;
     }
 }

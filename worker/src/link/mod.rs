@@ -1,9 +1,11 @@
 //! The connection to the coordinator: connects, registers, receives leases, reports results, and reconnects.
 //!
+//! Of a farm with several coordinators, the link goes to any of them, and to the next when that one is gone or refuses it.
 //! Invariant: running leases continue while there is no connection. A result is kept, and sent again on each new connection, until
 //! the coordinator has acknowledged it. This also holds while the worker drains: it reconnects for as long as its grace lasts.
 
 mod backoff;
+mod fence;
 mod session;
 
 use std::sync::Arc;
@@ -62,6 +64,9 @@ impl Stopping {
 /// How long to retry while another worker is connected under the same name: by then a connection that broke unnoticed is detected.
 const NAME_IN_USE: Duration = Duration::from_secs(60);
 
+/// The longest pause between attempts to reach one of several coordinators.
+const LONGEST_OF_SEVERAL: Duration = Duration::from_secs(1);
+
 /// Why the connection cannot be maintained.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,9 +90,12 @@ pub async fn keep(
     let leases = Arc::new(Leases::default());
     let stopping = Stopping::new(stop, leases.clone(), grace);
     let mut pause = Backoff::default();
+    let mut fence = fence::Fence::default();
+    // One of several coordinators is there sooner than one that has to start again.
+    let longest = if farm.url.contains(',') { LONGEST_OF_SEVERAL } else { Duration::MAX };
     let (mut refused_since, mut refused): (Option<Instant>, _) = (None, None);
     while !stopping.leave.is_cancelled() {
-        let outcome = session::run(farm, &identity, &runner, &leases, &stopping).await;
+        let outcome = session::run(farm, &identity, &runner, &leases, &stopping, &mut fence).await;
         if !matches!(outcome, session::Ended::NameInUse { .. }) {
             refused_since = None;
         }
@@ -118,7 +126,7 @@ pub async fn keep(
             }
         }
         tokio::select! {
-            () = pause.wait() => {}
+            () = pause.wait_at_most(longest) => {}
             () = stopping.leave.cancelled() => break,
         }
     }

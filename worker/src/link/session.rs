@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::channel::{Dial, MAX_MESSAGE_BYTES};
+use kiln_proto::channel::{Channel, Dial, MAX_MESSAGE_BYTES};
 use kiln_proto::v1;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message, worker_message};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
+use super::fence::Fence;
 use super::{Identity, Leases, Stopping};
 use crate::runner::Runner;
 
@@ -62,13 +63,23 @@ pub(super) async fn run(
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
     stopping: &Stopping,
+    fence: &mut Fence,
 ) -> Ended {
     let mut identity = identity.clone();
     let now = identity.borrow_and_update().clone();
     let (outbox, inbox) = mpsc::channel(OUTBOX);
     let (running, messages) = leases.connect(outbox.clone());
     let mut registered = false;
-    let talking = talk(farm, &now, runner, leases, stopping, (outbox, inbox), running, messages, &mut registered);
+    let talking = async {
+        let channel = tokio::select! {
+            channel = farm.connect() => channel.map_err(|error| error.to_string())?,
+            () = stopping.leave.cancelled() => return Ok(()),
+        };
+        let queues = (outbox, inbox);
+        let talking = talk(&channel, &now, runner, leases, stopping, fence, queues, running, messages, &mut registered);
+        // However it ended, another coordinator may be better.
+        talking.await.inspect_err(|_| channel.leave())
+    };
     let ended = tokio::select! {
         result = talking => Some(result),
         // If the identity can no longer change, only the session itself ends this.
@@ -86,22 +97,19 @@ pub(super) async fn run(
 
 #[allow(clippy::too_many_arguments)]
 async fn talk(
-    farm: &Dial,
+    channel: &Channel,
     identity: &Identity,
     runner: &Arc<Runner>,
     leases: &Arc<Leases>,
     stopping: &Stopping,
+    fence: &mut Fence,
     (outbox, inbox): (mpsc::Sender<v1::WorkerMessage>, mpsc::Receiver<v1::WorkerMessage>),
     running: Vec<v1::RunningLease>,
     messages: Vec<v1::WorkerMessage>,
     registered: &mut bool,
 ) -> Result<(), Failed> {
-    let channel = tokio::select! {
-        channel = farm.connect() => channel.map_err(|error| error.to_string())?,
-        () = stopping.leave.cancelled() => return Ok(()),
-    };
     runner.set_channel(channel.clone());
-    let mut client = WorkersClient::new(channel)
+    let mut client = WorkersClient::new(channel.clone())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let register = v1::Register {
@@ -132,14 +140,17 @@ async fn talk(
             answer = answers.message() => match answer {
                 Ok(Some(message)) => match message.message {
                     Some(coordinator_message::Message::Registered(welcome)) => {
+                        fence.admit(welcome.epoch).map_err(|past| past.to_string())?;
                         *registered = true;
                         runner.tally().linked(true);
-                        tracing::info!(url = farm.url, name = identity.name, "registered");
+                        tracing::info!(url = channel.url(), name = identity.name, "registered");
                         if let Some(every) = welcome.heartbeat_interval.filter(|every| every.seconds > 0) {
                             heartbeat = tokio::time::interval(Duration::from_secs(every.seconds as u64));
                         }
                         welcome.unwanted.iter().for_each(|lease| leases.cancel(*lease));
                     }
+                    // Before its greeting, nobody knows whether the coordinator still leads the farm.
+                    Some(_) if !*registered => return Err("the coordinator did not begin with a greeting".to_owned().into()),
                     Some(coordinator_message::Message::Lease(lease)) => begin(runner, leases, lease),
                     Some(coordinator_message::Message::Cancel(cancel)) => leases.cancel(cancel.lease),
                     Some(coordinator_message::Message::FinishedAck(ack)) => leases.acknowledged(ack.lease),
