@@ -154,6 +154,14 @@ fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
 
+/// Records that cannot be read or written.
+fn unread(error: kiln_records::Error) -> Status {
+    match &error {
+        kiln_records::Error::Journal(journal) if journal.is_passing() => Status::unavailable(error.to_string()),
+        _ => Status::internal(error.to_string()),
+    }
+}
+
 impl Builds {
     /// Opens what an earlier run left in the journal; `settings` says what happens to its unfinished builds. Builds
     /// that an earlier version kept in the directory `old` are imported.

@@ -3,7 +3,7 @@
 use kiln_proto::v1::{self, Build};
 use tonic::Status;
 
-use super::{Builds, internal, named};
+use super::{Builds, named, unread};
 use kiln_records::brief;
 
 /// Builds in one answer if the request has no limit.
@@ -31,8 +31,8 @@ impl Builds {
                 self.active(&found.id).unwrap_or(found)
             }
         };
-        let shells = self.shared.records.shells(&build.id).await.map_err(internal)?;
-        let notifications = self.shared.records.notifications(&build.id).await.map_err(internal)?;
+        let shells = self.shared.records.shells(&build.id).await.map_err(unread)?;
+        let notifications = self.shared.records.notifications(&build.id).await.map_err(unread)?;
         Ok(Build { shells, notifications, ..build })
     }
 
@@ -43,7 +43,7 @@ impl Builds {
 
     /// The id of the build that was submitted with a request id. `NOT_FOUND` if there is none.
     pub async fn of_request(&self, request_id: &str) -> Result<String, Status> {
-        let found = self.shared.records.request(request_id).await.map_err(internal)?;
+        let found = self.shared.records.request(request_id).await.map_err(unread)?;
         found.ok_or_else(|| Status::not_found(format!("no build was submitted with the request id `{request_id}`")))
     }
 
@@ -54,12 +54,12 @@ impl Builds {
 
     /// The latest builds, newest first; 100 where `limit` is 0.
     pub async fn list(&self, limit: u32) -> Result<Vec<Build>, Status> {
-        let builds = self.shared.records.builds(listed(limit)).await.map_err(internal)?;
-        let mut shells = self.shared.records.all_shells().await.map_err(internal)?;
+        let builds = self.shared.records.builds(listed(limit)).await.map_err(unread)?;
+        let mut shells = self.shared.records.all_shells().await.map_err(unread)?;
         let mut all = Vec::with_capacity(builds.len());
         for build in builds {
             let build = self.active(&build.id).unwrap_or(build);
-            let notifications = self.shared.records.notifications(&build.id).await.map_err(internal)?;
+            let notifications = self.shared.records.notifications(&build.id).await.map_err(unread)?;
             all.push(Build { shells: shells.remove(&build.id).unwrap_or_default(), notifications, ..build });
         }
         Ok(all)
@@ -68,7 +68,7 @@ impl Builds {
     /// The builds that a request asks for, newest first, and the id before which there may be more.
     pub async fn find(&self, request: &v1::ListRequest) -> Result<v1::ListResponse, Status> {
         let found = self.shared.records.search(request, listed(request.limit)).await;
-        let (found, more) = found.map_err(internal)?;
+        let (found, more) = found.map_err(unread)?;
         let mut builds = Vec::with_capacity(found.len());
         for build in found {
             let active = self.active(&build.id);
@@ -78,9 +78,9 @@ impl Builds {
             }
             let whole = match active {
                 Some(active) => active,
-                None => self.shared.records.build(&build.id).await.map_err(internal)?.unwrap_or(build),
+                None => self.shared.records.build(&build.id).await.map_err(unread)?.unwrap_or(build),
             };
-            let shells = self.shared.records.shells(&whole.id).await.map_err(internal)?;
+            let shells = self.shared.records.shells(&whole.id).await.map_err(unread)?;
             builds.push(Build { shells, ..whole });
         }
         Ok(v1::ListResponse { builds, more: more.unwrap_or_default() })

@@ -6,7 +6,7 @@
 use kiln_proto::v1::{Artifact, Build};
 use tonic::Status;
 
-use super::{Records, internal};
+use super::{Records, unread};
 
 /// The word for the newest.
 const LATEST: &str = "latest";
@@ -24,11 +24,11 @@ const FEWEST: usize = 2;
 /// # Errors
 /// NOT_FOUND, or INVALID_ARGUMENT if several match.
 pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<Build, Status> {
-    if let Some(build) = records.build(named).await.map_err(internal)? {
+    if let Some(build) = records.build(named).await.map_err(unread)? {
         return Ok(build);
     }
     if named == LATEST {
-        let mut builds = records.builds(LATELY).await.map_err(internal)?;
+        let mut builds = records.builds(LATELY).await.map_err(unread)?;
         let own = builds.iter().position(|build| !user.is_empty() && build.user == user);
         return match own.unwrap_or(0) {
             at if at < builds.len() => Ok(builds.swap_remove(at)),
@@ -37,7 +37,7 @@ pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<
     }
     let mut like = match named.len() {
         0..FEWEST => Vec::new(),
-        _ => records.builds_like(named, SHOWN + 1).await.map_err(internal)?,
+        _ => records.builds_like(named, SHOWN + 1).await.map_err(unread)?,
     };
     match like.len() {
         0 => Err(Status::not_found(format!("no build `{named}`; `kiln builds` lists them"))),
@@ -51,18 +51,18 @@ pub(super) async fn build(records: &Records, named: &str, user: &str) -> Result<
 /// # Errors
 /// NOT_FOUND, or INVALID_ARGUMENT if several match.
 pub(super) async fn artifact(records: &Records, named: &str, platform: &str) -> Result<Artifact, Status> {
-    if let Some(artifact) = records.artifact(named).await.map_err(internal)? {
+    if let Some(artifact) = records.artifact(named).await.map_err(unread)? {
         return Ok(artifact);
     }
     let by_name = |artifact: &&Artifact| named == LATEST || artifact.name == named || is_version(artifact, named);
     // An artifact with unchanged content keeps its first record; which one was built last is known from the builds.
-    for build in records.builds(LATELY).await.map_err(internal)? {
+    for build in records.builds(LATELY).await.map_err(unread)? {
         let of_build: Vec<&Artifact> = build.artifacts.iter().filter(by_name).collect();
         if !of_build.is_empty() {
             return one_of(&of_build, named, platform);
         }
     }
-    let all = records.artifacts("", ARTIFACTS).await.map_err(internal)?;
+    let all = records.artifacts("", ARTIFACTS).await.map_err(unread)?;
     let named_so: Vec<&Artifact> = all.iter().filter(by_name).collect();
     if let Some(newest) = named_so.first() {
         let of_build: Vec<&Artifact> = named_so.iter().copied().filter(|one| one.build == newest.build).collect();

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use super::secrets::{Inexact, Secrets};
-use super::{Builds, internal};
+use super::{Builds, internal, unread};
 
 /// Messages to a user that wait to be sent. Each has at most 32 KiB of data.
 const QUEUE: usize = 8;
@@ -81,7 +81,7 @@ impl Builds {
 
     /// Why a build has no such step among those that it has begun.
     async fn absent(&self, build: &Build, name: &str) -> Result<Status, Status> {
-        let events = self.shared.records.events(&build.id, 0).await.map_err(internal)?;
+        let events = self.shared.records.events(&build.id, 0).await.map_err(unread)?;
         let mut names: Vec<String> = Vec::new();
         for event in events {
             if let Some(event::Event::BuildStarted(started)) = event.event {

@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use super::secrets::Secrets;
 use super::starting::Planned;
-use super::{Builds, internal, named_user};
+use super::{Builds, internal, named_user, unread};
 use kiln_auth::Identity;
 
 /// Maximum builds in progress: each keeps its tree's names and its plan in memory.
@@ -93,7 +93,7 @@ impl Builds {
     ) -> Result<Build, Status> {
         let _one = self.shared.submitting.turn(&request.request_id).await;
         if !request.request_id.is_empty()
-            && let Some(id) = self.shared.records.request(&request.request_id).await.map_err(internal)?
+            && let Some(id) = self.shared.records.request(&request.request_id).await.map_err(unread)?
         {
             if let Some(active) = self.shared.active.lock().get(&id) {
                 active.secrets.take(secrets);
@@ -130,7 +130,7 @@ impl Builds {
             traceparent: trace::current(),
             ..Default::default()
         };
-        self.shared.records.submit(&build, &request).await.map_err(internal)?;
+        self.shared.records.submit(&build, &request).await.map_err(unread)?;
         let events = self.shared.records.new_events(&build.id);
         let active = self.activate(build.clone(), events, secrets, Some(place));
         self.start(active, request, identity, planned, false);

@@ -4,7 +4,7 @@ use kiln_proto::v1::{self, event};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use super::{Builds, internal};
+use super::{Builds, unread};
 
 /// Maximum clients that follow builds at once.
 pub(super) const MAX_WATCHES: usize = 20_000;
@@ -62,7 +62,7 @@ impl Builds {
             }
             // Checked before reading: a build that has ended writes no more events.
             let running = self.shared.active.lock().contains_key(id);
-            let events = self.shared.records.events(id, offset).await.map_err(internal)?;
+            let events = self.shared.records.events(id, offset).await.map_err(unread)?;
             let none = events.is_empty();
             for event in events {
                 offset = event.offset + 1;

@@ -122,6 +122,13 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether it goes by itself, or another coordinator does what this one cannot: whoever asked should ask again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Fenced { .. } | Self::Closed)
+    }
+}
+
 /// A database that a journal is kept in.
 #[async_trait]
 pub trait Engine: Debug + Send + Sync {

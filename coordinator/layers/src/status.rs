@@ -8,9 +8,8 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
             Error::Store(error) => error.into(),
-            Error::Redis(_) | Error::Hindered(_) | Error::Journal(kiln_journal::Error::Closed) => {
-                Self::unavailable(error.to_string())
-            }
+            Error::Redis(_) | Error::Hindered(_) => Self::unavailable(error.to_string()),
+            Error::Journal(ref journal) if journal.is_passing() => Self::unavailable(error.to_string()),
             Error::Journal(_) | Error::Decode(_) => {
                 tracing::error!(%error, cause = ?std::error::Error::source(&error), "the records of step results failed");
                 Self::internal(error.to_string())
