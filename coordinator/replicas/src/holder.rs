@@ -161,8 +161,9 @@ impl Holder {
 
     /// Its own leadership ends.
     fn end(&mut self, effects: &mut Vec<Effect>) {
-        if let Known::Me { term, .. } = std::mem::replace(&mut self.known, Known::Nobody) {
-            self.ended = Some(term);
+        if let Known::Me { term, .. } = &self.known {
+            self.ended = Some(term.clone());
+            self.known = Known::Nobody;
             effects.extend([Effect::Over, Effect::Vacant]);
         }
     }

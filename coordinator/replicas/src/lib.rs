@@ -9,6 +9,7 @@ mod redis;
 mod register;
 mod replica;
 mod replicas;
+mod shelf;
 mod standing;
 
 pub use error::Error;
@@ -16,4 +17,5 @@ pub use redis::RedisRegister;
 pub use register::{Claimed, Register};
 pub use replica::{Replica, Term};
 pub use replicas::{Replicas, Timing};
+pub use shelf::Shelf;
 pub use standing::{Lead, Standing};

@@ -43,6 +43,11 @@ impl Keys {
         self.named("farm")
     }
 
+    /// What is kept for a while under a name.
+    pub(super) fn shelf(&self, name: &str) -> String {
+        self.named(&format!("shelf:{name}"))
+    }
+
     /// A set: tenants that have a journal.
     pub(super) fn tenants(&self) -> String {
         self.named("tenants")

@@ -8,6 +8,7 @@ mod group;
 mod keys;
 mod scripts;
 mod seal;
+mod shelf;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
