@@ -1,6 +1,7 @@
 //! Authenticates callers by their credentials.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,10 +17,12 @@ use tonic::codegen::http;
 use super::authority::{self, Authority};
 use super::joined::Joined;
 use super::jwt::{Jwt, Rules};
+use super::ledger::{self, Common, Ledger};
+use super::relay::{self, Relayed};
 use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
-use super::{Config, Error, Identity, issued, revoked, shown};
+use super::{Config, Error, FarmKey, Identity, Role, issued, revoked, shown};
 use crate::accepted::Caller;
 use kiln_state::{Look, Watched};
 
@@ -61,6 +64,16 @@ struct Inner {
     /// Ensures that only one revocation at a time reads and writes the file.
     revoking: tokio::sync::Mutex<()>,
     joined: Arc<Mutex<Joined>>,
+    others: Option<Others>,
+}
+
+/// The other coordinators of a farm.
+#[derive(Debug, Clone)]
+pub struct Others {
+    /// The key under which they pass calls on.
+    pub key: FarmKey,
+    /// What they know together.
+    pub ledger: Arc<dyn Ledger>,
 }
 
 /// Somebody who was authenticated before, such as the owner of a browser's session: an extension of a call that this process makes on
@@ -78,12 +91,13 @@ impl Authenticator {
     /// If a file cannot be used at the start.
     ///
     /// `data_dir` holds the record of the workers that joined. With a `local` token, only calls of the coordinator's
-    /// own user are accepted, whose programs find the token.
+    /// own user are accepted, whose programs find the token. `others`: the farm's other coordinators, which may pass calls on.
     pub async fn open(
         config: &Config,
         data_dir: &Path,
         tls: Option<watch::Receiver<Served>>,
         local: Option<Published>,
+        others: Option<Others>,
     ) -> Result<Self, Error> {
         let authority = match config.authority() {
             Some((certificate, key)) => {
@@ -98,7 +112,12 @@ impl Authenticator {
             Some(jwt) => Some(Jwt::open(jwt).await?),
             None => None,
         };
-        let (known, look) = follow(config.clone())?;
+        let ledger = others.as_ref().map(|others| others.ledger.clone());
+        let (known, look) = follow(config.clone(), ledger.clone()).await?;
+        let joined = match &ledger {
+            Some(ledger) => Joined::common(ledger.clone()),
+            None => Joined::open(data_dir.join("joined.toml"))?,
+        };
         Ok(Self(Arc::new(Inner {
             asks: config.asks() || local.is_some(),
             local: local.map(Local),
@@ -113,7 +132,8 @@ impl Authenticator {
             issued: config.certificates_file(),
             seen: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
-            joined: Arc::new(Mutex::new(Joined::open(data_dir.join("joined.toml"))?)),
+            joined: Arc::new(Mutex::new(joined)),
+            others,
         })))
     }
 
@@ -146,7 +166,10 @@ impl Authenticator {
     pub async fn revoke(&self, identity: &Identity) -> Result<(), Status> {
         let mut add = identity.clone();
         // The certificates that this one was renewed to are revoked, too.
-        add.family = identity.serial.as_ref().and_then(|serial| self.0.joined.lock().family(serial));
+        let joined = self.joined();
+        let serial = identity.serial.clone();
+        let family = tokio::task::spawn_blocking(move || serial.and_then(|serial| joined.lock().family(&serial)));
+        add.family = family.await.map_err(|error| Status::internal(error.to_string()))?;
         self.change_revoked(
             move |file| {
                 file.names.extend(Some(add.name).filter(|name| !name.is_empty()));
@@ -184,12 +207,20 @@ impl Authenticator {
         change: impl FnOnce(&mut revoked::File) -> Result<(), Status> + Send + 'static,
         acts: impl Fn(&revoked::File) -> bool,
     ) -> Result<(), Status> {
+        let _alone = self.0.revoking.lock().await;
+        let mut known = self.0.known.clone();
+        if let Some(others) = &self.0.others {
+            let unavailable = |error: String| Status::unavailable(format!("{error}; try again"));
+            let mut file = ledger::read(&*others.ledger).await.map_err(unavailable)?;
+            change(&mut file)?;
+            ledger::write(&*others.ledger, &file).await.map_err(unavailable)?;
+            return until_it_acts(known.wait_for(|known| acts(&known.revoked))).await;
+        }
         let Some(path) = self.0.revoked.clone() else {
             return Err(Status::failed_precondition(
                 "this coordinator has no revocation list: it was started without `--farm-dir` or `--revoked`",
             ));
         };
-        let _alone = self.0.revoking.lock().await;
         let written = tokio::task::spawn_blocking(move || {
             let internal = |error: Error| Status::internal(error.to_string());
             let mut file = revoked::File::read(&path).map_err(internal)?;
@@ -197,12 +228,7 @@ impl Authenticator {
             file.write(&path).map_err(internal)
         });
         written.await.map_err(|error| Status::internal(error.to_string()))??;
-        let mut known = self.0.known.clone();
-        let acts = known.wait_for(|known| acts(&known.revoked));
-        match tokio::time::timeout(UNTIL_KNOWN, acts).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Status::internal("it was recorded, but the coordinator does not apply it yet; see its log")),
-        }
+        until_it_acts(known.wait_for(|known| acts(&known.revoked))).await
     }
 
     pub(super) fn joined(&self) -> Arc<Mutex<Joined>> {
@@ -255,6 +281,9 @@ impl Authenticator {
         if let Some(Authenticated(identity)) = call.extensions.get() {
             return self.still(identity);
         }
+        if let Some(relayed) = self.relayed(call)? {
+            return self.still(&relayed.identity);
+        }
         if !self.0.asks {
             return Ok(Identity::anonymous());
         }
@@ -275,6 +304,22 @@ impl Authenticator {
         }
         drop(seen);
         Ok(identity)
+    }
+
+    /// Whom a coordinator of this farm has authenticated, if the call comes from one.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, with the reason.
+    pub(crate) fn relayed(&self, call: &http::request::Parts) -> Result<Option<Relayed>, Status> {
+        let Some(Others { key, .. }) = &self.0.others else { return Ok(None) };
+        let Some(relayed) = Relayed::open(key, call)? else { return Ok(None) };
+        if self.0.tls.is_some() && !self.by_certificate(call)?.roles.contains(&Role::Coordinator) {
+            return Err(Status::unauthenticated(format!(
+                "the header `{}` came over a connection that is not a coordinator's",
+                relay::HEADER
+            )));
+        }
+        Ok(Some(relayed))
     }
 
     /// The identity of somebody who was authenticated before, if their credentials are still good.
@@ -383,28 +428,51 @@ fn token(call: &http::request::Parts) -> Result<Option<&str>, Status> {
     Err(Status::unauthenticated("unsupported `authorization` header; expected `Bearer TOKEN`"))
 }
 
-fn read(config: &Config) -> Result<Known, Error> {
+/// Waits until a change of the revocations has taken effect here.
+async fn until_it_acts<T, E>(acts: impl Future<Output = Result<T, E>>) -> Result<(), Status> {
+    match tokio::time::timeout(UNTIL_KNOWN, acts).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Status::internal(
+            "it was recorded, but this coordinator does not apply it yet; see its log, and the file of its `--revoked`",
+        )),
+    }
+}
+
+fn read(config: &Config, common: &Common) -> Result<Known, Error> {
     let tokens = config.tokens_file().map(|path| tokens::File::read(&path)).transpose()?.unwrap_or_default();
     let revoked = config.revoked_file().map(|path| revoked::File::read(&path)).transpose()?.unwrap_or_default();
     let rules = config.jwt_rules.as_deref().map(Rules::read).transpose()?;
-    Ok(Known { tokens: tokens.into(), revoked, rules })
+    Ok(Known { tokens: tokens.into(), revoked: common.with(revoked), rules })
 }
 
 /// The content of the files as it changes, and the trigger for an immediate check.
 type Followed = (watch::Receiver<Arc<Known>>, Option<Look>);
 
-fn follow(config: Config) -> Result<Followed, Error> {
+async fn follow(config: Config, ledger: Option<Arc<dyn Ledger>>) -> Result<Followed, Error> {
     let paths: Vec<_> =
         [config.tokens_file(), config.revoked_file(), config.jwt_rules.clone()].into_iter().flatten().collect();
     let is_fixed = paths.is_empty();
     let watched = Watched::begin(paths);
-    let (sender, receiver) = watch::channel(Arc::new(read(&config)?));
+    let common = Common::default();
+    let (sender, receiver) = watch::channel(Arc::new(read(&config, &common)?));
+    let sender = Arc::new(sender);
+    if let Some(ledger) = ledger {
+        let (sender, config, all) = (sender.clone(), config.clone(), common.clone());
+        let changed = move || {
+            match read(&config, &all) {
+                Ok(known) => drop(sender.send_replace(Arc::new(known))),
+                Err(error) => tracing::error!(%error, "cannot apply other coordinators' revocations"),
+            }
+            !sender.is_closed()
+        };
+        tokio::spawn(common.clone().follow(ledger, changed));
+    }
     if is_fixed {
         return Ok((receiver, None));
     }
     let look = watched.look();
     tokio::spawn(watched.follow(move || {
-        sender.send_replace(Arc::new(read(&config)?));
+        sender.send_replace(Arc::new(read(&config, &common)?));
         tracing::info!("reloaded tokens, rules and revocations");
         Ok::<_, Error>(!sender.is_closed())
     }));

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{Identity, check_name};
+use super::{Identity, Role, check_name};
 
 /// How far certificates are backdated, because the clocks of a farm's machines differ.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
@@ -167,6 +167,21 @@ pub fn key_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
     Ok(hex::encode(Sha256::digest(parsed.public_key().raw)))
 }
 
+/// The first host that a certificate is for.
+pub(crate) fn host(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok().flatten()?;
+    let mut hosts = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(host) => Some((*host).to_owned()),
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+        },
+        _ => None,
+    });
+    hosts.find(|host| !host.contains('*'))
+}
+
 /// The identity of a certificate's holder. Signature and validity were checked when the connection was made.
 ///
 /// # Errors
@@ -194,6 +209,7 @@ pub fn identify(certificate: &CertificateDer<'_>) -> Result<Identity, String> {
             "tenant" if identity.tenant.is_empty() => identity.tenant = value.into_owned(),
             "pool" if identity.pool.is_none() => identity.pool = Some(value.into_owned()),
             "family" if identity.family.is_none() => identity.family = Some(value.into_owned()),
+            "role" if value == Role::Coordinator.name() => drop(identity.roles.insert(Role::Coordinator)),
             "role" => drop(identity.roles.insert(value.parse().map_err(|error: super::Unknown| error.to_string())?)),
             _ => return Err(nobody()),
         }

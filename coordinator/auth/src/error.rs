@@ -14,6 +14,8 @@ pub enum Error {
          `--insecure` to let everyone who reaches it do everything"
     )]
     Open { address: SocketAddr, what: &'static str },
+    #[error("cannot use what the farm's coordinators know of its members: {reason}; try again")]
+    Ledger { reason: String },
     #[error("`{given}` requires `{missing}`")]
     Pair { given: &'static str, missing: &'static str },
     #[error(transparent)]

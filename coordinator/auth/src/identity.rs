@@ -23,10 +23,12 @@ pub enum Role {
     Admin,
     /// Administers the farm: drains workers, manages members. No access to any tenant's builds.
     FarmAdmin,
+    /// One of the farm's coordinators. They issue themselves certificates with it; nobody else can be given it.
+    Coordinator,
 }
 
 impl Role {
-    /// All roles.
+    /// All roles that a caller can be given.
     pub const ALL: [Self; 6] =
         [Self::Builder, Self::CacheReader, Self::CacheWriter, Self::Worker, Self::Admin, Self::FarmAdmin];
 
@@ -39,6 +41,7 @@ impl Role {
             Self::Worker => "worker",
             Self::Admin => "admin",
             Self::FarmAdmin => "farm-admin",
+            Self::Coordinator => "coordinator",
         }
     }
 }
@@ -66,7 +69,7 @@ impl FromStr for Role {
 }
 
 /// A caller's identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Such as `ann`, `ci` or a worker's name; empty without authentication.
     pub name: String,

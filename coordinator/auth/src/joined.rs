@@ -6,10 +6,13 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
+use super::ledger::{self, Ledger};
 use super::{Error, revoked};
 
 /// A worker's certificate that has not expired.
@@ -59,11 +62,20 @@ pub(super) enum Refused {
     File(#[from] Error),
 }
 
-/// The file. One call at a time reads and writes it.
+/// The record. One call at a time reads and writes it, and may block for that.
 #[derive(Debug)]
 pub(super) struct Joined {
-    path: PathBuf,
+    place: Place,
     file: File,
+}
+
+/// Where the record is.
+#[derive(Debug)]
+enum Place {
+    /// In a file of this coordinator alone.
+    Own(PathBuf),
+    /// Where all coordinators of the farm find it.
+    Common(Arc<dyn Ledger>, Handle),
 }
 
 impl Joined {
@@ -73,7 +85,21 @@ impl Joined {
             Err(error) if error.kind() == ErrorKind::NotFound => File::default(),
             Err(error) => return Err(wrong(&path, error)),
         };
-        Ok(Self { path, file })
+        Ok(Self { place: Place::Own(path), file })
+    }
+
+    /// The record that all coordinators of the farm have. Must be called within a runtime, and the rest outside of one.
+    pub(super) fn common(ledger: Arc<dyn Ledger>) -> Self {
+        Self { place: Place::Common(ledger, Handle::current()), file: File::default() }
+    }
+
+    /// Looks at what other coordinators have recorded.
+    fn look(&mut self) -> Result<(), Error> {
+        let Place::Common(ledger, runtime) = &self.place else { return Ok(()) };
+        let text = runtime.block_on(ledger.read(ledger::JOINED)).map_err(|reason| Error::Ledger { reason })?;
+        self.file =
+            toml::from_str(&text.unwrap_or_default()).map_err(|error| Error::Ledger { reason: error.to_string() })?;
+        Ok(())
     }
 
     /// Admits the worker with this key under a name. This uses the token once, unless the same worker joined with it
@@ -86,6 +112,7 @@ impl Joined {
         revoked: &revoked::File,
         now: SystemTime,
     ) -> Result<(), Refused> {
+        self.look()?;
         let mut file = self.file.clone();
         file.workers.retain(|worker| worker.expires > now);
         let is_out = |worker: &&Worker| revoked.has_serial(&worker.serial) || revoked.has_serial(&worker.family);
@@ -111,6 +138,7 @@ impl Joined {
 
     /// Records a worker's certificate.
     pub(super) fn note(&mut self, issued: Issued, now: SystemTime) -> Result<(), Error> {
+        self.look()?;
         let Issued { name, key, serial, family, expires } = issued;
         let mut file = self.file.clone();
         file.workers.retain(|worker| worker.expires > now);
@@ -119,22 +147,35 @@ impl Joined {
     }
 
     /// Serial number of the first certificate in the line of renewals of this one.
-    pub(super) fn family(&self, serial: &str) -> Option<String> {
+    pub(super) fn family(&mut self, serial: &str) -> Option<String> {
+        if let Err(error) = self.look() {
+            tracing::warn!(%error, "cannot tell to which certificates this one was renewed");
+        }
         let is_it = |worker: &&Worker| revoked::normal(&worker.serial) == revoked::normal(serial);
         self.file.workers.iter().find(is_it).map(|worker| worker.family.clone())
     }
 
     fn write(&mut self, file: File) -> Result<(), Error> {
-        let text = toml::to_string(&file).map_err(|error| wrong(&self.path, error))?;
+        let path = match &self.place {
+            Place::Own(path) => path,
+            Place::Common(ledger, runtime) => {
+                let reason = |error: &dyn std::fmt::Display| Error::Ledger { reason: error.to_string() };
+                let text = toml::to_string(&file).map_err(|error| reason(&error))?;
+                runtime.block_on(ledger.write(ledger::JOINED, text)).map_err(|error| reason(&error))?;
+                self.file = file;
+                return Ok(());
+            }
+        };
+        let text = toml::to_string(&file).map_err(|error| wrong(path, error))?;
         let written = (|| {
-            let directory = self.path.parent().unwrap_or(Path::new("."));
+            let directory = path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(directory)?;
             let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
             temporary.write_all(text.as_bytes())?;
             temporary.as_file().sync_all()?;
-            temporary.persist(&self.path).map(drop).map_err(|error| error.error)
+            temporary.persist(path).map(drop).map_err(|error| error.error)
         })();
-        written.map_err(|error: std::io::Error| wrong(&self.path, error))?;
+        written.map_err(|error: std::io::Error| wrong(path, error))?;
         self.file = file;
         Ok(())
     }

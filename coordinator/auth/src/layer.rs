@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::audit::{Audit, Call, Subject};
 use super::open_call::{self, Guarded};
+use super::relay::Answered;
 use super::{Authenticator, Identity, Needs, needs};
 use crate::accepted::Caller;
 
@@ -92,6 +94,9 @@ where
                 Err((identity, status)) => (identity, Some(status)),
             };
             noted.iter_mut().for_each(|noted| noted.identity.clone_from(&identity));
+            if let Ok(Some(relayed)) = authenticator.relayed(&parts) {
+                noted.iter_mut().for_each(|noted| noted.address = relayed.address);
+            }
             if let Some(status) = refused {
                 let answer = status.into_http();
                 if let Some(noted) = noted {
@@ -129,7 +134,7 @@ const RESULT: &str = "/build.bazel.remote.execution.v2.ActionCache/UpdateActionR
 struct Noted {
     audit: Audit,
     path: String,
-    address: Option<String>,
+    address: Option<SocketAddr>,
     subject: Subject,
     identity: Option<Identity>,
     answered: bool,
@@ -138,7 +143,7 @@ struct Noted {
 impl Noted {
     fn of<B>(audit: Audit, request: &mut http::Request<B>) -> Self {
         let extensions = request.extensions_mut();
-        let address = extensions.get::<Caller>().and_then(|caller| caller.address).map(|address| address.to_string());
+        let address = extensions.get::<Caller>().and_then(|caller| caller.address);
         let subject = Subject::default();
         extensions.insert(subject.clone());
         let path = request.uri().path().to_owned();
@@ -146,6 +151,10 @@ impl Noted {
     }
 
     fn write(mut self, answer: &http::Response<Body>) {
+        if answer.extensions().get::<Answered>().is_some() {
+            self.answered = true;
+            return;
+        }
         // A call that failed immediately has its status in the headers; for a stream, the status at its start is
         // logged.
         let status = Status::from_header_map(answer.headers());
@@ -159,7 +168,7 @@ impl Noted {
             self.audit.write(&Call {
                 path: &self.path,
                 identity: self.identity.as_ref(),
-                address: self.address.clone(),
+                address: self.address.map(|address| address.to_string()),
                 code,
                 message,
                 subject: self.subject.get().as_deref(),
@@ -220,7 +229,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("audit.jsonl");
         let config = crate::Config { insecure: true, ..Default::default() };
-        let authenticator = Authenticator::open(&config, directory.path(), None, None).await.unwrap();
+        let authenticator = Authenticator::open(&config, directory.path(), None, None, None).await.unwrap();
         let gate = Gate::new(authenticator, Some(Audit::open(&log).unwrap()));
         let mut guard = gate.layer(tower::service_fn(|request: http::Request<Body>| async move {
             let request = tonic::Request::from_parts(Default::default(), request.into_parts().0.extensions, ());

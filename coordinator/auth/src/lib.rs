@@ -19,12 +19,15 @@ mod joined;
 mod joining;
 pub mod jwt;
 pub mod layer;
+mod ledger;
 pub mod listener;
 mod open_call;
 pub mod outgoing;
 pub mod peers;
 mod problems;
+pub mod relay;
 pub mod revoked;
+mod shelf;
 mod shown;
 mod table;
 pub mod tls;
@@ -32,12 +35,14 @@ pub mod tokens;
 mod waiting;
 
 pub use accepted::{Accepted, Caller};
-pub use authenticator::{Authenticated, Authenticator, Known};
+pub use authenticator::{Authenticated, Authenticator, Known, Others};
 pub use config::{Config, Files};
 pub use error::Error;
 pub use identity::{Identity, Role, Unknown, check_name, check_scope};
 pub use kiln_state::{FarmKey, farm_key};
-pub use open_call::end;
+pub use ledger::Ledger;
+pub use open_call::{End, Guarded, end};
+pub use shelf::Shelf;
 pub use table::{Needs, TABLE, needs};
 
 /// The identity of this call's caller.

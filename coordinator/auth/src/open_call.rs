@@ -44,14 +44,21 @@ async fn expired(at: Option<SystemTime>) {
     }
 }
 
-/// A response that ends when its caller loses access.
-pub(super) struct Guarded<B> {
+/// A response that ends early for a reason of its own, such as that its caller loses access.
+pub struct Guarded<B> {
     inner: B,
     end: Option<End>,
 }
 
+impl<B> std::fmt::Debug for Guarded<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guarded").field("ended", &self.end.is_none()).finish_non_exhaustive()
+    }
+}
+
 impl<B> Guarded<B> {
-    pub(super) fn new(inner: B, end: End) -> Self {
+    /// Ends the response with the status of `end`, unless it is over before.
+    pub fn new(inner: B, end: End) -> Self {
         Self { inner, end: Some(end) }
     }
 }

@@ -21,10 +21,10 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::Error;
 use super::by_name::ByName;
 use super::shown::{Authorities, Shown};
 use super::waiting::{Place, Waiting};
+use super::{Error, authority};
 use crate::peers::Peer;
 use kiln_state::Watched;
 
@@ -65,6 +65,18 @@ impl Files {
     fn all(&self) -> Vec<PathBuf> {
         let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
         [&self.certificate, &self.key].into_iter().chain(own).chain(&self.client_ca).cloned().collect()
+    }
+
+    /// The first host that the farm's own certificate is for.
+    ///
+    /// # Errors
+    /// If the certificate cannot be read, or is for no host.
+    pub fn own_host(&self) -> Result<String, Error> {
+        let path = self.own.as_ref().map_or(&self.certificate, |(certificate, _)| certificate);
+        let wrong = |reason: &str| Error::File { path: path.clone(), reason: reason.to_owned() };
+        let chain = certificates(path)?;
+        let first = chain.first().ok_or_else(|| wrong("it contains no PEM certificate"))?;
+        authority::host(first).ok_or_else(|| wrong("the certificate is for no host"))
     }
 
     /// Whether the files can be used.

@@ -38,6 +38,8 @@ pub enum Purpose {
     Cache,
     /// The value of a secret, as a part of an action's key.
     Secret,
+    /// The caller of a call that one coordinator passes on to another.
+    Relay,
     /// What the coordinators of a farm keep where others may write: their journal, and who they are.
     Journal,
 }
@@ -48,6 +50,7 @@ impl Purpose {
             Self::Lease => b"kiln lease\0",
             Self::Cache => b"kiln cache\0",
             Self::Secret => b"kiln secret\0",
+            Self::Relay => b"kiln relay\0",
             Self::Journal => b"kiln journal\0",
         }
     }

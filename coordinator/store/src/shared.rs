@@ -256,7 +256,8 @@ impl BlobStore for Shared {
         let wanted: Vec<Digest> = places.iter().map(|at| digests[*at]).collect();
         if !wanted.is_empty() {
             let shared = self.shared.get_many(&wanted).await;
-            let fetched = wanted.iter().zip(&shared).filter_map(|(digest, data)| Some((*digest, data.as_ref().ok()?.clone())));
+            let fetched =
+                wanted.iter().zip(&shared).filter_map(|(digest, data)| Some((*digest, data.as_ref().ok()?.clone())));
             for result in self.own.put_many(fetched.collect()).await {
                 result.unwrap_or_else(|error| tracing::debug!(%error, "cannot keep a blob that was fetched"));
             }
