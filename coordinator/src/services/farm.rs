@@ -97,7 +97,9 @@ impl farm_server::Farm for Farm {
             ));
         };
         let url = options.url.as_ref().map(ToString::to_string).unwrap_or_default();
-        let path = links.make(kiln_auth::identity(&request));
+        let made = links.make(kiln_auth::identity(&request)).await;
+        let path =
+            made.map_err(|error| Status::unavailable(format!("cannot make a link to the pages ({error}); try again")))?;
         Ok(Response::new(v1::OpenPagesResponse { path, port: address.port().into(), url }))
     }
 

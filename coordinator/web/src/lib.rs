@@ -24,12 +24,13 @@ mod site;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
-use kiln_auth::Authenticator;
 use kiln_auth::audit::Audit;
 use kiln_auth::listener::{self, Versions};
 use kiln_auth::tls;
+use kiln_auth::{Authenticator, Shelf};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,8 @@ pub struct Farm {
     pub calls: Calls,
     /// Links that log a browser in.
     pub links: Links,
+    /// Where sessions are kept, if the farm has several coordinators.
+    pub shelf: Option<Arc<dyn Shelf>>,
     /// Maximum concurrent connections.
     pub max_connections: usize,
 }
@@ -108,8 +111,10 @@ pub fn serve(
         authenticator: farm.authenticator,
         audit: farm.audit,
         links: farm.links,
+        shelf: farm.shelf,
         is_https,
-        port: address.port(),
+        // The same for all coordinators of a farm that browsers reach at one address.
+        port: options.url.as_ref().and_then(url::Url::port_or_known_default).unwrap_or(address.port()),
         host: options.url.as_ref().and_then(|url| url.host_str()).map(str::to_owned),
     });
     let router = routes::router(doors, farm.calls, stopping.clone());

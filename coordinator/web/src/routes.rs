@@ -233,7 +233,7 @@ struct Opened {
 }
 
 async fn open(State(site): State<Site>, Form(Opened { code }): Form<Opened>) -> Response {
-    match site.doors.open(&code) {
+    match site.doors.open(&code).await {
         Some(cookie) => with_cookie(&cookie, Redirect::to("/")),
         None => Failure::new(
             StatusCode::GONE,
@@ -244,7 +244,7 @@ async fn open(State(site): State<Site>, Form(Opened { code }): Form<Opened>) -> 
 }
 
 async fn log_out(State(site): State<Site>, headers: axum::http::HeaderMap) -> Response {
-    with_cookie(&site.doors.log_out(&headers), Redirect::to("/login"))
+    with_cookie(&site.doors.log_out(&headers).await, Redirect::to("/login"))
 }
 
 fn with_cookie(cookie: &str, answer: impl IntoResponse) -> Response {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_auth::Identity;
+use kiln_auth::{Identity, Shelf};
 use parking_lot::Mutex;
 
 use super::sessions::{hash, secret};
@@ -16,7 +16,11 @@ const MOST: usize = 1_000;
 
 /// The links that have not been used. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Links(Arc<Mutex<HashMap<[u8; 32], Link>>>);
+pub struct Links {
+    own: Arc<Mutex<HashMap<[u8; 32], Link>>>,
+    /// Where they are instead, if the farm has several coordinators: a browser may come to another one.
+    shelf: Option<Arc<dyn Shelf>>,
+}
 
 #[derive(Debug)]
 struct Link {
@@ -24,11 +28,29 @@ struct Link {
     made: Instant,
 }
 
+/// A link's name on the shelf.
+fn named(code: &str) -> String {
+    format!("link:{}", hex::encode(hash(code)))
+}
+
 impl Links {
+    /// Links that are kept in memory, or on a shelf.
+    pub fn new(shelf: Option<Arc<dyn Shelf>>) -> Self {
+        Self { own: Arc::default(), shelf }
+    }
+
     /// A new link with which a browser becomes this caller: a path at the pages' address.
-    pub fn make(&self, identity: Identity) -> String {
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub async fn make(&self, identity: Identity) -> Result<String, String> {
         let code = secret();
-        let mut links = self.0.lock();
+        if let Some(shelf) = &self.shelf {
+            let text = serde_json::to_string(&identity).map_err(|error| error.to_string())?;
+            shelf.keep(&named(&code), text, LIFE).await?;
+            return Ok(format!("/open/{code}"));
+        }
+        let mut links = self.own.lock();
         links.retain(|_, link| link.made.elapsed() < LIFE);
         if links.len() >= MOST
             && let Some(oldest) = links.iter().min_by_key(|(_, link)| link.made).map(|(hash, _)| *hash)
@@ -36,12 +58,17 @@ impl Links {
             links.remove(&oldest);
         }
         links.insert(hash(&code), Link { identity, made: Instant::now() });
-        format!("/open/{code}")
+        Ok(format!("/open/{code}"))
     }
 
     /// Uses a link up.
-    pub(super) fn redeem(&self, code: &str) -> Option<Identity> {
-        let link = self.0.lock().remove(&hash(code))?;
+    pub(super) async fn redeem(&self, code: &str) -> Option<Identity> {
+        if let Some(shelf) = &self.shelf {
+            let taken = shelf.take(&named(code)).await;
+            let text = taken.inspect_err(|error| tracing::warn!(error, "cannot look for a login link")).ok()??;
+            return serde_json::from_str(&text).ok();
+        }
+        let link = self.own.lock().remove(&hash(code))?;
         (link.made.elapsed() < LIFE).then_some(link.identity)
     }
 }
@@ -50,31 +77,36 @@ impl Links {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_link_works_once() {
+    #[tokio::test]
+    async fn a_link_works_once() {
         let links = Links::default();
-        let path = links.make(Identity { name: "ann".into(), ..Identity::anonymous() });
+        let path = links.make(Identity { name: "ann".into(), ..Identity::anonymous() }).await.unwrap();
         let code = path.strip_prefix("/open/").unwrap();
-        assert!(code.len() >= 40 && links.redeem(&code[1..]).is_none());
-        assert_eq!(links.redeem(code).unwrap().name, "ann");
-        assert!(links.redeem(code).is_none(), "expected the link to be used up");
+        assert!(code.len() >= 40 && links.redeem(&code[1..]).await.is_none());
+        assert_eq!(links.redeem(code).await.unwrap().name, "ann");
+        assert!(links.redeem(code).await.is_none(), "expected the link to be used up");
     }
 
-    #[test]
-    fn a_link_that_has_expired_does_not_work() {
+    #[tokio::test]
+    async fn a_link_that_has_expired_does_not_work() {
         let links = Links::default();
-        let path = links.make(Identity::anonymous());
+        let path = links.make(Identity::anonymous()).await.unwrap();
         let Some(long_ago) = Instant::now().checked_sub(LIFE) else { return };
-        links.0.lock().values_mut().for_each(|link| link.made = long_ago);
-        assert!(links.redeem(path.strip_prefix("/open/").unwrap()).is_none());
+        links.own.lock().values_mut().for_each(|link| link.made = long_ago);
+        assert!(links.redeem(path.strip_prefix("/open/").unwrap()).await.is_none());
     }
 
-    #[test]
-    fn links_are_bounded() {
+    #[tokio::test]
+    async fn links_are_bounded() {
         let links = Links::default();
-        let first = links.make(Identity::anonymous());
-        (0..MOST).for_each(|_| drop(links.make(Identity::anonymous())));
-        assert_eq!(links.0.lock().len(), MOST);
-        assert!(links.redeem(first.strip_prefix("/open/").unwrap()).is_none(), "expected the oldest to make room");
+        let first = links.make(Identity::anonymous()).await.unwrap();
+        for _ in 0..MOST {
+            links.make(Identity::anonymous()).await.unwrap();
+        }
+        assert_eq!(links.own.lock().len(), MOST);
+        assert!(
+            links.redeem(first.strip_prefix("/open/").unwrap()).await.is_none(),
+            "expected the oldest to make room"
+        );
     }
 }

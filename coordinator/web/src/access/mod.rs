@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use kiln_auth::audit::{Audit, Requested};
-use kiln_auth::{Authenticator, Caller, Identity};
+use kiln_auth::{Authenticator, Caller, Identity, Shelf};
 use tonic::{Code, Status};
 
 pub use links::Links;
@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) authenticator: Authenticator,
     pub(crate) audit: Option<Audit>,
     pub(crate) links: Links,
+    /// Where sessions are kept, if the farm has several coordinators.
+    pub(crate) shelf: Option<Arc<dyn Shelf>>,
     /// Browsers reach the pages over TLS, here or at a proxy.
     pub(crate) is_https: bool,
     pub(crate) port: u16,
@@ -64,7 +66,8 @@ pub(crate) enum Refused {
 
 impl Doors {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self(Arc::new(Inner { settings, sessions: Sessions::default() }))
+        let sessions = Sessions::new(settings.shelf.clone());
+        Self(Arc::new(Inner { settings, sessions }))
     }
 
     /// Whether visitors have to log in.
@@ -91,7 +94,7 @@ impl Doors {
         let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_default();
         let settings = &self.0.settings;
         if !parts.headers.contains_key(header::AUTHORIZATION)
-            && let Some(identity) = self.of_session(&parts.headers)
+            && let Some(identity) = self.of_session(&parts.headers).await
         {
             let identity = settings.authenticator.still(&identity).map_err(Refused::Unknown)?;
             return Ok(Visitor { identity, has_session: self.asks(), caller });
@@ -105,9 +108,9 @@ impl Doors {
         Ok(Visitor { identity: identity.map_err(Refused::Unknown)?, has_session: false, caller })
     }
 
-    fn of_session(&self, headers: &HeaderMap) -> Option<Identity> {
+    async fn of_session(&self, headers: &HeaderMap) -> Option<Identity> {
         let secret = cookie::read(headers, &self.cookie())?;
-        self.0.sessions.get(&secret)
+        self.0.sessions.get(&secret).await
     }
 
     /// The name of the session's cookie. Cookies do not tell ports apart, but several farms can be on one machine.
@@ -122,7 +125,7 @@ impl Doors {
         if let Err(status) = &identified {
             self.note(caller, "POST /login", status);
         }
-        Ok(self.begin(identified?))
+        self.begin(identified?).await
     }
 
     async fn of_token(&self, token: &str) -> Result<Identity, Status> {
@@ -134,19 +137,22 @@ impl Doors {
     }
 
     /// Begins a session with a link that works once. Returns its cookie, if the link is good.
-    pub(crate) fn open(&self, code: &str) -> Option<String> {
-        let identity = self.0.settings.links.redeem(code)?;
-        Some(self.begin(identity))
+    pub(crate) async fn open(&self, code: &str) -> Option<String> {
+        let identity = self.0.settings.links.redeem(code).await?;
+        self.begin(identity).await.ok()
     }
 
-    fn begin(&self, identity: Identity) -> String {
-        cookie::set(&self.cookie(), &self.0.sessions.begin(identity), self.0.settings.is_https)
+    async fn begin(&self, identity: Identity) -> Result<String, Status> {
+        let began = self.0.sessions.begin(identity).await;
+        let secret =
+            began.map_err(|error| Status::unavailable(format!("cannot begin a session ({error}); try again")))?;
+        Ok(cookie::set(&self.cookie(), &secret, self.0.settings.is_https))
     }
 
     /// Ends a session. Returns what removes its cookie.
-    pub(crate) fn log_out(&self, headers: &HeaderMap) -> String {
+    pub(crate) async fn log_out(&self, headers: &HeaderMap) -> String {
         if let Some(secret) = cookie::read(headers, &self.cookie()) {
-            self.0.sessions.end(&secret);
+            self.0.sessions.end(&secret).await;
         }
         cookie::remove(&self.cookie(), self.0.settings.is_https)
     }
