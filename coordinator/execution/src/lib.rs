@@ -36,8 +36,8 @@ use tracing::Instrument;
 
 pub use attached::{Attached, Done, Running, State, Update};
 pub use calls::Call;
-pub use leases::LeaseAccess;
 use leases::LiveLeases;
+pub use leases::{Elsewhere, LeaseAccess};
 use log::LiveLogs;
 pub use memory::Memory;
 use owner::Message;
@@ -141,6 +141,8 @@ pub struct Options {
     pub key: Option<FarmKey>,
     /// The tenants' credentials for fetching.
     pub credentials: Credentials,
+    /// The epoch in which this coordinator leads; 0 for the only one of a farm.
+    pub epoch: u64,
 }
 
 /// A handle to the execution's owner. Cheap to clone.
@@ -178,7 +180,7 @@ impl ExecutionHandle {
 
     /// Like [`spawn`](Self::spawn), with all options.
     pub fn open(stores: Stores, options: Options) -> Self {
-        let Options { scheduling, rules, memory, key, credentials } = options;
+        let Options { scheduling, rules, memory, key, credentials, epoch } = options;
         let (messages, receiver) = mpsc::unbounded_channel();
         let logs = Arc::new(LiveLogs::default());
         let scopes = Scopes::new(rules);
@@ -187,7 +189,7 @@ impl ExecutionHandle {
         let (joined, workers) = watch::channel(0);
         let (pools, queue_timeout) = (scheduling.pools.clone().into(), Duration::from_millis(scheduling.queue_timeout));
         let leases = LiveLeases::new(key.unwrap_or_else(FarmKey::ephemeral));
-        let shared = owner::Shared { scopes: scopes.clone(), logs: logs.clone(), leases: leases.clone() };
+        let shared = owner::Shared { scopes: scopes.clone(), logs: logs.clone(), leases: leases.clone(), epoch };
         let owner = owner::Owner::new(scheduling, shared, (messages.clone(), joined), memory);
         spawn_or_abort(owner.run(receiver));
         Self {

@@ -189,7 +189,11 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
             });
         }
         let wanted: Vec<Digest> = asked.iter().flatten().copied().collect();
-        let mut found = self.stores.blobs.get_many(&wanted).await.into_iter();
+        let found = self.stores.blobs.get_many(&wanted).await;
+        if leased.is_elsewhere() && (wanted.len() < asked.len() || found.iter().any(Result::is_err)) {
+            return Err(Status::not_found("not all of these blobs can be read here"));
+        }
+        let mut found = found.into_iter();
         let mut responses = Vec::with_capacity(asked.len());
         for (wire, digest) in request.digests.into_iter().zip(asked) {
             let data = match digest {

@@ -19,6 +19,11 @@ impl Leased {
         self.0.is_some()
     }
 
+    /// Whether the worker's lease is one of another coordinator, which answers what this one cannot.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.0.as_ref().is_some_and(LeaseAccess::is_elsewhere)
+    }
+
     /// `PERMISSION_DENIED` for a blob that the worker's lease does not refer to.
     pub(super) async fn may_read(&self, digest: &Digest) -> Result<(), Status> {
         match &self.0 {

@@ -25,7 +25,15 @@ mod tree;
 mod uploads;
 pub mod workers;
 
+use std::sync::Arc;
+
+use kiln_proto::bytestream::byte_stream_server::ByteStreamServer;
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::digest::Digest;
+use kiln_proto::reapi::action_cache_server::ActionCacheServer;
+use kiln_proto::reapi::capabilities_server::CapabilitiesServer;
+use kiln_store::Stores;
+use tonic::service::Routes;
 
 pub use action_cache::ActionCache;
 pub use bytestream::ByteStream;
@@ -36,6 +44,19 @@ pub use kiln_execution::log::{NoLogs, ReadLogs};
 /// Advertised limit for the blobs of one batch call. Clients must stay below gRPC's usual message limit of 4 MiB with
 /// the envelope; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
 pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The services that need nothing but a tenant's stores.
+pub(crate) fn over_stores(stores: &Stores) -> Routes {
+    macro_rules! sized {
+        ($service:expr) => {
+            $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+    }
+    Routes::new(sized!(CapabilitiesServer::new(Capabilities)))
+        .add_service(ContentAddressableStorage::server(stores.clone()))
+        .add_service(sized!(ByteStreamServer::new(ByteStream::new(stores.clone(), Arc::new(NoLogs)))))
+        .add_service(sized!(ActionCacheServer::new(ActionCache::new(stores.clone()))))
+}
 
 /// An action's name in the audit log.
 fn action(instance: &str, action: &Digest) -> String {

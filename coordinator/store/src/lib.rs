@@ -175,6 +175,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// A bucket shared by coordinators: for blobs too large for Redis, or for all blobs without Redis.
     pub s3: Option<s3::Address>,
+    /// Another store that coordinators share, in place of these two.
+    pub common: Option<Arc<dyn BlobStore>>,
     /// What the coordinators are to each other that share these. Artifacts of a firm bond are in the bucket.
     pub bond: Bond,
     /// The source of time.
@@ -222,6 +224,7 @@ impl Config {
             life: DEFAULT_LIFE,
             redis: None,
             s3: None,
+            common: None,
             bond: Bond::Loose,
             clock: Clock::system(),
             syncs: Arc::new(Kernel),
@@ -313,7 +316,7 @@ impl Stores {
         let behind = bucket.clone().map(|bucket| metered("s3", Arc::new(bucket)));
         let keys = |found: &RedisConfig| redis::Keys::new(&found.prefix, life, found.key.clone());
         let shared: Option<Arc<dyn BlobStore>> = match &redis {
-            None => behind,
+            None => config.common.clone().or(behind),
             Some((link, found)) => {
                 let small = metered("redis", Arc::new(redis::RedisBlobs::new(link.clone(), keys(found))));
                 let large = behind.unwrap_or_else(|| Arc::new(Nowhere));
@@ -355,11 +358,20 @@ impl Stores {
             actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
         let mut artifacts = metered("artifacts", Arc::new(artifacts));
-        if let Some(address) = config.s3.as_ref().filter(|_| config.bond == Bond::Firm) {
-            let bucket = s3::S3Blobs::open(&address.below("artifacts"), KEPT, clock.clone()).await?;
-            // Read from the disk as other blobs are; what this coordinator made alone, before it shared a farm, stays readable.
-            let shared = Shared::new(own, metered("s3", Arc::new(bucket)), KEPT, clock.clone(), config.bond);
-            artifacts = Arc::new(ArtifactsBelow::new(Arc::new(shared), artifacts));
+        if config.bond == Bond::Firm {
+            let common: Option<Arc<dyn BlobStore>> = match (&config.common, &config.s3) {
+                (Some(common), _) => Some(common.clone()),
+                (None, Some(address)) => {
+                    let bucket = s3::S3Blobs::open(&address.below("artifacts"), KEPT, clock.clone()).await?;
+                    Some(metered("s3", Arc::new(bucket)))
+                }
+                (None, None) => None,
+            };
+            if let Some(common) = common {
+                // Read from the disk as other blobs are; what this coordinator made alone, before it shared a farm, stays readable.
+                let shared = Shared::new(own, common, KEPT, clock.clone(), config.bond);
+                artifacts = Arc::new(ArtifactsBelow::new(Arc::new(shared), artifacts));
+            }
         }
         let artifacts: Arc<dyn BlobStore> = Arc::new(WithEmpty::new(artifacts));
         let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));

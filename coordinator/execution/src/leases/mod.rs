@@ -3,6 +3,7 @@
 //! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
 //! only blobs that this lease's action refers to, the times of its root, and the caches that it names.
 
+mod elsewhere;
 mod grant;
 mod reach;
 
@@ -20,6 +21,7 @@ use tonic::Status;
 use super::Agents;
 use super::scopes::{Scope, Scopes};
 use super::shells::{Ends, WorkersEnds};
+pub use elsewhere::Elsewhere;
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
 use reach::Reach;
@@ -142,11 +144,6 @@ impl LiveLeases {
 
     /// What a call with this header may access; `worker` is the caller, if it was authenticated.
     pub fn admit(&self, header: &[u8], worker: Option<&str>, scopes: &Scopes) -> Result<LeaseAccess, Status> {
-        let refused = |error: GrantError| {
-            Status::permission_denied(format!(
-                "{error}; a worker reads and writes blobs only for a lease that it holds"
-            ))
-        };
         let grant = Grant::open_header(&self.key, header, worker).map_err(refused)?;
         let mut state = self.state.lock();
         let is_returning = self.began.elapsed() < RETURNING && !state.finished.contains(&grant.lease);
@@ -171,6 +168,7 @@ impl LiveLeases {
             calls: live.calls.clone(),
             alive: live.alive.subscribe(),
             scopes: scopes.clone(),
+            is_elsewhere: false,
         })
     }
 
@@ -191,9 +189,19 @@ pub struct LeaseAccess {
     calls: Calls,
     alive: watch::Receiver<()>,
     scopes: Scopes,
+    is_elsewhere: bool,
+}
+
+fn refused(error: GrantError) -> Status {
+    Status::permission_denied(format!("{error}; a worker reads and writes blobs only for a lease that it holds"))
 }
 
 impl LeaseAccess {
+    /// Whether another coordinator granted the lease, which may know of more that it may read.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
+    }
+
     /// The tenant of the lease; empty for the default tenant.
     pub fn tenant(&self) -> &str {
         self.grant.tenant()
@@ -232,6 +240,12 @@ impl LeaseAccess {
         drop(trees);
         if reach.has(digest) {
             return Ok(());
+        }
+        if self.is_elsewhere {
+            return Err(Status::not_found(format!(
+                "blob `{digest}` is not known here to be part of lease {}",
+                self.grant.lease
+            )));
         }
         tracing::warn!(
             worker = self.grant.worker, lease = self.grant.lease, tenant = self.tenant(), %digest,

@@ -63,7 +63,7 @@ impl Owner {
         let registered = v1::Registered {
             heartbeat_interval: Some(kiln_proto::protobuf::Duration { seconds: HEARTBEAT.as_secs() as i64, nanos: 0 }),
             unwanted,
-            epoch: 0,
+            epoch: self.epoch,
         };
         let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
         tracing::info!(worker = worker.0, running = running.len(), "worker joined");

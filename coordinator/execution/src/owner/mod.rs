@@ -146,6 +146,7 @@ pub(super) struct Shared {
     pub(super) scopes: Scopes,
     pub(super) logs: Arc<LiveLogs>,
     pub(super) leases: LiveLeases,
+    pub(super) epoch: u64,
 }
 
 /// The action of a lease, even if a worker brought the lease and no client has asked for it.
@@ -177,6 +178,8 @@ pub(super) struct Owner {
     messages: mpsc::UnboundedSender<Message>,
     joined: watch::Sender<u64>,
     memory: Memory,
+    /// The coordinator's term, by which workers tell it from leaders of the past; 0 for the only one of a farm.
+    epoch: u64,
 }
 
 fn key_of(instance: &str, action: &Digest) -> ActionKey {
@@ -186,7 +189,7 @@ fn key_of(instance: &str, action: &Digest) -> ActionKey {
 impl Owner {
     pub(super) fn new(
         mut config: Config,
-        Shared { scopes, logs, leases: live }: Shared,
+        Shared { scopes, logs, leases: live, epoch }: Shared,
         (messages, joined): (mpsc::UnboundedSender<Message>, watch::Sender<u64>),
         mut memory: Memory,
     ) -> Self {
@@ -210,6 +213,7 @@ impl Owner {
             stopping: HashSet::new(),
             messages,
             joined,
+            epoch,
         }
     }
 
