@@ -11,6 +11,9 @@ use crate::services::execution;
 use kiln_auth::FarmKey;
 use kiln_builds::{Keep, Unfinished};
 use kiln_journal::Fsync;
+use url::Url;
+
+use crate::seat::Agreement;
 
 /// Configuration of the coordinator.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,13 +66,13 @@ pub struct Config {
     #[arg(long, env = "KILN_REDIS", hide_env_values = true, value_name = "URL")]
     pub redis: Option<String>,
     /// Certificate authority of Redis, in PEM; default: those that the system trusts.
-    #[arg(long, env = "KILN_REDIS_CA", value_name = "FILE", requires = "redis")]
+    #[arg(long, env = "KILN_REDIS_CA", value_name = "FILE")]
     pub redis_ca: Option<PathBuf>,
     /// Client certificate for Redis, in PEM.
-    #[arg(long, env = "KILN_REDIS_CERT", value_name = "FILE", requires = "redis")]
+    #[arg(long, env = "KILN_REDIS_CERT", value_name = "FILE")]
     pub redis_cert: Option<PathBuf>,
     /// Key of that certificate, in PEM.
-    #[arg(long, env = "KILN_REDIS_KEY", value_name = "FILE", requires = "redis")]
+    #[arg(long, env = "KILN_REDIS_KEY", value_name = "FILE")]
     pub redis_key: Option<PathBuf>,
     /// Prefix of the farm's keys in Redis.
     #[arg(long, env = "KILN_REDIS_PREFIX", default_value = "kiln", value_name = "NAME")]
@@ -102,6 +105,18 @@ pub struct Config {
     /// table each, with `name`, `value`, and either `ignore = true` or `to` and `values`.
     #[arg(long, env = "KILN_PROPERTIES", value_name = "FILE")]
     pub properties: Option<PathBuf>,
+    /// Be one of several coordinators of a farm, which agree in this Redis: one of them leads, the others serve blobs and pass on the rest, and
+    /// another takes over when it is gone. `redis://HOST:PORT`, `rediss://…`, or `redis+sentinel://HOST:PORT,…/NAME`; it must keep what it is
+    /// given (`appendonly yes`, `maxmemory-policy noeviction`). Requires `--s3`; results are shared there too, unless `--redis` names another.
+    #[arg(long, env = "KILN_REPLICAS", hide_env_values = true, value_name = "URL", requires = "s3")]
+    pub replicas: Option<String>,
+    /// URL at which the farm's other coordinators reach this one, such as `https://10.0.0.7:8980`. Default: the address it listens on, if that is
+    /// one address.
+    #[arg(long, env = "KILN_ADVERTISE", value_name = "URL", requires = "replicas")]
+    pub advertise: Option<Url>,
+    /// Coordinators that agree otherwise than in Redis, over another network.
+    #[arg(skip)]
+    pub agreement: Option<Agreement>,
     /// What becomes of builds that ran when an earlier coordinator ended.
     #[arg(skip)]
     pub unfinished: Unfinished,
@@ -192,6 +207,9 @@ impl Config {
             redis_prefix: "kiln".to_owned(),
             redis_max_blob: 64 << 20,
             s3: None,
+            replicas: None,
+            advertise: None,
+            agreement: None,
             toolchains: None,
             credentials: None,
             own_credentials: false,
@@ -227,28 +245,32 @@ impl Config {
         Ok(kiln_assets::Downloads::new(Reach::public(self.allowed_downloads.clone()), directory))
     }
 
+    /// Whether this is one of several coordinators of a farm.
+    pub fn is_replica(&self) -> bool {
+        self.replicas.is_some() || self.agreement.is_some()
+    }
+
+    /// The address of a Redis, with the certificates that go with it.
+    ///
+    /// # Errors
+    /// If the address is invalid or a certificate cannot be read.
+    pub fn redis_address(&self, url: &str) -> Result<kiln_store::redis::Address, kiln_store::redis::Error> {
+        let (ca, certificate, key) = (self.redis_ca.clone(), self.redis_cert.clone(), self.redis_key.clone());
+        kiln_store::redis::Address::parse(url, &kiln_store::redis::Tls { ca, certificate, key })
+    }
+
     /// The stores' configuration.
     ///
     /// # Errors
     /// If a store's address is invalid or a certificate cannot be read.
     pub fn stores(&self, key: &FarmKey) -> Result<kiln_store::Config, kiln_store::Error> {
-        let redis = match &self.redis {
-            None => None,
-            Some(url) => {
-                let tls = kiln_store::redis::Tls {
-                    ca: self.redis_ca.clone(),
-                    certificate: self.redis_cert.clone(),
-                    key: self.redis_key.clone(),
-                };
-                let address = kiln_store::redis::Address::parse(url, &tls)?;
-                Some(kiln_store::RedisConfig {
-                    address,
-                    prefix: self.redis_prefix.clone(),
-                    max_blob_bytes: self.redis_max_blob,
-                    key: key.clone(),
-                })
-            }
+        let shared = |url: &String, max_blob_bytes| {
+            let (address, prefix) = (self.redis_address(url)?, self.redis_prefix.clone());
+            Ok::<_, kiln_store::Error>(kiln_store::RedisConfig { address, prefix, max_blob_bytes, key: key.clone() })
         };
+        // What the coordinators agree by is no place for blobs: they would take the room of builds.
+        let results = || self.replicas.as_ref().map(|url| shared(url, 0));
+        let redis = self.redis.as_ref().map(|url| shared(url, self.redis_max_blob)).or_else(results).transpose()?;
         Ok(kiln_store::Config {
             data_dir: self.data_dir.clone(),
             max_bytes: self.store_bytes,
@@ -259,7 +281,8 @@ impl Config {
             life: self.cache_age,
             redis,
             s3: self.s3.as_deref().map(kiln_store::s3::Address::from_env),
-            bond: kiln_store::Bond::Loose,
+            common: self.agreement.as_ref().map(|agreement| agreement.blobs.clone()),
+            bond: if self.is_replica() { kiln_store::Bond::Firm } else { kiln_store::Bond::Loose },
             clock: kiln_store::Clock::system(),
             syncs: std::sync::Arc::new(kiln_state::syncs::Kernel),
             metrics: None,

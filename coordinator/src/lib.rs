@@ -21,4 +21,5 @@ mod toolchains;
 pub use config::Config;
 pub use live::{Reload, Reloads};
 pub use program::{Arguments, main};
+pub use seat::{Agreement, Network};
 pub use serve::{run, run_on, run_reloading};

@@ -24,14 +24,16 @@ use crate::Config;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
-use crate::seat::{Base, BySeat, Counted, Hooks, Seats, Term};
+use crate::seat::{self, Base, BySeat, Common, Counted, Hooks, Network, Pages, Peers, Seats, Term};
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::health;
-use crate::tenants::{AllStores, Limits};
+use crate::tenants::{AllStores, Journals, Limits};
 use kiln_auth::audit::Audit;
 use kiln_auth::layer::Gate;
-use kiln_auth::{Accepted, Authenticator, FarmKey};
+use kiln_auth::{Accepted, Authenticator, FarmKey, Others};
+use kiln_execution::Elsewhere;
 use kiln_notify::Notifier;
+use kiln_replicas::{RedisRegister, Register, Replica, Replicas, Shelf, Timing};
 use kiln_state::Current;
 
 /// How long calls may continue after a shutdown request. Streams that never end are cut off then.
@@ -100,7 +102,10 @@ fn listen(
         let pages = kiln_web::bind(&mut config.web).await?;
         config.web.listen.map(|address| config.auth.check(address)).transpose()?;
         let local = local_token(&config, address)?;
-        let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local).await?;
+        let key = farm_key(&config)?;
+        let farm = Farm::of(&config, &key, Some(address)).await?;
+        let others = farm.as_ref().map(|farm| farm.others(&key));
+        let authenticator = Authenticator::open(&config.auth, &config.data_dir, tls.clone(), local, others).await?;
         let incoming: Incoming = match tls {
             Some(tls) => {
                 tracing::info!(%address, "TLS is on");
@@ -116,7 +121,7 @@ fn listen(
             }
         };
         let listeners = Listeners { incoming, caches, pages };
-        serve(config, authenticator, listeners, &address.to_string(), shutdown, reloads).await
+        serve(config, (authenticator, key, farm), listeners, &address.to_string(), shutdown, reloads).await
     })
 }
 
@@ -128,9 +133,12 @@ fn accept(
     Box::pin(async move {
         provide_tls();
         own(&config.data_dir)?;
-        let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None).await?;
+        let key = farm_key(&config)?;
+        let farm = Farm::of(&config, &key, None).await?;
+        let others = farm.as_ref().map(|farm| farm.others(&key));
+        let authenticator = Authenticator::open(&config.auth, &config.data_dir, None, None, others).await?;
         let listeners = Listeners { incoming, caches: None, pages: None };
-        serve(config, authenticator, listeners, "another network", shutdown, Reloads::never()).await
+        serve(config, (authenticator, key, farm), listeners, "another network", shutdown, Reloads::never()).await
     })
 }
 
@@ -149,22 +157,98 @@ struct Listeners {
     pages: Option<TcpListener>,
 }
 
+/// The farm's key, which is created if there is none.
+fn farm_key(config: &Config) -> anyhow::Result<FarmKey> {
+    let file = config.auth.farm_key_file(&config.data_dir);
+    if config.is_replica() && config.agreement.is_none() && !file.exists() {
+        anyhow::bail!(
+            "there is no farm's key in `{}`; coordinators of one farm have the same one: copy it from another (`farm.key` in the farm's \
+             directory), or create it once with `kiln farm init`",
+            file.display()
+        );
+    }
+    if config.redis.is_some() && !file.exists() {
+        tracing::warn!(
+            file = %file.display(),
+            "creating the farm's key; coordinators that share a Redis can only read each other's values with the same `--farm-key`"
+        );
+    }
+    Ok(FarmKey::open(&file)?)
+}
+
+/// The farm's other coordinators, and what they agree by.
+struct Farm {
+    register: Arc<dyn Register>,
+    me: Replica,
+    network: Network,
+    ledger: Pages,
+}
+
+impl Farm {
+    /// None for the only coordinator of a farm, which listens there.
+    async fn of(config: &Config, key: &FarmKey, listens: Option<SocketAddr>) -> anyhow::Result<Option<Self>> {
+        let member = |name: &str, address: String| Replica {
+            name: format!("{name}-{:08x}", rand::random::<u32>()),
+            address,
+            version: kiln_version::TEXT.lines().next().unwrap_or_default().to_owned(),
+            protocol: kiln_proto::protocol::PROTOCOL,
+        };
+        type Common = (Arc<dyn Register>, Arc<dyn Shelf>);
+        let ((register, shelf), me, network): (Common, _, _) = match (&config.agreement, &config.replicas) {
+            (Some(own), _) => {
+                ((own.register.clone(), own.shelf.clone()), member(&own.name, own.address.clone()), own.network.clone())
+            }
+            (None, Some(url)) => {
+                let address = match &config.advertise {
+                    Some(url) => url.to_string(),
+                    None => {
+                        let scheme = if config.auth.tls()?.is_some() { "https" } else { "http" };
+                        format!("{scheme}://{}", one_address(listens)?)
+                    }
+                };
+                let redis = config.redis_address(url)?;
+                let register = Arc::new(RedisRegister::open(redis, &config.redis_prefix, key.clone()).await?);
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                ((register.clone(), register), member(&host, address), Network::default())
+            }
+            (None, None) => return Ok(None),
+        };
+        let ledger = Pages::new(register.clone(), shelf);
+        Ok(Some(Self { register, me, network, ledger }))
+    }
+
+    fn others(&self, key: &FarmKey) -> Others {
+        Others { key: key.clone(), ledger: Arc::new(self.ledger.clone()) }
+    }
+
+    /// Takes part in the farm: follows, and leads when it is this coordinator's turn.
+    async fn join(self, base: &Base) -> anyhow::Result<(Replicas, Seats)> {
+        let peers = Peers::open(base.authenticator.clone(), base.config.auth.tls()?.as_ref(), self.network)?;
+        let replicas = Replicas::join(self.register, self.me, Timing::default()).await?;
+        Ok((replicas.clone(), seat::join(base.clone(), replicas, peers, self.ledger)))
+    }
+}
+
+/// The address that a coordinator listens on, if others can use it.
+fn one_address(listens: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let address = listens.context("other coordinators need an address of this one: `--advertise`")?;
+    anyhow::ensure!(
+        !address.ip().is_unspecified(),
+        "this coordinator listens on all addresses (`{address}`); say at which one the farm's others reach it, such as \
+         `--advertise http://10.0.0.7:{}`",
+        address.port()
+    );
+    Ok(address)
+}
+
 async fn serve(
     config: Config,
-    authenticator: Authenticator,
+    (authenticator, key, farm): (Authenticator, FarmKey, Option<Farm>),
     Listeners { incoming, caches, pages }: Listeners,
     address: &str,
     shutdown: BoxFuture<'static, ()>,
     reloads: Reloads,
 ) -> anyhow::Result<()> {
-    let key_file = config.auth.farm_key_file(&config.data_dir);
-    if config.redis.is_some() && !key_file.exists() {
-        tracing::warn!(
-            file = %key_file.display(),
-            "creating the farm's key; coordinators that share a Redis can only read each other's values with the same `--farm-key`"
-        );
-    }
-    let key = FarmKey::open(&key_file)?;
     let mut kept = config.stores(&key)?;
     let metrics = match config.metrics_listen {
         Some(address) => Some(Metrics::bind(address).await?),
@@ -173,21 +257,25 @@ async fn serve(
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     let budget = kept.budget.clone();
     let files = Files::read(&config)?;
-    let quotas = Limits::new(files.quotas);
+    let shelf = farm.as_ref().map(|farm| Arc::new(farm.ledger.clone()) as Arc<dyn kiln_auth::Shelf>);
+    let (quotas, rules) = (Limits::new(files.quotas), Current::new(files.rules));
     let stopping = CancellationToken::new();
     let pages_url = config.web.base(config.auth.tls()?.is_some());
     let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
     let base = Base {
         authenticator: authenticator.clone(),
+        common: Common {
+            stores: AllStores::open(kept, quotas.clone(), config.collect_every).await?,
+            elsewhere: Elsewhere::new(key.clone(), rules.clone()),
+        },
         key,
-        stores: AllStores::open(kept, quotas.clone(), config.collect_every).await?,
         quotas,
         toolchains: Current::new(files.toolchains),
-        rules: Current::new(files.rules),
+        rules,
         credentials: files.credentials,
         notifier: Notifier::open(files.notify, &config.notify, pages_url.clone(), counted_notify)?,
         hooks: Hooks::new(files.hooks),
-        links: kiln_web::Links::default(),
+        links: kiln_web::Links::new(shelf.clone()),
         pages: pages_url,
         counted: Counted {
             builds: metrics.as_ref().map(|metrics| metrics.builds.clone()),
@@ -207,7 +295,13 @@ async fn serve(
         .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
-    let seats = Seats::alone(Term::open(&base).await?);
+    let (leaving, seats) = match farm {
+        None => (None, Seats::alone(Term::open(&base, Journals::Files(config.fsync)).await?)),
+        Some(farm) => {
+            let (replicas, seats) = farm.join(&base).await?;
+            (Some(replicas), seats)
+        }
+    };
     if let Some(metrics) = metrics {
         metrics.serve(seats.clone(), budget, stopping.clone())?;
     }
@@ -217,7 +311,7 @@ async fn serve(
             tls: config.auth.tls()?,
             authenticator: authenticator.clone(),
             audit: audit.clone(),
-            tenants: Arc::new(base.stores.clone()),
+            tenants: Arc::new(base.common.stores.clone()),
             metrics: counted_caches,
             max_connections: config.max_connections,
         };
@@ -232,7 +326,7 @@ async fn serve(
             .layer(calls.clone())
             .layer(gate.clone())
             .layer(budgeted.clone())
-            .layer(BySeat::new(seats.clone()))
+            .layer(BySeat::new(seats.clone(), base.common.clone()))
             .service(Routes::default());
         let farm = kiln_web::Farm {
             tls: config.auth.tls()?,
@@ -240,6 +334,7 @@ async fn serve(
             audit,
             calls: kiln_web::Calls::new(services),
             links: base.links.clone(),
+            shelf,
             max_connections: config.max_connections,
         };
         tokio::spawn(kiln_web::serve(listener, &config.web, farm, stopping.clone())?);
@@ -254,7 +349,7 @@ async fn serve(
         .layer(calls)
         .layer(gate)
         .layer(budgeted)
-        .layer(BySeat::new(seats.clone()))
+        .layer(BySeat::new(seats.clone(), base.common.clone()))
         .add_service(health_server)
         .add_service(health::reflection()?);
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
@@ -274,8 +369,12 @@ async fn serve(
         result = serving => result.context("the server failed"),
         () = cut => Ok(()),
     };
-    if let Ok(term) = seats.term() {
-        term.tenants.settle().await;
+    if let Some(held) = seats.held() {
+        held.term.tenants.settle().await;
+    }
+    if let Some(replicas) = leaving {
+        // Another can lead at once.
+        replicas.resign().await;
     }
     served
 }

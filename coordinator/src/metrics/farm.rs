@@ -4,7 +4,7 @@
 //! clients' requests create no labels.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kiln_proto::{property, v1};
 use kiln_telemetry::label::{Bounded, OTHER};
@@ -39,18 +39,24 @@ struct WorkerState {
 #[derive(Debug)]
 pub(super) struct View {
     farm: Mutex<v1::FarmStatus>,
+    leads: AtomicBool,
     systems: Bounded,
 }
 
 impl Default for View {
     fn default() -> Self {
-        Self { farm: Mutex::default(), systems: Bounded::new(SYSTEMS) }
+        Self { farm: Mutex::default(), leads: AtomicBool::new(true), systems: Bounded::new(SYSTEMS) }
     }
 }
 
 impl View {
     pub(super) fn set(&self, farm: v1::FarmStatus) {
         *self.farm.lock() = farm;
+    }
+
+    /// Whether this coordinator leads its farm: what the farm does is told by the one that does.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
     }
 
     fn of_worker(&self, environment: &v1::Environment) -> Platform {
@@ -138,6 +144,12 @@ impl Collector for View {
             gauges.take_queue(&platform, queue);
         }
         let mut put = |name: &str, help: &str, metric: &dyn Encoded| metric.put(&mut encoder, name, help);
+        let leads = u64::from(self.leads.load(Ordering::Relaxed));
+        put(
+            "coordinator_leads",
+            "1 if this coordinator leads its farm, 0 if another one does",
+            &ConstGauge::new(leads),
+        )?;
         put("queue_actions", "Actions waiting for a worker, by platform", &gauges.queued)?;
         put("queue_oldest_seconds", "How long the oldest waiting action has waited", &gauges.oldest)?;
         put("workers", "Workers, by platform and state", &gauges.workers)?;

@@ -96,15 +96,21 @@ struct Coordinator {
 }
 
 impl Coordinator {
-    async fn farm(&self) -> Result<v1::FarmStatus, Status> {
-        self.seats.term()?.execution().farm().await
+    /// The farm's state, if this coordinator leads it.
+    async fn farm(&self) -> Result<Option<v1::FarmStatus>, Status> {
+        match self.seats.held() {
+            Some(held) => held.term.execution().farm().await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl Subject for Coordinator {
     async fn refresh(&self) {
-        if let Ok(mut farm) = self.farm().await {
+        if let Ok(farm) = self.farm().await {
+            self.view.leads(farm.is_some());
+            let mut farm = farm.unwrap_or_default();
             if let Some((budget, capacity)) = self.budget.as_ref().and_then(|budget| Some((budget, budget.capacity()?)))
             {
                 (farm.store_bytes, farm.store_capacity_bytes) = (budget.bytes(), capacity);

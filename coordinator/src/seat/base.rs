@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::Common;
 use crate::Config;
 use crate::metrics::WebhookMetrics;
-use crate::tenants::{AllStores, Limits};
+use crate::tenants::Limits;
 
 /// What a coordinator has in any case. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub(crate) struct Base {
     pub config: Config,
     pub authenticator: Authenticator,
     pub key: FarmKey,
-    pub stores: AllStores,
+    pub common: Common,
     pub quotas: Limits,
     pub toolchains: Current<Toolchains>,
     pub rules: Current<Rules>,

@@ -6,24 +6,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::FutureExt;
+use http_body_util::{BodyExt, Full, Limited};
 use kiln_auth::{Identity, Role};
+use kiln_execution::Elsewhere;
+use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::scope;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::{Code, Status};
 
-use super::{Seats, Term};
+use super::{Held, Relay, Seat, Seats, Term, vacant};
+use crate::tenants::AllStores;
+
+type Answer = Result<http::Response<Body>, Infallible>;
 
 /// Routes by the coordinator's seat and the caller's tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct BySeat {
     seats: Seats,
+    common: Common,
 }
 
 impl BySeat {
     /// Routes so; the inner services are those of any server, whatever it serves.
-    pub(crate) fn new(seats: Seats) -> Self {
-        Self { seats }
+    pub(crate) fn new(seats: Seats, common: Common) -> Self {
+        Self { seats, common }
     }
 }
 
@@ -31,7 +39,7 @@ impl<S> tower::Layer<S> for BySeat {
     type Service = Routed<S>;
 
     fn layer(&self, inner: S) -> Routed<S> {
-        Routed { seats: self.seats.clone(), inner }
+        Routed { seats: self.seats.clone(), common: self.common.clone(), inner }
     }
 }
 
@@ -39,11 +47,29 @@ impl<S> tower::Layer<S> for BySeat {
 #[derive(Debug, Clone)]
 pub(crate) struct Routed<S> {
     seats: Seats,
+    common: Common,
     inner: S,
 }
 
 /// Services of any server.
 const OF_SERVERS: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
+/// Services that every coordinator of a farm has.
+const OF_EVERYBODY: [&str; 4] = [
+    "/build.bazel.remote.execution.v2.Capabilities/",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/",
+    "/build.bazel.remote.execution.v2.ActionCache/",
+    "/google.bytestream.ByteStream/",
+];
+
+/// Calls of these that read blobs, with one small message.
+const READS: [&str; 3] = [
+    "/google.bytestream.ByteStream/Read",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/SplitBlob",
+];
+/// Maximum size of their messages.
+const MAX_READ_BYTES: usize = MAX_MESSAGE_BYTES;
 
 /// Services that belong to the farm rather than a tenant.
 const OF_THE_FARM: [&str; 2] = ["/kiln.v1.Workers/", "/kiln.v1.Membership/"];
@@ -78,26 +104,133 @@ fn admit<B>(request: &mut http::Request<B>, term: &Term) -> Result<String, Statu
             request.extensions_mut().insert(access);
             Ok(tenant)
         }
-        None if identity.roles.iter().all(|role| *role == Role::Worker) => Err(Status::permission_denied(format!(
-            "worker `{}` presented no lease; a worker reads and writes blobs only for a lease that it holds",
-            identity.name
-        ))),
-        None => Ok(identity.tenant.clone()),
+        None => own_tenant(request),
     }
 }
 
+/// The caller's own tenant, for a call without a lease; empty for the default tenant.
+fn own_tenant<B>(request: &http::Request<B>) -> Result<String, Status> {
+    let Some(identity) = request.extensions().get::<Identity>() else { return Ok(String::new()) };
+    if is_of(request, &OF_LEASES) && identity.roles.iter().all(|role| *role == Role::Worker) {
+        return Err(Status::permission_denied(format!(
+            "worker `{}` presented no lease; a worker reads and writes blobs only for a lease that it holds",
+            identity.name
+        )));
+    }
+    Ok(identity.tenant.clone())
+}
+
 /// Answers a call from what a coordinator has while it leads.
-async fn lead(term: Arc<Term>, mut request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+async fn lead(held: Arc<Held>, mut request: http::Request<Body>) -> Answer {
+    let term = &held.term;
     if is_of(&request, &OF_THE_FARM) {
         return term.farm.clone().call(request).await;
     }
-    let stack = match admit(&mut request, &term) {
+    let stack = match admit(&mut request, term) {
         Ok(tenant) => term.tenants.of(&tenant).await,
         Err(status) => Err(status),
     };
     match stack {
         Ok(stack) => stack.routes.clone().call(request).await,
         Err(status) => Ok(status.into_http()),
+    }
+}
+
+/// Answers a call from what a coordinator has in any case, or passes it on to the one that leads, if there is one.
+async fn follow(relay: Option<Relay>, common: Common, request: http::Request<Body>) -> Answer {
+    let Some(relay) = relay else {
+        let is_ours = is_of(&request, &OF_EVERYBODY) && !has_lease(&request);
+        return if is_ours { common.answer(request).await } else { Ok(vacant().into_http()) };
+    };
+    // Small requests whose answer another coordinator may have although this one lacks it.
+    let is_read = is_of(&request, &READS);
+    if has_lease(&request) || !is_of(&request, &OF_EVERYBODY) {
+        return if is_read && has_lease(&request) {
+            read_for_lease(relay, common, request).await
+        } else {
+            relay.pass(request).await
+        };
+    }
+    if !is_read {
+        return common.answer(request).await;
+    }
+    let Some((own, theirs)) = twice(request).await else { return Ok(too_large().into_http()) };
+    let answer = common.answer(own).await?;
+    if is_absent(&answer) { relay.pass(theirs).await } else { Ok(answer) }
+}
+
+/// Answers a worker's read here once the coordinator that granted its lease has answered one: that one knows whether it lasts.
+async fn read_for_lease(relay: Relay, common: Common, request: http::Request<Body>) -> Answer {
+    let lease = request.headers().get(scope::LEASE_HEADER).map(|lease| lease.as_bytes().to_vec()).unwrap_or_default();
+    let identity = request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous);
+    let (access, lasts) = match common.elsewhere.admit(&lease, &identity) {
+        Ok(admitted) => admitted,
+        Err(status) => return Ok(status.into_http()),
+    };
+    if !lasts {
+        let answer = relay.pass(request).await?;
+        if !is_refused(&answer) {
+            common.elsewhere.lasts(&access);
+        }
+        return Ok(answer);
+    }
+    let opened = match common.stores.of(access.tenant()).await {
+        Ok(opened) => opened,
+        Err(status) => return Ok(status.into_http()),
+    };
+    common.elsewhere.reads_from(access.tenant(), &opened.stores);
+    let Some((mut own, theirs)) = twice(request).await else { return Ok(too_large().into_http()) };
+    own.extensions_mut().insert(access);
+    let answer = opened.routes.clone().call(own).await?;
+    if is_absent(&answer) { relay.pass(theirs).await } else { Ok(answer) }
+}
+
+fn has_lease<B>(request: &http::Request<B>) -> bool {
+    request.headers().contains_key(scope::LEASE_HEADER)
+}
+
+/// The status of an answer that consists of nothing else.
+fn status(answer: &http::Response<Body>) -> Option<Code> {
+    Status::from_header_map(answer.headers()).map(|status| status.code())
+}
+
+fn is_absent(answer: &http::Response<Body>) -> bool {
+    status(answer) == Some(Code::NotFound)
+}
+
+fn is_refused(answer: &http::Response<Body>) -> bool {
+    matches!(status(answer), Some(Code::PermissionDenied | Code::Unauthenticated | Code::Unavailable))
+}
+
+fn too_large() -> Status {
+    Status::resource_exhausted(format!("a request of more than {MAX_READ_BYTES} bytes; ask for fewer blobs at once"))
+}
+
+/// A call of one small message, twice; none if it is not small.
+async fn twice(request: http::Request<Body>) -> Option<(http::Request<Body>, http::Request<Body>)> {
+    let (parts, body) = request.into_parts();
+    let bytes = Limited::new(body, MAX_READ_BYTES).collect().await.ok()?.to_bytes();
+    let with_body = |parts| http::Request::from_parts(parts, Body::new(Full::new(bytes.clone())));
+    Some((with_body(parts.clone()), with_body(parts)))
+}
+
+/// What a coordinator has whether it leads or not, as far as calls are answered from it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub stores: AllStores,
+    pub elsewhere: Elsewhere,
+}
+
+impl Common {
+    async fn answer(&self, request: http::Request<Body>) -> Answer {
+        let opened = match own_tenant(&request) {
+            Ok(tenant) => self.stores.of(&tenant).await,
+            Err(status) => Err(status),
+        };
+        match opened {
+            Ok(opened) => opened.routes.clone().call(request).await,
+            Err(status) => Ok(status.into_http()),
+        }
     }
 }
 
@@ -118,9 +251,13 @@ where
         if is_of(&request, &OF_SERVERS) {
             return Box::pin(self.inner.call(request));
         }
-        match self.seats.term() {
-            Ok(term) => Box::pin(lead(term, request)),
-            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
-        }
+        let (seat, common) = (self.seats.now(), self.common.clone());
+        Box::pin(async move {
+            match seat {
+                Seat::Leads(held) => held.answer(lead(held.clone(), request).boxed()).await,
+                Seat::Follows(relay) => follow(Some(relay), common, request).boxed().await,
+                Seat::Vacant => follow(None, common, request).boxed().await,
+            }
+        })
     }
 }

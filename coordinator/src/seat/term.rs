@@ -9,7 +9,7 @@ use tonic::service::Routes;
 use super::Base;
 use crate::Config;
 use crate::services::{membership, workers};
-use crate::tenants::{self, Shared, Tenants};
+use crate::tenants::{Journals, Shared, Tenants};
 
 /// How long after a start an action waits for a matching worker: workers connect within seconds.
 const MATCH_GRACE_MS: u64 = 15_000;
@@ -32,21 +32,22 @@ impl Term {
     ///
     /// # Errors
     /// If the journals cannot be used.
-    pub(crate) async fn open(base: &Base) -> anyhow::Result<Self> {
+    pub(crate) async fn open(base: &Base, journals: Journals) -> anyhow::Result<Self> {
         let data_dir = &base.config.data_dir;
-        let own = base.stores.own();
-        let journal = tenants::journal(own.directory(), base.config.fsync)?;
+        let own = base.common.stores.own();
+        let journal = journals.of("", own.directory())?;
         let options = kiln_execution::Options {
             key: Some(base.key.clone()),
             scheduling: scheduling(&base.config),
             rules: base.rules.clone(),
             memory: Memory::open(journal.clone(), &data_dir.join("workers")).await?,
             credentials: base.credentials.clone(),
+            epoch: journals.epoch(),
         };
         let execution = ExecutionHandle::open(own.stores.clone(), options).with_quota(Some(base.quotas.actions("")));
         let shared = Shared {
             config: base.config.clone(),
-            stores: base.stores.clone(),
+            stores: base.common.stores.clone(),
             execution: execution.clone(),
             builds: base.counted.builds.clone(),
             known: base.authenticator.known(),
@@ -56,9 +57,10 @@ impl Term {
             links: base.links.clone(),
             downloads: base.config.downloads()?,
             notifier: base.notifier.clone(),
+            journals,
         };
         let tenants = Tenants::open(shared, journal.clone()).await?;
-        tenants.resume().await;
+        tenants.resume().await?;
         if let Some(hooks) = base.hooks.config() {
             let farm = kiln_webhooks::Farm {
                 data_dir: data_dir.clone(),

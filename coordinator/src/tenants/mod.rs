@@ -4,14 +4,16 @@
 //! opens anything. Tenants share workers and the scheduler but no data: what two of them build alike is built and
 //! stored twice. In return, knowing a digest proves nothing.
 
+mod journals;
 mod quotas;
 mod stack;
 mod stores;
 
 use tonic::Status;
 
+pub use journals::Journals;
 pub use quotas::{Error as QuotaError, Limits, Quotas, TenantQuota};
-pub use stack::{Shared, Stack, Tenants, journal};
+pub use stack::{Shared, Stack, Tenants};
 pub use stores::{AllStores, Opened};
 
 /// The answer to a call for a tenant that cannot be opened; the reason is the farm's business.

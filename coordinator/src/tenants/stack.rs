@@ -1,9 +1,9 @@
 //! One tenant's stack over its stores: layers, builds, and the services.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use kiln_proto::asset::fetch_server::FetchServer;
 use kiln_proto::asset::push_server::PushServer;
 use kiln_proto::bes::publish_build_event_server::PublishBuildEventServer;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::Routes;
 
+use super::journals::Journals;
 use super::stores::{AllStores, Opened};
 use super::{Limits as TenantLimits, cannot_open};
 use crate::Config;
@@ -40,7 +41,7 @@ use kiln_bazel::{Invocations, Publish, Show};
 use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
 use kiln_caches::{Caches, Limits};
 use kiln_execution::ExecutionHandle;
-use kiln_journal::{Fsync, Journal};
+use kiln_journal::Journal;
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub downloads: Downloads,
     /// Tells webhooks of the ends of builds.
     pub notifier: Notifier,
+    /// Where the journals are.
+    pub journals: Journals,
 }
 
 /// One tenant's services and data.
@@ -182,14 +185,6 @@ impl Stack {
     }
 }
 
-/// The journal in a tenant's directory.
-///
-/// # Errors
-/// If it cannot be opened.
-pub fn journal(directory: &Path, fsync: Fsync) -> Result<Journal, kiln_journal::Error> {
-    Journal::open(&directory.join("journal.redb"), fsync)
-}
-
 /// Cache records shared by the coordinators that use the same Redis, if there is one.
 async fn shared_layers(
     own: OwnLayers,
@@ -227,10 +222,12 @@ impl Tenants {
         &self.shared.execution
     }
 
-    /// Opens the tenants that exist on disk, so that their unfinished builds continue and their disk usage counts.
-    pub async fn resume(&self) {
-        let names = std::fs::read_dir(self.shared.stores.directory()).into_iter().flatten().flatten();
-        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    /// Opens the tenants that exist, so that their unfinished builds continue and their disk usage counts.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        let names = self.shared.journals.tenants(&self.shared.stores.directory()).await?;
         let open = |name: String| {
             let tenants = self.clone();
             tokio::spawn(async move {
@@ -239,29 +236,33 @@ impl Tenants {
                 }
             })
         };
-        let opening: Vec<_> = names.map(open).collect();
+        let opening: Vec<_> = names.into_iter().map(open).collect();
         futures::future::join_all(opening).await;
+        Ok(())
     }
 
     /// A tenant's stack; an empty name means the default tenant.
     ///
     /// # Errors
     /// If there are too many tenants, or the tenant's directory cannot be used.
-    pub async fn of(&self, tenant: &str) -> Result<Arc<Stack>, Status> {
-        if tenant.is_empty() {
-            return Ok(self.own.clone());
-        }
-        // First of all: it checks the name, and that there is room for it.
-        let opened = self.shared.stores.of(tenant).await?;
-        let cell = self.open.lock().entry(tenant.to_owned()).or_default().clone();
-        let stack = cell.get_or_try_init(|| self.open_one(tenant, &opened)).await;
-        stack.cloned().map_err(|error| cannot_open(tenant, &error))
+    pub fn of<'a>(&'a self, tenant: &'a str) -> BoxFuture<'a, Result<Arc<Stack>, Status>> {
+        // Its type ends here: whoever calls it need not know all that a tenant consists of.
+        Box::pin(async move {
+            if tenant.is_empty() {
+                return Ok(self.own.clone());
+            }
+            // First of all: it checks the name, and that there is room for it.
+            let opened = self.shared.stores.of(tenant).await?;
+            let cell = self.open.lock().entry(tenant.to_owned()).or_default().clone();
+            let stack = cell.get_or_try_init(|| self.open_one(tenant, &opened)).await;
+            stack.cloned().map_err(|error| cannot_open(tenant, &error))
+        })
     }
 
     async fn open_one(&self, tenant: &str, opened: &Opened) -> anyhow::Result<Arc<Stack>> {
         let quota = Some(self.shared.quotas.actions(tenant));
         let execution = self.shared.execution.of_tenant(tenant, opened.stores.clone(), quota);
-        let journal = journal(opened.directory(), self.shared.config.fsync)?;
+        let journal = self.shared.journals.of(tenant, opened.directory())?;
         Ok(Arc::new(Stack::open(tenant, &self.shared, journal, opened, execution).await?))
     }
 

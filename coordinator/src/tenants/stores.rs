@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
+use tonic::service::Routes;
 
 use super::Limits;
+use crate::services;
 
 /// Maximum number of open tenants: each needs open files and memory.
 const MAX_TENANTS: usize = 1_000;
@@ -24,6 +26,8 @@ pub struct Opened {
     pub stores: Stores,
     /// Where they are, and their limits.
     pub kept: kiln_store::Config,
+    /// The services over these stores alone, as every coordinator of a farm has them.
+    pub routes: Routes,
     _collecting: AbortOnDropHandle<()>,
 }
 
@@ -31,7 +35,8 @@ impl Opened {
     async fn open(kept: kiln_store::Config, collect_every: Duration) -> Result<Self, kiln_store::Error> {
         let stores = Stores::open(&kept).await?;
         let collecting = tokio::spawn(stores.collector.clone().run(collect_every));
-        Ok(Self { stores, kept, _collecting: AbortOnDropHandle::new(collecting) })
+        let routes = services::over_stores(&stores);
+        Ok(Self { stores, kept, routes, _collecting: AbortOnDropHandle::new(collecting) })
     }
 
     /// The tenant's directory.
@@ -58,7 +63,11 @@ impl AllStores {
     ///
     /// # Errors
     /// If they cannot be used.
-    pub async fn open(kept: kiln_store::Config, quotas: Limits, collect_every: Duration) -> Result<Self, kiln_store::Error> {
+    pub async fn open(
+        kept: kiln_store::Config,
+        quotas: Limits,
+        collect_every: Duration,
+    ) -> Result<Self, kiln_store::Error> {
         let mut own = kept.clone();
         quotas.of("").bound(&mut own);
         let own = Arc::new(Opened::open(own, collect_every).await?);

@@ -1,0 +1,120 @@
+//! The life of one of several coordinators: it follows whoever leads, and leads when it is its turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_replicas::{Lead, Replicas, Standing};
+use tokio::sync::watch;
+
+use super::held::{Held, Home};
+use super::peers::Peers;
+use super::relay::Relay;
+use super::{Base, Pages, Seat, Seats, Term};
+use crate::tenants::Journals;
+
+/// How long a coordinator leaves the lease to others after it could not begin its term.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Takes part in a farm, until the process ends.
+pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) -> Seats {
+    let (seat, seats) = watch::channel(Seat::Vacant);
+    let member = Member { base, replicas, peers, ledger, seat };
+    tokio::spawn(member.live());
+    Seats(seats)
+}
+
+struct Member {
+    base: Base,
+    replicas: Replicas,
+    peers: Peers,
+    ledger: Pages,
+    seat: watch::Sender<Seat>,
+}
+
+impl Member {
+    async fn live(self) {
+        let mut standing = self.replicas.standing();
+        loop {
+            let now = standing.borrow_and_update().clone();
+            match now {
+                Standing::Vacant => {
+                    self.seat.send_replace(Seat::Vacant);
+                }
+                Standing::Follows { leader, term } => {
+                    let relay = Relay::to(&leader.address, self.base.key.clone(), self.peers.clone());
+                    self.seat.send_replace(Seat::Follows(relay.clone()));
+                    let is_led =
+                        |now: &Standing| matches!(now, Standing::Follows { term: other, .. } if *other == term);
+                    let ended = standing.wait_for(|now| !is_led(now)).await.is_err();
+                    self.seat.send_replace(Seat::Vacant);
+                    relay.end();
+                    self.base.common.elsewhere.forget();
+                    if ended {
+                        return;
+                    }
+                    continue;
+                }
+                Standing::Leads(lead) => self.lead(lead).await,
+            }
+            if standing.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Leads for as long as the lease lasts.
+    async fn lead(&self, lead: Lead) {
+        let epoch = lead.term.epoch;
+        self.seat.send_replace(Seat::Vacant);
+        // On a network of its own, a farm has a clock of its own, which other threads do not have.
+        let home = if self.base.config.agreement.is_some() { Ok(Home::Here) } else { Home::own() };
+        let home = match home {
+            Ok(home) => home,
+            Err(error) => {
+                tracing::error!(%error, "cannot begin to lead");
+                return self.pause().await;
+            }
+        };
+        let base = Base { stopping: self.base.stopping.child_token(), ..self.base.clone() };
+        let stopping = base.stopping.clone();
+        let (register, term, fsync) = (self.replicas.register().clone(), lead.term.clone(), base.config.fsync);
+        let journals = Journals::Common { register, term, fsync };
+        let opening = home.spawn(async move { Term::open(&base, journals).await });
+        let opened = tokio::select! {
+            opened = opening => opened.unwrap_or_else(|error| Err(error.into())),
+            () = lead.over.cancelled() => {
+                tracing::warn!(epoch, "the lease ended before this coordinator had begun to lead");
+                return home.end();
+            }
+        };
+        match opened {
+            Ok(term) => {
+                self.ledger.leads(Some(lead.term.clone()));
+                let held = Held::leased(term, &home, lead.clone());
+                self.seat.send_replace(Seat::Leads(Arc::new(held)));
+                lead.over.cancelled().await;
+                tracing::warn!(epoch, "this coordinator leads no more");
+                self.ledger.leads(None);
+                self.seat.send_replace(Seat::Vacant);
+                stopping.cancel();
+                home.end();
+            }
+            Err(error) => {
+                tracing::error!(
+                    epoch,
+                    error = format!("{error:#}"),
+                    "cannot begin to lead; leaving it to another coordinator"
+                );
+                stopping.cancel();
+                home.end();
+                self.pause().await;
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        self.replicas.resign().await;
+        tokio::time::sleep(PAUSE).await;
+        self.replicas.resume();
+    }
+}

@@ -1,0 +1,71 @@
+//! What all coordinators of a farm know of its members, kept in the journal of the default tenant.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kiln_auth::Ledger;
+use kiln_journal::{Space, Write};
+use kiln_replicas::{Register, Shelf, Term};
+use parking_lot::Mutex;
+
+/// A page's name to its text.
+const MEMBERS: Space = "members";
+
+/// The farm's ledger. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pages {
+    register: Arc<dyn Register>,
+    shelf: Arc<dyn Shelf>,
+    /// The term in which this coordinator leads, if it does.
+    term: Arc<Mutex<Option<Term>>>,
+}
+
+impl Pages {
+    pub(crate) fn new(register: Arc<dyn Register>, shelf: Arc<dyn Shelf>) -> Self {
+        Self { register, shelf, term: Arc::default() }
+    }
+
+    /// This coordinator leads in this term, or no more.
+    pub(super) fn leads(&self, term: Option<Term>) {
+        *self.term.lock() = term;
+    }
+}
+
+#[tonic::async_trait]
+impl Ledger for Pages {
+    async fn read(&self, name: &str) -> Result<Option<String>, String> {
+        // Reading is free to all, whatever their term.
+        let journal = self.register.journal("", &Term { epoch: 0, nonce: String::new() });
+        let found = journal.get(MEMBERS, vec![name.to_owned()]).await.map_err(|error| error.to_string())?;
+        let text = found.into_iter().next().flatten().map(|text| String::from_utf8(text.to_vec()));
+        text.transpose().map_err(|error| format!("the farm's ledger is damaged: {error}"))
+    }
+
+    async fn write(&self, name: &str, text: String) -> Result<(), String> {
+        let term = self.term.lock().clone();
+        let term = term.ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
+        let write = Write::Put { space: MEMBERS, key: name.to_owned(), value: Bytes::from(text) };
+        let journal = self.register.journal("", &term);
+        journal.commit(vec![Arc::new(vec![write])], true).await.map_err(|error| error.to_string())
+    }
+}
+
+fn text(found: Option<Bytes>) -> Option<String> {
+    found.and_then(|data| String::from_utf8(data.to_vec()).ok())
+}
+
+#[tonic::async_trait]
+impl kiln_auth::Shelf for Pages {
+    async fn keep(&self, name: &str, text: String, life: Duration) -> Result<(), String> {
+        self.shelf.keep(name, text.as_bytes(), life).await.map_err(|error| error.to_string())
+    }
+
+    async fn kept(&self, name: &str) -> Result<Option<String>, String> {
+        self.shelf.kept(name).await.map(text).map_err(|error| error.to_string())
+    }
+
+    async fn take(&self, name: &str) -> Result<Option<String>, String> {
+        self.shelf.take(name).await.map(text).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,87 @@
+//! How a coordinator reaches the others of its farm.
+//!
+//! Invariant: with TLS, both ends show a certificate of the farm's authority. A coordinator issues itself one for each connection.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kiln_auth::tls::Files;
+use kiln_auth::{Authenticator, Role, authority};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::Network;
+
+/// Time limit for connecting.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How often the other end is pinged, and how long its answer may take.
+const PING: Duration = Duration::from_secs(3);
+/// How long a certificate for a connection is valid: it is shown once, at the begin.
+const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The way to other coordinators. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    authenticator: Authenticator,
+    tls: Option<Tls>,
+    network: Network,
+}
+
+/// What connections to other coordinators are verified with.
+#[derive(Debug, Clone)]
+struct Tls {
+    /// A host that this coordinator's certificate is for: coordinators of one farm share it, wherever they run.
+    host: String,
+    authority: String,
+}
+
+impl Peers {
+    /// Over this network; with TLS where the farm has these certificates.
+    ///
+    /// # Errors
+    /// If coordinators could not authenticate each other.
+    pub(crate) fn open(authenticator: Authenticator, files: Option<&Files>, network: Network) -> anyhow::Result<Self> {
+        let Some(files) = files else { return Ok(Self { authenticator, tls: None, network }) };
+        let Some((authority, _)) = authenticator.authority() else {
+            anyhow::bail!(
+                "coordinators with TLS authenticate each other with the farm's authority: give each of them the farm's directory with its \
+                 key (`--farm-dir`), and use the same one for all"
+            );
+        };
+        let authority = authority.certificate().to_owned();
+        let host = files.own_host().context("cannot tell by which name other coordinators are verified")?;
+        Ok(Self { authenticator, tls: Some(Tls { host, authority }), network })
+    }
+
+    /// Connects to the coordinator at this URL when there are calls.
+    ///
+    /// # Errors
+    /// If the URL or the certificates cannot be used.
+    pub(crate) fn connect(&self, address: &str) -> anyhow::Result<Channel> {
+        let mut endpoint = Endpoint::from_shared(address.to_owned())
+            .with_context(|| format!("invalid address `{address}` of another coordinator"))?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024);
+        if let Some(Tls { host, authority }) = &self.tls {
+            let me = kiln_auth::Identity {
+                name: "coordinator".to_owned(),
+                roles: [Role::Coordinator].into(),
+                ..kiln_auth::Identity::anonymous()
+            };
+            let Some((issuer, _)) = self.authenticator.authority() else {
+                anyhow::bail!("the farm's authority is gone")
+            };
+            let made = issuer.issue(&authority::Subject::Client(&me), LIFE)?;
+            let tls = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(authority))
+                .domain_name(host)
+                .identity(Identity::from_pem(made.chain, made.key));
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        Ok(self.network.connect(&endpoint))
+    }
+}

@@ -1,0 +1,159 @@
+//! Calls that are passed on to the coordinator that leads.
+//!
+//! Invariant: a call goes to the leader as it came, with its caller in place of its credentials, and ends when that leader leads no more.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Frame;
+use kiln_auth::relay::{Answered, HEADER, Relayed};
+use kiln_auth::{Caller, FarmKey, Guarded, Identity};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::{Service, http};
+use tonic::transport::Channel;
+
+use super::peers::Peers;
+
+/// Calls in progress on one connection, below the number that the other end allows; beyond that there is another connection.
+const CALLS: usize = 200;
+
+/// The way to one leader. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    key: FarmKey,
+    address: String,
+    peers: Peers,
+    connections: Mutex<Vec<(Channel, Arc<AtomicUsize>)>>,
+    /// Cancelled when this leader leads no more, as far as is known.
+    over: CancellationToken,
+}
+
+/// One of the calls in progress on a connection.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Relay {
+    /// To the coordinator at this URL. Connects when there are calls.
+    pub(crate) fn to(address: &str, key: FarmKey, peers: Peers) -> Self {
+        let (connections, over) = (Mutex::default(), CancellationToken::new());
+        Self(Arc::new(Inner { key, address: address.to_owned(), peers, connections, over }))
+    }
+
+    /// Ends all calls in progress: their callers call again.
+    pub(crate) fn end(&self) {
+        self.0.over.cancel();
+    }
+
+    fn connection(&self) -> anyhow::Result<(Channel, Place)> {
+        let mut connections = self.0.connections.lock();
+        let least = connections.iter().min_by_key(|(_, calls)| calls.load(Ordering::Relaxed));
+        let found = least.filter(|(_, calls)| calls.load(Ordering::Relaxed) < CALLS).cloned();
+        let (channel, calls) = match found {
+            Some(found) => found,
+            None => {
+                let new = (self.0.peers.connect(&self.0.address)?, Arc::default());
+                connections.push(new.clone());
+                new
+            }
+        };
+        calls.fetch_add(1, Ordering::Relaxed);
+        Ok((channel, Place(calls)))
+    }
+
+    /// Passes a call on.
+    pub(crate) async fn pass(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+        let passing = self.try_pass(request);
+        let answer = tokio::select! {
+            answer = passing => answer,
+            () = self.0.over.cancelled() => Err(changed()),
+        };
+        let (answer, place) = match answer {
+            Ok(answer) => answer,
+            Err(status) => return Ok(status.into_http()),
+        };
+        let over = self.0.over.clone();
+        let end = Box::pin(async move {
+            // For as long as the answer lasts.
+            let _place = place;
+            over.cancelled().await;
+            changed()
+        });
+        let mut answer = answer.map(|body| Body::new(Guarded::new(Whole(Some(body)), end)));
+        answer.extensions_mut().insert(Answered);
+        Ok(answer)
+    }
+
+    async fn try_pass(&self, request: http::Request<Body>) -> Result<(http::Response<Body>, Place), Status> {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.remove(AUTHORIZATION);
+        if let Some(identity) = parts.extensions.get::<Identity>() {
+            let address = parts.extensions.get::<Caller>().and_then(|caller| caller.address);
+            let relayed = Relayed { identity: identity.clone(), address };
+            parts.headers.insert(HEADER, relayed.seal(&self.0.key, parts.uri.path())?);
+        }
+        parts.extensions.clear();
+        let unreachable = |error: &dyn std::fmt::Display| {
+            tracing::debug!(%error, "cannot pass a call on to the coordinator that leads");
+            Status::unavailable(
+                "the coordinator that leads the farm cannot be reached from this one; if it is gone, another takes over within seconds: \
+                 try again",
+            )
+        };
+        let (mut channel, place) = self.connection().map_err(|error| unreachable(&format!("{error:#}")))?;
+        std::future::poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| unreachable(&error))?;
+        let answer = channel.call(http::Request::from_parts(parts, body)).await.map_err(|error| unreachable(&error))?;
+        Ok((answer, place))
+    }
+}
+
+/// The body of an answer that was passed on: if it breaks off, the caller is told so in words, as by the leader itself.
+struct Whole(Option<Body>);
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(body) = self.0.as_mut() else { return Poll::Ready(None) };
+        let error = match ready!(Pin::new(body).poll_frame(context)) {
+            Some(Err(error)) => error,
+            other => return Poll::Ready(other),
+        };
+        tracing::debug!(%error, "an answer of the coordinator that leads broke off");
+        self.0 = None;
+        let mut trailers = http::HeaderMap::new();
+        let status = Status::unavailable(
+            "the coordinator that leads the farm is gone; another takes over within seconds: try again",
+        );
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+fn changed() -> Status {
+    Status::unavailable("another coordinator leads the farm now; try again")
+}
