@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod redis;
 pub mod registry;
 pub mod remote;
+pub mod replicas;
 pub mod run;
 pub mod s3;
 pub mod terminal;

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Forwards connections to a process, and counts.
 pub struct Proxy {
@@ -12,6 +12,9 @@ pub struct Proxy {
     down: Arc<AtomicU64>,
     /// Bytes until the connection that carries them breaks; negative: none does.
     left: Arc<AtomicI64>,
+    is_cut: Arc<AtomicBool>,
+    /// Both ends of all connections.
+    open: Arc<Mutex<Vec<(TcpStream, TcpStream)>>>,
 }
 
 /// Bytes that were forwarded.
@@ -34,11 +37,19 @@ impl Proxy {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let proxy = Self { url, up: Arc::default(), down: Arc::default(), left: Arc::new(AtomicI64::new(-1)) };
+        let left = Arc::new(AtomicI64::new(-1));
+        let (is_cut, open) = (Arc::default(), Arc::default());
+        let proxy = Self { url, up: Arc::default(), down: Arc::default(), left, is_cut, open };
         let (up, down, left) = (proxy.up.clone(), proxy.down.clone(), proxy.left.clone());
+        let (is_cut, open) = (proxy.is_cut.clone(), proxy.open.clone());
         std::thread::spawn(move || {
             for near in listener.incoming() {
-                let (Ok(near), Ok(far)) = (near, TcpStream::connect(&target)) else { continue };
+                let Ok(near) = near else { continue };
+                if is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                open.lock().unwrap().push((near.try_clone().unwrap(), far.try_clone().unwrap()));
                 for (from, to, count) in [(&near, &far, &up), (&far, &near, &down)] {
                     let (from, to, count) = (from.try_clone().unwrap(), to.try_clone().unwrap(), count.clone());
                     let left = left.clone();
@@ -47,6 +58,14 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// Ends all connections and lets none begin, or lets them begin again.
+    pub fn cut(&self, cut: bool) {
+        self.is_cut.store(cut, Ordering::SeqCst);
+        for (near, far) in self.open.lock().unwrap().drain(..) {
+            let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+        }
     }
 
     /// Breaks the connection that carries the last of this many further bytes, and none after it.

@@ -1,0 +1,153 @@
+//! What the coordinators of a farm agree on, and whom they believe.
+
+use std::process::Command;
+
+use kiln_harness::replicas::{KEEPS, Replicas};
+use kiln_harness::{Ran, until};
+
+use crate::{tree, wrong};
+
+/// A coordinator's last words when it refuses to start.
+fn refused(mut command: Command) -> String {
+    command.env("KILN_LOG", "error");
+    let ran = Ran::from(command);
+    assert_ne!(ran.code, 0, "expected it not to start");
+    ran.err
+}
+
+#[test]
+fn what_one_of_them_is_told_all_of_them_know() {
+    let Some(farm) = Replicas::start(&["ada", "ben"], &["one"]) else { return };
+    let leader = farm.leader().unwrap();
+    let other = farm.names().into_iter().find(|name| *name != leader).unwrap();
+    let dir = tree("known", 1);
+    let built = farm.build_at(&other, dir.path(), &[]);
+    assert_eq!(wrong(&built, dir.path(), "known"), None);
+    // The same build through the leader: nothing is sent, and nothing runs.
+    let again = farm.build_at(&leader, dir.path(), &[]).well();
+    assert!(again.caches().values().all(|cache| cache == "hit"), "{:?}", again.caches());
+    let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    for name in [&leader, &other] {
+        let fetched = dir.path().join(name);
+        let ran = farm.kiln_at(name, &["fetch", &id, "--output", fetched.to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(kiln_harness::find(&fetched, "made").is_some(), "expected the artifact from `{name}`");
+    }
+    let drained = farm.kiln_at(&other, &["farm", "drain", "one"]);
+    assert_eq!(drained.code, 0, "{drained:?}");
+    farm.kill_coordinator(&leader);
+    assert_eq!(farm.wait_for_another(&leader), other);
+    until("the drain to be known to the next leader", || {
+        let ran = farm.kiln_at(&other, &["workers", "--json"]);
+        ran.out.contains("\"draining\"").then_some(())
+    });
+    // Its artifact is not lost with the coordinator that made it.
+    let fetched = dir.path().join("after");
+    let ran = farm.kiln_at(&other, &["fetch", &id, "--output", fetched.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn coordinators_refuse_what_could_not_work_and_say_how_it_would() {
+    let Some(farm) = Replicas::start(&["ada", "ben"], &[]) else { return };
+    let name = farm.names().into_iter().find(|name| Some(name) != farm.leader().as_ref()).unwrap();
+    assert_eq!(farm.stop_coordinator(&name), Some(0));
+    let command = |with: &[&str], without: &[&str]| {
+        let mut command = farm.coordinator_command(&name);
+        let kept: Vec<String> = command.get_args().map(|argument| argument.to_str().unwrap().to_owned()).collect();
+        let mut bare = Command::new(command.get_program());
+        bare.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut skip = false;
+        for argument in kept {
+            let drop = std::mem::take(&mut skip) || without.contains(&argument.as_str());
+            skip = without.contains(&argument.as_str());
+            if !drop {
+                bare.arg(argument);
+            }
+        }
+        bare.args(with);
+        command = bare;
+        command
+    };
+    let words = refused(command(&[], &["--s3"]));
+    assert!(words.contains("--s3"), "{words}");
+    let words = refused(command(&[], &["--farm-key"]));
+    assert!(words.contains("have the same one"), "{words}");
+    let other = farm.dir.path().join("other.key");
+    std::fs::write(&other, "23".repeat(32) + "\n").unwrap();
+    let words = refused(command(&["--farm-key", other.to_str().unwrap()], &["--farm-key"]));
+    assert!(words.contains("belong to another farm") && words.contains("prefix"), "{words}");
+    let words = refused(command(&["--listen", "0.0.0.0:0"], &["--listen"]));
+    assert!(words.contains("--advertise"), "{words}");
+    for (setting, value, fix) in
+        [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "appendonly yes")]
+    {
+        let redis = farm.redis.lock().unwrap();
+        let before = redis.cli(&["CONFIG", "GET", setting]);
+        redis.cli(&["CONFIG", "SET", setting, value]);
+        let words = refused(command(&[], &[]));
+        assert!(words.contains(fix), "{words}");
+        redis.cli(&["CONFIG", "SET", setting, before.lines().nth(1).unwrap()]);
+    }
+}
+
+#[test]
+fn with_tls_coordinators_know_each_other_and_their_members_by_the_farms_authority() {
+    let home = tempfile::tempdir().unwrap();
+    let farm_dir = home.path().join("farm");
+    let kiln = |arguments: &[&str]| {
+        let mut command = Command::new(kiln_harness::run::program());
+        command.args(arguments).env("KILN_CONFIG", "/nowhere/config.toml").env_remove("KILN_FARM");
+        let ran = Ran::from(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out
+    };
+    let dir = farm_dir.to_str().unwrap();
+    kiln(&["farm", "init", dir, "--host", "127.0.0.1"]);
+    let token = |name: &str, roles: &[&str]| {
+        let roles: Vec<&str> = roles.iter().flat_map(|role| ["--role", role]).collect();
+        kiln(&[&["farm", "token", name, "--farm-dir", dir], &roles[..]].concat()).trim().to_owned()
+    };
+    let (admin, ann) = (token("root", &["builder", "admin", "farm-admin"]), token("ann", &["builder"]));
+    let access = |token: &str| {
+        vec![
+            ("KILN_TOKEN".to_owned(), token.to_owned()),
+            ("KILN_CA".to_owned(), farm_dir.join("ca.pem").display().to_string()),
+        ]
+    };
+    let Some(mut farm) = Replicas::with(&["ada", "ben"], &[], &KEEPS, &["--farm-dir", dir], "https", access(&admin))
+    else {
+        return;
+    };
+    let join = kiln(&["farm", "token", "workers", "--farm-dir", dir, "--join", "--uses", "1"]);
+    farm.start_worker_with("one", &["--join", join.trim()]);
+    farm.wait_for_worker("one");
+    let leader = farm.leader().unwrap();
+    let other = farm.names().into_iter().find(|name| *name != leader).unwrap();
+    let dir = tree("trusted", 1);
+    for name in [&other, &leader] {
+        let built = farm.build_at(name, dir.path(), &[]);
+        assert_eq!(wrong(&built, dir.path(), "trusted"), None);
+    }
+    // Whoever is revoked by a call to one of them is refused by all.
+    let as_ann = access(&ann);
+    let admins = std::mem::replace(&mut farm.access, as_ann);
+    for name in [&other, &leader] {
+        assert_eq!(farm.kiln_at(name, &["builds"]).code, 0, "expected ann to be let in by `{name}`");
+    }
+    let anns = std::mem::replace(&mut farm.access, admins);
+    let ran = farm.kiln_at(&other, &["farm", "revoke", "ann"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let admins = std::mem::replace(&mut farm.access, anns);
+    for name in [&leader, &other] {
+        until(&format!("`{name}` to refuse whoever was revoked"), || {
+            (farm.kiln_at(name, &["builds"]).err.contains("revoked")).then_some(())
+        });
+    }
+    farm.access = admins;
+    // The token for workers has one use, whoever counts it.
+    farm.kill_coordinator(&leader);
+    assert_eq!(farm.wait_for_another(&leader), other);
+    farm.start_worker_with("two", &["--join", join.trim()]);
+    until("a second worker to be refused", || farm.log("two").contains("no uses left").then_some(()));
+}
