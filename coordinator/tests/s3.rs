@@ -113,7 +113,8 @@ async fn beside_redis_only_what_is_too_large_for_it_lies_in_the_bucket() {
     let redis = Redis::start();
     let address = s3.address("beside-redis");
     let one = open(address.clone(), Some(&redis)).await.unwrap();
-    let other = open(address, Some(&redis)).await.unwrap();
+    let other = open(address.clone(), Some(&redis)).await.unwrap();
+    let third = open(address, Some(&redis)).await.unwrap();
     let small = one.put(SHA256, &noise(1, MIB)).await;
     let large = one.put(SHA256, &noise(2, 9 * MIB)).await;
     assert_eq!(objects(s3, "beside-redis").await, [object("beside-redis", &large).to_string()]);
@@ -126,7 +127,7 @@ async fn beside_redis_only_what_is_too_large_for_it_lies_in_the_bucket() {
     one.stores.actions.put("", &action, result.clone()).await.unwrap();
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), Some(result));
     s3.bucket().delete(&object("beside-redis", &large)).await.unwrap();
-    assert_eq!(other.stores.cached_result("", &action).await.unwrap(), None, "expected no hit without the large file");
+    assert_eq!(third.stores.cached_result("", &action).await.unwrap(), None, "expected no hit without the large file");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,32 @@
 //! What the coordinators of a farm agree on, and whom they believe.
 
+use std::path::Path;
 use std::process::Command;
+
+use kiln_auth::relay::{self, Relayed};
+use kiln_auth::{FarmKey, Identity};
+use kiln_proto::channel::Access;
+use kiln_proto::v1;
 
 use kiln_harness::replicas::{KEEPS, Replicas};
 use kiln_harness::{Ran, until};
 
 use crate::{tree, wrong};
+
+/// The answer to a call in the name of an admin, under this key but over a connection like anybody's.
+fn spoofed(url: &str, farm_dir: &Path, key: &FarmKey) -> tonic::Status {
+    const PATH: &str = "/kiln.v1.Builds/List";
+    let admin = Relayed { identity: Identity { name: "root".into(), ..Identity::anonymous() }, address: None };
+    let header = admin.seal(key, PATH).unwrap();
+    let access = Access { ca: Some(farm_dir.join("ca.pem")), ..Access::default() };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let channel = kiln_proto::channel::connect(url, &access).await.unwrap();
+        let mut request = tonic::Request::new(v1::ListRequest::default());
+        request.metadata_mut().insert(relay::HEADER, header.to_str().unwrap().parse().unwrap());
+        v1::builds_client::BuildsClient::new(channel).list(request).await.expect_err("expected the call to be refused")
+    })
+}
 
 /// A coordinator's last words when it refuses to start.
 fn refused(mut command: Command) -> String {
@@ -145,6 +166,13 @@ fn with_tls_coordinators_know_each_other_and_their_members_by_the_farms_authorit
         });
     }
     farm.access = admins;
+    // A caller who is not a coordinator cannot speak for others, not even with the farm's key.
+    let key = std::fs::read_to_string(farm_dir.join("farm.key")).unwrap();
+    let key: [u8; 32] = hex::decode(key.lines().next().unwrap()).unwrap().try_into().unwrap();
+    for (key, words) in [(key, "not a coordinator's"), ([5; 32], "not from a coordinator of this farm")] {
+        let refused = spoofed(&farm.url_of(&other), &farm_dir, &FarmKey::of(&key));
+        assert!(refused.code() == tonic::Code::Unauthenticated && refused.message().contains(words), "{refused:?}");
+    }
     // The token for workers has one use, whoever counts it.
     farm.kill_coordinator(&leader);
     assert_eq!(farm.wait_for_another(&leader), other);
