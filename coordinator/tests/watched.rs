@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 use kiln_proto::channel::Channel;
 use kiln_proto::descriptors;
 use kiln_proto::digest::DigestFunction;
+use kiln_proto::longrunning::Operation;
 use kiln_proto::reapi;
 use kiln_proto::reapi::action_cache_client::ActionCacheClient;
 use kiln_proto::reapi::execution_client::ExecutionClient;
 use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::v1;
+use kiln_proto::v1::workers_client::WorkersClient;
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -49,8 +53,13 @@ struct Coordinator {
 
 impl Coordinator {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_kiln-coordinator"))
+            .args(more)
             .args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json", "--data-dir"])
             .arg(dir.path())
             .env_remove("KILN_LOG")
@@ -111,7 +120,7 @@ async fn call(channel: &Channel, path: &str) -> Code {
 }
 
 /// An action that only a worker of this system and instruction set may run.
-async fn execute(channel: &Channel, os: &str, isa: &str) {
+async fn execute(channel: &Channel, os: &str, isa: &str) -> tonic::Streaming<Operation> {
     let function = DigestFunction::Sha256;
     let blob = |data: Vec<u8>| (function.digest(&data), Blob::Bytes(data.into()));
     let property =
@@ -130,7 +139,7 @@ async fn execute(channel: &Channel, os: &str, isa: &str) {
     let action_digest = Some(action.0.to_wire());
     Client::new(channel.clone(), "", function).upload(vec![root, command, action]).await.unwrap();
     let request = reapi::ExecuteRequest { action_digest, ..Default::default() };
-    ExecutionClient::new(channel.clone()).execute(request).await.unwrap();
+    ExecutionClient::new(channel.clone()).execute(request).await.unwrap().into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,6 +249,83 @@ async fn hostile_values_make_no_labels() {
     assert!(samples.len() < before + 20, "expected no more series than before, found {before} and {}", samples.len());
     let evil: Vec<&String> = samples.iter().filter(|sample| sample.to_lowercase().contains("evil")).collect();
     assert!(evil.is_empty(), "expected no label values invented by clients, found {evil:#?}");
+}
+
+/// A worker that registers and then does nothing, for as long as this lasts.
+struct Idle {
+    outbox: tokio::sync::mpsc::Sender<v1::WorkerMessage>,
+    answers: tonic::Streaming<v1::CoordinatorMessage>,
+}
+
+impl Idle {
+    async fn register(channel: &Channel, name: &str, isa: &str) -> Self {
+        let (outbox, inbox) = tokio::sync::mpsc::channel(8);
+        let environment = v1::Environment {
+            isa: isa.to_owned(),
+            os: "debian:12".to_owned(),
+            fingerprint: format!("{isa} on debian"),
+            ..Default::default()
+        };
+        let register = v1::Register {
+            worker: name.to_owned(),
+            environment: Some(environment),
+            capacity: Some(v1::Capacity { milli_cpus: 4_000, memory_bytes: 1 << 32 }),
+            session: name.as_bytes().to_vec(),
+            ..Default::default()
+        };
+        let message = Some(v1::worker_message::Message::Register(register));
+        outbox.send(v1::WorkerMessage { message }).await.unwrap();
+        let link = WorkersClient::new(channel.clone()).link(ReceiverStream::new(inbox)).await;
+        let mut answers = link.unwrap().into_inner();
+        answers.message().await.unwrap().expect("expected a greeting");
+        Self { outbox, answers }
+    }
+
+    /// Leaves in order, as one does that a scaler stops.
+    async fn leave(mut self) {
+        let message = Some(v1::worker_message::Message::Goodbye(v1::Goodbye {}));
+        self.outbox.send(v1::WorkerMessage { message }).await.unwrap();
+        while let Ok(Some(_)) = self.answers.message().await {}
+    }
+}
+
+/// What a scaler reads: a platform's queue, and the queue of a declared pool.
+fn queue(isa: &str, count: u32) -> String {
+    format!("kiln_queue_actions{{isa=\"{isa}\",os=\"debian:12\"}} {count}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_no_worker_is_there_for_is_counted_and_then_as_zero() {
+    let farm = Coordinator::start();
+    let channel = farm.channel().await;
+    let _here = Idle::register(&channel, "here", "x86-64").await;
+    // The last worker of the other platform is stopped, as by a scaler that scales to zero.
+    Idle::register(&channel, "gone", "arm-a64").await.leave().await;
+    let waiting = execute(&channel, "debian:12", "arm-a64").await;
+    let samples = farm.wait_for(&queue("arm-a64", 1));
+    let is_ready = |sample: &&String| sample.starts_with("kiln_workers{isa=\"arm-a64\"") && sample.contains("ready");
+    assert_eq!(samples.iter().find(is_ready), None, "expected no worker of the platform");
+    assert!(samples.iter().any(|sample| *sample == queue("x86-64", 0)), "{samples:#?}");
+    // The worker that was started for it takes it.
+    let _started = Idle::register(&channel, "started", "arm-a64").await;
+    let samples = farm.wait_for(&queue("arm-a64", 0));
+    let running = "kiln_running_actions{isa=\"arm-a64\",os=\"debian:12\"} 1";
+    assert!(samples.iter().any(|sample| sample == running), "{samples:#?}");
+    drop(waiting);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_pool_is_counted_though_none_of_its_workers_was_ever_there() {
+    let farm = Coordinator::start_with(&["--pool", "linux/arm64", "--pool", "linux/arm64,label.gpu=a100"]);
+    let channel = farm.channel().await;
+    let of = |pool: &str, count: u32| format!("kiln_pool_queue_actions{{pool=\"{pool}\"}} {count}");
+    farm.wait_for(&of("linux/arm64,label.gpu=a100", 0));
+    let waiting = execute(&channel, "debian:12", "arm-a64").await;
+    let samples = farm.wait_for(&of("linux/arm64", 1));
+    assert!(samples.iter().any(|sample| *sample == of("linux/arm64,label.gpu=a100", 0)), "{samples:#?}");
+    let _started = Idle::register(&channel, "started", "arm-a64").await;
+    farm.wait_for(&of("linux/arm64", 0));
+    drop(waiting);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,7 @@ impl Metrics {
         budget: Option<kiln_store::Budget>,
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
+        self.view.declare(execution.pools());
         tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
         let subject = Arc::new(Coordinator { seats, budget, view: self.view, stopping });
         tokio::spawn(async move {
