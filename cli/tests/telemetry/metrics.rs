@@ -167,6 +167,7 @@ fn a_pool_grows_by_what_waits_and_runs_on_its_own_instruction_set() {
         series("kiln_queue_actions", "x86-64", 8),
         series("kiln_queue_actions", "any", 4),
         series("kiln_queue_actions", "arm-a64", 3),
+        series("kiln_waiting_targets", "arm-a64", 2),
         series("kiln_running_actions", "x86-64", 16),
     ];
     let expects = |series: &[Value], expected: [u32; 2]| {
@@ -177,7 +178,7 @@ fn a_pool_grows_by_what_waits_and_runs_on_its_own_instruction_set() {
         serde_json::json!({ "interval": "1m", "input_series": series, "promql_expr_test": cases.collect::<Vec<_>>() })
     };
     // No samples must mean no work, rather than a result that KEDA cannot use.
-    let tests = serde_json::json!({ "rule_files": [], "tests": [expects(&all, [28, 3]), expects(&[], [0, 0])] });
+    let tests = serde_json::json!({ "rule_files": [], "tests": [expects(&all, [28, 5]), expects(&[], [0, 0])] });
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("scalers.yaml");
     std::fs::write(&path, tests.to_string()).unwrap();

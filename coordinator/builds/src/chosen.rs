@@ -74,6 +74,7 @@ pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step])
     let wait_limit = work.queue_timeout().unwrap_or_else(|| work.execution.queue_timeout());
     let (until, joining) = (now + wait_limit, if work.resumed { now } else { work.execution.began() } + JOINING);
     let mut told = String::new();
+    let mut counted = None;
     let mut changed = work.execution.workers_changed();
     loop {
         changed.mark_unchanged();
@@ -99,6 +100,8 @@ pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step])
             None if starts => ("a worker to join: the farm has just started".to_owned(), joining.min(until)),
             None => return Err(words),
         };
+        let pool = environment::pool(work.execution.pools(), target, steps);
+        counted = counted.or_else(|| Some(work.metrics.as_ref()?.waits(target.platform, pool)));
         if what != told {
             let gives_up = waiting::gives_up(until.saturating_duration_since(now));
             let waiting = v1::Waiting { what: what.clone(), gives_up, ..waiting::of(target) };

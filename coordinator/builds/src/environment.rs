@@ -93,6 +93,12 @@ pub fn expected(
     (!words.is_empty()).then(|| format!("a worker with {}: {}", wanted(target), words.join(", ")))
 }
 
+/// The first declared pool whose workers the target could be built on.
+pub fn pool<'a>(pools: &'a [Pool], target: &Target, steps: &[Step]) -> Option<&'a str> {
+    let asked = Requirements { properties: asked(target, steps), ..Requirements::default() };
+    pools.iter().find(|pool| pool.may_run(&asked)).map(|pool| pool.name.as_str())
+}
+
 /// How long a worker that left is expected back: one hour, as in the scheduler.
 const LATELY_S: u64 = 60 * 60;
 

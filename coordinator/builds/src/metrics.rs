@@ -1,8 +1,11 @@
-//! Metrics: how many builds there are, and how they end.
+//! Metrics: how many builds there are, how they end, and which workers they wait for.
 
 use std::time::Duration;
 
+use kiln_planner::plan::Platform;
+use kiln_proto::property;
 use kiln_proto::v1::Status;
+use kiln_scheduler::Pool;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -13,6 +16,13 @@ use prometheus_client::registry::Registry;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     result: &'static str,
+}
+
+/// Workers that may come: of a platform, and of the first declared pool that fits, if any does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Awaited {
+    isa: &'static str,
+    pool: String,
 }
 
 const RESULTS: [&str; 4] = ["succeeded", "failed", "farm_failed", "cancelled"];
@@ -33,6 +43,7 @@ pub struct BuildMetrics {
     running: Gauge,
     seconds: Family<Ended, Histogram, Seconds>,
     ended: Family<Ended, Counter>,
+    waiting: Family<Awaited, Gauge>,
 }
 
 impl BuildMetrics {
@@ -42,13 +53,22 @@ impl BuildMetrics {
             running: Gauge::default(),
             seconds: Family::new_with_constructor(Seconds),
             ended: Family::default(),
+            waiting: Family::default(),
         };
+        for platform in Platform::ALL {
+            drop(metrics.waiting.get_or_create(&Awaited { isa: platform.isa(), pool: String::new() }));
+        }
         // From the start, so that the first build counts as an increase.
         for result in RESULTS {
             drop(metrics.ended.get_or_create(&Ended { result }));
         }
         registry.register("builds_running", "Builds in progress", metrics.running.clone());
         registry.register("builds", "Builds that ended, by result", metrics.ended.clone());
+        registry.register(
+            "waiting_targets",
+            "Targets that wait for a worker of theirs to join",
+            metrics.waiting.clone(),
+        );
         registry.register("build_seconds", "Duration of a build", metrics.seconds.clone());
         metrics
     }
@@ -57,6 +77,25 @@ impl BuildMetrics {
     pub(crate) fn began(&self) -> Running {
         self.running.inc();
         Running(self.running.clone())
+    }
+
+    /// Counts for each of these pools from the start.
+    pub fn declare(&self, pools: &[Pool]) {
+        let of = |pool: &Pool, isa: &str| pool.properties.contains(&(property::ISA.to_owned(), isa.to_owned()));
+        for pool in pools {
+            for platform in Platform::ALL.into_iter().filter(|platform| of(pool, platform.isa())) {
+                drop(self.waiting.get_or_create(&Awaited { isa: platform.isa(), pool: pool.name.clone() }));
+            }
+        }
+    }
+
+    /// A target waits for a worker of this platform, and of this pool if one is declared. It counts until the returned value is
+    /// dropped. None of its actions is queued before there is such a worker, because what they are depends on the worker.
+    pub(crate) fn waits(&self, platform: Platform, pool: Option<&str>) -> Running {
+        let awaited = Awaited { isa: platform.isa(), pool: pool.unwrap_or_default().to_owned() };
+        let waiting = self.waiting.get_or_create(&awaited).clone();
+        waiting.inc();
+        Running(waiting)
     }
 
     /// A build ended with this status after this time.
@@ -72,7 +111,7 @@ impl BuildMetrics {
     }
 }
 
-/// A build that is counted as running.
+/// A build that is counted as running, or a target as waiting.
 #[derive(Debug)]
 pub(crate) struct Running(Gauge);
 

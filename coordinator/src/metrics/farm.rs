@@ -121,12 +121,12 @@ impl View {
     fn zeros(&self) -> Gauges {
         let gauges = Gauges::default();
         for platform in self.seen.lock().iter() {
-            gauges.queued.get_or_create(platform);
-            gauges.oldest.get_or_create(platform);
-            gauges.running.get_or_create(platform);
+            drop(gauges.queued.get_or_create(platform));
+            drop(gauges.oldest.get_or_create(platform));
+            drop(gauges.running.get_or_create(platform));
         }
         for pool in self.pools.lock().iter() {
-            gauges.queued_by_pool.get_or_create(&OfPool { pool: pool.name.clone() });
+            drop(gauges.queued_by_pool.get_or_create(&OfPool { pool: pool.name.clone() }));
         }
         gauges
     }

@@ -76,6 +76,7 @@ impl Metrics {
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
         self.view.declare(execution.pools());
+        self.builds.declare(execution.pools());
         tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
         let subject = Arc::new(Coordinator { seats, budget, view: self.view, stopping });
         tokio::spawn(async move {
