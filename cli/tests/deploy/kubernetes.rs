@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{deploy, printed};
 use kiln_harness::guarded::{Guarded, local};
 use kiln_harness::http;
-use kiln_harness::{Lasting, until};
+use kiln_harness::{Farm, Lasting, project, until};
 use serde_json::Value;
 
 /// API groups of the operators whose objects are used.
@@ -109,6 +109,86 @@ fn probes_are_answered_by_programs_with_the_arguments_that_stand_in_the_objects(
                 (http::get(&address, path).0 == 200).then_some(())
             });
         }
+    }
+}
+
+/// The value of a container's variable.
+fn variable<'a>(container: &'a Value, name: &str) -> &'a str {
+    let variables = container["env"].as_array().unwrap();
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found
+        .and_then(|variable| variable["value"].as_str())
+        .unwrap_or_else(|| panic!("expected `{name}` in {variables:?}"))
+}
+
+#[test]
+fn two_coordinators_are_apart_find_each_other_and_one_of_them_stays() {
+    let Some(base) = rendered("base") else { return };
+    let set = &named(&base, "StatefulSet", "kiln-coordinator")["spec"];
+    let service = &named(&base, "Service", "kiln-coordinator")["spec"];
+    assert_eq!((&set["replicas"], &set["serviceName"]), (&2.into(), &"kiln-coordinator".into()));
+    // Names of pods exist below a Service without an address, and have to be there for one that is not ready, too.
+    assert_eq!((&service["clusterIP"], &service["publishNotReadyAddresses"]), (&"None".into(), &true.into()));
+    assert_eq!(named(&base, "PodDisruptionBudget", "kiln-coordinator")["spec"]["minAvailable"], 1);
+    let template = &set["template"];
+    for constraint in template["spec"]["topologySpreadConstraints"].as_array().unwrap() {
+        assert_eq!(constraint["labelSelector"]["matchLabels"], template["metadata"]["labels"]);
+    }
+    // A variable may name only those before it.
+    let container = &template["spec"]["containers"][0];
+    let names: Vec<&str> =
+        container["env"].as_array().unwrap().iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    let place = |name: &str| names.iter().position(|known| *known == name).unwrap();
+    assert!(place("POD_NAME") < place("KILN_ADVERTISE") && place("POD_NAMESPACE") < place("KILN_ADVERTISE"));
+
+    let advertised = variable(container, "KILN_ADVERTISE");
+    assert_eq!(advertised, "https://$(POD_NAME).kiln-coordinator.$(POD_NAMESPACE).svc:8980");
+
+    // The certificate that the manifest asks for is good for what workers call.
+    let worker = &named(&base, "StatefulSet", "kiln-worker-amd64")["spec"]["template"]["spec"]["containers"][0];
+    let text = std::fs::read_to_string(deploy().join("kubernetes/base/coordinator.yaml")).unwrap();
+    let command = text.split('`').find(|part| part.starts_with("kiln farm init DIR ")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let farm = dir.path().join("farm");
+    let words = command.replace("DIR", farm.to_str().unwrap());
+    assert_eq!(local(&words.split(' ').skip(1).collect::<Vec<_>>()).code, 0, "{command}");
+    let host = variable(worker, "KILN_COORDINATOR").strip_prefix("https://").unwrap().strip_suffix(":8980").unwrap();
+    let own = farm.join("coordinator.pem");
+    let said = printed("openssl", &["x509", "-noout", "-in", own.to_str().unwrap(), "-checkhost", host]);
+    assert!(said.is_none_or(|said| said.contains("does match")), "expected the certificate to be for `{host}`");
+}
+
+#[test]
+fn pools_that_scale_to_zero_are_declared_and_have_a_queue_before_any_worker_is_there() {
+    let Some(objects) = rendered("keda-zero") else { return };
+    let container = &named(&objects, "StatefulSet", "kiln-coordinator")["spec"]["template"]["spec"]["containers"][0];
+    let declared = variable(container, "KILN_POOLS");
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let variables = vec![("KILN_POOLS".to_owned(), declared.to_owned())];
+    let farm = Farm::with_variables(variables, &["--metrics-listen", &metrics], &[]);
+    let samples = http::samples(&metrics);
+    for pool in declared.split(';') {
+        let empty = format!("kiln_pool_queue_actions{{pool=\"{pool}\"}} 0");
+        assert!(samples.contains(&empty), "expected `{empty}` in {samples:#?}");
+        // A build for it waits, though no worker was ever there, and the scaler's query counts it.
+        let (_, arch) = pool.split_once('/').unwrap();
+        let scaler = &named(&objects, "ScaledObject", &format!("kiln-worker-{arch}"))["spec"];
+        assert_eq!(scaler["minReplicaCount"], 0);
+        let text = "name = \"waits\"\n[steps.make]\nrun = \"true > out\"\noutputs = [\"out\"]\n\
+                    [artifacts.out]\nfrom = \"make\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
+        let dir = project(&[("kiln.toml", text)]);
+        let build = farm.start_build(dir.path(), &["--platform", pool]);
+        let query = scaler["triggers"][0]["metadata"]["query"].as_str().unwrap();
+        let isa = if arch == "amd64" { "x86-64" } else { "arm-a64" };
+        assert!(query.contains(&format!("kiln_waiting_targets{{isa=\"{isa}\"}}")), "{query}");
+        let counted = |count: u32| {
+            let sample = format!("kiln_waiting_targets{{isa=\"{isa}\",pool=\"{pool}\"}} {count}");
+            until(&format!("`{sample}`"), || http::samples(&metrics).contains(&sample).then_some(()));
+        };
+        counted(1);
+        build.interrupt();
+        let _ = build.end();
+        counted(0);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{WEBHOOKS, rendered};
+use super::{REPLICAS, WEBHOOKS, rendered};
 use crate::kubernetes;
 
 /// What the chart has and Kustomize does not: whose release an object is, and the service accounts.
@@ -77,11 +77,14 @@ fn added(values: &[&str]) -> Option<Vec<Value>> {
 }
 
 #[test]
-fn default_values_make_the_objects_of_the_kustomize_base() {
-    let (Some(chart), Some(base)) = (rendered(&[]), kubernetes::rendered("base")) else { return };
-    agree(&chart, &base);
-    let accounts = chart.iter().filter(|object| object["kind"] == "ServiceAccount").count();
-    assert_eq!(chart.len(), base.len() - 1 + accounts, "expected nothing else but accounts, and no namespace");
+fn values_make_the_objects_of_the_kustomize_base_and_of_the_one_with_one_coordinator() {
+    let to_zero = [REPLICAS, &["workers.scaling.by=keda", "workers.scaling.min=0"]].concat();
+    for (name, values) in [("one", &[][..]), ("base", REPLICAS), ("keda-zero", &to_zero)] {
+        let (Some(chart), Some(kustomize)) = (rendered(values), kubernetes::rendered(name)) else { return };
+        agree(&chart, &kustomize);
+        let accounts = chart.iter().filter(|object| object["kind"] == "ServiceAccount").count();
+        assert_eq!(chart.len(), kustomize.len() - 1 + accounts, "expected nothing else but accounts, and no namespace");
+    }
 }
 
 #[test]

@@ -24,6 +24,18 @@ pub const WEBHOOKS: &[&str] = &[
     "webhooks.hooks.shop.branches={main,release/*}",
     "webhooks.hooks.shop.tags={v*}",
 ];
+/// What the Kustomize base says of several coordinators, as values.
+pub const REPLICAS: &[&str] = &[
+    "replicas.count=2",
+    "replicas.redis.existingSecret=kiln-stores",
+    "redis.use=external",
+    "redis.external.existingSecret=kiln-stores",
+    "redis.external.key=redis",
+    "s3.use=external",
+    "s3.external.url=s3://builds/kiln",
+    "s3.external.region=eu-central-1",
+    "s3.external.existingSecret=kiln-stores",
+];
 /// A certificate of a public authority.
 pub const CERT_MANAGER: &[&str] =
     &["tls.from=certManager", "tls.certManager.issuer.name=letsencrypt", "tls.certManager.dnsNames={farm.example}"];

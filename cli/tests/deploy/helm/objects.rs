@@ -87,6 +87,7 @@ fn scalers_follow_their_pools() {
     assert_eq!((&spec["minReplicaCount"], &spec["maxReplicaCount"]), (&json!(0), &json!(50)));
     let trigger = &spec["triggers"][0]["metadata"];
     let query = "(sum(kiln_queue_actions{isa=~\"arm-a64|any\",namespace=\"kiln\"}) or vector(0)) + \
+                 (sum(kiln_waiting_targets{isa=\"arm-a64\",namespace=\"kiln\"}) or vector(0)) + \
                  (sum(kiln_running_actions{isa=\"arm-a64\",namespace=\"kiln\"}) or vector(0))";
     assert_eq!((&trigger["query"], &trigger["threshold"]), (&json!(query), &json!("8")));
     let Some(objects) = rendered(&values("workers.scaling.by=hpa")) else { return };

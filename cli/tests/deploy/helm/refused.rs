@@ -22,6 +22,8 @@ fn unknown_values_and_those_of_a_wrong_form_are_refused_by_name() {
         ("workers.scaling.by=luck", "/workers/scaling/by"),
         ("tls.from=thin-air", "/tls/from"),
         ("redis.external.url=redis://user:password@cache:6379", "/redis/external/url"),
+        ("replicas.redis.url=redis://user:password@state:6379", "/replicas/redis/url"),
+        ("replicas.count=0", "/replicas/count"),
         ("s3.external.endpoint=https://key:secret@s3.example", "/s3/external/endpoint"),
         ("join.token=abc", "/join/token"),
         ("farm.existingSecret=", "/farm/existingSecret"),
@@ -46,6 +48,8 @@ fn values_that_do_not_go_together_are_refused_with_what_to_do() {
             "workers must be shown the farm's own certificate",
         ),
         (&["redis.use=external"], "set either `redis.external.url`"),
+        (&["replicas.count=2"], "set either `replicas.redis.url`"),
+        (&["replicas.count=2", "replicas.redis.url=redis://a"], "`s3.use` is `none`"),
         (
             &["redis.use=external", "redis.external.url=redis://a", "redis.external.existingSecret=b"],
             "set either `redis.external.url`",

@@ -9,6 +9,8 @@ use crate::kubernetes::named;
 /// The values of all options that have something to do with secrets.
 fn everything() -> Vec<&'static str> {
     let more = [
+        "replicas.count=3",
+        "replicas.redis.existingSecret=kiln-state",
         "redis.use=bundled",
         "s3.use=bundled",
         "coordinator.public.enabled=true",

@@ -27,6 +27,14 @@
 {{- if and (eq $v.s3.use "external") (not $v.s3.external.url) -}}
 {{- fail "`s3.use` is `external`, but `s3.external.url` is empty: set it to `s3://BUCKET/PREFIX`" -}}
 {{- end -}}
+{{- if gt (int $v.replicas.count) 1 -}}
+{{- if eq (empty $v.replicas.redis.url) (empty $v.replicas.redis.existingSecret) -}}
+{{- fail "`replicas.count` is more than 1: set either `replicas.redis.url`, or `replicas.redis.existingSecret` for a URL with a password" -}}
+{{- end -}}
+{{- if eq $v.s3.use "none" -}}
+{{- fail "`replicas.count` is more than 1, but `s3.use` is `none`: coordinators share their blobs in a bucket, so set it to `external`" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (or (eq $v.redis.use "bundled") (eq $v.s3.use "bundled")) (not $v.networkPolicies.enabled) -}}
 {{- fail "the bundled stores rely on `networkPolicies.enabled` to keep everyone but the coordinator out: leave it on, or use stores of your own" -}}
 {{- end -}}

@@ -1,6 +1,25 @@
 {{/* The coordinator's variables: addresses of what it shares, and where their passwords are. */}}
 {{- define "kiln.coordinatorEnv" -}}
 {{- $redis := .Values.redis -}}
+{{- if gt (int .Values.replicas.count) 1 }}
+- name: POD_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.name } }
+- name: POD_NAMESPACE
+  valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
+# Where the others reach this one. They know each other by the farm's authority, so the certificate needs none of these names.
+- { name: KILN_ADVERTISE, value: "https://$(POD_NAME).{{ include "kiln.fullname" . }}-coordinator.$(POD_NAMESPACE).svc:8980" }
+{{- with .Values.replicas.redis }}
+{{- if .existingSecret }}
+- name: KILN_REPLICAS
+  valueFrom: { secretKeyRef: { name: {{ .existingSecret }}, key: {{ .key }} } }
+{{- else }}
+- { name: KILN_REPLICAS, value: {{ .url | quote }} }
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with include "kiln.absentPools" . }}
+- { name: KILN_POOLS, value: {{ . | quote }} }
+{{- end }}
 {{- if eq $redis.use "bundled" }}
 - { name: KILN_REDIS, value: "redis://{{ include "kiln.fullname" . }}-redis:6379" }
 {{- else if eq $redis.use "external" }}
@@ -46,6 +65,19 @@
 {{- with .Values.coordinator.env }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* What the pools are that a scaler may scale to zero: the coordinator waits for their workers though none is there. */}}
+{{- define "kiln.absentPools" -}}
+{{- $platforms := list -}}
+{{- if ne .Values.workers.scaling.by "none" -}}
+{{- range $name, $pool := include "kiln.pools" . | fromJson -}}
+{{- if eq (int $pool.scaling.min) 0 -}}
+{{- $platforms = append $platforms (printf "linux/%s" $pool.arch) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $platforms | uniq | join ";" -}}
 {{- end -}}
 
 {{/* The file of `--webhooks`. JSON's strings and lists are TOML's. */}}
