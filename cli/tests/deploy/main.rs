@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod haproxy;
 mod helm;
 mod kubernetes;
 
@@ -193,6 +194,50 @@ files = ["more"]
         (&below[..], below.len() + 1),
         "expected one layer above the base's"
     );
+}
+
+#[test]
+fn compose_with_several_coordinators_adds_them_to_the_farm_of_one() {
+    let files = ["compose.yaml", "compose.replicas.yaml"].map(|name| deploy().join(name).display().to_string());
+    let mut command = Command::new("docker-compose");
+    command.args(["-f", &files[0], "-f", &files[1], "config"]).env("KILN_BUCKET_KEY", "key").stdin(Stdio::null());
+    if printed("docker-compose", &["version"]).is_none() {
+        return;
+    }
+    let ran = Ran::from(command);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let as_json = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))";
+    let dir = project(&[("merged.yaml", &ran.out)]);
+    let merged = dir.path().join("merged.yaml");
+    let script = as_json.replace("sys.stdin", "open(sys.argv[1])");
+    let python = format!("{}/python", kubernetes::TOOLS);
+    let Some(text) = printed(&python, &["-c", &script, merged.to_str().unwrap()]) else { return };
+    let merged: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let services = &merged["services"];
+    // Both are the same but for their addresses, their data, and what the first has of `compose.yaml` besides.
+    let [a, b] = ["coordinator", "coordinator-b"].map(|name| services[name].clone());
+    for same in ["image", "command", "cap_drop", "security_opt", "read_only", "tmpfs", "stop_grace_period"] {
+        assert_eq!(a[same], b[same], "{same}");
+    }
+    for (name, coordinator) in [("coordinator", &a), ("coordinator-b", &b)] {
+        assert_eq!(coordinator["environment"]["KILN_ADVERTISE"], format!("https://{name}:8980"));
+        let mut others = [&a, &b].map(|one| one["environment"].clone());
+        others.iter_mut().for_each(|one| drop(one.as_object_mut().unwrap().remove("KILN_ADVERTISE")));
+        assert_eq!(others[0], others[1]);
+        // HAProxy finds both under the names in its file.
+        let file = std::fs::read_to_string(deploy().join("haproxy/haproxy.cfg")).unwrap();
+        let alias = coordinator["networks"]["farm"]["aliases"][0].as_str().unwrap();
+        assert!(file.contains(&format!("{alias}:8980")), "expected `{alias}` in haproxy.cfg");
+        assert!(
+            services["worker"]["environment"]["KILN_COORDINATOR"].as_str().unwrap().contains(&format!("//{name}:"))
+        );
+    }
+    // What they agree in keeps what it is given, unlike the cache beside it.
+    let state = services["state"]["command"].as_array().unwrap();
+    for words in [["--appendonly", "yes"], ["--maxmemory-policy", "noeviction"]] {
+        assert!(state.windows(2).any(|pair| pair == words), "expected {words:?} in {state:?}");
+    }
+    assert!(a["environment"]["KILN_REPLICAS"].as_str().unwrap().contains("//state:"));
 }
 
 #[test]

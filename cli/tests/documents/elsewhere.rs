@@ -137,7 +137,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     (
         "deploy/README.md",
-        "kubectl apply -k deploy/kubernetes/base",
+        "kubectl apply -k deploy/kubernetes/one",
         "kubernetes_objects_fit_their_schemas_and_each_other",
     ),
     (
