@@ -8,7 +8,7 @@ use kiln_harness::until;
 use kiln_journal::{Batch, Durability, Error, Fsync, Journal};
 use kiln_replicas::{RedisRegister, Register, Replica, Term};
 
-use super::support::{append, get, put, register_at, replica, term};
+use super::support::{append, get, put, register_at, replica, soon, term};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -36,9 +36,13 @@ async fn a_failover_keeps_what_was_promised_and_the_term_goes_on() {
     farm.nodes[0].kill();
     stream.append(|_| Bytes::from("meanwhile"));
     farm.wait_for_master(1);
-    while let Err(error) = journal.commit(Batch::default().put("records", "after", "1"), Durability::Durable).await {
-        assert!(matches!(error, Error::Away { .. }), "{error}");
-    }
+    soon("the journal to recover", async {
+        while let Err(error) = journal.commit(Batch::default().put("records", "after", "1"), Durability::Durable).await
+        {
+            assert!(matches!(error, Error::Away { .. }), "{error}");
+        }
+    })
+    .await;
     assert_eq!(claim(&register, &replica("a"), Some(&held), LEASE).await.1, held);
     let entries = journal.read("build", 0, usize::MAX).await.unwrap();
     let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
@@ -68,9 +72,12 @@ async fn a_failover_that_loses_the_last_writes_leaves_no_hole() {
     farm.nodes[0].kill();
     farm.wait_for_master(1);
     assert_eq!(farm.nodes[1].cli(&["XLEN", "{kiln}:journal::stream:build"]), "1", "the last writes are lost");
-    while let Err(error) = journal.settle().await {
-        assert!(matches!(error, Error::Away { .. }), "{error}");
-    }
+    soon("the journal to recover", async {
+        while let Err(error) = journal.settle().await {
+            assert!(matches!(error, Error::Away { .. }), "{error}");
+        }
+    })
+    .await;
     let entries = journal.read("build", 0, usize::MAX).await.unwrap();
     let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
     assert_eq!(entries, ["0", "1", "2", "3"]);
@@ -95,7 +102,10 @@ async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
     };
     let own = new.journal("", &next);
     // A replica of Redis that is not there any more is not waited for, once Redis knows it.
-    while own.commit([put("a", "2"), append(1, "next")].concat(), true).await.is_err() {}
+    soon("the new master to commit", async {
+        while own.commit([put("a", "2"), append(1, "next")].concat(), true).await.is_err() {}
+    })
+    .await;
     farm.nodes[0].signal("CONT");
     for _ in 0..20 {
         let refused = journal.commit([put("a", "3"), append(1, "old")].concat(), false).await.unwrap_err();
@@ -105,12 +115,15 @@ async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
     // In the end the old master follows the new one, and so does the old leader.
     let follows = || farm.nodes[0].cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
     until("the old master to follow", follows);
-    let refused = loop {
-        match journal.commit(put("a", "3"), false).await.unwrap_err() {
-            Error::Away { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
-            other => break other,
+    let ends = async {
+        loop {
+            match journal.commit(put("a", "3"), false).await.unwrap_err() {
+                Error::Away { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => return other,
+            }
         }
     };
+    let refused = soon("the old leader to find the new master", ends).await;
     assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
     assert_eq!(get(&*own, "a").await.as_deref(), Some("2"));
     assert_eq!(own.read("stream", 0, usize::MAX).await.unwrap()[1].data, "next");

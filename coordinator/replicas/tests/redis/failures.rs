@@ -8,7 +8,7 @@ use kiln_harness::redis::Redis;
 use kiln_journal::{Batch, Durability, Error, Fsync, Journal, Write};
 use kiln_replicas::Register;
 
-use super::support::{append, claim, contents, get, led, put, replica};
+use super::support::{append, claim, contents, get, led, put, replica, soon};
 
 const SOON: Fsync = Fsync::Interval(Duration::from_millis(100));
 
@@ -28,10 +28,12 @@ fn durable(key: &str) -> Batch {
 
 /// Commits until that succeeds.
 async fn recover(journal: &Journal) {
-    while let Err(error) = journal.commit(durable("recovered"), Durability::Durable).await {
-        assert!(matches!(error, Error::Away { .. }), "{error}");
-        tokio::task::yield_now().await;
-    }
+    let recovers = async {
+        while let Err(error) = journal.commit(durable("recovered"), Durability::Durable).await {
+            assert!(matches!(error, Error::Away { .. }), "{error}");
+        }
+    };
+    soon("the journal to recover", recovers).await;
 }
 
 /// What is relaxed is kept and written later, and what is durable is refused, while `break_it` lasts.
@@ -190,6 +192,28 @@ async fn what_a_power_cut_took_is_written_again_if_nothing_of_it_was_promised() 
 }
 
 #[tokio::test]
+async fn the_writer_is_told_once_that_redis_has_lost_commits() {
+    let mut redis = Redis::durable();
+    let (.., engine) = led(&redis).await;
+    engine.commit(put("a", "1"), true).await.unwrap();
+    let (_, length) = log(&redis);
+    engine.commit(put("a", "2"), false).await.unwrap();
+    cut(&mut redis, length);
+    // Before it is told, nothing that follows is accepted: it would stand behind a hole.
+    let told = async {
+        loop {
+            let error = engine.commit(put("b", "3"), false).await.unwrap_err().to_string();
+            if error.contains("it has lost the last commits") {
+                return;
+            }
+        }
+    };
+    soon("the writer to be told", told).await;
+    engine.commit([put("a", "2"), put("b", "3")].concat(), false).await.unwrap();
+    assert_eq!(get(&*engine, "a").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
 async fn a_term_ends_when_redis_has_lost_what_was_promised() {
     let mut redis = Redis::durable();
     let (register, held, engine) = led(&redis).await;
@@ -198,13 +222,16 @@ async fn a_term_ends_when_redis_has_lost_what_was_promised() {
     engine.commit(append(1, "promised"), true).await.unwrap();
     engine.commit(append(2, "not even promised"), false).await.unwrap();
     cut(&mut redis, length);
-    let refused = loop {
-        match engine.commit(append(3, "next"), false).await.unwrap_err() {
-            // The connection was that to the killed one.
-            Error::Away { .. } => {}
-            other => break other,
+    let ends = async {
+        loop {
+            match engine.commit(append(3, "next"), false).await.unwrap_err() {
+                // The connection was that to the killed one.
+                Error::Away { .. } => {}
+                other => return other,
+            }
         }
     };
+    let refused = soon("the term to end", ends).await;
     assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
     let next = claim(&register, Some(&held)).await;
     assert_ne!(next, held, "the same replica begins anew, with what is there");

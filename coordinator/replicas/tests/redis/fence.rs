@@ -9,7 +9,7 @@ use kiln_journal::Error;
 use kiln_replicas::{RedisRegister, Register, Term};
 
 use super::gate::Gate;
-use super::support::{LEASE, append, contents, get, led, put, register, register_at, replica, term};
+use super::support::{LEASE, append, contents, get, led, put, register, register_at, replica, soon, term};
 
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -85,11 +85,14 @@ async fn a_lease_that_has_run_out_is_over_even_if_nobody_takes_it() {
     let held = term(register.claim(&replica("a"), None, SHORT).await.unwrap());
     let journal = register.journal("", &held);
     journal.commit(put("a", "1"), false).await.unwrap();
-    let refused = loop {
-        if let Err(error) = journal.commit(put("a", "2"), false).await {
-            break error;
+    let ends = async {
+        loop {
+            if let Err(error) = journal.commit(put("a", "2"), false).await {
+                return error;
+            }
         }
     };
+    let refused = soon("the lease to run out", ends).await;
     assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
     let renewed = register.claim(&replica("a"), Some(&held), LEASE).await.unwrap();
     assert_ne!(term(renewed), held, "a term does not come back");
@@ -121,12 +124,12 @@ async fn not_one_commit_slips_in_behind_the_next_leader() {
                 }
             }
         });
-        let next = take(&register, "b").await;
+        let next = soon("the lease to be free", take(&register, "b")).await;
         taken.store(true, Ordering::SeqCst);
         let own = register.journal("", &next);
         let seen = get(&*own, "a").await;
         own.commit(put("own", &round.to_string()), true).await.unwrap();
-        writing.await.unwrap();
+        soon("the old leader's commits to be refused", writing).await.unwrap();
         assert_eq!(get(&*own, "a").await, seen, "the last word is what the next leader found");
         register.release(&replica("b"), &next).await.unwrap();
     }
@@ -141,7 +144,7 @@ async fn a_commit_that_was_on_its_way_for_long_does_not_undo_later_ones() {
     let journal = register.journal("", &held);
     journal.commit(put("a", "0"), false).await.unwrap();
     gate.hold();
-    let given_up = journal.commit([put("a", "late"), append(0, "late")].concat(), false).await.unwrap_err();
+    let given_up = journal.commit([put("a", "late"), append(9, "late")].concat(), false).await.unwrap_err();
     assert!(given_up.to_string().contains("is unreachable"), "{given_up}");
     journal.commit([put("a", "1"), append(7, "entry")].concat(), false).await.unwrap();
     gate.release().await;

@@ -9,7 +9,7 @@ use kiln_harness::redis::Redis;
 use kiln_journal::Error;
 use kiln_replicas::{Lead, Replicas, Standing, Timing};
 
-use super::support::{get, put, register, register_at, replica};
+use super::support::{get, put, register, register_at, replica, soon};
 
 /// As in production, but quicker.
 const QUICK: Timing = Timing { lease: Duration::from_millis(1500), renew: Duration::from_millis(300) };
@@ -20,7 +20,8 @@ async fn join(redis: &Redis, name: &str) -> Replicas {
 
 async fn leads(replicas: &Replicas) -> Lead {
     let mut standing = replicas.standing();
-    let standing = standing.wait_for(|standing| matches!(standing, Standing::Leads(_))).await.unwrap();
+    let leads = standing.wait_for(|standing| matches!(standing, Standing::Leads(_)));
+    let standing = soon("a leader", leads).await.unwrap();
     let Standing::Leads(lead) = &*standing else { unreachable!("it was waited for") };
     lead.clone()
 }
@@ -28,7 +29,7 @@ async fn leads(replicas: &Replicas) -> Lead {
 async fn follows(replicas: &Replicas, name: &str) {
     let mut standing = replicas.standing();
     let is_it = |standing: &Standing| matches!(standing, Standing::Follows { leader, .. } if leader.name == name);
-    standing.wait_for(is_it).await.unwrap();
+    soon("the leader to be known", standing.wait_for(is_it)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,10 +41,12 @@ async fn one_leads_and_the_next_follows_it_when_it_resigns() {
     follows(&b, "a").await;
     follows(&c, "a").await;
     let all = [replica("a"), replica("b"), replica("c")];
-    let mut standing = a.standing();
-    while a.all() != all {
-        tokio::time::timeout(QUICK.renew, standing.changed()).await.ok();
-    }
+    soon("all to be known", async {
+        while a.all() != all {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     assert!(!first.is_over() && !first.over.is_cancelled());
     a.resign().await;
     assert!(first.is_over() && first.over.is_cancelled(), "it ends before the lease is given back");
@@ -66,7 +69,7 @@ async fn a_leader_that_loses_redis_stops_and_begins_anew_when_it_is_back() {
     let a = join(&redis, "a").await;
     let first = leads(&a).await;
     redis.signal("STOP");
-    first.over.cancelled().await;
+    soon("the leadership to end", first.over.cancelled()).await;
     let mut standing = a.standing();
     standing.wait_for(|standing| matches!(standing, Standing::Vacant)).await.unwrap();
     redis.signal("CONT");

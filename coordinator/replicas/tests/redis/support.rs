@@ -96,6 +96,12 @@ fn flatten(value: redis::Value, values: &mut Vec<Vec<u8>>) {
     }
 }
 
+/// Waits for something that must happen; fails with its name if it does not.
+pub async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    let happened = tokio::time::timeout(Duration::from_secs(60), happens).await;
+    happened.unwrap_or_else(|_| panic!("waited for {what}"))
+}
+
 /// Renews or takes the lease as `a`, again until Redis answers.
 pub async fn claim(register: &RedisRegister, held: Option<&Term>) -> Term {
     loop {
