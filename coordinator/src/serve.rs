@@ -303,7 +303,7 @@ async fn serve(
         }
     };
     if let Some(metrics) = metrics {
-        metrics.serve(seats.clone(), budget, stopping.clone())?;
+        metrics.serve(seats.clone(), budget, &config.pools, stopping.clone())?;
     }
     if let Some(listener) = caches {
         let farm = kiln_toolcaches::Farm {

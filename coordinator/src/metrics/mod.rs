@@ -21,6 +21,7 @@ use farm::View;
 use kiln_builds::BuildMetrics;
 use kiln_notify::NotifyMetrics;
 use kiln_proto::v1;
+use kiln_scheduler::Pool;
 use kiln_toolcaches::ToolCacheMetrics;
 pub use kiln_webhooks::WebhookMetrics;
 
@@ -73,10 +74,11 @@ impl Metrics {
         self,
         seats: Seats,
         budget: Option<kiln_store::Budget>,
+        pools: &[Pool],
         stopping: CancellationToken,
     ) -> anyhow::Result<()> {
-        self.view.declare(execution.pools());
-        self.builds.declare(execution.pools());
+        self.view.declare(pools);
+        self.builds.declare(pools);
         tracing::info!(address = %self.listener.local_addr()?, "serving metrics and health");
         let subject = Arc::new(Coordinator { seats, budget, view: self.view, stopping });
         tokio::spawn(async move {

@@ -89,12 +89,12 @@ impl Member {
         };
         match opened {
             Ok(term) => {
-                self.ledger.leads(Some(lead.term.clone()));
+                self.ledger.leads(Some(&lead.term)).await;
                 let held = Held::leased(term, &home, lead.clone());
                 self.seat.send_replace(Seat::Leads(Arc::new(held)));
                 lead.over.cancelled().await;
                 tracing::warn!(epoch, "this coordinator leads no more");
-                self.ledger.leads(None);
+                self.ledger.leads(None).await;
                 self.seat.send_replace(Seat::Vacant);
                 stopping.cancel();
                 home.end();

@@ -1,14 +1,16 @@
-//! What all coordinators of a farm know of its members, kept in the journal of the default tenant.
+//! What all coordinators of a farm know of its members, kept in a journal of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_auth::Ledger;
-use kiln_journal::{Space, Write};
+use kiln_journal::{Engine, Space, Write};
 use kiln_replicas::{Register, Shelf, Term};
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
 
+/// The journal's name, which no tenant can have.
+const JOURNAL: &str = ".members";
 /// A page's name to its text.
 const MEMBERS: Space = "members";
 
@@ -17,18 +19,18 @@ const MEMBERS: Space = "members";
 pub(crate) struct Pages {
     register: Arc<dyn Register>,
     shelf: Arc<dyn Shelf>,
-    /// The term in which this coordinator leads, if it does.
-    term: Arc<Mutex<Option<Term>>>,
+    /// The journal of the term in which this coordinator leads, if it does. One page at a time is written.
+    journal: Arc<Mutex<Option<Arc<dyn Engine>>>>,
 }
 
 impl Pages {
     pub(crate) fn new(register: Arc<dyn Register>, shelf: Arc<dyn Shelf>) -> Self {
-        Self { register, shelf, term: Arc::default() }
+        Self { register, shelf, journal: Arc::default() }
     }
 
     /// This coordinator leads in this term, or no more.
-    pub(super) fn leads(&self, term: Option<Term>) {
-        *self.term.lock() = term;
+    pub(super) async fn leads(&self, term: Option<&Term>) {
+        *self.journal.lock().await = term.map(|term| self.register.journal(JOURNAL, term));
     }
 }
 
@@ -36,17 +38,16 @@ impl Pages {
 impl Ledger for Pages {
     async fn read(&self, name: &str) -> Result<Option<String>, String> {
         // Reading is free to all, whatever their term.
-        let journal = self.register.journal("", &Term { epoch: 0, nonce: String::new() });
+        let journal = self.register.journal(JOURNAL, &Term { epoch: 0, nonce: String::new() });
         let found = journal.get(MEMBERS, vec![name.to_owned()]).await.map_err(|error| error.to_string())?;
         let text = found.into_iter().next().flatten().map(|text| String::from_utf8(text.to_vec()));
         text.transpose().map_err(|error| format!("the farm's ledger is damaged: {error}"))
     }
 
     async fn write(&self, name: &str, text: String) -> Result<(), String> {
-        let term = self.term.lock().clone();
-        let term = term.ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
+        let journal = self.journal.lock().await;
+        let journal = journal.as_ref().ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
         let write = Write::Put { space: MEMBERS, key: name.to_owned(), value: Bytes::from(text) };
-        let journal = self.register.journal("", &term);
         journal.commit(vec![Arc::new(vec![write])], true).await.map_err(|error| error.to_string())
     }
 }

@@ -61,7 +61,8 @@ impl Journals {
             }
             Self::Common { register, .. } => {
                 let mut tenants = register.tenants().await?;
-                tenants.retain(|tenant| !tenant.is_empty());
+                // Neither the default tenant nor what the farm itself keeps.
+                tenants.retain(|tenant| !tenant.is_empty() && !tenant.starts_with('.'));
                 Ok(tenants)
             }
         }
