@@ -251,11 +251,22 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster without persistence.
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A cluster that keeps everything over a restart.
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes"])
+    }
+
+    fn with(flags: &[&str]) -> Self {
         // The cluster bus needs its own port for each.
         let node = || {
             let bus = free_port().to_string();
-            Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"])
+            let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
+            Redis::with(&[&own, flags].concat())
         };
         let nodes = vec![node(), node(), node()];
         let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();

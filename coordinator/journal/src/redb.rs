@@ -138,12 +138,10 @@ fn list(database: &Database, space: Space, range: &Range) -> Result<Vec<(String,
     let mut start = Bound::Included(prefix);
     let mut end = beyond.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     match range.after.as_deref() {
-        Some(after) if range.backwards => {
-            if beyond.as_deref().is_none_or(|beyond| after < beyond) {
-                end = Bound::Excluded(after);
-            }
+        Some(after) if range.backwards && beyond.as_deref().is_none_or(|beyond| after < beyond) => {
+            end = Bound::Excluded(after);
         }
-        Some(after) if after >= prefix => start = Bound::Excluded(after),
+        Some(after) if !range.backwards && after >= prefix => start = Bound::Excluded(after),
         _ => {}
     }
     if is_empty(start, end) {

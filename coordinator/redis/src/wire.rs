@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Mutex;
@@ -101,7 +102,9 @@ impl Wire {
     /// If Redis is away or too slow.
     pub async fn calls(&self, commands: Vec<Cmd>, limit: Duration) -> Result<Vec<RedisResult<Value>>, Error> {
         let mut number = None;
-        let answered = tokio::time::timeout(limit, self.attempt(commands, &mut number)).await;
+        // Boxed, because the future of a cluster's connection is a large one.
+        let attempt: BoxFuture<'_, _> = Box::pin(self.attempt(commands, &mut number));
+        let answered = tokio::time::timeout(limit, attempt).await;
         let (fails, answered) = match answered {
             Ok(Ok(answers)) => {
                 let fails = answers.iter().filter_map(|answer| answer.as_ref().err()).any(is_over);

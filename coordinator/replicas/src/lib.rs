@@ -5,6 +5,7 @@
 
 mod error;
 mod holder;
+pub mod memory;
 mod redis;
 mod register;
 mod replica;

@@ -2,13 +2,14 @@
 //!
 //! The file holds one key per line, as 64 hex digits. The first one seals, all of them verify, so a new key can be put
 //! first while data sealed with the old one is still in use. Coordinators that share a cache share the file.
-//! Source: RFC 2104 (HMAC), with SHA-256.
+//! Sources: RFC 2104 (HMAC), with SHA-256; NIST SP 800-38D (AES-256-GCM) for secrets.
 //! Invariant: a MAC for one purpose is invalid for any other.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
 use tokio::sync::watch;
 
@@ -109,6 +110,30 @@ impl FarmKey {
         keys.0.first().map(|key| mac(key, purpose, parts).as_ref().to_vec()).unwrap_or_default()
     }
 
+    /// Encrypts a secret, so that only a farm with this key reads it, and only for this purpose and these parts.
+    pub fn wrap(&self, purpose: Purpose, parts: &[&[u8]], secret: &[u8]) -> Option<Vec<u8>> {
+        let keys = self.0.borrow().clone();
+        let nonce: [u8; aead::NONCE_LEN] = rand::random();
+        let mut wrapped = secret.to_vec();
+        let (key, aad) = (wrapping(keys.0.first()?, purpose)?, Aad::from(message(purpose, parts)));
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut wrapped).ok()?;
+        Some([&nonce[..], &wrapped].concat())
+    }
+
+    /// A secret that was encrypted with one of the keys, for this purpose and these parts. Whether that was the first one, tells the flag:
+    /// otherwise it is time to encrypt it again.
+    pub fn unwrap(&self, purpose: Purpose, parts: &[&[u8]], wrapped: &[u8]) -> Option<(Vec<u8>, bool)> {
+        let keys = self.0.borrow().clone();
+        let (nonce, sealed) = wrapped.split_first_chunk::<{ aead::NONCE_LEN }>()?;
+        let open = |key: &hmac::Key| {
+            let (mut secret, aad) = (sealed.to_vec(), Aad::from(message(purpose, parts)));
+            let key = wrapping(key, purpose)?;
+            let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut secret).ok()?;
+            Some(opened.to_vec())
+        };
+        keys.0.iter().enumerate().find_map(|(at, key)| Some((open(key)?, at == 0)))
+    }
+
     /// Whether this is the MAC over these parts; constant time for each key.
     pub fn verify(&self, purpose: Purpose, parts: &[&[u8]], tag: &[u8]) -> bool {
         let keys = self.0.borrow().clone();
@@ -119,6 +144,12 @@ impl FarmKey {
 
 fn key(bytes: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, bytes)
+}
+
+/// What secrets of this purpose are encrypted with.
+fn wrapping(key: &hmac::Key, purpose: Purpose) -> Option<LessSafeKey> {
+    let derived = mac(key, purpose, &[b"wrap"]);
+    Some(LessSafeKey::new(UnboundKey::new(&aead::AES_256_GCM, derived.as_ref()).ok()?))
 }
 
 fn message(purpose: Purpose, parts: &[&[u8]]) -> Vec<u8> {
@@ -211,6 +242,23 @@ mod tests {
         assert!(!key.verify(Purpose::Lease, &[b"ab", b"c"], b""));
     }
 
+    #[test]
+    fn a_secret_is_read_with_its_key_for_its_purpose_and_unchanged_only() {
+        let key = FarmKey::ephemeral();
+        let wrapped = key.wrap(Purpose::Journal, &[b"here"], b"secret").unwrap();
+        assert!(!wrapped.windows(6).any(|window| window == b"secret"));
+        assert_eq!(key.unwrap(Purpose::Journal, &[b"here"], &wrapped), Some((b"secret".to_vec(), true)));
+        assert_eq!(key.unwrap(Purpose::Journal, &[b"there"], &wrapped), None);
+        assert_eq!(key.unwrap(Purpose::Cache, &[b"here"], &wrapped), None);
+        assert_eq!(FarmKey::ephemeral().unwrap(Purpose::Journal, &[b"here"], &wrapped), None);
+        for at in 0..wrapped.len() {
+            let mut changed = wrapped.clone();
+            changed[at] ^= 1;
+            assert_eq!(key.unwrap(Purpose::Journal, &[b"here"], &changed), None);
+        }
+        assert_eq!(key.unwrap(Purpose::Journal, &[b"here"], b"short"), None);
+    }
+
     #[tokio::test]
     async fn a_key_survives_a_restart_and_one_rotation() {
         let directory = tempfile::tempdir().unwrap();
@@ -218,8 +266,14 @@ mod tests {
         let tag = FarmKey::open(&path).unwrap().seal(Purpose::Lease, &[b"x"]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(FarmKey::open(&path).unwrap().verify(Purpose::Lease, &[b"x"], &tag));
+        let wrapped = FarmKey::open(&path).unwrap().wrap(Purpose::Journal, &[], b"secret").unwrap();
         rotate(&path).unwrap();
         let rotated = FarmKey::open(&path).unwrap();
+        assert_eq!(
+            rotated.unwrap(Purpose::Journal, &[], &wrapped),
+            Some((b"secret".to_vec(), false)),
+            "not the first key"
+        );
         assert!(rotated.verify(Purpose::Lease, &[b"x"], &tag));
         assert_ne!(rotated.seal(Purpose::Lease, &[b"x"]), tag);
         rotate(&path).unwrap();

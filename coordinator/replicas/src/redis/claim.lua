@@ -1,9 +1,13 @@
 -- Takes, renews or looks at the lease; announces the caller; returns the holder and all replicas.
--- KEYS: lease, epoch, replicas.
+-- KEYS: lease, epoch, replicas, farm.
 -- ARGV: name, announcement, epoch and nonce of the term that the caller holds, nonce for a new term, lease in ms (0: look only),
---       ms after which an announcement is dropped, highest epoch that the caller knows.
+--       ms after which an announcement is dropped, highest epoch that the caller knows, the farm's identity as the caller knows it.
 -- All times are those of Redis, so that the clocks of replicas need not agree. The lease has no expiry of its own in Redis, which might
 -- evict it for having one.
+if redis.call('GET', KEYS[4]) ~= ARGV[9] then
+  -- The farm's key was rotated, Redis was emptied, or it is another farm.
+  return {'', '', '', '', {}, 0}
+end
 local name, announcement = ARGV[1], ARGV[2]
 local lease, stale = tonumber(ARGV[6]), tonumber(ARGV[7])
 local time = redis.call('TIME')
@@ -42,4 +46,4 @@ for i = 1, #found, 2 do
     replicas[#replicas + 1] = record
   end
 end
-return {holder[1] or '', holder[2] or '', holder[3] or '', holder[4] or '', replicas}
+return {holder[1] or '', holder[2] or '', holder[3] or '', holder[4] or '', replicas, 1}

@@ -120,7 +120,6 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kiln_state::FarmKey;
 
     use super::super::keys::Keys;
     use super::*;
@@ -132,7 +131,7 @@ mod tests {
                 |position| Write::Append { stream: "s".into(), position, data: Bytes::from(vec![0; PART_BYTES / 4]) };
             Arc::new((0..count as u64).map(append).collect::<Vec<_>>())
         };
-        let (keys, sealer) = (Keys::new("k").unwrap().journal(""), Sealer::new(FarmKey::ephemeral(), "k"));
+        let (keys, sealer) = (Keys::new("k").unwrap().journal(""), Sealer::new(&[1; 32], "k"));
         let divided = |batches: &[usize]| -> Vec<usize> {
             let batches: Vec<_> = batches.iter().map(|count| batch(*count)).collect();
             let parts = parts(&batches, (&keys, &sealer, "")).unwrap();

@@ -5,6 +5,7 @@ mod answers;
 mod check;
 mod engine;
 mod group;
+mod identity;
 mod keys;
 mod scripts;
 mod seal;
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::register::{Claimed, Register};
 use crate::replica::{Replica, Term};
 use engine::{Farm, RedisEngine};
+use identity::{Identity, Secret};
 use keys::Keys;
 use seal::Sealer;
 
@@ -32,56 +34,49 @@ use seal::Sealer;
 const ANNOUNCED: Duration = Duration::from_secs(15);
 /// Time limit for a claim that only looks.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often a claim is made while other replicas store the farm's identity anew.
+const ASKS: usize = 4;
 /// Replicas may differ by so many protocols, as other programs of a farm may.
 const PROTOCOLS: u32 = 1;
 
 /// A farm's part of a Redis.
-#[derive(Debug)]
 pub struct RedisRegister {
     address: Address,
     farm: Arc<Farm>,
+    identity: Identity,
+    secret: Secret,
     /// Nothing that takes long is sent over this one.
     claims: Wire,
     /// The highest epoch that was seen.
     epoch: AtomicU64,
 }
 
+impl std::fmt::Debug for RedisRegister {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisRegister")
+            .field("address", &self.address)
+            .field("farm", &self.farm)
+            .finish_non_exhaustive()
+    }
+}
+
 impl RedisRegister {
-    /// Connects. All keys begin with `{PREFIX}`, so that a cluster keeps them on one node; `key` seals what is stored.
+    /// Connects, and makes the farm known there if it is not yet. All keys begin with `{PREFIX}`, so that a cluster keeps them on one node;
+    /// only who has `key` reads or writes a farm.
     ///
     /// # Errors
-    /// If Redis cannot be reached, or its address or credentials are wrong.
+    /// If Redis cannot be reached or would not keep a journal, its address or credentials are wrong, or another farm has this prefix.
     pub async fn open(address: Address, prefix: &str, key: FarmKey) -> Result<Self, Error> {
         let keys = Keys::new(prefix).ok_or_else(|| Error::Prefix { prefix: prefix.to_owned() })?;
         let wire = || Wire::new(address.clone(), prefix);
         let (reads, claims) = (wire(), wire());
-        let sealer = Sealer::new(key, prefix);
+        check::check(&claims).await?;
+        let identity = Identity::new(key, keys.clone());
+        let secret = identity.establish(&claims, None).await?;
+        let sealer = Sealer::new(&secret, prefix);
         let (commits, waits_for_disk) = (AtomicU64::new(0), AtomicBool::new(true));
         let farm = Arc::new(Farm { keys, sealer, reads, commits, waits_for_disk });
-        claims.calls(vec![redis::cmd("PING")], CALL).await?;
-        Ok(Self { address, farm, claims, epoch: AtomicU64::new(0) })
-    }
-
-    /// Stores the farm's id, or finds that the one there is this farm's.
-    async fn check_farm(&self) -> Result<(), Error> {
-        let (key, shown) = (self.farm.keys.farm(), self.claims.shown());
-        let id = format!("{:032x}", rand::random::<u128>());
-        let sealed = self.farm.sealer.seal(&[b"farm"], id.as_bytes());
-        let put = redis::cmd("SET").arg(&key).arg(sealed).arg("NX").to_owned();
-        let get = redis::cmd("GET").arg(&key).to_owned();
-        let mut answers = self.claims.calls(vec![put, get], CALL).await?.into_iter();
-        answers.next().transpose().map_err(|error| kiln_redis::failure(shown, &error))?;
-        let found = answers.next().unwrap_or(Ok(Value::Nil)).map_err(|error| kiln_redis::failure(shown, &error))?;
-        let found: Bytes = answers::read(shown, found)?;
-        let Some(id) = self.farm.sealer.open(&[b"farm"], &found) else {
-            return Err(Error::OtherFarm { shown: shown.to_owned(), prefix: self.farm.keys.tag().to_owned() });
-        };
-        // After the farm's key has changed, it is sealed with the new one.
-        let sealed = self.farm.sealer.seal(&[b"farm"], &id);
-        if sealed != found {
-            self.claims.calls(vec![redis::cmd("SET").arg(&key).arg(sealed).to_owned()], CALL).await?;
-        }
-        Ok(())
+        Ok(Self { address, farm, identity, secret, claims, epoch: AtomicU64::new(0) })
     }
 
     fn announcement(&self, me: &Replica) -> Result<Vec<u8>, Error> {
@@ -92,6 +87,40 @@ impl RedisRegister {
     fn replica(&self, sealed: &Bytes) -> Option<Replica> {
         let text = self.farm.sealer.open(&[b"replica"], sealed)?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Runs the script of a claim, again if what identifies the farm has changed.
+    async fn ask(&self, me: &Replica, held: Option<&Term>, lease: Duration) -> Result<Answer, Error> {
+        let (epoch, nonce) = held.map_or((String::new(), ""), |term| (term.epoch.to_string(), &*term.nonce));
+        let keys = &self.farm.keys;
+        let keys = [keys.lease(), keys.epoch(), keys.announced(), keys.farm()];
+        let limit = if lease.is_zero() { LOOK } else { lease * 2 / 5 };
+        for _ in 0..ASKS {
+            let Some(identity) = self.identity.stored() else {
+                self.identity.establish(&self.claims, Some(&self.secret)).await?;
+                continue;
+            };
+            let arguments = vec![
+                me.name.clone().into_bytes(),
+                self.announcement(me)?,
+                epoch.clone().into_bytes(),
+                nonce.as_bytes().to_vec(),
+                format!("{:016x}", rand::random::<u64>()).into_bytes(),
+                lease.as_millis().to_string().into_bytes(),
+                ANNOUNCED.max(3 * lease).as_millis().to_string().into_bytes(),
+                self.epoch.load(Ordering::Relaxed).to_string().into_bytes(),
+                identity.to_vec(),
+            ];
+            let call = Call { script: &scripts::CLAIM, keys: keys.to_vec(), arguments };
+            let (answer, _) = self.claims.script(&call, &[], limit).await?;
+            let read = answers::read::<(String, String, String, Bytes, Vec<Bytes>, u8)>(self.claims.shown(), answer)?;
+            let (name, epoch, nonce, record, all, is_this_farm) = read;
+            if is_this_farm == 1 {
+                return Ok((name, epoch, nonce, record, all));
+            }
+            self.identity.establish(&self.claims, Some(&self.secret)).await?;
+        }
+        Err(self.refused("what identifies the farm changes again and again"))
     }
 
     fn refused(&self, why: &str) -> Error {
@@ -106,7 +135,6 @@ type Answer = (String, String, String, Bytes, Vec<Bytes>);
 impl Register for RedisRegister {
     async fn check(&self, me: &Replica) -> Result<Vec<String>, Error> {
         let mut warnings = check::check(&self.claims).await?;
-        self.check_farm().await?;
         for other in self.claim(me, None, Duration::ZERO).await?.all {
             if other.protocol.abs_diff(me.protocol) > PROTOCOLS {
                 let (theirs, their_protocol) = (other.name, other.protocol);
@@ -121,22 +149,7 @@ impl Register for RedisRegister {
     }
 
     async fn claim(&self, me: &Replica, held: Option<&Term>, lease: Duration) -> Result<Claimed, Error> {
-        let (epoch, nonce) = held.map_or((String::new(), ""), |term| (term.epoch.to_string(), &*term.nonce));
-        let arguments = vec![
-            me.name.clone().into_bytes(),
-            self.announcement(me)?,
-            epoch.into_bytes(),
-            nonce.as_bytes().to_vec(),
-            format!("{:016x}", rand::random::<u64>()).into_bytes(),
-            lease.as_millis().to_string().into_bytes(),
-            ANNOUNCED.max(3 * lease).as_millis().to_string().into_bytes(),
-            self.epoch.load(Ordering::Relaxed).to_string().into_bytes(),
-        ];
-        let keys = vec![self.farm.keys.lease(), self.farm.keys.epoch(), self.farm.keys.announced()];
-        let limit = if lease.is_zero() { LOOK } else { lease * 2 / 5 };
-        let call = Call { script: &scripts::CLAIM, keys, arguments };
-        let (answer, _) = self.claims.script(&call, &[], limit).await?;
-        let (name, epoch, nonce, record, all) = answers::read::<Answer>(self.claims.shown(), answer)?;
+        let (name, epoch, nonce, record, all) = self.ask(me, held, lease).await?;
         let mut all: Vec<Replica> = all.iter().filter_map(|sealed| self.replica(sealed)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.dedup_by(|a, b| a.name == b.name);

@@ -1,7 +1,8 @@
 //! Seals: whoever can write to Redis, but does not have the farm's key, cannot make up anything that a coordinator accepts.
 //!
-//! A sealed value is one byte for the layout, an HMAC-SHA256 under the farm's key, and the value. The MAC covers the farm's prefix and
-//! where the value is stored, so that a value that was moved is refused too. A seal does not show that a value is the latest.
+//! A sealed value is one byte for the layout, an HMAC-SHA256, and the value. The MAC covers the farm's prefix and where the value is
+//! stored, so that a value that was moved is refused too. A seal does not show that a value is the latest. Its key is made at the
+//! farm's first start and stored in Redis, encrypted with the farm's key: when that is rotated, only this one value changes.
 
 use bytes::Bytes;
 use kiln_state::farm_key::{self, FarmKey, Purpose};
@@ -19,8 +20,8 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(key: FarmKey, farm: &str) -> Self {
-        Self { key, farm: farm.to_owned() }
+    pub(super) fn new(key: &[u8; farm_key::BYTES], farm: &str) -> Self {
+        Self { key: FarmKey::of(key), farm: farm.to_owned() }
     }
 
     /// Seals a value that is stored at `place`.
@@ -54,13 +55,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_value_opens_where_it_was_sealed_and_unchanged_only(value: Vec<u8>, at: usize, change in 1..=255_u8) {
-            let sealer = Sealer::new(FarmKey::ephemeral(), "farm");
+            let sealer = Sealer::new(&[1; 32], "farm");
             let sealed = Bytes::from(sealer.seal(&[b"a", b"b"], &value));
             prop_assert_eq!(sealer.open(&[b"a", b"b"], &sealed), Some(Bytes::from(value)));
             prop_assert_eq!(sealer.open(&[b"ab"], &sealed), None);
             prop_assert_eq!(sealer.open(&[b"a", b"c"], &sealed), None);
-            prop_assert_eq!(Sealer::new(sealer.key.clone(), "other").open(&[b"a", b"b"], &sealed), None);
-            prop_assert_eq!(Sealer::new(FarmKey::ephemeral(), "farm").open(&[b"a", b"b"], &sealed), None);
+            prop_assert_eq!(Sealer::new(&[1; 32], "other").open(&[b"a", b"b"], &sealed), None);
+            prop_assert_eq!(Sealer::new(&[2; 32], "farm").open(&[b"a", b"b"], &sealed), None);
             let mut changed = sealed.to_vec();
             let at = at % changed.len();
             changed[at] ^= change;
@@ -69,7 +70,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused(value: Vec<u8>) {
-            prop_assert_eq!(Sealer::new(FarmKey::ephemeral(), "farm").open(&[], &value.into()), None);
+            prop_assert_eq!(Sealer::new(&[2; 32], "farm").open(&[], &value.into()), None);
         }
     }
 }

@@ -32,7 +32,7 @@ async fn large_groups_and_values_are_taken() {
 
 #[tokio::test]
 async fn a_cluster_keeps_a_journal_too() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::durable();
     let register = register_at(&cluster.url()).await.unwrap();
     let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
     engine::lists_records_in_both_directions_by_prefix_and_in_pages(register.journal("", &held)).await;

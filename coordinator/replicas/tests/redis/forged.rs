@@ -5,8 +5,9 @@ use kiln_harness::redis::Redis;
 use kiln_journal::{Error, Range};
 use kiln_replicas::{RedisRegister, Register};
 use kiln_state::FarmKey;
+use kiln_state::farm_key::rotate;
 
-use super::support::{LEASE, address, append, led, put, raw, register, replica};
+use super::support::{LEASE, address, append, claim, get, led, put, raw, register, replica, soon};
 
 const RECORDS: &str = "{kiln}:journal::records:records";
 const STREAM: &str = "{kiln}:journal::stream:stream";
@@ -89,15 +90,64 @@ async fn a_made_up_replica_is_nobody_and_leads_nowhere() {
 #[tokio::test]
 async fn two_farms_do_not_share_a_prefix() {
     let redis = Redis::durable();
-    let first = register(&redis).await;
-    first.check(&replica("a")).await.unwrap();
-    first.check(&replica("b")).await.unwrap();
+    for name in ["a", "b"] {
+        register(&redis).await.check(&replica(name)).await.unwrap();
+    }
     let open = async |prefix| RedisRegister::open(address(&redis.url()), prefix, FarmKey::of(&[8; 32])).await;
-    let refused = open("kiln").await.unwrap().check(&replica("c")).await.unwrap_err().to_string();
+    let refused = open("kiln").await.unwrap_err().to_string();
     assert!(refused.contains("belong to another farm") && refused.contains("use another prefix"), "{refused}");
     open("kiln2").await.unwrap().check(&replica("c")).await.unwrap();
     let refused = open("a{b").await.unwrap_err().to_string();
     assert!(refused.contains("invalid prefix `a{b`"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_farm_whose_key_is_rotated_again_and_again_keeps_its_journal() {
+    let (redis, directory) = (Redis::durable(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("farm.key");
+    let open = async || RedisRegister::open(address(&redis.url()), "kiln", FarmKey::open(&path).unwrap()).await;
+    let running = open().await.unwrap();
+    let first = claim(&running, None).await;
+    running.journal("", &first).commit(put("a", "first"), true).await.unwrap();
+    let stored = || redis.cli(&["--no-raw", "GET", "{kiln}:farm"]);
+    for _ in 0..3 {
+        let before = stored();
+        rotate(&path).unwrap();
+        // The running coordinator finds the new key, and stores the secret with it.
+        soon("the secret to be stored anew", async {
+            while stored() == before {
+                claim(&running, Some(&first)).await;
+            }
+        })
+        .await;
+        let journal = open().await.unwrap().journal("", &first);
+        assert_eq!(get(&*journal, "a").await.as_deref(), Some("first"));
+    }
+    for _ in 0..2 {
+        rotate(&path).unwrap();
+        // Each start does so too.
+        open().await.unwrap();
+    }
+    assert_eq!(get(&*open().await.unwrap().journal("", &first), "a").await.as_deref(), Some("first"));
+    std::fs::remove_file(&path).unwrap();
+    assert!(open().await.unwrap_err().to_string().contains("another farm"));
+}
+
+#[tokio::test]
+async fn a_farm_whose_redis_was_emptied_can_read_what_it_writes_then() {
+    let redis = Redis::durable();
+    let (running, first, _) = led(&redis).await;
+    redis.cli(&["FLUSHALL"]);
+    let second = claim(&running, Some(&first)).await;
+    running.journal("", &second).commit(put("a", "second"), true).await.unwrap();
+    let started = register(&redis).await;
+    assert_eq!(get(&*started.journal("", &second), "a").await.as_deref(), Some("second"));
+    // Meanwhile another one may have made a new farm of it: then this one has no part in it.
+    redis.cli(&["FLUSHALL"]);
+    let new = register(&redis).await;
+    let refused = running.claim(&replica("a"), None, LEASE).await.unwrap_err().to_string();
+    assert!(refused.contains("belong to another farm"), "{refused}");
+    new.check(&replica("b")).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use kiln_harness::redis::Redis;
 use kiln_replicas::{Register, Replica};
 
-use super::support::{LEASE, register, replica};
+use super::support::{LEASE, register, register_at, replica};
 
 async fn refused(redis: &Redis) -> String {
-    register(redis).await.check(&replica("a")).await.expect_err("expected the settings to be refused").to_string()
+    register_at(&redis.url()).await.expect_err("expected the settings to be refused").to_string()
 }
 
 #[tokio::test]
