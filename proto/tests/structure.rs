@@ -31,12 +31,14 @@ const IMPURE: [&str; 6] = ["tokio", "tonic", "kiln-proto", "reqwest", "rand", "r
 const WITHOUT_IO: [&str; 3] = ["worker/calls", "coordinator/web/model", "coordinator/web/contents"];
 const IO: [&str; 4] = ["std::fs", "std::process", "std::net::Tcp", "std::env::"];
 /// A crate, and what it must not depend on, directly or indirectly.
-const APART: [(&str, &[&str]); 17] = [
+const APART: [(&str, &[&str]); 19] = [
     ("proto", &["kiln-scheduler", "kiln-planner", "kiln-store"]),
     ("proto/trees", &["kiln-planner", "kiln-store"]),
     ("proto/dialects", &["kiln-store", "kiln-auth", "kiln-gocache"]),
     ("proto/scan", &["kiln-planner", "kiln-store"]),
     ("coordinator/journal", &["tonic", "prost", "kiln-proto", "kiln-store", "kiln-builds", "kiln-execution"]),
+    ("coordinator/redis", &["kiln-store", "kiln-journal", "kiln-proto"]),
+    ("coordinator/replicas", &["tonic", "prost", "kiln-proto", "kiln-store", "kiln-builds", "kiln-execution"]),
     ("coordinator/store", &["kiln-builds", "kiln-execution", "kiln-planner"]),
     ("coordinator/auth", &["kiln-builds", "kiln-execution", "kiln-store"]),
     ("coordinator/images", &["kiln-proto", "kiln-store"]),

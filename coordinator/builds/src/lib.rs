@@ -157,7 +157,7 @@ fn internal(error: impl std::fmt::Display) -> Status {
 /// Records that cannot be read or written.
 fn unread(error: kiln_records::Error) -> Status {
     match &error {
-        kiln_records::Error::Journal(journal) if journal.is_passing() => Status::unavailable(error.to_string()),
+        kiln_records::Error::Journal(journal) if journal.is_transient() => Status::unavailable(error.to_string()),
         _ => Status::internal(error.to_string()),
     }
 }

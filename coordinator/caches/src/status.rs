@@ -11,7 +11,7 @@ impl From<Error> for Status {
             Error::Missing(_) => Self::failed_precondition(error.to_string()),
             Error::Refused(_) => Self::invalid_argument(error.to_string()),
             Error::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
-            Error::Journal(ref journal) if journal.is_passing() => Self::unavailable(error.to_string()),
+            Error::Journal(journal) if journal.is_transient() => Self::unavailable(journal.to_string()),
             Error::Journal(_) | Error::Decode(_) => {
                 tracing::error!(%error, cause = ?std::error::Error::source(&error), "the records of cache mounts failed");
                 Self::internal(error.to_string())

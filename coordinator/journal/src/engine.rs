@@ -123,8 +123,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it goes by itself, or another coordinator does what this one cannot: whoever asked should ask again.
-    pub fn is_passing(&self) -> bool {
+    /// Whether the same call may succeed at another time or coordinator.
+    pub fn is_transient(&self) -> bool {
         matches!(self, Self::Away { .. } | Self::Fenced { .. } | Self::Closed)
     }
 }
