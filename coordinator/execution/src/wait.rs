@@ -47,12 +47,12 @@ impl Wait {
         match wait {
             kiln_scheduler::Wait::Worker { reasons, left } => Self::Worker { reasons, left_ms: left },
             kiln_scheduler::Wait::Return { workers } => {
-                Self::Return { workers: workers.into_iter().map(|worker| worker.0).collect() }
+                Self::Return { workers: workers.into_iter().map(|worker| worker.0.to_string()).collect() }
             }
             kiln_scheduler::Wait::Room { ahead, holders } => {
                 let own = tenant(asked);
                 let of = |(worker, key): (kiln_scheduler::WorkerId, ActionKey)| Holder {
-                    worker: worker.0,
+                    worker: worker.0.to_string(),
                     build: build_of(&key).filter(|_| tenant(&key) == own),
                 };
                 let mut holders: Vec<Holder> = holders.into_iter().map(of).collect();

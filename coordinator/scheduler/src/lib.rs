@@ -4,12 +4,21 @@
 //! bounded, a worker's capacity is never exceeded, an action never runs where its platform does not match, and an
 //! action that can run never waits next to free capacity, unless workers of an earlier run may bring it.
 
+mod actions;
+mod away;
+mod choice;
+mod classes;
+mod inputs;
 mod lease_ids;
 mod lifecycle;
+mod orphans;
 mod placement;
 mod queue;
+mod reservation;
 mod returning;
+mod sharded;
 mod shares;
+mod slab;
 mod types;
 mod waiting;
 mod workers;
@@ -17,10 +26,16 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
+use actions::{Action, Actions};
+use away::Away;
+use choice::Tally;
+use classes::Classes;
+use inputs::Inputs;
 use lease_ids::LeaseIds;
-use queue::{ActionId, Class, ClassId, Position};
+use orphans::Orphans;
+use queue::ActionId;
 use returning::Returning;
 use shares::Shares;
 pub use types::{
@@ -29,26 +44,8 @@ pub use types::{
 };
 use workers::Workers;
 
-#[derive(Debug)]
-struct Action {
-    key: ActionKey,
-    requirements: Requirements,
-    position: Position,
-    inputs: Vec<u64>,
-    waiters: Vec<WaiterId>,
-    attempts: u32,
-    /// Its live lease; `None` while it waits.
-    lease: Option<LeaseId>,
-    submitted: Millis,
-    /// When it started waiting this time.
-    queued: Millis,
-    /// How long it waits while no worker could run it.
-    wait_limit: Millis,
-    /// The slot of the worker that failed it last.
-    avoid: Option<usize>,
-    /// Whether it is given up when its lease is lost.
-    once: bool,
-}
+/// Its order is random: no decision may depend on it.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 #[derive(Debug)]
 struct Lease {
@@ -66,24 +63,20 @@ struct Lease {
 pub struct Scheduler {
     config: Config,
     match_from: Millis,
-    actions: HashMap<ActionId, Action>,
-    keys: HashMap<ActionKey, ActionId>,
-    waiters: HashMap<WaiterId, ActionId>,
-    leases: HashMap<LeaseId, Lease>,
-    orphans: HashMap<ActionKey, LeaseId>,
-    classes: Vec<Class>,
-    class_of: HashMap<Requirements, ClassId>,
-    /// Classes with waiting actions.
-    busy: BTreeSet<ClassId>,
+    actions: Actions,
+    leases: Map<LeaseId, Lease>,
+    orphans: Orphans,
+    classes: Classes,
     workers: Workers,
+    inputs: Inputs,
     /// Workers that left and are expected back.
-    away: BTreeMap<WorkerId, waiting::Away>,
+    away: Away,
     returning: Returning,
     shares: Shares,
     lease_ids: LeaseIds,
+    tally: Tally,
     /// Leases that ended in this step; reported last, after the consequences.
     ended: Vec<LeaseId>,
-    next_action: ActionId,
     effects: Vec<Effect>,
     now: Millis,
 }
@@ -92,25 +85,22 @@ impl Scheduler {
     /// An empty farm at time `now`.
     pub fn new(mut config: Config, now: Millis) -> Self {
         let returning = Returning::new(&config, now);
-        let away = waiting::remembered(std::mem::take(&mut config.remembered));
+        let away = Away::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
             match_from: now.saturating_add(config.match_grace),
             lease_ids: LeaseIds::new(config.lease_seed),
-            ended: Vec::new(),
             config,
-            actions: HashMap::new(),
-            keys: HashMap::new(),
-            waiters: HashMap::new(),
-            leases: HashMap::new(),
-            orphans: HashMap::new(),
-            classes: Vec::new(),
-            class_of: HashMap::new(),
-            busy: BTreeSet::new(),
+            actions: Actions::default(),
+            leases: Map::default(),
+            orphans: Orphans::default(),
+            classes: Classes::default(),
             workers: Workers::default(),
+            inputs: Inputs::default(),
             away,
             returning,
             shares: Shares::default(),
-            next_action: 0,
+            tally: Tally::default(),
+            ended: Vec::new(),
             effects: Vec::new(),
             now,
         }
@@ -138,18 +128,11 @@ impl Scheduler {
 
     /// When the shell must send [`Event::Tick`], unless another event comes first.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let lost = self.workers.next_lost().map(|(at, _)| at).into_iter();
-        let orphaned = self.orphans.values().filter_map(|lease| self.leases.get(lease)?.orphan_until);
-        let waiting = self.busy.iter().filter_map(|id| {
-            let class = &self.classes[*id];
-            if class.absent_since.is_some() {
-                return Some(self.absent_deadline(*id));
-            }
-            let since = self.passed_over_since(*id).filter(|_| self.waits_for_reservation(*id))?;
-            Some(since.saturating_add(self.config.reserve_after))
-        });
+        let lost = self.workers.next_lost().map(|(at, _)| at);
+        let timer = self.classes.next_timer(self.now).map(|(at, _)| at);
+        let deadlines = [lost, self.orphans.next(), self.returning.deadline(), timer];
         // A deadline in the past waits for something other than time.
-        lost.chain(orphaned).chain(self.returning.deadline()).chain(waiting).filter(|at| *at > self.now).min()
+        deadlines.into_iter().flatten().filter(|at| *at > self.now).min()
     }
 
     /// All workers, by name.
@@ -169,20 +152,18 @@ impl Scheduler {
 
     /// Waiting actions by requirements.
     pub fn queues(&self, now: Millis) -> Vec<QueueView> {
-        self.busy
-            .iter()
-            .map(|class| {
-                let class = &self.classes[*class];
-                let oldest = class.waiting.first().and_then(|id| self.actions.get(id));
-                QueueView {
-                    properties: class.requirements.properties.clone(),
-                    tenant: class.requirements.tenant.clone(),
-                    queued: class.waiting.len(),
-                    oldest_ms: oldest.map_or(0, |action| now.saturating_sub(action.submitted)),
-                    wait: oldest.and_then(|action| self.wait_of(&action.key)),
-                }
-            })
-            .collect()
+        let view = |class| {
+            let class = &self.classes[class];
+            let oldest = class.waiting.first().and_then(|id| self.actions.get(*id));
+            QueueView {
+                properties: class.requirements.properties.clone(),
+                tenant: class.requirements.tenant.clone(),
+                queued: class.waiting.len(),
+                oldest_ms: oldest.map_or(0, |action| now.saturating_sub(action.submitted)),
+                wait: oldest.and_then(|action| self.wait_of(&action.key)),
+            }
+        };
+        self.classes.busy_in_order().into_iter().map(view).collect()
     }
 
     /// The callers that wait for an action.
@@ -196,6 +177,6 @@ impl Scheduler {
     }
 
     fn action(&self, key: &ActionKey) -> Option<&Action> {
-        self.actions.get(self.keys.get(key)?)
+        self.actions.get(self.actions.with_key(key)?)
     }
 }

@@ -1,10 +1,12 @@
 //! The life of actions, leases and workers: submitted, merged, lost, adopted, finished, given up.
 
-use super::queue::Position;
+use std::collections::BTreeSet;
+
+use super::queue::{ActionId, GroupId, Position};
 use super::types::{
-    ActionKey, Effect, Failure, LeaseId, Millis, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
+    Effect, Failure, LeaseId, Millis, Outcome, RunningLease, Submission, WaiterId, WorkerId, WorkerOffer,
 };
-use super::workers::{Terms, Worker};
+use super::workers::Terms;
 use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
@@ -12,19 +14,19 @@ impl Scheduler {
         let Submission { waiter, key, requirements, share, build, priority, path_weight, inputs, wait_limit, once } =
             submission;
         let wait_limit = wait_limit.unwrap_or(self.config.queue_timeout);
-        if let Some(id) = self.keys.get(&key).copied() {
-            self.waiters.insert(waiter, id);
+        if let Some(id) = self.actions.with_key(&key) {
             return self.join(id, waiter, priority, wait_limit);
         }
-        let id = self.next_action;
-        self.next_action += 1;
         let shares = self.shares.open(&share, &build);
-        let position = Position { priority, shares, path_weight, id };
-        let action = Action {
-            key: key.clone(),
-            requirements,
+        let position = Position { priority, shares, path_weight };
+        let class = self.class(&requirements);
+        self.classes[class].actions += 1;
+        let orphan = self.orphans.take(&key);
+        let id = self.actions.add(Action {
+            key,
+            class,
             position,
-            inputs,
+            inputs: inputs.into(),
             waiters: vec![waiter],
             attempts: 0,
             lease: None,
@@ -33,19 +35,16 @@ impl Scheduler {
             wait_limit,
             avoid: None,
             once,
-        };
-        self.actions.insert(id, action);
-        self.keys.insert(key.clone(), id);
-        self.waiters.insert(waiter, id);
-        if let Some(lease) = self.orphans.remove(&key) {
-            return self.adopt(id, lease);
+        });
+        match orphan {
+            Some(lease) => self.adopt(id, lease),
+            None => self.wait(id),
         }
-        self.wait(id);
     }
 
-    fn join(&mut self, id: u64, waiter: WaiterId, priority: i32, wait_limit: Millis) {
-        let Some(action) = self.actions.get_mut(&id) else { return };
-        action.waiters.push(waiter);
+    fn join(&mut self, id: ActionId, waiter: WaiterId, priority: i32, wait_limit: Millis) {
+        self.actions.join(id, waiter);
+        let Some(action) = self.actions.get_mut(id) else { return };
         action.wait_limit = action.wait_limit.max(wait_limit);
         if priority >= action.position.priority {
             return;
@@ -55,33 +54,27 @@ impl Scheduler {
             return;
         }
         self.dequeue(id);
-        if let Some(action) = self.actions.get_mut(&id) {
+        if let Some(action) = self.actions.get_mut(id) {
             action.position.priority = priority;
         }
         self.enqueue(id);
     }
 
-    /// Queues an action, assigns it if a worker has capacity, and gives it up if none ever can.
-    fn wait(&mut self, id: u64) {
-        let Some(action) = self.actions.get_mut(&id) else { return };
+    /// Assigns an action if a worker has capacity; else queues it, and gives it up if none ever can.
+    fn wait(&mut self, id: ActionId) {
+        let Some(action) = self.actions.get_mut(id) else { return };
         action.queued = self.now;
-        let requirements = action.requirements.clone();
-        let class = self.class(&requirements);
-        self.enqueue(id);
+        let class = &self.classes[action.class];
         // If others without a worker to avoid wait in the class, no worker has capacity.
-        let class = &self.classes[class];
-        if class.avoiding.contains(&id) || class.waiting.len() - class.avoiding.len() == 1 {
-            self.place(id);
+        if (action.avoid.is_some() || class.waiting.len() == class.avoiding.len()) && self.place(id) {
+            return;
         }
+        self.enqueue(id);
     }
 
     pub(super) fn leave(&mut self, waiter: WaiterId) {
-        let Some(id) = self.waiters.remove(&waiter) else { return };
-        let Some(action) = self.actions.get_mut(&id) else { return };
-        action.waiters.retain(|known| *known != waiter);
-        if !action.waiters.is_empty() {
-            return;
-        }
+        let Some(id) = self.actions.leave(waiter) else { return };
+        let Some(action) = self.actions.get(id).filter(|action| action.waiters.is_empty()) else { return };
         match action.lease {
             Some(lease) => {
                 if let Some(lease) = self.leases.get_mut(&lease) {
@@ -91,8 +84,7 @@ impl Scheduler {
                 self.forget(id);
             }
             None => {
-                let class = self.class_of.get(&action.requirements).copied();
-                let kept = class.and_then(|class| self.classes[class].reserved);
+                let kept = self.classes[action.class].reserved;
                 self.dequeue(id);
                 self.forget(id);
                 if let Some(slot) = kept {
@@ -102,7 +94,7 @@ impl Scheduler {
         }
     }
 
-    fn cancel(&mut self, lease: LeaseId) {
+    pub(super) fn cancel(&mut self, lease: LeaseId) {
         let slot = self.leases.get(&lease).map(|lease| lease.slot);
         if let Some(worker) = slot.and_then(|slot| self.workers.get(slot)) {
             self.effects.push(Effect::CancelLease { worker: worker.id.clone(), lease });
@@ -110,71 +102,63 @@ impl Scheduler {
     }
 
     /// Removes an action from everything but the queues; returns the waiting callers.
-    pub(super) fn forget(&mut self, id: u64) -> Vec<WaiterId> {
-        let Some(action) = self.actions.remove(&id) else { return Vec::new() };
-        self.keys.remove(&action.key);
+    pub(super) fn forget(&mut self, id: ActionId) -> Vec<WaiterId> {
+        let Some(action) = self.actions.remove(id) else { return Vec::new() };
+        self.classes[action.class].actions -= 1;
         self.shares.close(action.position.shares);
-        for waiter in &action.waiters {
-            self.waiters.remove(waiter);
-        }
         action.waiters
     }
 
-    fn adopt(&mut self, id: u64, lease: LeaseId) {
-        let (Some(action), Some(record)) = (self.actions.get_mut(&id), self.leases.get_mut(&lease)) else { return };
+    fn adopt(&mut self, id: ActionId, lease: LeaseId) {
+        let (Some(action), Some(record)) = (self.actions.get_mut(id), self.leases.get_mut(&lease)) else { return };
         action.lease = Some(lease);
         action.attempts += 1;
+        action.avoid = None;
         record.action = Some(id);
         record.orphan_until = None;
-        let Some(worker) = self.workers.get_mut(record.slot) else { return };
-        worker.remember(&action.inputs);
+        let Some(worker) = self.workers.get(record.slot) else { return };
+        self.inputs.remember(worker.holder, &action.inputs);
         let (key, worker) = (action.key.clone(), worker.id.clone());
         self.effects.push(Effect::Adopted { key, lease, worker });
     }
 
     pub(super) fn joined(&mut self, offer: WorkerOffer) {
         let WorkerOffer { worker: id, properties, demands, tenants, capacity, draining, running } = offer;
-        let back = id.clone();
+        let group = self.group(Terms { properties, demands, tenants, capacity });
         let slot = match self.workers.slot(&id) {
             Some(slot) => slot,
-            None => self.workers.add(Worker::new(id)),
+            None => {
+                let holder = self.inputs.arrives(self.workers.next_slot());
+                self.workers.add(id.clone(), group, holder)
+            }
         };
         self.workers.returns(slot);
         self.worker_came(slot);
-        let Some(worker) = self.workers.get_mut(slot) else { return };
-        let terms = Terms { properties, demands, tenants, capacity };
-        let changed = worker.terms != terms;
-        worker.terms = terms;
-        worker.draining = draining;
-        let named: Vec<LeaseId> = running.iter().map(|running| running.lease).collect();
+        self.workers.update(slot, |worker| worker.draining = draining);
+        self.regroup(slot, group);
+        let Some(worker) = self.workers.get(slot) else { return };
+        let named: BTreeSet<LeaseId> = running.iter().map(|running| running.lease).collect();
         let unnamed: Vec<LeaseId> = worker.leases.iter().filter(|lease| !named.contains(lease)).copied().collect();
-        if changed {
-            self.match_classes(slot);
-        }
         for running in running {
             self.brought(slot, running);
         }
         for lease in unnamed {
             self.lost(lease, "the worker came back without it");
         }
-        self.returned(&back);
+        self.returned(&id);
         self.fill(slot);
     }
 
-    fn match_classes(&mut self, slot: usize) {
-        let Some(worker) = self.workers.get_mut(slot) else { return };
-        worker.classes.clear();
-        for (id, class) in self.classes.iter_mut().enumerate() {
-            if worker.matches(&class.requirements) {
-                class.workers.insert(slot);
-                worker.classes.insert(id);
-            } else {
-                class.workers.remove(&slot);
-                if class.reserved == Some(slot) {
-                    class.reserved = None;
-                    worker.reserved_for = None;
-                }
-            }
+    /// Moves a worker to the group of its terms, and ends a reservation that these do not allow.
+    fn regroup(&mut self, slot: usize, group: GroupId) {
+        if self.workers.get(slot).is_none_or(|worker| worker.group == group) {
+            return;
+        }
+        let emptied = self.workers.regroup(slot, group);
+        self.forget_group(emptied);
+        let reserved_for = self.workers.get(slot).and_then(|worker| worker.reserved_for);
+        if let Some(class) = reserved_for.filter(|class| !self.classes[*class].groups.contains(&group)) {
+            self.release(class);
         }
     }
 
@@ -188,25 +172,22 @@ impl Scheduler {
             }
             return;
         }
-        if let Some(worker) = self.workers.get_mut(slot) {
-            worker.used = worker.used.plus(&reserved);
-            worker.leases.insert(lease);
-        }
+        self.workers.update(slot, |worker| worker.begins(lease, &reserved));
         let record = Lease { slot, key: key.clone(), reserved, action: None, orphan_until: None };
         self.leases.insert(lease, record);
-        match self.keys.get(&key).copied() {
-            Some(id) if self.actions.get(&id).is_some_and(|action| action.lease.is_none()) => {
+        match self.actions.with_key(&key) {
+            Some(id) if self.actions.waits(id) => {
                 self.dequeue(id);
                 self.adopt(id, lease);
             }
             Some(_) => self.cancel(lease),
-            None if self.orphans.contains_key(&key) => self.cancel(lease),
+            None if self.orphans.contains(&key) => self.cancel(lease),
             None => {
                 let until = self.now.saturating_add(self.config.orphan_grace);
                 if let Some(record) = self.leases.get_mut(&lease) {
                     record.orphan_until = Some(until);
                 }
-                self.orphans.insert(key, lease);
+                self.orphans.insert(key, lease, until);
             }
         }
     }
@@ -231,20 +212,19 @@ impl Scheduler {
     pub(super) fn gone(&mut self, worker: &WorkerId, in_order: bool) {
         let Some(slot) = self.workers.slot(worker) else { return };
         self.release_worker(slot);
-        let Some(worker) = self.workers.remove(slot) else { return };
+        let Some((worker, emptied)) = self.workers.remove(slot) else { return };
+        self.inputs.leaves(worker.holder);
         self.expect_back(&worker);
-        for class in &worker.classes {
-            self.classes[*class].workers.remove(&slot);
-        }
+        self.forget_group(emptied);
         // Slots are reused: no action may continue to avoid this one.
-        let trusting: Vec<u64> =
-            self.actions.iter().filter(|(_, action)| action.avoid == Some(slot)).map(|(id, _)| *id).collect();
-        for id in trusting {
-            self.dequeue(id);
-            if let Some(action) = self.actions.get_mut(&id) {
-                action.avoid = None;
+        for id in self.classes.avoiding() {
+            if self.actions.get(id).is_some_and(|action| action.avoid == Some(slot)) {
+                self.dequeue(id);
+                if let Some(action) = self.actions.get_mut(id) {
+                    action.avoid = None;
+                }
+                self.wait(id);
             }
-            self.wait(id);
         }
         let reason = format!("worker `{}` {}", worker.id.0, if in_order { "left" } else { "was lost" });
         for lease in worker.leases {
@@ -258,15 +238,15 @@ impl Scheduler {
 
     /// Tries to place actions that avoid a worker: after a worker left, the avoided one may be the only choice.
     fn place_avoiding(&mut self) {
-        let avoiding: Vec<u64> =
-            self.busy.iter().flat_map(|class| self.classes[*class].avoiding.iter().copied()).collect();
-        avoiding.into_iter().for_each(|id| self.place(id));
+        for id in self.classes.avoiding() {
+            self.place(id);
+        }
     }
 
     /// Does not count this lease as an attempt, because nothing went wrong.
     fn uncount(&mut self, lease: LeaseId) {
         let action = self.leases.get(&lease).and_then(|lease| lease.action);
-        if let Some(action) = action.and_then(|id| self.actions.get_mut(&id)) {
+        if let Some(action) = action.and_then(|id| self.actions.get_mut(id)) {
             action.attempts = action.attempts.saturating_sub(1);
         }
     }
@@ -279,22 +259,18 @@ impl Scheduler {
     }
 
     /// Removes a lease from its worker; returns the action that it ran.
-    fn end(&mut self, lease: LeaseId) -> Option<u64> {
+    fn end(&mut self, lease: LeaseId) -> Option<ActionId> {
         let record = self.leases.remove(&lease)?;
         self.ended.push(lease);
-        if let Some(worker) = self.workers.get_mut(record.slot)
-            && worker.leases.remove(&lease)
-        {
-            worker.used = worker.used.minus(&record.reserved);
-        }
-        if self.orphans.get(&record.key) == Some(&lease) {
-            self.orphans.remove(&record.key);
+        self.workers.update(record.slot, |worker| worker.ends(lease, &record.reserved));
+        if record.orphan_until.is_some() {
+            self.orphans.remove(&record.key, lease);
         }
         record.action
     }
 
-    fn retry(&mut self, id: u64, reason: String, avoid: Option<usize>) {
-        let Some(action) = self.actions.get_mut(&id) else { return };
+    fn retry(&mut self, id: ActionId, reason: String, avoid: Option<usize>) {
+        let Some(action) = self.actions.get_mut(id) else { return };
         action.lease = None;
         action.avoid = avoid;
         let (key, attempts) = (action.key.clone(), action.attempts);
@@ -314,7 +290,7 @@ impl Scheduler {
 
     pub(super) fn started(&mut self, lease: LeaseId) {
         let Some(Lease { action: Some(id), slot, .. }) = self.leases.get(&lease) else { return };
-        let (Some(action), Some(worker)) = (self.actions.get(id), self.workers.get(*slot)) else { return };
+        let (Some(action), Some(worker)) = (self.actions.get(*id), self.workers.get(*slot)) else { return };
         let (key, worker, waiters) = (action.key.clone(), worker.id.clone(), action.waiters.clone());
         self.effects.push(Effect::Started { key, worker, waiters });
     }
@@ -342,9 +318,7 @@ impl Scheduler {
 
     pub(super) fn drain(&mut self, worker: &WorkerId, on: bool) {
         let Some(slot) = self.workers.slot(worker) else { return };
-        if let Some(worker) = self.workers.get_mut(slot) {
-            worker.draining = on;
-        }
+        self.workers.update(slot, |worker| worker.draining = on);
         if on {
             self.release_worker(slot);
             self.place_avoiding();
@@ -359,30 +333,11 @@ impl Scheduler {
             let Some(worker) = self.workers.get(slot).map(|worker| worker.id.clone()) else { break };
             self.gone(&worker, false);
         }
-        if !self.orphans.is_empty() {
-            self.expire_orphans();
-        }
+        self.expire_orphans();
         self.expire_returning();
         self.give_up();
         self.reserve();
-    }
-
-    fn expire_orphans(&mut self) {
-        let mut over: Vec<(LeaseId, ActionKey)> = self
-            .orphans
-            .iter()
-            .filter(|(_, lease)| {
-                self.leases.get(lease).and_then(|lease| lease.orphan_until).is_none_or(|until| until <= self.now)
-            })
-            .map(|(key, lease)| (*lease, key.clone()))
-            .collect();
-        over.sort();
-        for (lease, key) in over {
-            self.orphans.remove(&key);
-            if let Some(record) = self.leases.get_mut(&lease) {
-                record.orphan_until = None;
-            }
-            self.cancel(lease);
-        }
+        self.settle_timers();
+        self.inputs.tidy();
     }
 }

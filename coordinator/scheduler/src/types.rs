@@ -1,6 +1,7 @@
 //! The scheduler's inputs and outputs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Milliseconds on the shell's monotonic clock.
 pub type Millis = u64;
@@ -13,13 +14,13 @@ pub struct LeaseId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
-/// A worker's name.
+/// A worker's name. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(pub String);
+pub struct WorkerId(pub Arc<str>);
 
-/// The identity of an action; equal keys are merged.
+/// The identity of an action; equal keys are merged. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ActionKey(pub String);
+pub struct ActionKey(pub Arc<str>);
 
 /// CPU and memory, of a worker or for an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,15 +1,22 @@
-//! The farm's workers, each in a slot to which leases and classes refer.
+//! The farm's workers, each in a slot to which leases refer, in groups with the same terms, to which classes refer.
+//!
+//! Invariant: what is counted and ordered of a group follows from its workers, because they change only through
+//! [`Workers::update`].
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
-use super::queue::ClassId;
+use fixedbitset::FixedBitSet;
+
+use super::Map;
+use super::inputs::HolderId;
+use super::queue::{ClassId, GroupId};
+use super::slab::Slab;
 use super::types::{Capacity, LeaseId, Millis, Requirements, WorkerId, WorkerOffer};
 
-/// Number of input directories remembered of each worker.
-const REMEMBERED_INPUTS: usize = 4096;
-
 /// What a worker runs and what it refuses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Terms {
     /// The properties that it offers.
     pub(super) properties: BTreeSet<(String, String)>,
@@ -25,6 +32,11 @@ impl Terms {
     pub(super) fn of(offer: &WorkerOffer) -> Self {
         let WorkerOffer { properties, demands, tenants, capacity, .. } = offer.clone();
         Self { properties, demands, tenants, capacity }
+    }
+
+    /// A part of its CPU in millionths.
+    pub(super) fn share(&self, milli_cpus: u32) -> u64 {
+        u64::from(milli_cpus) * 1_000_000 / u64::from(self.capacity.milli_cpus.max(1))
     }
 
     fn serve(&self, tenant: &str) -> bool {
@@ -44,36 +56,25 @@ impl Terms {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) id: WorkerId,
-    pub(super) terms: Terms,
+    pub(super) terms: Arc<Terms>,
+    pub(super) group: GroupId,
     pub(super) used: Capacity,
-    pub(super) leases: BTreeSet<LeaseId>,
+    /// In ascending order.
+    pub(super) leases: Vec<LeaseId>,
     pub(super) draining: bool,
     /// When its leases are lost; `None` while it is connected.
     pub(super) lost_at: Option<Millis>,
-    /// Classes whose actions it can run.
-    pub(super) classes: BTreeSet<ClassId>,
     /// The class that it is reserved for.
     pub(super) reserved_for: Option<ClassId>,
-    recent: HashSet<u64>,
-    recent_order: VecDeque<u64>,
+    /// What it is among those that have inputs.
+    pub(super) holder: HolderId,
+    /// Under which share of free CPU its group lists it.
+    listed: Option<u64>,
+    /// Whether that may have changed.
+    changed: bool,
 }
 
 impl Worker {
-    pub(super) fn new(id: WorkerId) -> Self {
-        Worker {
-            id,
-            terms: Terms::default(),
-            used: Capacity::default(),
-            leases: BTreeSet::new(),
-            draining: false,
-            lost_at: None,
-            classes: BTreeSet::new(),
-            reserved_for: None,
-            recent: HashSet::new(),
-            recent_order: VecDeque::new(),
-        }
-    }
-
     pub(super) fn free(&self) -> Capacity {
         self.terms.capacity.minus(&self.used)
     }
@@ -82,32 +83,28 @@ impl Worker {
         self.lost_at.is_none() && !self.draining
     }
 
-    /// Whether it could ever run this if it were idle.
-    pub(super) fn matches(&self, requirements: &Requirements) -> bool {
-        self.terms.allow(requirements)
+    /// How much of its CPU is free, in millionths.
+    pub(super) fn free_share(&self) -> u64 {
+        self.terms.share(self.free().milli_cpus)
     }
 
-    pub(super) fn remember(&mut self, inputs: &[u64]) {
-        for input in inputs {
-            if self.recent.insert(*input) {
-                self.recent_order.push_back(*input);
-            }
-        }
-        while self.recent_order.len() > REMEMBERED_INPUTS {
-            if let Some(old) = self.recent_order.pop_front() {
-                self.recent.remove(&old);
-            }
+    pub(super) fn begins(&mut self, lease: LeaseId, reserved: &Capacity) {
+        if let Err(at) = self.leases.binary_search(&lease) {
+            self.leases.insert(at, lease);
+            self.used = self.used.plus(reserved);
         }
     }
 
-    /// How many of these inputs it recently had.
-    pub(super) fn affinity(&self, inputs: &[u64]) -> usize {
-        inputs.iter().filter(|input| self.recent.contains(input)).count()
+    pub(super) fn ends(&mut self, lease: LeaseId, reserved: &Capacity) {
+        if let Ok(at) = self.leases.binary_search(&lease) {
+            self.leases.remove(at);
+            self.used = self.used.minus(reserved);
+        }
     }
 
     /// Why it cannot run this.
     pub(super) fn lacks(&self, requirements: &Requirements) -> String {
-        let terms = &self.terms;
+        let terms = &*self.terms;
         let mut lacks = Vec::new();
         for (name, value) in requirements.properties.difference(&terms.properties) {
             let offered: Vec<&str> = terms
@@ -145,13 +142,36 @@ impl Worker {
     }
 }
 
-/// All workers. Slots are reused after a worker has left.
+/// Workers with the same terms.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) terms: Arc<Terms>,
+    /// The indices of the classes whose actions they can run.
+    pub(super) classes: FixedBitSet,
+    /// Number of its workers.
+    members: usize,
+    /// Number of those that take leases.
+    pub(super) taking: usize,
+    /// Those that take leases and are reserved for no class: the least loaded first, by the share of their CPU that is free. As of
+    /// the last [`Workers::settle`].
+    pub(super) open: BTreeSet<(Reverse<u64>, usize)>,
+}
+
+/// All workers. Slots are reused after a worker has left, the lowest first.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     slots: Vec<Option<Worker>>,
-    by_name: BTreeMap<WorkerId, usize>,
+    free_slots: BinaryHeap<Reverse<usize>>,
+    by_name: Map<WorkerId, usize>,
+    names: BTreeMap<WorkerId, usize>,
     /// Disconnected workers, ordered by the time when their leases are lost.
     away: BTreeSet<(Millis, usize)>,
+    pub(super) groups: Slab<Group>,
+    group_of: Map<Arc<Terms>, GroupId>,
+    /// Slots of workers whose place in their group may have changed.
+    changed: Vec<usize>,
+    /// Groups in which the first worker began to take leases, or the last one stopped.
+    pub(super) turned: Vec<GroupId>,
 }
 
 impl Workers {
@@ -163,40 +183,164 @@ impl Workers {
         self.slots.get(slot)?.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Worker> {
-        self.slots.get_mut(slot)?.as_mut()
+    pub(super) fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(id)
     }
 
-    pub(super) fn add(&mut self, worker: Worker) -> usize {
-        let id = worker.id.clone();
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+    /// The group of workers with these terms.
+    pub(super) fn group_of(&self, terms: &Terms) -> Option<GroupId> {
+        self.group_of.get(terms).copied()
+    }
+
+    /// Adds a group without workers.
+    pub(super) fn add_group(&mut self, terms: Terms, classes: FixedBitSet) -> GroupId {
+        let terms = Arc::new(terms);
+        let group = Group { terms: terms.clone(), classes, members: 0, taking: 0, open: BTreeSet::new() };
+        let id = self.groups.insert(group);
+        self.group_of.insert(terms, id);
+        id
+    }
+
+    /// The slot that the next worker gets.
+    pub(super) fn next_slot(&self) -> usize {
+        self.free_slots.peek().map_or(self.slots.len(), |Reverse(slot)| *slot)
+    }
+
+    /// Adds a worker to this group.
+    pub(super) fn add(&mut self, id: WorkerId, group: GroupId, holder: HolderId) -> usize {
+        let slot = self.free_slots.pop().map_or(self.slots.len(), |Reverse(slot)| slot);
         if slot == self.slots.len() {
             self.slots.push(None);
         }
-        self.slots[slot] = Some(worker);
-        self.by_name.insert(id, slot);
+        self.by_name.insert(id.clone(), slot);
+        self.names.insert(id.clone(), slot);
+        self.slots[slot] = Some(Worker {
+            id,
+            terms: Arc::default(),
+            group,
+            used: Capacity::default(),
+            leases: Vec::new(),
+            draining: false,
+            lost_at: None,
+            reserved_for: None,
+            holder,
+            listed: None,
+            changed: false,
+        });
+        self.enter(slot, group);
         slot
     }
 
-    pub(super) fn remove(&mut self, slot: usize) -> Option<Worker> {
+    /// Moves a worker to another group; returns the group that it leaves if nobody is left in it.
+    pub(super) fn regroup(&mut self, slot: usize, group: GroupId) -> Option<(GroupId, Group)> {
+        let emptied = self.exit(slot);
+        self.enter(slot, group);
+        emptied
+    }
+
+    fn enter(&mut self, slot: usize, id: GroupId) {
+        let (Some(Some(worker)), Some(group)) = (self.slots.get_mut(slot), self.groups.get_mut(id)) else { return };
+        worker.group = id;
+        worker.terms = group.terms.clone();
+        group.members += 1;
+        if worker.takes_leases() {
+            group.taking += 1;
+            if group.taking == 1 {
+                self.turned.push(id);
+            }
+        }
+        self.update(slot, |_| ());
+    }
+
+    fn exit(&mut self, slot: usize) -> Option<(GroupId, Group)> {
+        let worker = self.slots.get_mut(slot)?.as_mut()?;
+        let id = worker.group;
+        let group = self.groups.get_mut(id)?;
+        if let Some(share) = worker.listed.take() {
+            group.open.remove(&(Reverse(share), slot));
+        }
+        group.members -= 1;
+        if worker.takes_leases() {
+            group.taking -= 1;
+            if group.taking == 0 {
+                self.turned.push(id);
+            }
+        }
+        if group.members > 0 {
+            return None;
+        }
+        let group = self.groups.remove(id)?;
+        self.group_of.remove(&group.terms);
+        Some((id, group))
+    }
+
+    /// Changes a worker.
+    pub(super) fn update<T>(&mut self, slot: usize, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        let worker = self.slots.get_mut(slot)?.as_mut()?;
+        let before = worker.takes_leases();
+        let result = change(worker);
+        let after = worker.takes_leases();
+        if before != after
+            && let Some(group) = self.groups.get_mut(worker.group)
+        {
+            group.taking = if after { group.taking + 1 } else { group.taking - 1 };
+            if group.taking == usize::from(after) {
+                self.turned.push(worker.group);
+            }
+        }
+        if !worker.changed {
+            worker.changed = true;
+            self.changed.push(slot);
+        }
+        Some(result)
+    }
+
+    /// Puts all workers in their places in their groups.
+    pub(super) fn settle(&mut self) {
+        for slot in self.changed.drain(..) {
+            let Some(Some(worker)) = self.slots.get_mut(slot) else { continue };
+            let Some(group) = self.groups.get_mut(worker.group) else { continue };
+            worker.changed = false;
+            let is_open = worker.takes_leases() && worker.reserved_for.is_none();
+            let share = is_open.then(|| worker.free_share());
+            if share == worker.listed {
+                continue;
+            }
+            if let Some(share) = worker.listed {
+                group.open.remove(&(Reverse(share), slot));
+            }
+            if let Some(share) = share {
+                group.open.insert((Reverse(share), slot));
+            }
+            worker.listed = share;
+        }
+    }
+
+    /// Removes a worker; also returns its group if nobody is left in it.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<(Worker, Option<(GroupId, Group)>)> {
+        let emptied = self.exit(slot);
         let worker = self.slots.get_mut(slot)?.take()?;
+        self.free_slots.push(Reverse(slot));
         self.by_name.remove(&worker.id);
+        self.names.remove(&worker.id);
         if let Some(at) = worker.lost_at {
             self.away.remove(&(at, slot));
         }
-        Some(worker)
+        Some((worker, emptied))
     }
 
     /// Records that a worker disconnected; its leases are lost at `until`, unless it was disconnected before.
     pub(super) fn leaves(&mut self, slot: usize, until: Millis) {
-        let Some(worker) = self.get_mut(slot).filter(|worker| worker.lost_at.is_none()) else { return };
-        worker.lost_at = Some(until);
-        self.away.insert((until, slot));
+        if self.get(slot).is_some_and(|worker| worker.lost_at.is_none()) {
+            self.update(slot, |worker| worker.lost_at = Some(until));
+            self.away.insert((until, slot));
+        }
     }
 
     /// Records that a worker is connected again.
     pub(super) fn returns(&mut self, slot: usize) {
-        if let Some(at) = self.get_mut(slot).and_then(|worker| worker.lost_at.take()) {
+        if let Some(at) = self.get(slot).and_then(|worker| worker.lost_at) {
+            self.update(slot, |worker| worker.lost_at = None);
             self.away.remove(&(at, slot));
         }
     }
@@ -208,6 +352,11 @@ impl Workers {
 
     /// All workers by name, with their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Worker)> {
-        self.by_name.values().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+        self.names.values().filter_map(|slot| Some((*slot, self.get(*slot)?)))
+    }
+
+    /// All workers by slot.
+    pub(super) fn by_slot(&self) -> impl Iterator<Item = (usize, &Worker)> {
+        self.slots.iter().enumerate().filter_map(|(slot, worker)| Some((slot, worker.as_ref()?)))
     }
 }

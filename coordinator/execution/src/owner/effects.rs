@@ -25,7 +25,7 @@ impl Owner {
             }
             Effect::Adopted { key, lease, worker } => {
                 let logs = self.logs.of(lease.0);
-                let running = Running { worker: worker.0, lease: lease.0, logs };
+                let running = Running { worker: worker.0.to_string(), lease: lease.0, logs };
                 self.set(&key, State::Executing { running, started: true });
                 self.waits(&key, false);
                 if let Some(action) = self.actions.get(&key).filter(|action| action.prepared.spread) {
@@ -41,7 +41,7 @@ impl Owner {
                 }
             }
             Effect::Requeued { key, reason, .. } => {
-                tracing::warn!(action = key.0, reason, "action runs again");
+                tracing::warn!(action = &*key.0, reason, "action runs again");
                 self.set(&key, State::Queued);
                 self.waits(&key, true);
             }
@@ -101,7 +101,7 @@ impl Owner {
         let prepared = &action.prepared;
         let grant = Grant {
             lease: lease.0,
-            worker: worker.0.clone(),
+            worker: worker.0.to_string(),
             instance: prepared.instance.clone(),
             action: prepared.digest,
             times: prepared.times,
@@ -153,7 +153,7 @@ impl Owner {
             self.live.charge(lease.0, charge);
         }
         let logs = self.logs.of(lease.0);
-        let running = Running { worker: worker.0.clone(), lease: lease.0, logs };
+        let running = Running { worker: worker.0.to_string(), lease: lease.0, logs };
         self.set(key, State::Executing { running, started: false });
         self.tell(worker, coordinator_message::Message::Lease(message));
     }
@@ -164,7 +164,7 @@ impl Owner {
         if link.sender.try_send(message).is_err() {
             // A worker that does not read is treated as lost: its stream ends, and it registers again.
             let connection = link.connection;
-            let _ = self.messages.send(Message::Disconnected { worker: worker.0.clone(), connection });
+            let _ = self.messages.send(Message::Disconnected { worker: worker.0.to_string(), connection });
         }
     }
 }

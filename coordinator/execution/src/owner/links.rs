@@ -13,7 +13,7 @@ use super::{HEARTBEAT, Link, Owner, SILENCE_LIMIT, key_of, wire};
 impl Owner {
     /// A name belongs to the process that is connected under it, until its connection is silent.
     pub(super) fn check_name(&self, register: &v1::Register) -> Result<(), Status> {
-        let link = self.links.get(&WorkerId(register.worker.clone()));
+        let link = self.links.get(&WorkerId(register.worker.as_str().into()));
         match link.filter(|link| link.session != register.session && link.heard.elapsed() < SILENCE_LIMIT) {
             None => Ok(()),
             Some(_) => {
@@ -32,7 +32,7 @@ impl Owner {
         register: v1::Register,
         sender: mpsc::Sender<v1::CoordinatorMessage>,
     ) {
-        let worker = WorkerId(register.worker.clone());
+        let worker = WorkerId(register.worker.as_str().into());
         let environment = register.environment.unwrap_or_default();
         let capacity = wire::capacity(register.capacity.as_ref());
         let mut running = Vec::new();
@@ -41,7 +41,7 @@ impl Owner {
             let grant = match Grant::open(self.live.key(), &lease.grant, Some(&worker.0)) {
                 Ok(grant) => grant,
                 Err(error) => {
-                    tracing::warn!(worker = worker.0, lease = lease.lease, %error, "refused a lease that a worker brought");
+                    tracing::warn!(worker = &*worker.0, lease = lease.lease, %error, "refused a lease that a worker brought");
                     unwanted.push(lease.lease);
                     continue;
                 }
@@ -66,7 +66,7 @@ impl Owner {
             epoch: self.epoch,
         };
         let (properties, demands) = (wire::offered(&environment), wire::demanded(&environment));
-        tracing::info!(worker = worker.0, running = running.len(), "worker joined");
+        tracing::info!(worker = &*worker.0, running = running.len(), "worker joined");
         let link = Link {
             connection,
             capacity: register.capacity.unwrap_or_default(),
@@ -107,7 +107,7 @@ impl Owner {
             worker_message::Message::Register(_) => {}
             worker_message::Message::Heartbeat(beat) => {
                 if beat.stopping && self.stopping.insert(worker.clone()) {
-                    tracing::info!(worker = worker.0, "worker is stopping after its leases have ended");
+                    tracing::info!(worker = &*worker.0, "worker is stopping after its leases have ended");
                     self.drain(worker);
                 }
             }
@@ -128,7 +128,7 @@ impl Owner {
             }
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
-                tracing::info!(worker = worker.0, "worker is leaving");
+                tracing::info!(worker = &*worker.0, "worker is leaving");
                 self.memory.left(&worker.0);
                 self.stopping.remove(&worker);
                 self.links.remove(&worker);
@@ -142,7 +142,7 @@ impl Owner {
 impl Link {
     pub(super) fn as_worker(&self, name: &WorkerId, draining: bool) -> v1::Worker {
         v1::Worker {
-            worker: name.0.clone(),
+            worker: name.0.to_string(),
             environment: Some(self.environment.clone()),
             capacity: Some(self.capacity),
             draining,

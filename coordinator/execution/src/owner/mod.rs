@@ -183,7 +183,7 @@ pub(super) struct Owner {
 }
 
 fn key_of(instance: &str, action: &Digest) -> ActionKey {
-    ActionKey(format!("{instance}|{action}"))
+    ActionKey(format!("{instance}|{action}").into())
 }
 
 impl Owner {
@@ -194,8 +194,9 @@ impl Owner {
         mut memory: Memory,
     ) -> Self {
         config.remembered = memory.workers().map(|worker| remembered(worker, config.remember_for)).collect();
-        config.returning = memory.take_connected().into_iter().map(WorkerId).collect();
-        let drained = memory.workers().filter(|worker| worker.draining).map(|worker| WorkerId(worker.worker.clone()));
+        config.returning = memory.take_connected().into_iter().map(|worker| WorkerId(worker.into())).collect();
+        let drained =
+            memory.workers().filter(|worker| worker.draining).map(|worker| WorkerId(worker.worker.as_str().into()));
         Self {
             drained: drained.collect(),
             memory,
@@ -227,7 +228,7 @@ impl Owner {
                     None => return,
                 },
                 () = until(deadline) => self.step(Event::Tick),
-                _ = notes.tick() => self.memory.all_here(self.links.keys().map(|worker| worker.0.as_str()).collect()),
+                _ = notes.tick() => self.memory.all_here(self.links.keys().map(|worker| &*worker.0).collect()),
             }
         }
     }
@@ -246,20 +247,23 @@ impl Owner {
                 }
             }
             Message::Said { worker, connection, message, _room } => {
-                self.message_from(WorkerId(worker), connection, *message)
+                self.message_from(WorkerId(worker.into()), connection, *message)
             }
             Message::Disconnected { worker, connection } => {
-                let worker = WorkerId(worker);
+                let worker = WorkerId(worker.into());
                 if self.links.get(&worker).is_some_and(|link| link.connection == connection) {
                     self.links.remove(&worker);
-                    self.memory.still_here([worker.0.as_str()].into_iter());
-                    tracing::warn!(worker = worker.0, "connection to worker lost; keeping its leases until it returns");
+                    self.memory.still_here([&*worker.0].into_iter());
+                    tracing::warn!(
+                        worker = &*worker.0,
+                        "connection to worker lost; keeping its leases until it returns"
+                    );
                     self.step(Event::WorkerDisconnected(worker));
                     self.joined.send_modify(|count| *count += 1);
                 }
             }
             Message::Stored { worker, lease, response } => {
-                let (lease, worker) = (LeaseId(lease), WorkerId(worker));
+                let (lease, worker) = (LeaseId(lease), WorkerId(worker.into()));
                 if let Some(leased) = self.leases.get(&lease).filter(|leased| !leased.is_shell && is_success(&response))
                 {
                     self.recent.put(key_of(&leased.instance, &leased.action), (*response).clone());
@@ -271,7 +275,7 @@ impl Owner {
                 self.tell(&worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
             }
             Message::Drain { worker, on, reply } => {
-                let worker = WorkerId(worker);
+                let worker = WorkerId(worker.into());
                 let Some(recorded) = self.memory.drain(&worker.0, on) else {
                     let name = worker.0;
                     let unknown = format!("the farm has no worker `{name}`; `kiln farm list` lists them");
@@ -323,7 +327,7 @@ impl Owner {
         // A run with one caller's secrets or agents cannot be shared: others who ask for the same action get their own run.
         let is_private = !prepared.secrets.is_empty() || !prepared.agents.is_empty();
         if prepared.action.do_not_cache || is_private || request.shell.is_some() {
-            key.0.push_str(&format!("|{}", waiter.0));
+            key = ActionKey(format!("{}|{}", key.0, waiter.0).into());
         }
         let once = request.shell.is_some();
         let recent = looked.and_then(|looked| self.recent.since(looked, &key)).cloned();
@@ -390,7 +394,7 @@ impl Owner {
 fn remembered(worker: &v1::Worker, life_ms: Millis) -> (WorkerOffer, Millis) {
     let environment = worker.environment.clone().unwrap_or_default();
     let offer = WorkerOffer {
-        worker: WorkerId(worker.worker.clone()),
+        worker: WorkerId(worker.worker.as_str().into()),
         properties: wire::offered(&environment),
         demands: wire::demanded(&environment),
         tenants: worker.tenants.iter().cloned().collect(),

@@ -88,7 +88,7 @@ mod tests {
             reapi::ExecuteResponse { result: Some(result), ..Default::default() }
         };
         let (mut recent, before) = (Recent::default(), Instant::now());
-        let key = |number: u32| ActionKey(number.to_string());
+        let key = |number: u32| ActionKey(number.to_string().into());
         (0..100).for_each(|number| recent.put(key(number), large()));
         let kept = (0..100).filter(|number| recent.since(before, &key(*number)).is_some()).count();
         assert!((1..=16).contains(&kept), "{kept} are kept");
@@ -97,7 +97,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_who_looked_before_a_result_came_is_given_it() {
-        let key = ActionKey("action".to_owned());
+        let key = ActionKey("action".into());
         let mut recent = Recent::default();
         let before = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -105,9 +105,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(recent.since(before, &key).is_some());
         assert!(recent.since(Instant::now(), &key).is_none(), "expected the cache to answer who looks later");
-        assert!(recent.since(before, &ActionKey("another".to_owned())).is_none());
+        assert!(recent.since(before, &ActionKey("another".into())).is_none());
         tokio::time::advance(LIFE).await;
-        recent.put(ActionKey("another".to_owned()), reapi::ExecuteResponse::default());
+        recent.put(ActionKey("another".into()), reapi::ExecuteResponse::default());
         assert!(recent.since(before, &key).is_none(), "expected it to be forgotten");
     }
 }

@@ -25,7 +25,7 @@ impl Owner {
             Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
             None => "the worker reported no outcome".to_owned(),
         };
-        tracing::warn!(worker = worker.0, lease = lease.0, fault, "worker could not run a lease");
+        tracing::warn!(worker = &*worker.0, lease = lease.0, fault, "worker could not run a lease");
         self.live.finish(lease.0);
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
         self.acknowledge(&worker, lease);
@@ -40,7 +40,7 @@ impl Owner {
         let has = self.leases.get(&lease).is_some_and(|leased| leased.worker == *worker);
         if !has {
             tracing::warn!(
-                worker = worker.0,
+                worker = &*worker.0,
                 lease = lease.0,
                 "ignored a worker's message about a lease that it does not hold"
             );
@@ -52,7 +52,7 @@ impl Owner {
     pub(super) fn lease_begins(&mut self, lease: LeaseId, grant: Grant) {
         self.logs.of(lease.0).belong_to(grant.tenant());
         let leased = Leased {
-            worker: WorkerId(grant.worker.clone()),
+            worker: WorkerId(grant.worker.as_str().into()),
             instance: grant.instance.clone(),
             action: grant.action,
             is_shell: grant.shell,
@@ -64,10 +64,10 @@ impl Owner {
     /// Stores a success in the action cache, then continues with [`Message::Stored`].
     pub(super) fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
         if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
-            metadata.worker.clone_from(&worker.0);
+            metadata.worker = worker.0.to_string();
         }
         let stored =
-            |response| Message::Stored { worker: worker.0.clone(), lease: lease.0, response: Box::new(response) };
+            |response| Message::Stored { worker: worker.0.to_string(), lease: lease.0, response: Box::new(response) };
         let (Some(leased), true) =
             (self.leases.get(&lease).cloned().filter(|leased| !leased.is_shell), is_success(&response))
         else {

@@ -1,6 +1,6 @@
 //! The farm's status for operators.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kiln_proto::v1;
 use kiln_scheduler::{ActionKey, Capacity, WaiterId};
@@ -18,8 +18,8 @@ impl Owner {
 
     /// Remembered workers that are not connected.
     fn away(&self) -> Vec<v1::Worker> {
-        let here: Vec<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
-        self.memory.workers().filter(|worker| !here.contains(&worker.worker)).cloned().collect()
+        let here: HashSet<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
+        self.memory.workers().filter(|worker| !here.contains(worker.worker.as_str())).cloned().collect()
     }
 
     pub(super) fn farm(&self) -> v1::FarmStatus {
@@ -29,7 +29,7 @@ impl Owner {
         let workers = self.scheduler.workers().into_iter().map(|view| {
             let link = self.links.get(&view.worker);
             v1::Worker {
-                worker: view.worker.0.clone(),
+                worker: view.worker.0.to_string(),
                 environment: link.map(|link| link.environment.clone()),
                 capacity: Some(to_wire(view.capacity)),
                 used: Some(to_wire(view.used)),
@@ -79,7 +79,7 @@ fn in_words(wait: kiln_scheduler::Wait) -> String {
             format!("workers that have not come back since the coordinator restarted: {}", names.join(", "))
         }
         kiln_scheduler::Wait::Room { holders, .. } => {
-            let workers: BTreeSet<&str> = holders.iter().map(|(worker, _)| worker.0.as_str()).collect();
+            let workers: BTreeSet<&str> = holders.iter().map(|(worker, _)| &*worker.0).collect();
             match workers.len() {
                 0 => "capacity on a worker, which is reserved for a larger action".to_owned(),
                 1 => format!("capacity on worker `{}`", workers.iter().next().unwrap_or(&"")),

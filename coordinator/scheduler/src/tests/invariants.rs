@@ -147,9 +147,9 @@ impl Model {
                     assert!(!self.is_held(key), "a{key} was assigned and {:?} may bring it", self.returning);
                     let wanted = requirements(key);
                     assert_eq!(*reserved, wanted.capacity);
-                    let (_, isa, cpus) = WORKERS.iter().find(|(name, ..)| *name == worker.0).expect("a known worker");
+                    let (_, isa, cpus) = WORKERS.iter().find(|(name, ..)| *name == &*worker.0).expect("a known worker");
                     assert!(wanted.properties.contains(&("ISA".to_owned(), (*isa).to_owned())), "a{key} on {isa}");
-                    let model = self.workers.get_mut(&worker.0).expect("a worker that joined");
+                    let model = self.workers.get_mut(&*worker.0).expect("a worker that joined");
                     assert!(model.connected && !model.draining, "a{key} went to {worker:?}, which takes none");
                     model.leases.insert(*lease, (key, reserved.milli_cpus));
                     let used: u32 = model.leases.values().map(|(_, cpus)| cpus).sum();
@@ -268,7 +268,7 @@ impl Run {
             Config { reserve_after: u64::MAX, queue_timeout: 30_000, remember_for: 60_000, ..Config::default() };
         let config = Config {
             remembered,
-            returning: model.returning.iter().map(|name| WorkerId((*name).to_owned())).collect(),
+            returning: model.returning.iter().map(|name| WorkerId((*name).into())).collect(),
             return_grace: RETURN_GRACE,
             ..config
         };
@@ -281,7 +281,7 @@ impl Run {
         }
         // Workers whose grace ends now are removed before any other event about them.
         let effects = self.farm.step(self.model.now, event);
-        let alive: BTreeSet<String> = self.farm.workers().into_iter().map(|view| view.worker.0).collect();
+        let alive: BTreeSet<String> = self.farm.workers().into_iter().map(|view| view.worker.0.to_string()).collect();
         let now = self.model.now;
         let gone: Vec<LeaseId> = self
             .model
@@ -335,7 +335,7 @@ impl Run {
         let draining = model.draining;
         let running = model.leases.iter().map(|(lease, (key, cpus))| RunningLease {
             lease: *lease,
-            key: ActionKey(format!("a{key}")),
+            key: ActionKey(format!("a{key}").into()),
             reserved: capacity(*cpus),
         });
         let offer = WorkerOffer { draining, running: running.collect(), ..offered(name, isa, cpus) };
@@ -349,7 +349,7 @@ impl Run {
             self.model.faulted.insert(key, worker.clone());
         }
         self.model.off(lease);
-        self.step(Event::Finished { worker: WorkerId(worker), lease, outcome });
+        self.step(Event::Finished { worker: WorkerId(worker.into()), lease, outcome });
         true
     }
 
@@ -361,7 +361,7 @@ impl Run {
                 self.model.waiters.insert(waiter, key);
                 self.step(Event::Submit(Submission {
                     waiter,
-                    key: ActionKey(format!("a{key}")),
+                    key: ActionKey(format!("a{key}").into()),
                     requirements: requirements(key),
                     share: format!("t{tenant}"),
                     build: format!("b{build}"),
@@ -498,7 +498,7 @@ proptest! {
                     prop_assert!(waited <= RESERVE_AFTER + KINDS * LONGEST, "it waited {waited}");
                     return Ok(());
                 }
-                ends.entry(now + lasts[&key]).or_default().push((WorkerId(worker), lease));
+                ends.entry(now + lasts[&key]).or_default().push((WorkerId(worker.into()), lease));
             }
         }
         prop_assert!(false, "it never ran");

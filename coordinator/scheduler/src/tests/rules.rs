@@ -30,7 +30,7 @@ fn served(farm: &mut Scheduler, tenants: &[(&str, &str, u64)], take: usize) -> V
     for (tenant, build, count) in tenants {
         for _ in 0..*count {
             let mut one = Submission { share: (*tenant).into(), build: (*build).into(), ..submission(number) };
-            one.key.0 = format!("{tenant}/{build}/{number}");
+            one.key.0 = format!("{tenant}/{build}/{number}").into();
             number += 1;
             running.extend(assigned(&farm.step(0, Event::Submit(one))));
         }
@@ -159,7 +159,7 @@ fn a_lost_workers_actions_run_elsewhere_a_bounded_number_of_times() {
     farm.step(now, Event::Submit(submission(1)));
     for attempt in 2..=3 {
         farm.step(now, Event::WorkerJoined(offer(&format!("w{attempt}"), 1000)));
-        let lost = WorkerId(format!("w{}", attempt - 1));
+        let lost = WorkerId(format!("w{}", attempt - 1).into());
         farm.step(now, Event::WorkerDisconnected(lost));
         let deadline = farm.next_deadline().expect("a deadline for the lost worker");
         assert_eq!(farm.step(deadline - 1, Event::Tick), []);
@@ -185,12 +185,12 @@ fn what_runs_once_is_given_up_however_its_worker_goes() {
     let mut farm = farm(&[("w1", 1000), ("w2", 1000)]);
     let (worker, lease, _) = assigned(&farm.step(0, once(1))).remove(0);
     let fault = Outcome::WorkerFault("no disk".into());
-    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker), lease, outcome: fault });
+    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker.into()), lease, outcome: fault });
     assert!(lost(&effects).contains("no disk"), "{effects:?}");
     let (worker, ..) = assigned(&farm.step(0, once(2))).remove(0);
-    assert!(lost(&farm.step(0, Event::WorkerGone(WorkerId(worker)))).contains("left"));
+    assert!(lost(&farm.step(0, Event::WorkerGone(WorkerId(worker.into())))).contains("left"));
     let (worker, ..) = assigned(&farm.step(0, once(3))).remove(0);
-    farm.step(0, Event::WorkerDisconnected(WorkerId(worker)));
+    farm.step(0, Event::WorkerDisconnected(WorkerId(worker.into())));
     let deadline = farm.next_deadline().expect("a deadline for the lost worker");
     assert!(lost(&farm.step(deadline, Event::Tick)).contains("was lost"));
 }
@@ -200,7 +200,7 @@ fn a_faulty_worker_is_avoided_where_there_is_another() {
     let mut farm = farm(&[("bad", 8000), ("good", 1000)]);
     let (worker, lease, _) = assigned(&farm.step(0, Event::Submit(submission(1)))).remove(0);
     let fault = Outcome::WorkerFault("no disk".into());
-    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker.clone()), lease, outcome: fault });
+    let effects = farm.step(0, Event::Finished { worker: WorkerId(worker.as_str().into()), lease, outcome: fault });
     assert!(
         effects.iter().any(|effect| matches!(effect, Effect::Requeued { reason, .. } if reason.contains("no disk")))
     );
@@ -371,4 +371,48 @@ fn room_is_what_would_start_at_once() {
     assert_eq!(farm.room(&requirements), 0);
     let elsewhere = Requirements { properties: properties(&[("ISA", "arm-a64")]), ..requirements };
     assert_eq!(farm.room(&elsewhere), 0);
+}
+
+#[test]
+fn what_a_worker_brought_is_not_queued_when_another_that_failed_it_leaves() {
+    let mut farm = farm(&[("bad", 1000), ("other", 1000)]);
+    // It is lost on one worker, fails on the other, and waits for a third.
+    farm.step(0, Event::Drain { worker: WorkerId("bad".into()), on: true });
+    let (_, lost, key) = assigned(&farm.step(0, Event::Submit(submission(1)))).remove(0);
+    farm.step(0, Event::Drain { worker: WorkerId("bad".into()), on: false });
+    let (_, failed, _) = assigned(&farm.step(0, Event::WorkerGone(WorkerId("other".into())))).remove(0);
+    farm.step(0, Event::WorkerJoined(WorkerOffer { draining: true, ..offer("third", 1000) }));
+    farm.step(0, Event::WorkerJoined(offer("busy", 1000)));
+    assert_eq!(assigned(&farm.step(0, Event::Submit(submission(2))))[0].0, "busy");
+    let outcome = Outcome::WorkerFault("no disk".into());
+    let effects = farm.step(0, Event::Finished { worker: WorkerId("bad".into()), lease: failed, outcome });
+    assert_eq!(assigned(&effects), []);
+    // The worker that was considered lost comes back with it.
+    let running = vec![RunningLease { lease: lost, key: ActionKey(key.as_str().into()), reserved: capacity(1000) }];
+    let effects = farm.step(1, Event::WorkerJoined(WorkerOffer { running, ..offer("other", 1000) }));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Adopted { .. })), "{effects:?}");
+    let mut effects = farm.step(2, Event::WorkerGone(WorkerId("bad".into())));
+    effects.extend(farm.step(2, Event::Drain { worker: WorkerId("third".into()), on: false }));
+    assert_eq!(assigned(&effects), [], "expected it to run once");
+}
+
+#[test]
+fn whoever_is_passed_over_is_looked_at_when_a_worker_is_due_to_be_reserved() {
+    let mut farm = farm(&[("w", 2000)]);
+    let running = assigned(&farm.step(0, Event::Submit(submission(0))));
+    assert_eq!(farm.next_deadline(), None);
+    let large = Requirements { capacity: capacity(2000), ..submission(0).requirements };
+    farm.step(5, Event::Submit(Submission { requirements: large, ..submission(1) }));
+    assert_eq!(farm.next_deadline(), Some(5 + Config::default().reserve_after));
+    // Others of its kind are served: it is not passed over.
+    let effects = farm.step(1000, finish("w", running[0].1));
+    assert_eq!(assigned(&effects)[0].2, "a1");
+    assert_eq!(farm.next_deadline(), None);
+    farm.step(2000, Event::Submit(submission(2)));
+    let deadline = 2000 + Config::default().reserve_after;
+    assert_eq!(farm.next_deadline(), Some(deadline));
+    farm.step(deadline, Event::Tick);
+    assert_eq!(farm.next_deadline(), None, "a worker is reserved, and nothing else depends on time");
+    farm.step(deadline + 1, Event::Leave(WaiterId(2)));
+    assert_eq!(farm.next_deadline(), None);
 }

@@ -5,7 +5,7 @@ use super::*;
 const MINUTE: Millis = 60_000;
 
 fn worker(name: &str) -> WorkerId {
-    WorkerId(name.to_owned())
+    WorkerId(name.into())
 }
 
 /// A request for this, for the waiter and the key with this number.
@@ -15,7 +15,7 @@ fn asks(number: u64, pairs: &[(&str, &str)]) -> Event {
 }
 
 fn key(number: u64) -> ActionKey {
-    ActionKey(format!("a{number}"))
+    ActionKey(format!("a{number}").into())
 }
 
 fn failure(effects: &[Effect]) -> &Failure {
