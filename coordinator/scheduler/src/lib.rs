@@ -88,7 +88,7 @@ impl Scheduler {
         let away = Away::remembered(std::mem::take(&mut config.remembered));
         Scheduler {
             match_from: now.saturating_add(config.match_grace),
-            lease_ids: LeaseIds::new(config.lease_seed),
+            lease_ids: LeaseIds::new(config.lease_seed, config.lease_epoch),
             config,
             actions: Actions::default(),
             leases: Map::default(),

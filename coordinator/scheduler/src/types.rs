@@ -324,6 +324,8 @@ pub struct Config {
     pub reserve_after: Millis,
     /// Seed of the lease ids, without which they cannot be guessed. If absent, they count from 1.
     pub lease_seed: Option<[u8; 32]>,
+    /// The epoch in which this coordinator leads, with which its lease ids begin; 0 for the only one of a farm.
+    pub lease_epoch: u64,
 }
 
 impl Default for Config {
@@ -342,6 +344,7 @@ impl Default for Config {
             orphan_grace: 60_000,
             reserve_after: 10_000,
             lease_seed: None,
+            lease_epoch: 0,
         }
     }
 }

@@ -38,7 +38,7 @@ impl Term {
         let journal = journals.of("", own.directory())?;
         let options = kiln_execution::Options {
             key: Some(base.key.clone()),
-            scheduling: scheduling(&base.config),
+            scheduling: scheduling(&base.config, journals.epoch()),
             rules: base.rules.clone(),
             memory: Memory::open(journal.clone(), &data_dir.join("workers")).await?,
             credentials: base.credentials.clone(),
@@ -90,10 +90,11 @@ impl Term {
     }
 }
 
-fn scheduling(config: &Config) -> kiln_scheduler::Config {
+fn scheduling(config: &Config, epoch: u64) -> kiln_scheduler::Config {
     kiln_scheduler::Config {
         // Random, so that lease ids cannot be guessed and those of an earlier run are distinct.
         lease_seed: Some(rand::random()),
+        lease_epoch: epoch,
         match_grace: MATCH_GRACE_MS,
         match_settle: MATCH_SETTLE_MS,
         return_grace: RETURN_GRACE_MS,
