@@ -78,7 +78,9 @@ impl BlobStore for Common {
 
 async fn coordinator(dir: &Path, common: &Arc<Common>, bytes: u64) -> Stores {
     let common: Arc<dyn BlobStore> = common.clone();
-    Stores::open(&Config { common: Some(common), bond: Bond::Firm, ..Config::on_disk(dir.to_owned(), bytes) }).await.unwrap()
+    Stores::open(&Config { common: Some(common), bond: Bond::Firm, ..Config::on_disk(dir.to_owned(), bytes) })
+        .await
+        .unwrap()
 }
 
 async fn whole(store: &dyn BlobStore, digest: &Digest) -> Vec<u8> {

@@ -88,6 +88,22 @@ impl Replicas {
         scheme: &'static str,
         access: Vec<(String, String)>,
     ) -> Option<Self> {
+        let farm = Self::prepare(coordinators, redis, more, scheme, access)?;
+        coordinators.iter().for_each(|name| farm.start_coordinator(name));
+        farm.wait_until_led();
+        workers.iter().for_each(|name| farm.start_worker(name));
+        workers.iter().for_each(|name| farm.wait_for_worker(name));
+        Some(farm)
+    }
+
+    /// All that a farm needs, before its first coordinator is started.
+    fn prepare(
+        coordinators: &[&str],
+        redis: &[&str],
+        more: &[&str],
+        scheme: &'static str,
+        access: Vec<(String, String)>,
+    ) -> Option<Self> {
         if !has("haproxy") || !has("redis-server") {
             return None;
         }
@@ -102,7 +118,7 @@ impl Replicas {
         let all: BTreeMap<String, Coordinator> = coordinators.iter().map(of).collect();
         let listen = free();
         let front = front(dir.path(), &listen, &all);
-        let farm = Self {
+        Some(Self {
             url: format!("{scheme}://{listen}"),
             dir,
             redis: Mutex::new(redis),
@@ -114,13 +130,23 @@ impl Replicas {
             more: more.iter().map(|argument| (*argument).to_owned()).collect(),
             access,
             scheme,
-        };
-        coordinators.iter().for_each(|name| farm.start_coordinator(name));
-        until("a coordinator to lead", || farm.leader());
-        until("the farm to answer", || (farm.kiln(&["workers", "--json"]).code == 0).then_some(()));
-        workers.iter().for_each(|name| farm.start_worker(name));
-        workers.iter().for_each(|name| farm.wait_for_worker(name));
+        })
+    }
+
+    /// A farm that begins with a coordinator which was alone before, whose data directory is copied; without workers.
+    pub fn beginning_with(first: &str, data_dir: &Path, coordinators: &[&str]) -> Option<Self> {
+        let farm = Self::prepare(coordinators, &KEEPS, &["--insecure"], "http", Vec::new())?;
+        let copied = Command::new("cp").arg("-a").arg(data_dir).arg(farm.dir.path().join(first)).status().unwrap();
+        assert!(copied.success());
+        farm.start_coordinator(first);
+        farm.wait_until_led();
+        coordinators.iter().filter(|name| **name != first).for_each(|name| farm.start_coordinator(name));
         Some(farm)
+    }
+
+    fn wait_until_led(&self) {
+        until("a coordinator to lead", || self.leader());
+        until("the farm to answer", || (self.kiln(&["workers", "--json"]).code == 0).then_some(()));
     }
 
     /// `kiln coordinator` as this one is started.

@@ -179,3 +179,26 @@ fn with_tls_coordinators_know_each_other_and_their_members_by_the_farms_authorit
     farm.start_worker_with("two", &["--join", join.trim()]);
     until("a second worker to be refused", || farm.log("two").contains("no uses left").then_some(()));
 }
+
+#[test]
+fn a_coordinator_that_was_alone_brings_its_builds_and_artifacts_into_the_farm() {
+    let alone = kiln_harness::Farm::start(&["one"]);
+    let dir = tree("alone", 1);
+    let built = alone.build(dir.path(), &[]);
+    assert_eq!(wrong(&built, dir.path(), "alone"), None);
+    let (build, artifact) = (built.id(), built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned());
+    alone.kill_coordinator();
+    let Some(farm) = Replicas::beginning_with("ada", &alone.dir.path().join("coordinator"), &["ada", "ben"]) else {
+        return;
+    };
+    let logs = farm.kiln(&["logs", &build]);
+    assert!(logs.code == 0 && logs.out.contains("compile 1"), "{logs:?}");
+    until("the artifact to be in the bucket", || {
+        let fetched = tempfile::tempdir_in(dir.path()).unwrap();
+        farm.kill_coordinator("ada");
+        farm.wait_for_another("ada");
+        let ran = farm.kiln(&["fetch", &artifact, "--output", fetched.path().join("out").to_str().unwrap()]);
+        farm.start_coordinator("ada");
+        (ran.code == 0 && kiln_harness::find(fetched.path(), "made").is_some()).then_some(())
+    });
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_state::Reopening;
-use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition, TableError, TableHandle};
 
 use crate::engine::{Engine, Entry, Error, Range, Space, Write};
 
@@ -174,6 +174,68 @@ fn is_empty(start: Bound<&str>, end: Bound<&str>) -> bool {
         (Bound::Included(start) | Bound::Excluded(start), Bound::Excluded(end)) => start >= end,
         _ => false,
     }
+}
+
+/// Records or entries that are copied at once.
+const COPIED: usize = 500;
+const COPIED_BYTES: usize = 4 << 20;
+
+impl RedbEngine {
+    /// Copies everything to another engine, which has it on its disk when this returns. Returns the number of records and entries.
+    ///
+    /// # Errors
+    /// If one of them fails. What was copied stays, and may be copied once more.
+    pub async fn copy_to(&self, to: &dyn Engine) -> Result<u64, Error> {
+        let mut copied = 0;
+        for space in self.with(spaces).await? {
+            // As long as the program: there are few, and they are copied once.
+            let space: Space = Box::leak(space.into_boxed_str());
+            let mut range = Range::first(COPIED);
+            loop {
+                let records = self.list(space, range.clone()).await?;
+                let Some((last, _)) = records.last() else { break };
+                range = range.after(last.clone());
+                copied += records.len() as u64;
+                let put = |(key, value)| Write::Put { space, key, value };
+                to.commit(vec![Arc::new(records.into_iter().map(put).collect())], false).await?;
+            }
+        }
+        let mut after = None;
+        while let Some(name) = {
+            let after = after.clone();
+            self.with(move |database| next_stream(database, after.as_deref())).await?
+        } {
+            let stream: Arc<str> = name.as_str().into();
+            let mut from = 0;
+            loop {
+                let entries = self.read(&name, from, COPIED_BYTES).await?;
+                let Some(last) = entries.last() else { break };
+                from = last.position + 1;
+                copied += entries.len() as u64;
+                let append =
+                    |entry: Entry| Write::Append { stream: stream.clone(), position: entry.position, data: entry.data };
+                to.commit(vec![Arc::new(entries.into_iter().map(append).collect())], false).await?;
+            }
+            after = Some(name);
+        }
+        to.commit(Vec::new(), true).await?;
+        Ok(copied)
+    }
+}
+
+/// The names of all spaces.
+fn spaces(database: &Database) -> Result<Vec<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let names = transaction.list_tables()?.map(|table| table.name().to_owned());
+    Ok(names.filter(|name| name != STREAMS.name()).collect())
+}
+
+/// The first stream, or the first one after another.
+fn next_stream(database: &Database, after: Option<&str>) -> Result<Option<String>, redb::Error> {
+    let Some(streams) = found(database.begin_read()?.open_table(STREAMS))? else { return Ok(None) };
+    let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded((after, u64::MAX)));
+    let mut rows = streams.range::<(&str, u64)>((start, Bound::Unbounded))?;
+    Ok(rows.next().transpose()?.map(|(key, _)| key.value().0.to_owned()))
 }
 
 #[async_trait]

@@ -46,7 +46,8 @@ impl Ledger for Pages {
 
     async fn write(&self, name: &str, text: String) -> Result<(), String> {
         let journal = self.journal.lock().await;
-        let journal = journal.as_ref().ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
+        let journal =
+            journal.as_ref().ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
         let write = Write::Put { space: MEMBERS, key: name.to_owned(), value: Bytes::from(text) };
         journal.commit(vec![Arc::new(vec![write])], true).await.map_err(|error| error.to_string())
     }

@@ -35,7 +35,7 @@ impl Term {
     pub(crate) async fn open(base: &Base, journals: Journals) -> anyhow::Result<Self> {
         let data_dir = &base.config.data_dir;
         let own = base.common.stores.own();
-        let journal = journals.of("", own.directory())?;
+        let journal = journals.of("", own.directory()).await?;
         let options = kiln_execution::Options {
             key: Some(base.key.clone()),
             scheduling: scheduling(&base.config, journals.epoch()),

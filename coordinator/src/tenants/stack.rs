@@ -262,7 +262,7 @@ impl Tenants {
     async fn open_one(&self, tenant: &str, opened: &Opened) -> anyhow::Result<Arc<Stack>> {
         let quota = Some(self.shared.quotas.actions(tenant));
         let execution = self.shared.execution.of_tenant(tenant, opened.stores.clone(), quota);
-        let journal = self.shared.journals.of(tenant, opened.directory())?;
+        let journal = self.shared.journals.of(tenant, opened.directory()).await?;
         Ok(Arc::new(Stack::open(tenant, &self.shared, journal, opened, execution).await?))
     }
 

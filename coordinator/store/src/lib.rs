@@ -281,6 +281,27 @@ pub async fn copy(from: &dyn BlobStore, to: &dyn BlobStore, digest: &Digest) -> 
     writer.commit().await
 }
 
+/// Copies the artifacts that a coordinator made alone to where all coordinators of its farm have them.
+async fn share_artifacts(own: disk::Disk, common: Arc<dyn BlobStore>) {
+    let all = own.all();
+    let mut failed = 0_u64;
+    for some in all.chunks(AT_ONCE) {
+        let missing = common.find_missing(some).await.unwrap_or_else(|_| some.to_vec());
+        for digest in missing {
+            if let Err(error) = copy(&own, &*common, &digest).await {
+                tracing::debug!(%digest, %error, "cannot share an artifact's blob");
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 {
+        tracing::warn!(
+            failed,
+            "some blobs of artifacts that this coordinator made alone are on its disk only; the next start tries again to share them"
+        );
+    }
+}
+
 impl Stores {
     /// The health of each store that is shared with other coordinators, by its name.
     pub fn shared_health(&self) -> Vec<(&'static str, Health)> {
@@ -357,6 +378,7 @@ impl Stores {
             let theirs = metered::actions(config.metrics.as_ref(), "redis", Arc::new(theirs));
             actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
+        let disk_of_artifacts = artifacts.clone();
         let mut artifacts = metered("artifacts", Arc::new(artifacts));
         if config.bond == Bond::Firm {
             let common: Option<Arc<dyn BlobStore>> = match (&config.common, &config.s3) {
@@ -369,7 +391,8 @@ impl Stores {
             };
             if let Some(common) = common {
                 // Read from the disk as other blobs are; what this coordinator made alone, before it shared a farm, stays readable.
-                let shared = Shared::new(own, common, KEPT, clock.clone(), config.bond);
+                let shared = Shared::new(own, common.clone(), KEPT, clock.clone(), config.bond);
+                tokio::spawn(share_artifacts(disk_of_artifacts, common));
                 artifacts = Arc::new(ArtifactsBelow::new(Arc::new(shared), artifacts));
             }
         }

@@ -91,6 +91,11 @@ struct Inner {
 }
 
 impl Disk {
+    /// Everything in it.
+    pub(crate) fn all(&self) -> Vec<Digest> {
+        self.inner.index.lock().all().into_iter().map(|(digest, ..)| digest).collect()
+    }
+
     /// Opens a store and lists its contents; creates it if missing. Blocks.
     pub fn open(config: Config) -> Result<Self, Error> {
         let Config { dir, capacity, budget, packed_bytes, durable, clock, in_use } = config;
