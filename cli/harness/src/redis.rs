@@ -26,6 +26,14 @@ pub fn is_installed() -> bool {
     Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+fn is_there() -> bool {
+    let installed = is_installed();
+    if !installed {
+        crate::cannot_run("redis-server is not installed");
+    }
+    installed
+}
+
 fn free_port() -> u16 {
     // Below the kernel's range for outgoing connections, so that none of those takes it meanwhile.
     use std::sync::atomic::{AtomicU16, Ordering};
@@ -45,9 +53,9 @@ impl Redis {
         Self::with(&[])
     }
 
-    /// A Redis that keeps everything over a restart, as one with the farm's journal does.
-    pub fn durable() -> Self {
-        Self::with(&["--appendonly", "yes"])
+    /// A Redis that keeps everything over a restart, as one with the farm's journal does. `None`, with a message, if Redis is not installed.
+    pub fn durable() -> Option<Self> {
+        is_there().then(|| Self::with(&["--appendonly", "yes"]))
     }
 
     /// A Redis with additional flags, such as `--maxmemory 10mb`.
@@ -86,7 +94,7 @@ impl Redis {
     }
 
     /// A Sentinel that watches the master at this port, as `main`.
-    fn sentinel(master: &str) -> Self {
+    fn sentinel(master: &str, passwords: Option<(&str, &str)>) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sentinel.conf");
@@ -94,7 +102,10 @@ impl Redis {
             "port {port}\nsentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main 1000\n\
              sentinel failover-timeout main 4000\n"
         );
-        std::fs::write(&file, text).unwrap();
+        let guards = passwords.map(|(redis, own)| {
+            format!("sentinel auth-pass main {redis}\nrequirepass {own}\nsentinel sentinel-pass {own}\n")
+        });
+        std::fs::write(&file, text + &guards.unwrap_or_default()).unwrap();
         let flags = vec![file.display().to_string(), "--sentinel".to_owned()];
         let mut redis = Self { program: "redis-server".into(), child: None, port, dir, flags, client: Vec::new() };
         redis.restart();
@@ -162,15 +173,24 @@ impl Redis {
 
     /// The response of `redis-cli`, without the newline.
     pub fn cli(&self, arguments: &[&str]) -> String {
+        let (succeeded, text) = self.answer(arguments);
+        assert!(succeeded, "redis-cli {arguments:?}: {text}");
+        text
+    }
+
+    /// Whether Redis says this; not where it is just not to be talked to.
+    pub fn says(&self, arguments: &[&str], what: &str) -> bool {
+        self.answer(arguments).1.contains(what)
+    }
+
+    fn answer(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "--no-auth-warning"])
             .args(&self.client)
             .args(arguments)
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        assert!(output.status.success(), "redis-cli {arguments:?}: {text}");
-        text
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
     /// Stores arbitrary bytes under a key.
@@ -203,16 +223,34 @@ pub struct Replicated {
 }
 
 impl Replicated {
-    /// Starts them; returns when the replica is connected and the Sentinels know of it and of each other.
-    pub fn start() -> Self {
-        let master = Redis::durable();
+    /// Starts them; returns when the replica is connected and the Sentinels know of it and of each other. `None`, with a message, if
+    /// Redis is not installed.
+    pub fn start() -> Option<Self> {
+        is_there().then(|| Self::launch(None))
+    }
+
+    /// The same, with passwords for Redis and for the Sentinels.
+    pub fn guarded(redis: &str, sentinels: &str) -> Option<Self> {
+        is_there().then(|| Self::launch(Some((redis, sentinels))))
+    }
+
+    fn launch(passwords: Option<(&str, &str)>) -> Self {
+        let login = |mut redis: Redis, password: Option<&str>| {
+            redis.client = password.map(|password| vec!["-a".to_owned(), password.to_owned()]).unwrap_or_default();
+            redis
+        };
+        let of_redis = passwords.map(|(redis, _)| redis);
+        let guards = of_redis.map(|password| ["--requirepass", password, "--masterauth", password]);
+        let durable = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
+        let flags = [&durable[..], guards.as_ref().map_or(&[], |guards| &guards[..])].concat();
+        let master = login(Redis::with(&flags), of_redis);
         let port = master.port.to_string();
         let of_master = format!("127.0.0.1 {port}");
-        let replica =
-            Redis::with(&["--appendonly", "yes", "--replicaof", &of_master, "--repl-diskless-sync-delay", "0"]);
-        let is_up = || replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
+        let replica = login(Redis::with(&[&flags[..], &["--replicaof", &of_master]].concat()), of_redis);
+        let is_up = || replica.says(&["INFO", "replication"], "master_link_status:up").then_some(());
         crate::until("the replica of Redis", is_up);
-        let sentinels: Vec<Redis> = (0..3).map(|_| Redis::sentinel(&port)).collect();
+        let sentinel = || login(Redis::sentinel(&port, passwords), passwords.map(|(_, sentinels)| sentinels));
+        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel()).collect();
         let knows = |sentinel: &Redis, what: &str, port: u16| {
             sentinel.cli(&["SENTINEL", what, "main"]).contains(&port.to_string())
         };
@@ -237,10 +275,10 @@ impl Replicated {
     pub fn wait_for_master(&self, node: usize) {
         let port = self.nodes[node].port.to_string();
         for sentinel in &self.sentinels {
-            let master = || sentinel.cli(&["SENTINEL", "get-master-addr-by-name", "main"]);
-            crate::until("the Sentinels to agree on a master", || master().contains(&port).then_some(()));
+            let ask = ["SENTINEL", "get-master-addr-by-name", "main"];
+            crate::until("the Sentinels to agree on a master", || sentinel.says(&ask, &port).then_some(()));
         }
-        let is_master = || self.nodes[node].cli(&["INFO", "replication"]).contains("role:master").then_some(());
+        let is_master = || self.nodes[node].says(&["INFO", "replication"], "role:master").then_some(());
         crate::until("the replica to be the master", is_master);
     }
 }
@@ -256,9 +294,9 @@ impl Cluster {
         Self::with(&[])
     }
 
-    /// A cluster that keeps everything over a restart.
-    pub fn durable() -> Self {
-        Self::with(&["--appendonly", "yes"])
+    /// A cluster that keeps everything over a restart. `None`, with a message, if Redis is not installed.
+    pub fn durable() -> Option<Self> {
+        is_there().then(|| Self::with(&["--appendonly", "yes"]))
     }
 
     fn with(flags: &[&str]) -> Self {

@@ -5,7 +5,7 @@ use kiln_store::redis::{Address, Link, Tls};
 
 use crate::coordinator::{coordinator, coordinator_with, redis_or_skip};
 use kiln_harness::certificates::certificates;
-use kiln_harness::redis::Redis;
+use kiln_harness::redis::{Redis, Replicated};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_spoken_and_an_untrusted_certificate_is_refused_in_words() {
@@ -76,4 +76,18 @@ async fn what_is_no_redis_is_told_apart() {
     });
     let words = refused(&format!("redis://127.0.0.1:{port}"), &Tls::default()).await;
     assert!(words.contains("does not speak the Redis protocol"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_that_sentinels_name_is_used_and_its_successor_after_it() {
+    let Some(mut farm) = Replicated::start() else { return };
+    let (one, other) = (coordinator(&farm.url()).await, coordinator(&farm.url()).await);
+    let first = one.put(b"on the first master").await;
+    assert_eq!(other.blobs().get(&first).await.unwrap(), "on the first master");
+    farm.nodes[0].kill();
+    farm.wait_for_master(1);
+    one.becomes(|health| *health == Health::Up).await;
+    other.becomes(|health| *health == Health::Up).await;
+    let second = one.put(b"on the second master").await;
+    assert_eq!(other.blobs().get(&second).await.unwrap(), "on the second master");
 }

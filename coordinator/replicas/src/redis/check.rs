@@ -6,8 +6,8 @@ use redis::Value;
 use super::answers;
 use crate::error::Error;
 
-/// The oldest version whose commands are used.
-const OLDEST: (u32, u32) = (6, 2);
+/// The oldest version: before it, scripts could write to a master that has lost its replicas.
+const OLDEST: (u32, u32) = (7, 0);
 /// Since when a writer can wait for the disk.
 const WAITS_FOR_DISK: (u32, u32) = (7, 2);
 
@@ -63,7 +63,7 @@ fn judge(shown: &str, facts: &Facts) -> Result<Vec<String>, Error> {
     let version = facts.version();
     if version < OLDEST {
         let found = format!("its version is {}.{}", version.0, version.1);
-        return Err(wrong(found, "use Redis 6.2 or later, better 7.2 or later, or Valkey"));
+        return Err(wrong(found, "use Redis 7.0 or later, better 7.2 or later, or Valkey"));
     }
     if facts.get("role") != "master" {
         let fix = "use the master's address, or the addresses of Sentinels, which know it: `redis+sentinel://HOST:PORT/MASTER`";
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn settings_that_lose_a_journal_are_refused_with_their_fix() {
         let fix = |facts: Facts| judge("redis://h", &facts).unwrap_err().to_string();
-        assert!(fix(facts("5.0.14", "master", "noeviction", "1")).contains("6.2 or later"));
+        assert!(fix(facts("6.2.14", "master", "noeviction", "1")).contains("7.0 or later"));
         assert!(fix(facts("7.2.4", "slave", "noeviction", "1")).contains("redis+sentinel://"));
         assert!(fix(facts("7.2.4", "master", "allkeys-lru", "1")).contains("`noeviction`"));
         assert!(fix(facts("7.2.4", "master", "noeviction", "0")).contains("CONFIG SET appendonly yes"));

@@ -24,7 +24,7 @@ async fn claim(register: &RedisRegister, me: &Replica, held: Option<&Term>, leas
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_keeps_what_was_promised_and_the_term_goes_on() {
-    let mut farm = Replicated::start();
+    let Some(mut farm) = Replicated::start() else { return };
     let register = register_at(&farm.url()).await.unwrap();
     let warnings = register.check(&replica("a")).await.unwrap();
     assert!(warnings.iter().any(|warning| warning.contains("`min-replicas-to-write` to 1")), "{warnings:?}");
@@ -52,7 +52,7 @@ async fn a_failover_keeps_what_was_promised_and_the_term_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_that_loses_the_last_writes_leaves_no_hole() {
-    let mut farm = Replicated::start();
+    let Some(mut farm) = Replicated::start() else { return };
     let register = register_at(&farm.url()).await.unwrap();
     let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
     let journal = Journal::over(register.journal("", &held), Fsync::Interval(Duration::from_secs(3600)));
@@ -63,7 +63,7 @@ async fn a_failover_that_loses_the_last_writes_leaves_no_hole() {
     farm.nodes[1].cli(&["CONFIG", "SET", "masterauth", "wrong"]);
     farm.nodes[0].cli(&["CONFIG", "SET", "requirepass", "other"]);
     farm.nodes[0].cli(&["-a", "other", "CLIENT", "KILL", "TYPE", "replica"]);
-    let is_cut = || farm.nodes[1].cli(&["INFO", "replication"]).contains("master_link_status:down").then_some(());
+    let is_cut = || farm.nodes[1].says(&["INFO", "replication"], "master_link_status:down").then_some(());
     until("the replica to be cut off", is_cut);
     for text in ["1", "2", "3"] {
         let batch = Batch::default().put("records", text, text);
@@ -86,7 +86,7 @@ async fn a_failover_that_loses_the_last_writes_leaves_no_hole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
-    let farm = Replicated::start();
+    let Some(farm) = Replicated::start() else { return };
     let (old, new) = (register_at(&farm.url()).await.unwrap(), register_at(&farm.url()).await.unwrap());
     let short = Duration::from_secs(2);
     let held = term(old.claim(&replica("a"), None, short).await.unwrap());
@@ -113,7 +113,7 @@ async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
         assert!(is_harmless, "{refused}");
     }
     // In the end the old master follows the new one, and so does the old leader.
-    let follows = || farm.nodes[0].cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(());
+    let follows = || farm.nodes[0].says(&["INFO", "replication"], "master_link_status:up").then_some(());
     until("the old master to follow", follows);
     let ends = async {
         loop {
@@ -127,4 +127,26 @@ async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
     assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
     assert_eq!(get(&*own, "a").await.as_deref(), Some("2"));
     assert_eq!(own.read("stream", 0, usize::MAX).await.unwrap()[1].data, "next");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_and_its_sentinels_may_have_passwords_of_their_own() {
+    let Some(farm) = Replicated::guarded("of-redis", "of-sentinels") else { return };
+    let hosts = farm.url().trim_start_matches("redis+sentinel://").to_owned();
+    let open = async |url: String| register_at(&url).await;
+    let good = format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=of-sentinels");
+    let register = open(good).await.unwrap();
+    register.claim(&replica("a"), None, LEASE).await.unwrap();
+    assert!(!format!("{register:?}").contains("of-redis"));
+    for bad in [
+        format!("redis+sentinel://:wrong@{hosts}?sentinel-password=of-sentinels"),
+        format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=wrong"),
+        format!("redis+sentinel://:of-redis@{hosts}"),
+    ] {
+        let words = open(bad.clone()).await.unwrap_err().to_string();
+        assert!(words.contains("rejected the user or password"), "{bad}: {words}");
+    }
+    let hosts = hosts.replace("/main", "/other");
+    let words = open(format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=of-sentinels")).await.unwrap_err();
+    assert!(words.to_string().contains("other"), "{words}");
 }

@@ -60,13 +60,13 @@ async fn outlives(redis: &Redis, break_it: &[&str], mend_it: &[&str], word: &str
 
 #[tokio::test]
 async fn a_full_redis_costs_nothing_that_readers_have_seen() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     outlives(&redis, &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"], "OOM").await;
 }
 
 #[tokio::test]
 async fn a_read_only_redis_costs_nothing_that_readers_have_seen() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     // A master that lost its replicas.
     let broken = ["CONFIG", "SET", "min-replicas-to-write", "1"];
     outlives(&redis, &broken, &["CONFIG", "SET", "min-replicas-to-write", "0"], "NOREPLICAS").await;
@@ -74,7 +74,7 @@ async fn a_read_only_redis_costs_nothing_that_readers_have_seen() {
 
 #[tokio::test]
 async fn a_replica_that_was_a_master_takes_no_commit() {
-    let (other, redis) = (Redis::durable(), Redis::durable());
+    let (Some(other), Some(redis)) = (Redis::durable(), Redis::durable()) else { return };
     let (.., engine) = led(&redis).await;
     engine.commit(put("a", "1"), true).await.unwrap();
     redis.cli(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
@@ -85,7 +85,7 @@ async fn a_replica_that_was_a_master_takes_no_commit() {
 
 #[tokio::test]
 async fn a_full_redis_lets_go_of_what_is_old() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let (.., engine) = led(&redis).await;
     engine.commit([append(0, "old"), put("old", "1")].concat(), true).await.unwrap();
     redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -103,7 +103,7 @@ async fn a_full_redis_lets_go_of_what_is_old() {
 
 #[tokio::test]
 async fn a_stopped_redis_is_an_error_and_not_a_wait() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let (.., engine) = led(&redis).await;
     let journal = Journal::over(engine, SOON);
     let stream = journal.new_stream("build");
@@ -136,7 +136,7 @@ async fn a_busy_redis_is_waited_for() {
 
 #[tokio::test]
 async fn a_killed_redis_comes_back_with_term_and_journal() {
-    let mut redis = Redis::durable();
+    let Some(mut redis) = Redis::durable() else { return };
     let (register, held, engine) = led(&redis).await;
     let journal = Journal::over(engine, SOON);
     let stream = journal.new_stream("build");
@@ -172,7 +172,7 @@ fn cut(redis: &mut Redis, length: u64) {
 
 #[tokio::test]
 async fn what_a_power_cut_took_is_written_again_if_nothing_of_it_was_promised() {
-    let mut redis = Redis::durable();
+    let Some(mut redis) = Redis::durable() else { return };
     let (register, held, engine) = led(&redis).await;
     let journal = Journal::over(engine, Fsync::Interval(Duration::from_secs(3600)));
     let stream = journal.new_stream("build");
@@ -193,7 +193,7 @@ async fn what_a_power_cut_took_is_written_again_if_nothing_of_it_was_promised() 
 
 #[tokio::test]
 async fn the_writer_is_told_once_that_redis_has_lost_commits() {
-    let mut redis = Redis::durable();
+    let Some(mut redis) = Redis::durable() else { return };
     let (.., engine) = led(&redis).await;
     engine.commit(put("a", "1"), true).await.unwrap();
     let (_, length) = log(&redis);
@@ -215,7 +215,7 @@ async fn the_writer_is_told_once_that_redis_has_lost_commits() {
 
 #[tokio::test]
 async fn a_term_ends_when_redis_has_lost_what_was_promised() {
-    let mut redis = Redis::durable();
+    let Some(mut redis) = Redis::durable() else { return };
     let (register, held, engine) = led(&redis).await;
     engine.commit(append(0, "kept"), true).await.unwrap();
     let (_, length) = log(&redis);

@@ -34,7 +34,7 @@ async fn follows(replicas: &Replicas, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_leads_and_the_next_follows_it_when_it_resigns() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let a = join(&redis, "a").await;
     let first = leads(&a).await;
     let (b, c) = (join(&redis, "b").await, join(&redis, "c").await);
@@ -65,7 +65,7 @@ async fn one_leads_and_the_next_follows_it_when_it_resigns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_loses_redis_stops_and_begins_anew_when_it_is_back() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let a = join(&redis, "a").await;
     let first = leads(&a).await;
     redis.signal("STOP");
@@ -143,7 +143,7 @@ async fn as_a_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_was_stopped_knows_at_once_that_it_is_over_and_changes_nothing() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let mut process = Process::start(&redis);
     process.tells("leads ");
     let b = join(&redis, "b").await;
@@ -163,7 +163,7 @@ async fn a_leader_that_was_stopped_knows_at_once_that_it_is_over_and_changes_not
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced() {
-    let redis = Redis::durable();
+    let Some(redis) = Redis::durable() else { return };
     let mut process = Process::start(&redis);
     process.tells("leads ");
     let (b, c) = (join(&redis, "b").await, join(&redis, "c").await);
