@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::register::Claimed;
 use crate::replica::{Replica, Term};
-use crate::replicas::Timing;
+use crate::timing::Timing;
 
 /// Monotonic time since some moment of this process.
 pub(crate) type Moment = Duration;

@@ -12,11 +12,13 @@ mod replica;
 mod replicas;
 mod shelf;
 mod standing;
+mod timing;
 
 pub use error::Error;
 pub use redis::RedisRegister;
 pub use register::{Claimed, Register};
 pub use replica::{Replica, Term};
-pub use replicas::{Replicas, Timing};
+pub use replicas::Replicas;
 pub use shelf::Shelf;
 pub use standing::{Lead, Standing};
+pub use timing::Timing;

@@ -86,9 +86,14 @@ struct Process(Child, BufReader<std::process::ChildStdout>);
 
 impl Process {
     fn start(redis: &Redis) -> Self {
+        Self::start_with(redis, &[])
+    }
+
+    fn start_with(redis: &Redis, variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "replicas::as_a_process", "--nocapture", "--ignored"])
             .env("KILN_TEST_REDIS", redis.url())
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -175,4 +180,40 @@ async fn a_killed_leader_is_replaced() {
     };
     let journal = b.register().journal("", &lead.term);
     assert_eq!(get(&*journal, "a").await.as_deref(), Some("its own"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clocks_that_are_hours_apart_do_not_matter() {
+    let Some(redis) = Redis::durable() else { return };
+    let Some(library) = faketime() else { return };
+    for clock in ["-5h", "+5h"] {
+        let variables = [("LD_PRELOAD", &*library), ("FAKETIME", clock), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        let mut process = Process::start_with(&redis, &variables);
+        process.tells("leads ");
+        let b = join(&redis, "b").await;
+        follows(&b, "a").await;
+        assert_eq!(b.all(), [replica("a"), replica("b")], "the one whose clock is {clock} is known");
+        // It renews its lease, and is not taken for one that has run out.
+        soon("a renewal", async {
+            let until = redis.cli(&["HGET", "{kiln}:lease", "until"]);
+            while redis.cli(&["HGET", "{kiln}:lease", "until"]) == until {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(matches!(&*b.standing().borrow(), Standing::Follows { leader, .. } if leader.name == "a"));
+        process.signal("KILL");
+        leads(&b).await;
+        b.resign().await;
+    }
+}
+
+/// The library that gives a process another clock.
+fn faketime() -> Option<String> {
+    let found = ["x86_64", "aarch64"].map(|cpu| format!("/usr/lib/{cpu}-linux-gnu/faketime/libfaketime.so.1"));
+    let found = found.into_iter().find(|path| std::path::Path::new(path).exists());
+    if found.is_none() {
+        kiln_harness::cannot_run("libfaketime is not installed");
+    }
+    found
 }
