@@ -5,8 +5,10 @@
 //! Invariant: the secret is only sent to a coordinator whose chain leads to the authority with that fingerprint.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -17,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 const PREFIX: &str = "kiln-join";
+/// How long each address of a name may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Why a token cannot be used, or not with this farm.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +117,7 @@ pub async fn chain(url: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
         .with_custom_certificate_verifier(seen.clone())
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
+    let stream = connect(address).await.map_err(|error| unreachable(error.to_string()))?;
     let shaken = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     let chain = std::mem::take(&mut *seen.chain.lock().unwrap_or_else(PoisonError::into_inner));
     if chain.is_empty() {
@@ -121,6 +125,19 @@ pub async fn chain(url: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
         return Err(unreachable(reason));
     }
     Ok(chain)
+}
+
+/// Connects to the first of a name's addresses that accepts it: one of several coordinators may be gone without a word.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(last)
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {

@@ -15,10 +15,10 @@ use tonic::transport::{self, Uri};
 use super::{Access, Bearer, Error, credentials, endpoint, health, refusal};
 
 /// How long a coordinator may take to accept a connection and to answer a first call on it.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often a silent connection is tried, and how long the answer may take. A coordinator whose machine has gone
 /// without a word is given up after both.
-const ALIVE: Duration = Duration::from_secs(5);
+const ALIVE: Duration = Duration::from_secs(3);
 /// How long a coordinator that failed is asked last: this after the first failure, and twice as long after each other.
 const AVOIDED: Duration = Duration::from_millis(500);
 const AVOIDED_LONGEST: Duration = Duration::from_secs(30);

@@ -148,9 +148,8 @@ fn is_slow(error: &Error) -> bool {
 fn may_differ_elsewhere(error: &Error) -> bool {
     match error {
         Error::Missing { .. } | Error::Corrupt { .. } => true,
-        Error::Status(status) => {
-            !matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
-        }
+        // One that does not know a lease or a token yet is no reason not to ask the others.
+        Error::Status(status) => status.code() != Code::InvalidArgument,
         Error::Changed { .. } | Error::File { .. } | Error::Message { .. } => false,
     }
 }

@@ -30,14 +30,15 @@ async fn whoever_answers_is_called_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_is_unavailable_costs_each_call_one_attempt_and_then_none() {
+async fn a_coordinator_that_is_unavailable_costs_one_attempt_and_is_left() {
     let away = Coordinator::start(Manner::Unavailable, &[]).await;
     let good = Coordinator::start(Manner::Right, &[]).await;
     let channel = connect(&[&away.url, &good.url]).await.unwrap();
     for _ in 0..5 {
         find(&channel).await.unwrap();
     }
-    assert_eq!((away.calls().len(), good.calls().len()), (1, 5));
+    // None if the other was the first to answer when the client connected.
+    assert!(away.calls().len() <= 1 && good.calls().len() == 5, "{} {}", away.calls().len(), good.calls().len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,7 +63,8 @@ async fn a_coordinator_without_a_right_answer_costs_another_question() {
                 file.unwrap();
                 assert!(std::fs::read(&path).unwrap() == large, "{manner:?}");
             }
-            assert!(!bad.reads().is_empty(), "{manner:?}: expected it to have been asked");
+            // Without spreading, whichever answered first when the client connected is asked first.
+            assert!(!is_spread || !bad.reads().is_empty(), "{manner:?}: expected it to have been asked");
         }
     };
     let checks = BAD.into_iter().flat_map(|manner| [check(manner, true), check(manner, false)]);
