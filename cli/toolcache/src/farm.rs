@@ -266,3 +266,68 @@ fn reason(error: &reqwest::Error) -> String {
     }
     if error.is_timeout() { "timed out".to_owned() } else { cause.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A server that answers every request with this status; its URL.
+    async fn answering(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let _ = stream.read(&mut request).await;
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    async fn nobody() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    fn remote(urls: &[&str]) -> Remote {
+        Remote::open(&urls.join(","), &Access::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_next_coordinator_is_asked_after_one_that_is_gone_or_fails() {
+        let (gone, failing) = (nobody().await, answering("503 Service Unavailable").await);
+        let (good, lacking) = (answering("200 OK").await, answering("404 Not Found").await);
+        let cache = remote(&[&gone, &failing, &good]);
+        for _ in 0..2 * FAILURES {
+            assert!(cache.get("key").await.is_some() && cache.has("key").await);
+        }
+        assert!(!cache.is_down());
+        // That there is no entry is an answer.
+        assert!(remote(&[&lacking, &good]).get("key").await.is_none());
+        // The first upload is lost with its coordinator, and the next ones are not.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cache = remote(&[&gone, &good]);
+        let sent = [cache.put("key", file.path(), 0).await.unwrap(), cache.put("key", file.path(), 0).await.unwrap()];
+        assert_eq!(sent, [Sent::Failed, Sent::Stored]);
+    }
+
+    #[tokio::test]
+    async fn a_farm_whose_coordinators_are_all_gone_is_left_alone() {
+        let cache = remote(&[&nobody().await, &nobody().await]);
+        for _ in 0..FAILURES {
+            assert!(!cache.is_down() && cache.get("key").await.is_none());
+        }
+        assert!(cache.is_down());
+    }
+
+    #[test]
+    fn urls_that_make_no_sense_are_refused() {
+        for urls in ["http://a:1,", "http://a:1,https://b:1", "http://a:1,http://a:1"] {
+            assert!(Remote::open(urls, &Access::default()).is_err(), "{urls}");
+        }
+    }
+}
