@@ -8,12 +8,15 @@
 //! same two messages.
 //!
 //! `KILN_SIM_SEED=7` runs that seed alone; the long form: `KILN_SIM_SEEDS=300 cargo test -p kiln-cli --test simulation -- --ignored`.
+//! `several.rs` has three coordinators.
 
 #![allow(clippy::unwrap_used)]
 
+mod bucket;
 mod client;
 mod machine;
 mod network;
+mod several;
 
 use std::path::Path;
 use std::time::Duration;
@@ -109,24 +112,8 @@ fn coordinator(sim: &mut turmoil::Sim<'_>, data: &Path) {
     });
 }
 
-fn run(seed: u64) -> usize {
-    eprintln!("simulation: KILN_SIM_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let disk = tempfile::tempdir().unwrap();
-    let (seen, runs) = (Seen::default(), Runs::default());
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(random.random())
-        .tick_duration(TICK)
-        .simulation_duration(END)
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(random.random_range(5..200)))
-        .tcp_capacity(4096)
-        .build();
-    coordinator(&mut sim, disk.path());
-    for name in WORKERS {
-        let (state, runs) = (disk.path().join(name), runs.clone());
-        sim.host(name, move || machine::work(name.to_owned(), state.clone(), seed, runs.clone()));
-    }
+/// Clients who build and execute, at times of their own.
+fn visit(sim: &mut turmoil::Sim<'_>, random: &mut StdRng, seen: &Seen) {
     for number in 0..BUILDS {
         // Two clients build the same.
         let (name, word) = (format!("builder-{number}"), format!("word-{}", number / 2));
@@ -144,6 +131,46 @@ fn run(seed: u64) -> usize {
             client::execute(word, seen).await
         });
     }
+}
+
+/// Everything that was asked for has ended, with one result. Returns how many commands ran, and how many had to.
+fn check(seed: u64, seen: &Seen, runs: &Runs, told: &[String]) -> (usize, usize) {
+    let seen = seen.lock().unwrap();
+    assert_eq!(
+        seen.len(),
+        BUILDS / 2 + ACTIONS / 2,
+        "seed {seed}: expected everything that was requested to have ended"
+    );
+    for (asked, results) in seen.iter() {
+        assert_eq!(results.len(), 2, "seed {seed}: expected both callers of `{asked}` to get a result");
+        assert_eq!(results[0], results[1], "seed {seed}: two results for `{asked}`\n{:#?}", told);
+    }
+    let ran = *runs.lock().unwrap();
+    let needed = BUILDS / 2 * 2 + ACTIONS / 2;
+    assert!(ran >= needed, "seed {seed}: {ran} commands ran to completion, expected at least {needed}");
+    (ran, needed)
+}
+
+fn run(seed: u64) -> usize {
+    eprintln!("simulation: KILN_SIM_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let disk = tempfile::tempdir().unwrap();
+    let (seen, runs) = (Seen::default(), Runs::default());
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(random.random())
+        .tick_duration(TICK)
+        .simulation_duration(END)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(random.random_range(5..200)))
+        .tcp_capacity(4096)
+        .build();
+    network::is_led_by(&[COORDINATOR]);
+    coordinator(&mut sim, disk.path());
+    for name in WORKERS {
+        let (state, runs) = (disk.path().join(name), runs.clone());
+        sim.host(name, move || machine::work(name.to_owned(), state.clone(), seed, runs.clone()));
+    }
+    visit(&mut sim, &mut random, &seen);
     let plan = plan(&mut random);
     let mut world = World { sim, told: Vec::new(), faults: 0 };
     let mut planned = plan.iter().peekable();
@@ -165,19 +192,7 @@ fn run(seed: u64) -> usize {
             Err(error) => panic!("seed {seed}: {error}\n{:#?}", world.told),
         }
     }
-    let seen = seen.lock().unwrap();
-    assert_eq!(
-        seen.len(),
-        BUILDS / 2 + ACTIONS / 2,
-        "seed {seed}: expected everything that was requested to have ended"
-    );
-    for (asked, results) in seen.iter() {
-        assert_eq!(results.len(), 2, "seed {seed}: expected both callers of `{asked}` to get a result");
-        assert_eq!(results[0], results[1], "seed {seed}: two results for `{asked}`\n{:#?}", world.told);
-    }
-    let ran = *runs.lock().unwrap();
-    let needed = BUILDS / 2 * 2 + ACTIONS / 2;
-    assert!(ran >= needed, "seed {seed}: {ran} commands ran to completion, expected at least {needed}");
+    let (ran, needed) = check(seed, &seen, &runs, &world.told);
     eprintln!(
         "simulation: seed {seed}: all ended after {:?} with {} faults; {ran} commands ran for {needed}",
         world.sim.elapsed(),

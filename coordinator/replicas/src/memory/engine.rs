@@ -5,25 +5,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kiln_journal::{Engine, Entry, Error, Range, Space, Write};
-use parking_lot::Mutex;
-use tokio::time::Instant;
 
-use super::Path;
-use super::state::{Journal, State};
+use super::MemoryRegister;
+use super::state::Journal;
 use crate::replica::Term;
 
 /// A tenant's journal, written by one term.
 #[derive(Debug)]
 pub(super) struct MemoryEngine {
-    state: Arc<Mutex<State>>,
-    path: Arc<Path>,
+    register: MemoryRegister,
     tenant: String,
     term: Term,
 }
 
 impl MemoryEngine {
-    pub(super) fn new(state: Arc<Mutex<State>>, path: Arc<Path>, tenant: &str, term: Term) -> Self {
-        Self { state, path, tenant: tenant.to_owned(), term }
+    pub(super) fn new(register: MemoryRegister, tenant: &str, term: Term) -> Self {
+        Self { register, tenant: tenant.to_owned(), term }
     }
 
     fn away(&self) -> Error {
@@ -33,7 +30,7 @@ impl MemoryEngine {
 
     /// Reads the journal; an empty one where there is none yet.
     async fn read<T>(&self, read: impl FnOnce(&Journal) -> T + Send) -> Result<T, Error> {
-        let found = self.path.call(|| match self.state.lock().journals.get(&self.tenant) {
+        let found = self.register.path.call(|| match self.register.state.lock().journals.get(&self.tenant) {
             Some(journal) => read(journal),
             None => read(&Journal::default()),
         });
@@ -44,10 +41,15 @@ impl MemoryEngine {
 #[async_trait]
 impl Engine for MemoryEngine {
     async fn commit(&self, batches: Vec<Arc<Vec<Write>>>, _sync: bool) -> Result<(), Error> {
-        let committed = self.path.call(|| {
-            let mut state = self.state.lock();
-            let holds = state.holds(Instant::now(), &self.term);
-            if holds {
+        let committed = self.register.path.call(|| {
+            let mut state = self.register.state.lock();
+            let holds = state.holds((self.register.clock.0)(), &self.term);
+            if !holds {
+                state.refused += 1;
+            } else {
+                if state.wrote.last() != Some(&self.term) {
+                    state.wrote.push(self.term.clone());
+                }
                 let journal = state.journals.entry(self.tenant.clone()).or_default();
                 batches.iter().flat_map(|batch| batch.iter()).for_each(|write| journal.write(write));
             }

@@ -55,11 +55,29 @@ impl Path {
     }
 }
 
-/// One replica's way to a register in memory.
-#[derive(Debug, Default)]
+/// The time since the register was made, by its own clock: replicas may have other ones.
+#[derive(Clone)]
+struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clock").finish_non_exhaustive()
+    }
+}
+
+/// One replica's way to a register in memory. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct MemoryRegister {
     state: Arc<Mutex<State>>,
     path: Arc<Path>,
+    clock: Clock,
+}
+
+impl Default for MemoryRegister {
+    fn default() -> Self {
+        let began = Instant::now();
+        Self::by(move || began.elapsed())
+    }
 }
 
 impl MemoryRegister {
@@ -68,10 +86,25 @@ impl MemoryRegister {
         Self::default()
     }
 
+    /// An empty register with this clock, as in a simulation whose hosts have their own.
+    pub fn by(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self { state: Arc::default(), path: Arc::default(), clock: Clock(Arc::new(clock)) }
+    }
+
     /// Another replica's way to the same register.
     #[must_use]
     pub fn another(&self) -> Self {
-        Self { state: self.state.clone(), path: Arc::default() }
+        Self { path: Arc::default(), ..self.clone() }
+    }
+
+    /// The terms in which something was committed, in this order.
+    pub fn wrote(&self) -> Vec<Term> {
+        self.state.lock().wrote.clone()
+    }
+
+    /// How many commits were refused because their term did not have the lease.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
     }
 
     /// How calls over this way fare from now on, those under way included.
@@ -97,7 +130,7 @@ impl Register for MemoryRegister {
     }
 
     async fn claim(&self, me: &Replica, held: Option<&Term>, lease: Duration) -> Result<Claimed, Error> {
-        self.call(|state| state.claim(Instant::now(), me, held, lease)).await
+        self.call(|state| state.claim((self.clock.0)(), me, held, lease)).await
     }
 
     async fn release(&self, me: &Replica, term: &Term) -> Result<(), Error> {
@@ -105,7 +138,7 @@ impl Register for MemoryRegister {
     }
 
     fn journal(&self, tenant: &str, term: &Term) -> Arc<dyn Engine> {
-        Arc::new(MemoryEngine::new(self.state.clone(), self.path.clone(), tenant, term.clone()))
+        Arc::new(MemoryEngine::new(self.clone(), tenant, term.clone()))
     }
 
     async fn tenants(&self) -> Result<Vec<String>, Error> {

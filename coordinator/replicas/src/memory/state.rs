@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use kiln_journal::Write;
-use tokio::time::Instant;
-
 use crate::register::Claimed;
 use crate::replica::{Replica, Term};
+use bytes::Bytes;
+use kiln_journal::Write;
 
 /// How long a replica is known after it was last heard of.
 const ANNOUNCED: Duration = Duration::from_secs(15);
@@ -17,7 +15,7 @@ const ANNOUNCED: Duration = Duration::from_secs(15);
 struct Lease {
     holder: Replica,
     term: Term,
-    until: Instant,
+    until: Duration,
 }
 
 /// One tenant's journal.
@@ -27,17 +25,21 @@ pub(super) struct Journal {
     pub(super) spaces: BTreeMap<&'static str, BTreeMap<String, Bytes>>,
 }
 
-/// What all replicas share.
+/// What all replicas share. Times are those of the register, since it was made.
 #[derive(Debug, Default)]
 pub(super) struct State {
     lease: Option<Lease>,
     epoch: u64,
-    announced: BTreeMap<String, (Replica, Instant)>,
+    announced: BTreeMap<String, (Replica, Duration)>,
     pub(super) journals: BTreeMap<String, Journal>,
+    /// The terms in which something was committed, each as often as it followed another one.
+    pub(super) wrote: Vec<Term>,
+    /// Commits of terms that did not have the lease.
+    pub(super) refused: u64,
 }
 
 impl State {
-    pub(super) fn claim(&mut self, now: Instant, me: &Replica, held: Option<&Term>, lease: Duration) -> Claimed {
+    pub(super) fn claim(&mut self, now: Duration, me: &Replica, held: Option<&Term>, lease: Duration) -> Claimed {
         self.lease.take_if(|lease| lease.until <= now);
         if !lease.is_zero() {
             let until = now + lease;
@@ -52,7 +54,7 @@ impl State {
             }
         }
         self.announced.insert(me.name.clone(), (me.clone(), now));
-        self.announced.retain(|_, (_, at)| now.duration_since(*at) <= ANNOUNCED);
+        self.announced.retain(|_, (_, at)| now.saturating_sub(*at) <= ANNOUNCED);
         let holder = self.lease.as_ref().map(|lease| (lease.holder.clone(), lease.term.clone()));
         Claimed { holder, all: self.announced.values().map(|(replica, _)| replica.clone()).collect() }
     }
@@ -63,7 +65,7 @@ impl State {
     }
 
     /// Whether this term has the lease now.
-    pub(super) fn holds(&self, now: Instant, term: &Term) -> bool {
+    pub(super) fn holds(&self, now: Duration, term: &Term) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.term == *term && lease.until > now)
     }
 }
