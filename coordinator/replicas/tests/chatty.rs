@@ -10,17 +10,24 @@ use bytes::Bytes;
 use kiln_harness::redis::Redis;
 use kiln_journal::{Batch, Durability, Engine, Fsync, Journal, RedbEngine};
 use kiln_redis::{Address, Tls};
-use kiln_replicas::{RedisRegister, Register, Replica};
+use kiln_replicas::{RedisRegister, Register, Replica, Replicas, Standing, Timing};
 use kiln_state::FarmKey;
 
 const EVENTS: u64 = 50_000;
 const COMMITS: u32 = 200;
 
-async fn in_redis(redis: &Redis) -> Arc<dyn Engine> {
+async fn register(redis: &Redis) -> RedisRegister {
     let address = Address::parse(&redis.url(), &Tls::default()).unwrap();
-    let register = RedisRegister::open(address, "kiln", FarmKey::of(&[7; 32])).await.unwrap();
-    let me = Replica { name: "a".into(), address: "http://a".into(), version: "1".into(), protocol: 2 };
-    let claimed = register.claim(&me, None, Duration::from_secs(3600)).await.unwrap();
+    RedisRegister::open(address, "kiln", FarmKey::of(&[7; 32])).await.unwrap()
+}
+
+fn replica(name: &str) -> Replica {
+    Replica { name: name.into(), address: format!("http://{name}"), version: "1".into(), protocol: 2 }
+}
+
+async fn in_redis(redis: &Redis) -> Arc<dyn Engine> {
+    let register = register(redis).await;
+    let claimed = register.claim(&replica("a"), None, Duration::from_secs(3600)).await.unwrap();
     register.journal("", &claimed.holder.unwrap().1)
 }
 
@@ -84,5 +91,50 @@ async fn commits_and_events() {
         if let Some(valkey) = Redis::valkey(&["--appendfsync", fsync]) {
             measure(&format!("Valkey, {fsync}"), in_redis(&valkey).await).await;
         }
+    }
+}
+
+async fn leads(replicas: &Replicas) {
+    let mut standing = replicas.standing();
+    standing.wait_for(|standing| matches!(standing, Standing::Leads(_))).await.unwrap();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn takeover() {
+    let Some(redis) = Redis::durable() else { return };
+    let join = async |name: &str| {
+        Replicas::join(Arc::new(register(&redis).await), replica(name), Timing::default()).await.unwrap()
+    };
+    // A handle that is dropped gives its lease back.
+    let mut handles = Vec::new();
+    let start = |name: usize| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let replicas = runtime.block_on(join(&name.to_string()));
+        (runtime, replicas)
+    };
+    let mut leading = start(0);
+    leading.0.block_on(leads(&leading.1));
+    for at in 1..=5 {
+        let (next, last) = (start(2 * at), start(2 * at + 1));
+        // Nothing of it runs any more: like a process that was killed.
+        leading.0.shutdown_background();
+        handles.push(leading.1);
+        let began = Instant::now();
+        let (is_first, took) = next.0.block_on(async {
+            tokio::select! {
+                () = leads(&next.1) => (true, began.elapsed()),
+                () = leads(&last.1) => (false, began.elapsed()),
+            }
+        });
+        println!("another one leads {took:?} after the leader was killed");
+        let (resigning, other) = if is_first { (next, last) } else { (last, next) };
+        let began = Instant::now();
+        resigning.0.block_on(resigning.1.resign());
+        other.0.block_on(leads(&other.1));
+        println!("another one leads {:?} after the leader resigned", began.elapsed());
+        resigning.0.shutdown_background();
+        handles.push(resigning.1);
+        leading = other;
     }
 }
