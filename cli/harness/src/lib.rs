@@ -21,6 +21,7 @@ pub mod redis;
 pub mod registry;
 pub mod remote;
 pub mod replicas;
+pub mod replicated;
 pub mod run;
 pub mod s3;
 pub mod terminal;

@@ -26,7 +26,8 @@ pub fn is_installed() -> bool {
     Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-fn is_there() -> bool {
+/// Whether Redis is installed; a test that needs it is skipped or fails if it is not.
+pub(crate) fn is_there() -> bool {
     let installed = is_installed();
     if !installed {
         crate::cannot_run("redis-server is not installed");
@@ -34,7 +35,7 @@ fn is_there() -> bool {
     installed
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     // Below the kernel's range for outgoing connections, so that none of those takes it meanwhile.
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -81,6 +82,13 @@ impl Redis {
     /// A Redis that only speaks TLS, with the certificate in this directory.
     pub fn with_tls(certificates: &Path) -> Self {
         let port = free_port();
+        let (flags, client) = Self::listens(port, Some(certificates));
+        Self::launch(port, flags, client)
+    }
+
+    /// Flags for a port, with TLS if there are certificates, and what a client needs for it.
+    pub(crate) fn listens(port: u16, certificates: Option<&Path>) -> (Vec<String>, Vec<String>) {
+        let Some(certificates) = certificates else { return (vec!["--port".to_owned(), port.to_string()], Vec::new()) };
         let file = |name: &str| certificates.join(name).display().to_string();
         let flags = ["--port", "0", "--tls-auth-clients", "no", "--tls-port"].map(str::to_owned);
         let mut all: Vec<String> = flags.into();
@@ -90,34 +98,19 @@ impl Redis {
         {
             all.extend([flag.to_owned(), file(name)]);
         }
-        Self::launch(port, all, vec!["--tls".into(), "--cacert".into(), file("ca.pem")])
+        (all, vec!["--tls".into(), "--cacert".into(), file("ca.pem")])
     }
 
-    /// A Sentinel that watches the master at this port, as `main`.
-    fn sentinel(master: &str, passwords: Option<(&str, &str)>) -> Self {
-        let port = free_port();
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("sentinel.conf");
-        let text = format!(
-            "port {port}\nsentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main 1000\n\
-             sentinel failover-timeout main 4000\n"
-        );
-        let guards = passwords.map(|(redis, own)| {
-            format!("sentinel auth-pass main {redis}\nrequirepass {own}\nsentinel sentinel-pass {own}\n")
-        });
-        std::fs::write(&file, text + &guards.unwrap_or_default()).unwrap();
-        let flags = vec![file.display().to_string(), "--sentinel".to_owned()];
-        let mut redis = Self { program: "redis-server".into(), child: None, port, dir, flags, client: Vec::new() };
-        redis.restart();
-        redis
-    }
-
-    fn launch(port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
+    pub(crate) fn launch(port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
         Self::launch_as(std::env::var("KILN_REDIS_SERVER").unwrap_or("redis-server".into()), port, flags, client)
     }
 
     fn launch_as(program: String, port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::launch_in(tempfile::tempdir().unwrap(), program, port, flags, client)
+    }
+
+    /// In a directory that may have its configuration.
+    pub(crate) fn launch_in(dir: TempDir, program: String, port: u16, flags: Vec<String>, client: Vec<String>) -> Self {
         let mut redis = Self { program, child: None, port, dir, flags, client };
         redis.restart();
         redis
@@ -216,73 +209,6 @@ impl Drop for Redis {
     }
 }
 
-/// A master, its replica, and Sentinels that replace the one by the other.
-pub struct Replicated {
-    pub nodes: Vec<Redis>,
-    pub sentinels: Vec<Redis>,
-}
-
-impl Replicated {
-    /// Starts them; returns when the replica is connected and the Sentinels know of it and of each other. `None`, with a message, if
-    /// Redis is not installed.
-    pub fn start() -> Option<Self> {
-        is_there().then(|| Self::launch(None))
-    }
-
-    /// The same, with passwords for Redis and for the Sentinels.
-    pub fn guarded(redis: &str, sentinels: &str) -> Option<Self> {
-        is_there().then(|| Self::launch(Some((redis, sentinels))))
-    }
-
-    fn launch(passwords: Option<(&str, &str)>) -> Self {
-        let login = |mut redis: Redis, password: Option<&str>| {
-            redis.client = password.map(|password| vec!["-a".to_owned(), password.to_owned()]).unwrap_or_default();
-            redis
-        };
-        let of_redis = passwords.map(|(redis, _)| redis);
-        let guards = of_redis.map(|password| ["--requirepass", password, "--masterauth", password]);
-        let durable = ["--appendonly", "yes", "--repl-diskless-sync-delay", "0"];
-        let flags = [&durable[..], guards.as_ref().map_or(&[], |guards| &guards[..])].concat();
-        let master = login(Redis::with(&flags), of_redis);
-        let port = master.port.to_string();
-        let of_master = format!("127.0.0.1 {port}");
-        let replica = login(Redis::with(&[&flags[..], &["--replicaof", &of_master]].concat()), of_redis);
-        let is_up = || replica.says(&["INFO", "replication"], "master_link_status:up").then_some(());
-        crate::until("the replica of Redis", is_up);
-        let sentinel = || login(Redis::sentinel(&port, passwords), passwords.map(|(_, sentinels)| sentinels));
-        let sentinels: Vec<Redis> = (0..3).map(|_| sentinel()).collect();
-        let knows = |sentinel: &Redis, what: &str, port: u16| {
-            sentinel.cli(&["SENTINEL", what, "main"]).contains(&port.to_string())
-        };
-        for sentinel in &sentinels {
-            let others = sentinels.iter().filter(|other| other.port != sentinel.port);
-            let all: Vec<u16> = others.map(|other| other.port).collect();
-            crate::until("the Sentinels to know each other", || {
-                let knows_all = all.iter().all(|port| knows(sentinel, "sentinels", *port));
-                (knows_all && knows(sentinel, "replicas", replica.port)).then_some(())
-            });
-        }
-        Self { nodes: vec![master, replica], sentinels }
-    }
-
-    /// The address that asks the Sentinels.
-    pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-        format!("redis+sentinel://{}/main", hosts.join(","))
-    }
-
-    /// Waits until the Sentinels agree that this node is the master.
-    pub fn wait_for_master(&self, node: usize) {
-        let port = self.nodes[node].port.to_string();
-        for sentinel in &self.sentinels {
-            let ask = ["SENTINEL", "get-master-addr-by-name", "main"];
-            crate::until("the Sentinels to agree on a master", || sentinel.says(&ask, &port).then_some(()));
-        }
-        let is_master = || self.nodes[node].says(&["INFO", "replication"], "role:master").then_some(());
-        crate::until("the replica to be the master", is_master);
-    }
-}
-
 /// Three masters that divide the keys among them.
 pub struct Cluster {
     pub nodes: Vec<Redis>,
@@ -291,40 +217,55 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster without persistence.
     pub fn start() -> Self {
-        Self::with(&[])
+        Self::with(&[], 0)
     }
 
-    /// A cluster that keeps everything over a restart. `None`, with a message, if Redis is not installed.
+    /// A cluster that keeps everything over a restart, and whose masters have a replica each. `None`, with a message, if Redis is not
+    /// installed.
     pub fn durable() -> Option<Self> {
-        is_there().then(|| Self::with(&["--appendonly", "yes"]))
+        is_there().then(|| Self::with(&["--appendonly", "yes", "--repl-diskless-sync-delay", "0"], 1))
     }
 
-    fn with(flags: &[&str]) -> Self {
+    fn with(flags: &[&str], replicas: usize) -> Self {
         // The cluster bus needs its own port for each.
         let node = || {
             let bus = free_port().to_string();
             let own = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"];
             Redis::with(&[&own, flags].concat())
         };
-        let nodes = vec![node(), node(), node()];
+        let nodes: Vec<Redis> = (0..3 * (1 + replicas)).map(|_| node()).collect();
         let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let output = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(&addresses)
-            .args(["--cluster-replicas", "0", "--cluster-yes"])
+            .args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("All 16384 slots covered"), "expected a cluster: {text}");
-        let cluster = Self { nodes };
-        for node in &cluster.nodes {
-            while !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
-                std::thread::yield_now();
-            }
+        for node in &nodes {
+            let is_whole = || node.says(&["CLUSTER", "INFO"], "cluster_state:ok").then_some(());
+            crate::until("the cluster to be whole", is_whole);
+            let info = || node.cli(&["INFO", "replication"]);
+            let follows = || (!info().contains("role:slave") || info().contains("master_link_status:up")).then_some(());
+            crate::until("the replicas of the cluster", follows);
         }
-        cluster
+        Self { nodes }
     }
 
+    /// The node that is the master of a key now.
+    pub fn master_of(&self, key: &str) -> usize {
+        crate::until("the master of a key", || {
+            let is_it = |node: &Redis| {
+                let slot = node.cli(&["CLUSTER", "KEYSLOT", key]);
+                node.says(&["INFO", "replication"], "role:master")
+                    && !node.says(&["CLUSTER", "COUNTKEYSINSLOT", &slot], "0")
+            };
+            self.nodes.iter().position(is_it)
+        })
+    }
+
+    /// The addresses of all nodes.
     pub fn url(&self) -> String {
         self.nodes.iter().map(Redis::url).collect::<Vec<_>>().join(",")
     }

@@ -132,8 +132,9 @@ impl Error {
 /// A database that a journal is kept in.
 #[async_trait]
 pub trait Engine: Debug + Send + Sync {
-    /// Carries out batches in their order, all of them or none. They are visible to readers when this returns, and they and all earlier ones
-    /// survive a power cut if `sync` is set.
+    /// Carries out batches in their order, each of them whole or not at all. They are visible to readers when this returns, and they and all
+    /// earlier ones survive a power cut if `sync` is set. If it fails, the first of them may have been carried out, or even all, if only
+    /// the answer was lost: the same batches may come again.
     async fn commit(&self, batches: Vec<Arc<Vec<Write>>>, sync: bool) -> Result<(), Error>;
 
     /// The entries of a stream from a position on: as many as fit into `bytes`, and at least one if there is any.

@@ -1,14 +1,18 @@
-//! Sentinel replaces the master.
+//! Sentinel or a cluster replaces the master.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_harness::redis::Replicated;
+use kiln_harness::certificates::certificates;
+use kiln_harness::redis::Cluster;
+use kiln_harness::replicated::{Guards, Replicated};
 use kiln_harness::until;
 use kiln_journal::{Batch, Durability, Error, Fsync, Journal};
+use kiln_redis::{Address, Tls};
 use kiln_replicas::{RedisRegister, Register, Replica, Term};
 
-use super::support::{append, get, put, register_at, replica, soon, term};
+use super::support::{append, get, key, put, register_at, replica, soon, term};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -131,22 +135,68 @@ async fn an_old_master_that_wakes_up_takes_nothing_of_the_old_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_and_its_sentinels_may_have_passwords_of_their_own() {
-    let Some(farm) = Replicated::guarded("of-redis", "of-sentinels") else { return };
-    let hosts = farm.url().trim_start_matches("redis+sentinel://").to_owned();
-    let open = async |url: String| register_at(&url).await;
-    let good = format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=of-sentinels");
-    let register = open(good).await.unwrap();
+    let guards = Guards { redis: Some("of-redis"), sentinels: Some("of-sentinels"), ..Guards::default() };
+    let Some(farm) = Replicated::guarded(&guards) else { return };
+    let hosts = farm.hosts();
+    let good = format!("redis+sentinel://:of-redis@{hosts}/main?sentinel-password=of-sentinels");
+    let register = register_at(&good).await.unwrap();
     register.claim(&replica("a"), None, LEASE).await.unwrap();
     assert!(!format!("{register:?}").contains("of-redis"));
     for bad in [
-        format!("redis+sentinel://:wrong@{hosts}?sentinel-password=of-sentinels"),
-        format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=wrong"),
-        format!("redis+sentinel://:of-redis@{hosts}"),
+        format!("redis+sentinel://:wrong@{hosts}/main?sentinel-password=of-sentinels"),
+        format!("redis+sentinel://:of-redis@{hosts}/main?sentinel-password=wrong"),
+        format!("redis+sentinel://:of-redis@{hosts}/main"),
     ] {
-        let words = open(bad.clone()).await.unwrap_err().to_string();
+        let words = register_at(&bad).await.unwrap_err().to_string();
         assert!(words.contains("rejected the user or password"), "{bad}: {words}");
     }
-    let hosts = hosts.replace("/main", "/other");
-    let words = open(format!("redis+sentinel://:of-redis@{hosts}?sentinel-password=of-sentinels")).await.unwrap_err();
-    assert!(words.to_string().contains("other"), "{words}");
+    let other = format!("redis+sentinel://:of-redis@{hosts}/other?sentinel-password=of-sentinels");
+    let words = register_at(&other).await.unwrap_err().to_string();
+    assert!(words.contains("other"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_and_its_sentinels_may_speak_tls() {
+    let trusted = certificates();
+    let guards = Guards { certificates: Some(trusted.path()), ..Guards::default() };
+    let Some(mut farm) = Replicated::guarded(&guards) else { return };
+    let url = format!("rediss+sentinel://{}/main", farm.hosts());
+    let open = async |ca: Option<PathBuf>| {
+        let address = Address::parse(&url, &Tls { ca, ..Tls::default() }).unwrap();
+        RedisRegister::open(address, "kiln", key()).await
+    };
+    let words = open(None).await.unwrap_err().to_string();
+    assert!(words.contains("certificate") && words.contains("`--redis-ca`"), "{words}");
+    let register = open(Some(trusted.path().join("ca.pem"))).await.unwrap();
+    let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
+    register.journal("", &held).commit(put("a", "1"), true).await.unwrap();
+    farm.nodes[0].kill();
+    farm.wait_for_master(1);
+    assert_eq!(claim(&register, &replica("a"), Some(&held), LEASE).await.1, held);
+    assert_eq!(get(&*register.journal("", &held), "a").await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_replaces_a_master_keeps_term_and_journal() {
+    let Some(mut cluster) = Cluster::durable() else { return };
+    let register = register_at(&cluster.url()).await.unwrap();
+    let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
+    let journal = Journal::over(register.journal("", &held), Fsync::Interval(Duration::from_millis(100)));
+    let stream = journal.new_stream("build");
+    let promised = Batch::default().put("records", "promised", "1");
+    stream.append_with(promised, Durability::Durable, |_| Bytes::from("promised")).await.unwrap();
+    let master = cluster.master_of("{kiln}:lease");
+    cluster.nodes[master].kill();
+    stream.append(|_| Bytes::from("meanwhile"));
+    soon("the journal to recover", async {
+        while let Err(error) = journal.commit(Batch::default().put("records", "after", "1"), Durability::Durable).await
+        {
+            assert!(matches!(error, Error::Away { .. }), "{error}");
+        }
+    })
+    .await;
+    assert_eq!(claim(&register, &replica("a"), Some(&held), LEASE).await.1, held);
+    let entries = journal.read("build", 0, usize::MAX).await.unwrap();
+    let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
+    assert_eq!(entries, ["promised", "meanwhile"]);
 }
