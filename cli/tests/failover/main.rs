@@ -8,6 +8,7 @@
 mod faults;
 mod members;
 mod storm;
+mod trials;
 
 use std::path::Path;
 
