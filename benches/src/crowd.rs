@@ -132,7 +132,7 @@ pub(crate) async fn share(server: &Process, time: Duration, mut each: impl FnMut
     Ok((cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
-fn environment() -> v1::Environment {
+pub(crate) fn environment() -> v1::Environment {
     v1::Environment {
         fingerprint: "0".repeat(64),
         isa: "x86-64".to_owned(),

@@ -21,3 +21,4 @@ pub mod registry;
 pub mod report;
 pub mod scheduler;
 pub mod spread;
+pub mod workers;

@@ -9,7 +9,7 @@ use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
 use kiln_benches::{
-    blob, calls, cost, crowd, dockerfile, execute, image, layer, load, pages, project, scheduler, spread,
+    blob, calls, cost, crowd, dockerfile, execute, image, layer, load, pages, project, scheduler, spread, workers,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +48,10 @@ enum Command {
     Crowd(crowd::Options),
     /// Open 1,000 live pages of a build that prints, and measure the coordinator.
     Pages(pages::Options),
+    /// Measure the scheduler alone: 1,000,000 actions on 10,000 workers, in memory.
+    Scheduler(scheduler::Options),
+    /// Measure a coordinator with 10,000 connected workers whose actions do nothing.
+    Workers(workers::Options),
     /// Measure a step's compiler calls on one worker and on several.
     Spread(spread::Options),
     /// Compare two reports of `load` or `layer`.
@@ -69,8 +73,6 @@ enum What {
     Build,
     /// An image of 300 MB of which 1 MB changed, made and pushed to a `docker-registry` of its own.
     Image,
-    /// The scheduler alone: 100,000 actions on 1,000 workers.
-    Scheduler,
 }
 
 #[tokio::main]
@@ -86,6 +88,8 @@ async fn main() -> anyhow::Result<()> {
             Some(Command::Calls(options)) => calls::run(options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
+            Some(Command::Scheduler(options)) => scheduler::run(&options),
+            Some(Command::Workers(options)) => workers::run(options).await,
             Some(Command::Pages(options)) => pages::run(options).await,
             Some(Command::Compare { first, second }) => {
                 let (first, second) = (Document::read(&first)?, Document::read(&second)?);
@@ -130,9 +134,6 @@ async fn figures(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if wants(What::Image) {
         figures.extend(image::pushes(&url, 10)?);
-    }
-    if wants(What::Scheduler) {
-        figures.extend(scheduler::assignments(100_000, 1_000)?);
     }
     report::print(&figures, arguments.json)
 }

@@ -24,9 +24,19 @@ impl Process {
     /// Peak resident memory (`VmHWM`) in bytes, since the process started or [`reset_peak`](Self::reset_peak) was
     /// called.
     pub fn peak_bytes(&self) -> Option<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    /// A value of `/proc/PID/status` in KiB, as bytes.
+    fn status_kib(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
         Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    }
+
+    /// Resident memory (`VmRSS`) in bytes.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.status_kib("VmRSS:")
     }
 
     /// Resets the peak to the current resident memory (`proc(5)`, `clear_refs`); whether the kernel allowed it.

@@ -1,5 +1,6 @@
 //! All actions that somebody waits for, and who waits for each.
 
+use super::inputs::InputId;
 use super::queue::{ActionId, ClassId, Position};
 use super::sharded::Sharded;
 use super::slab::Slab;
@@ -10,7 +11,7 @@ pub(super) struct Action {
     pub(super) key: ActionKey,
     pub(super) class: ClassId,
     pub(super) position: Position,
-    pub(super) inputs: Box<[u64]>,
+    pub(super) inputs: Box<[InputId]>,
     pub(super) waiters: Vec<WaiterId>,
     pub(super) attempts: u32,
     /// Its live lease; `None` while it waits.

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 
 use super::Scheduler;
-use super::inputs::{HolderId, Holders};
+use super::inputs::{HolderId, Holders, InputId};
 use super::queue::{Class, ClassId};
 use super::workers::Worker;
 
@@ -54,7 +54,7 @@ impl Tally {
 
 impl Scheduler {
     /// The best worker with room for an action with these inputs, other than the one that it avoids.
-    pub(super) fn best_worker(&mut self, class: ClassId, inputs: &[u64], avoid: Option<usize>) -> Option<usize> {
+    pub(super) fn best_worker(&mut self, class: ClassId, inputs: &[InputId], avoid: Option<usize>) -> Option<usize> {
         self.workers.settle();
         let mut common: Vec<&Holders> = self.inputs.holders(inputs).collect();
         common.sort_unstable_by_key(|holders| Reverse(holders.len()));

@@ -18,12 +18,14 @@ const REMOVED_AT_A_TIME: usize = 64;
 
 /// A worker for as long as it is here. Numbers are reused once nothing refers to them.
 pub(super) type HolderId = u32;
+/// An input for as long as an action or a worker has it.
+pub(super) type InputId = u32;
 
 /// The workers that have an input.
 #[derive(Debug)]
 pub(super) enum Holders {
     /// In no order: looking through a few is faster than to keep them sorted.
-    Few(Vec<HolderId>),
+    Few(Vec<u16>),
     Many {
         bits: FixedBitSet,
         count: usize,
@@ -33,51 +35,51 @@ pub(super) enum Holders {
 impl Holders {
     pub(super) fn contains(&self, holder: HolderId) -> bool {
         match self {
-            Holders::Few(few) => few.contains(&holder),
+            Holders::Few(few) => u16::try_from(holder).is_ok_and(|holder| few.contains(&holder)),
             Holders::Many { bits, .. } => bits.contains(holder as usize),
         }
     }
 
     /// Whether it was not there.
     fn insert(&mut self, holder: HolderId) -> bool {
-        match self {
-            Holders::Few(few) => {
-                if few.contains(&holder) {
-                    return false;
-                }
-                few.push(holder);
-                if few.len() > MANY {
-                    let mut bits = FixedBitSet::new();
-                    few.iter().for_each(|one| bits.grow_and_insert(*one as usize));
-                    *self = Holders::Many { count: few.len(), bits };
-                }
-                true
-            }
-            Holders::Many { bits, count } => {
-                let is_new = !bits.contains(holder as usize);
+        if self.contains(holder) {
+            return false;
+        }
+        match (self, u16::try_from(holder)) {
+            (Holders::Few(few), Ok(holder)) if few.len() < MANY => few.push(holder),
+            (Holders::Many { bits, count }, _) => {
                 bits.grow_and_insert(holder as usize);
-                *count += usize::from(is_new);
-                is_new
+                *count += 1;
+            }
+            (few, _) => {
+                let (mut bits, mut count) = (FixedBitSet::new(), 1);
+                bits.grow_and_insert(holder as usize);
+                few.for_each(|one| {
+                    bits.grow_and_insert(one as usize);
+                    count += 1;
+                });
+                *few = Holders::Many { bits, count };
             }
         }
+        true
     }
 
-    /// Removes one that is there; whether none is left.
-    fn remove(&mut self, holder: HolderId) -> bool {
+    /// Removes one that is there.
+    fn remove(&mut self, holder: HolderId) {
         match self {
             Holders::Few(few) => {
-                if let Some(at) = few.iter().position(|one| *one == holder) {
+                if let Some(at) = few.iter().position(|one| HolderId::from(*one) == holder) {
                     few.swap_remove(at);
                 }
-                few.is_empty()
             }
             Holders::Many { bits, count } => {
                 bits.remove(holder as usize);
                 *count -= 1;
-                if *count < MANY / 2 {
-                    *self = Holders::Few(bits.ones().map(|one| one as HolderId).collect());
+                if *count < MANY / 2
+                    && let Ok(few) = bits.ones().map(u16::try_from).collect()
+                {
+                    *self = Holders::Few(few);
                 }
-                false
             }
         }
     }
@@ -91,7 +93,7 @@ impl Holders {
 
     pub(super) fn for_each(&self, mut each: impl FnMut(HolderId)) {
         match self {
-            Holders::Few(few) => few.iter().copied().for_each(each),
+            Holders::Few(few) => few.iter().for_each(|one| each(HolderId::from(*one))),
             Holders::Many { bits, .. } => bits.ones().for_each(|one| each(one as HolderId)),
         }
     }
@@ -100,6 +102,8 @@ impl Holders {
 #[derive(Debug)]
 struct Input {
     hash: u64,
+    /// Number of actions that have it.
+    actions: u32,
     holders: Holders,
 }
 
@@ -108,19 +112,17 @@ struct Holder {
     /// The worker's slot; `None` if it is gone.
     slot: Option<usize>,
     /// The inputs that it has, the oldest first.
-    recent: VecDeque<u32>,
+    recent: VecDeque<InputId>,
 }
 
-/// All inputs that workers have.
+/// All inputs that actions or workers have.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
-    by_hash: Sharded<u64, u32>,
+    by_hash: Sharded<u64, InputId>,
     inputs: Vec<Input>,
-    free: Vec<u32>,
+    free: Vec<InputId>,
     holders: Vec<Holder>,
     free_holders: Vec<HolderId>,
-    /// Of the assignment at hand.
-    found: Vec<u32>,
     /// Holders that are gone, with inputs that are to be removed.
     gone: Vec<HolderId>,
 }
@@ -165,30 +167,38 @@ impl Inputs {
         }
     }
 
-    /// A worker gets these inputs; the oldest that it had are forgotten.
-    pub(super) fn remember(&mut self, id: HolderId, hashes: &[u64]) {
-        let mut found = std::mem::take(&mut self.found);
-        found.clear();
-        for hash in hashes {
-            let input = match self.by_hash.get(hash) {
-                Some(input) => *input,
-                None => self.add(*hash),
-            };
-            found.push(input);
+    /// The inputs with these hashes, for one more action.
+    pub(super) fn of(&mut self, hashes: &[u64]) -> Box<[InputId]> {
+        let mut one = |hash: &u64| {
+            let id = self.by_hash.get(hash).copied().unwrap_or_else(|| self.add(*hash));
+            self.inputs[id as usize].actions += 1;
+            id
+        };
+        hashes.iter().map(&mut one).collect()
+    }
+
+    /// An action with these inputs is over.
+    pub(super) fn release(&mut self, ids: &[InputId]) {
+        for id in ids {
+            self.inputs[*id as usize].actions -= 1;
+            self.forget_unused(*id);
         }
-        self.fetch(&found);
+    }
+
+    /// A worker gets these inputs; the oldest that it had are forgotten.
+    pub(super) fn remember(&mut self, id: HolderId, ids: &[InputId]) {
+        self.fetch(ids);
         let recent = &mut self.holders[id as usize].recent;
-        for input in &found {
+        for input in ids {
             if self.inputs[*input as usize].holders.insert(id) {
                 if recent.len() == recent.capacity() {
                     // Doubled, but not beyond what can be needed.
-                    let most = (REMEMBERED_INPUTS + hashes.len()).saturating_sub(recent.len());
+                    let most = (REMEMBERED_INPUTS + ids.len()).saturating_sub(recent.len());
                     recent.reserve_exact(recent.len().clamp(16, most.max(16)));
                 }
                 recent.push_back(*input);
             }
         }
-        self.found = found;
         while self.holders[id as usize].recent.len() > REMEMBERED_INPUTS {
             let Some(oldest) = self.holders[id as usize].recent.pop_front() else { return };
             self.remove(oldest, id);
@@ -197,42 +207,47 @@ impl Inputs {
 
     /// Reads the beginning of each list of holders. The lists of a large farm are in no cache of the processor, which waits for all of them
     /// at the same time if nothing depends on what it reads; else for one after the other, which is most of the time of an assignment.
-    fn fetch(&self, inputs: &[u32]) {
-        let first = |input: &u32| match &self.inputs[*input as usize].holders {
+    fn fetch(&self, ids: &[InputId]) {
+        let first = |id: &InputId| match &self.inputs[*id as usize].holders {
             Holders::Few(few) => few.first().copied().unwrap_or_default(),
             Holders::Many { .. } => 0,
         };
-        std::hint::black_box(inputs.iter().map(first).fold(0, HolderId::wrapping_add));
+        std::hint::black_box(ids.iter().map(first).fold(0, u16::wrapping_add));
     }
 
-    fn add(&mut self, hash: u64) -> u32 {
-        let input = Input { hash, holders: Holders::Few(Vec::new()) };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.inputs[index as usize] = input;
-                index
+    fn add(&mut self, hash: u64) -> InputId {
+        let input = Input { hash, actions: 0, holders: Holders::Few(Vec::new()) };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.inputs[id as usize] = input;
+                id
             }
             None => {
                 self.inputs.push(input);
-                (self.inputs.len() - 1) as u32
+                (self.inputs.len() - 1) as InputId
             }
         };
-        self.by_hash.insert(hash, index);
-        index
+        self.by_hash.insert(hash, id);
+        id
     }
 
-    fn remove(&mut self, index: u32, holder: HolderId) {
-        let input = &mut self.inputs[index as usize];
-        if input.holders.remove(holder) {
+    fn remove(&mut self, id: InputId, holder: HolderId) {
+        self.inputs[id as usize].holders.remove(holder);
+        self.forget_unused(id);
+    }
+
+    fn forget_unused(&mut self, id: InputId) {
+        let input = &mut self.inputs[id as usize];
+        if input.actions == 0 && input.holders.len() == 0 {
             input.holders = Holders::Few(Vec::new());
             self.by_hash.remove(&input.hash);
-            self.free.push(index);
+            self.free.push(id);
         }
     }
 
     /// The holders of each of these inputs that somebody has.
-    pub(super) fn holders<'a>(&'a self, hashes: &'a [u64]) -> impl Iterator<Item = &'a Holders> {
-        hashes.iter().filter_map(|hash| Some(&self.inputs[*self.by_hash.get(hash)? as usize].holders))
+    pub(super) fn holders<'a>(&'a self, ids: &'a [InputId]) -> impl Iterator<Item = &'a Holders> {
+        ids.iter().map(|id| &self.inputs[*id as usize].holders).filter(|holders| holders.len() > 0)
     }
 
     /// The slot of a holder that is here.
@@ -278,7 +293,9 @@ mod tests {
                 // Some inputs are at many workers.
                 let hashes: Vec<u64> = (from..from + count).chain([1_000_000]).collect();
                 let (id, model) = workers.entry(slot).or_insert_with(|| (inputs.arrives(slot), Model::default()));
-                inputs.remember(*id, &hashes);
+                let ids = inputs.of(&hashes);
+                inputs.remember(*id, &ids);
+                inputs.release(&ids);
                 model.remember(&hashes);
                 if leaves {
                     inputs.leaves(*id);
@@ -296,7 +313,8 @@ mod tests {
             prop_assert_eq!(inputs.by_hash.len(), wanted.len());
             for (hash, slots) in wanted {
                 let mut found = Vec::new();
-                for holders in inputs.holders(&[hash]) {
+                let ids = inputs.of(&[hash]);
+                for holders in inputs.holders(&ids) {
                     holders.for_each(|id| found.push(inputs.slot(id).expect("a worker that is here")));
                     prop_assert_eq!(holders.len(), found.len());
                 }

@@ -21,12 +21,13 @@ impl Scheduler {
         let position = Position { priority, shares, path_weight };
         let class = self.class(&requirements);
         self.classes[class].actions += 1;
+        let inputs = self.inputs.of(&inputs);
         let orphan = self.orphans.take(&key);
         let id = self.actions.add(Action {
             key,
             class,
             position,
-            inputs: inputs.into(),
+            inputs,
             waiters: vec![waiter],
             attempts: 0,
             lease: None,
@@ -106,6 +107,7 @@ impl Scheduler {
         let Some(action) = self.actions.remove(id) else { return Vec::new() };
         self.classes[action.class].actions -= 1;
         self.shares.close(action.position.shares);
+        self.inputs.release(&action.inputs);
         action.waiters
     }
 
