@@ -83,10 +83,10 @@ fn judge(shown: &str, facts: &Facts) -> Result<Vec<String>, Error> {
     let mut warn = |found: &str, fix: &str| warnings.push(format!("Redis at `{shown}` {found}; {fix}"));
     match facts.appendfsync.as_deref() {
         Some("no") => {
-            warn("has `appendfsync no`: a power cut may lose builds", "set `appendfsync` to `everysec` or `always`")
+            warn("has `appendfsync no`: a crash may lose builds", "set `appendfsync` to `everysec` or `always`")
         }
         Some("everysec") if version < WAITS_FOR_DISK => warn(
-            "is older than 7.2 and has `appendfsync everysec`: a power cut may lose the last second, submitted builds included",
+            "is older than 7.2 and has `appendfsync everysec`: a crash may lose the last two seconds, submitted builds included",
             "use Redis 7.2 or later or Valkey, or set `appendfsync` to `always`",
         ),
         _ => {}
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_power_cut_or_failover_may_lose_is_a_warning() {
+    fn what_a_crash_or_failover_may_lose_is_a_warning() {
         let fsync = |version, fsync: &str| {
             let facts = Facts { appendfsync: Some(fsync.into()), ..facts(version, "master", "noeviction", "1") };
             judge("", &facts).unwrap().len()

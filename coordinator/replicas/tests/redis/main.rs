@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod chaos;
 mod conformance;
 #[path = "../../../journal/tests/engine/mod.rs"]
 mod engine;
