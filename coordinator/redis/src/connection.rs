@@ -1,10 +1,12 @@
 //! One connection, to a single server or a cluster.
 
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::SingleNodeRoutingInfo;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, RedisResult, Value};
 
 use crate::address::{Address, Place};
@@ -13,6 +15,8 @@ use crate::{CALL, CONNECT};
 
 /// Maximum commands in one pipeline.
 const PIPELINE: usize = 1_000;
+/// Time limit for one node of a cluster, which may hang while the others work.
+const NODE: Duration = Duration::from_secs(1);
 /// Maximum concurrent commands to a cluster, where a pipeline cannot span nodes.
 const FAN_OUT: usize = 128;
 
@@ -62,29 +66,10 @@ impl Connection {
             }
         }
     }
-
-    /// Runs commands one after another over one connection; of a cluster, that to this master.
-    ///
-    /// # Errors
-    /// As for [`run`](Self::run).
-    pub async fn run_at(
-        self,
-        master: SingleNodeRoutingInfo,
-        commands: Vec<Cmd>,
-    ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let pipeline = pipeline(commands);
-        let count = pipeline.len();
-        match self {
-            Self::Single(mut connection) => pipeline.query_async(&mut connection).await,
-            Self::Cluster(mut connection) => {
-                let answers = connection.route_pipeline(pipeline, 0, count, master).await?;
-                Ok(answers.into_iter().map(Value::extract_error).collect())
-            }
-        }
-    }
 }
 
-fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
+/// Commands of which one that fails does not keep the others from running.
+pub(crate) fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     let mut pipeline = Pipeline::new();
     for command in commands {
         pipeline.add_command(command);
@@ -98,7 +83,30 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
 /// # Errors
 /// [`Error::Away`] if waiting may help, otherwise what is wrong.
 pub async fn connect(address: &Address) -> Result<Connection, Error> {
-    let shown = || address.shown().to_owned();
+    let node = first(address).await?;
+    if !node.is_cluster {
+        return Ok(Connection::Single(node.connection));
+    }
+    let Place::Nodes(nodes) = &address.place else { return Ok(Connection::Single(node.connection)) };
+    let mut cluster =
+        ClusterClientBuilder::new(nodes.clone()).connection_timeout(NODE).response_timeout(CALL).retries(2);
+    if address.tls {
+        cluster = cluster.certs(address.certificates.clone());
+    }
+    let connected = async { cluster.build()?.get_async_connection().await };
+    Ok(Connection::Cluster(in_time(address, connected).await?))
+}
+
+/// A node that responds.
+pub(crate) struct Node {
+    pub(crate) connection: MultiplexedConnection,
+    /// How it was reached; nothing for a master that Sentinel named.
+    pub(crate) info: Option<ConnectionInfo>,
+    pub(crate) is_cluster: bool,
+}
+
+/// Connects to the first node that responds, or to the master that Sentinel names.
+pub(crate) async fn first(address: &Address) -> Result<Node, Error> {
     let nodes = match &address.place {
         Place::Nodes(nodes) => nodes,
         Place::Sentinels(sentinels) => {
@@ -106,46 +114,52 @@ pub async fn connect(address: &Address) -> Result<Connection, Error> {
                 let mut client = sentinels.client(address.tls.then_some(&address.certificates))?;
                 client.get_async_connection_with_config(&config()).await
             };
-            return match tokio::time::timeout(CONNECT, connected).await {
-                Ok(connected) => connected.map(Connection::Single).map_err(|error| refusal(address.shown(), &error)),
-                Err(_) => Err(Error::Away { shown: shown(), why: late() }),
-            };
+            let connection = in_time(address, connected).await?;
+            return Ok(Node { connection, info: None, is_cluster: false });
         }
     };
-    let mut last = Error::Away { shown: shown(), why: "it has no host".to_owned() };
-    for node in nodes {
-        match tokio::time::timeout(CONNECT, connect_to(address, nodes, node)).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => last = refusal(address.shown(), &error),
-            Err(_) => last = Error::Away { shown: shown(), why: late() },
+    // At the same time: one that hangs must not keep the others from being asked.
+    let attempt = |node: ConnectionInfo| async move {
+        let mut connection = open(address, node.clone()).await?;
+        let asked = async {
+            let facts: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await?;
+            Ok(facts.contains("cluster_enabled:1"))
+        };
+        let is_cluster = in_time(address, asked).await?;
+        Ok(Node { connection, info: Some(node), is_cluster })
+    };
+    let mut attempts: FuturesUnordered<_> = nodes.iter().cloned().map(attempt).collect();
+    let mut why_not = Error::Away { shown: address.shown().to_owned(), why: "it has no host".to_owned() };
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(node) => return Ok(node),
+            Err(error) => why_not = error,
         }
     }
-    Err(last)
+    Err(why_not)
 }
 
-fn late() -> String {
-    format!("no response within {} s", CONNECT.as_secs())
+/// Connects to one node.
+pub(crate) async fn open(address: &Address, node: ConnectionInfo) -> Result<MultiplexedConnection, Error> {
+    let connected = async {
+        let client =
+            if address.tls { Client::build_with_tls(node, address.certificates.clone())? } else { Client::open(node)? };
+        client.get_multiplexed_async_connection_with_config(&config()).await
+    };
+    in_time(address, connected).await
 }
 
 fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(CALL))
 }
 
-async fn connect_to(address: &Address, nodes: &[ConnectionInfo], node: &ConnectionInfo) -> RedisResult<Connection> {
-    let client = if address.tls {
-        Client::build_with_tls(node.clone(), address.certificates.clone())?
-    } else {
-        Client::open(node.clone())?
-    };
-    let mut single = client.get_multiplexed_async_connection_with_config(&config()).await?;
-    let facts: String = redis::cmd("INFO").arg("cluster").query_async(&mut single).await?;
-    if !facts.contains("cluster_enabled:1") {
-        return Ok(Connection::Single(single));
+/// What is part of connecting, within the limit for that.
+pub(crate) async fn in_time<T>(address: &Address, part: impl Future<Output = RedisResult<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(CONNECT, part).await {
+        Ok(done) => done.map_err(|error| refusal(address.shown(), &error)),
+        Err(_) => {
+            let why = format!("no response within {} s", CONNECT.as_secs());
+            Err(Error::Away { shown: address.shown().to_owned(), why })
+        }
     }
-    let mut cluster =
-        ClusterClientBuilder::new(nodes.to_vec()).connection_timeout(CONNECT).response_timeout(CALL).retries(2);
-    if address.tls {
-        cluster = cluster.certs(address.certificates.clone());
-    }
-    Ok(Connection::Cluster(cluster.build()?.get_async_connection().await?))
 }

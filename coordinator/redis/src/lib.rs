@@ -5,6 +5,7 @@
 mod address;
 mod connection;
 mod error;
+mod master;
 mod sentinel;
 mod wire;
 

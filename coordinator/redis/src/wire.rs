@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Mutex;
 
 use crate::address::Address;
-use crate::connection::{Connection, connect};
+use crate::connection::pipeline;
 use crate::error::{Error, failure};
+use crate::master;
 
 /// Slots of a cluster, see <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
 const SLOTS: u16 = 16_384;
@@ -53,17 +54,16 @@ impl Call<'_> {
 #[derive(Debug)]
 pub struct Wire {
     address: Address,
-    master: SingleNodeRoutingInfo,
+    slot: u16,
     /// Connections are numbered, so that a failure of an old one is not attributed to the new one.
-    connection: Mutex<(u64, Option<Connection>)>,
+    connection: Mutex<(u64, Option<MultiplexedConnection>)>,
 }
 
 impl Wire {
     /// Calls to the master that has the keys with this hash tag: those that contain `{TAG}`. Nothing is connected yet.
     pub fn new(address: Address, tag: &str) -> Self {
         let slot = crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS;
-        let master = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
-        Self { address, master, connection: Mutex::default() }
+        Self { address, slot, connection: Mutex::default() }
     }
 
     /// The address without its password.
@@ -102,7 +102,7 @@ impl Wire {
     /// If Redis is away or too slow.
     pub async fn calls(&self, commands: Vec<Cmd>, limit: Duration) -> Result<Vec<RedisResult<Value>>, Error> {
         let mut number = None;
-        // Boxed, because the future of a cluster's connection is a large one.
+        // Boxed, because the future of connecting is a large one.
         let attempt: BoxFuture<'_, _> = Box::pin(self.attempt(commands, &mut number));
         let answered = tokio::time::timeout(limit, attempt).await;
         let (fails, answered) = match answered {
@@ -126,15 +126,16 @@ impl Wire {
     }
 
     async fn attempt(&self, commands: Vec<Cmd>, number: &mut Option<u64>) -> Result<Vec<RedisResult<Value>>, Error> {
-        let connection = {
+        let mut connection = {
             let mut current = self.connection.lock().await;
             *number = Some(current.0);
             match &current.1 {
                 Some(connection) => connection.clone(),
-                None => current.1.insert(connect(&self.address).await?).clone(),
+                None => current.1.insert(master::connect(&self.address, self.slot).await?).clone(),
             }
         };
-        connection.run_at(self.master.clone(), commands).await.map_err(|error| failure(self.shown(), &error))
+        let answers = pipeline(commands).query_async(&mut connection).await;
+        answers.map_err(|error| failure(self.shown(), &error))
     }
 }
 

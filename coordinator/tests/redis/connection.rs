@@ -7,7 +7,7 @@ use kiln_store::redis::{Address, Link, Tls};
 
 use crate::coordinator::{coordinator, coordinator_with, redis_or_skip};
 use kiln_harness::certificates::certificates;
-use kiln_harness::redis::Redis;
+use kiln_harness::redis::{Cluster, Redis};
 use kiln_harness::replicated::Replicated;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,4 +99,16 @@ async fn the_master_that_sentinels_name_is_used_and_its_successor_after_it() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), shared).await.expect("expected the second master to be used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_that_hangs_keeps_nobody_from_the_others() {
+    let Some(cluster) = Cluster::durable() else { return };
+    let replicates = |node: &&Redis| node.says(&["INFO", "replication"], "role:slave");
+    let hangs = cluster.nodes.iter().find(replicates).unwrap();
+    hangs.signal("STOP");
+    let url = format!("{},{}", hangs.url(), cluster.url());
+    let (one, other) = (coordinator(&url).await, coordinator(&url).await);
+    let digest = one.put(b"shared").await;
+    assert_eq!(other.blobs().get(&digest).await.unwrap(), "shared");
 }

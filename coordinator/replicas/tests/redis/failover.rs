@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_harness::certificates::certificates;
-use kiln_harness::redis::Cluster;
+use kiln_harness::redis::{Cluster, Redis};
 use kiln_harness::replicated::{Guards, Replicated};
 use kiln_harness::until;
 use kiln_journal::{Batch, Durability, Error, Fsync, Journal};
@@ -177,7 +177,16 @@ async fn redis_and_its_sentinels_may_speak_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_replaces_a_master_keeps_term_and_journal() {
+async fn a_cluster_that_replaces_a_killed_master_keeps_term_and_journal() {
+    replaces_a_master(|master| master.kill()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_replaces_a_master_that_hangs_keeps_term_and_journal() {
+    replaces_a_master(|master| master.signal("STOP")).await;
+}
+
+async fn replaces_a_master(break_it: fn(&mut Redis)) {
     let Some(mut cluster) = Cluster::durable() else { return };
     let register = register_at(&cluster.url()).await.unwrap();
     let held = term(register.claim(&replica("a"), None, LEASE).await.unwrap());
@@ -186,7 +195,7 @@ async fn a_cluster_that_replaces_a_master_keeps_term_and_journal() {
     let promised = Batch::default().put("records", "promised", "1");
     stream.append_with(promised, Durability::Durable, |_| Bytes::from("promised")).await.unwrap();
     let master = cluster.master_of("{kiln}:lease");
-    cluster.nodes[master].kill();
+    break_it(&mut cluster.nodes[master]);
     stream.append(|_| Bytes::from("meanwhile"));
     soon("the journal to recover", async {
         while let Err(error) = journal.commit(Batch::default().put("records", "after", "1"), Durability::Durable).await
@@ -199,4 +208,21 @@ async fn a_cluster_that_replaces_a_master_keeps_term_and_journal() {
     let entries = journal.read("build", 0, usize::MAX).await.unwrap();
     let entries: Vec<_> = entries.into_iter().map(|entry| entry.data).collect();
     assert_eq!(entries, ["promised", "meanwhile"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_or_node_that_hangs_keeps_nobody_from_the_others() {
+    let (Some(farm), Some(cluster)) = (Replicated::start(), Cluster::durable()) else { return };
+    farm.sentinels[0].signal("STOP");
+    let replica_of_cluster =
+        cluster.nodes.iter().find(|node| node.says(&["INFO", "replication"], "role:slave")).unwrap();
+    replica_of_cluster.signal("STOP");
+    let url = format!("{},{}", replica_of_cluster.url(), cluster.url());
+    for url in [farm.url(), url] {
+        let register = register_at(&url).await.unwrap();
+        // As quickly as a leader needs it.
+        term(register.claim(&replica("a"), None, Duration::from_secs(5)).await.unwrap());
+        let register = register_at(&url).await.unwrap();
+        term(register.claim(&replica("a"), None, Duration::from_secs(5)).await.unwrap());
+    }
 }
