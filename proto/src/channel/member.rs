@@ -41,7 +41,10 @@ pub(super) struct Member {
     pub(super) ip: Option<SocketAddr>,
     live: Mutex<Option<Live>>,
     avoided: Mutex<Option<(Instant, Duration)>>,
+    /// Held while a connection is made.
     connecting: tokio::sync::Mutex<()>,
+    /// Attempts to connect that failed.
+    failures: AtomicU64,
 }
 
 impl fmt::Debug for Member {
@@ -65,7 +68,8 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Member {
     pub(super) fn new(url: String, ip: Option<SocketAddr>) -> Self {
-        Self { url, ip, live: Mutex::default(), avoided: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+        let (live, avoided, connecting) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Self { url, ip, live, avoided, connecting, failures: AtomicU64::new(0) }
     }
 
     /// The connection, if there is one.
@@ -75,9 +79,14 @@ impl Member {
 
     /// The connection, made if there is none.
     pub(super) async fn connect(&self, access: &Access) -> Result<Live, Error> {
+        let failures = self.failures.load(Ordering::Acquire);
         let _one_at_a_time = self.connecting.lock().await;
         if let Some(live) = self.live() {
             return Ok(live);
+        }
+        // Whoever waited for an attempt that failed does not make the next one wait as well.
+        if self.failures.load(Ordering::Acquire) != failures {
+            return Err(Error::Unhealthy { url: self.to_string(), reason: "it did not answer just now".to_owned() });
         }
         let made = tokio::time::timeout(ANSWER, self.dial(access)).await;
         match made.unwrap_or_else(|_| Err(Error::Silent { url: self.to_string(), seconds: ANSWER.as_secs() })) {
@@ -88,6 +97,7 @@ impl Member {
                 Ok(live)
             }
             Err(error) => {
+                self.failures.fetch_add(1, Ordering::AcqRel);
                 self.failed();
                 Err(error)
             }

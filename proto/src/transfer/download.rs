@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
 use super::reading::Reading;
-use super::sources::Source;
+use super::sources::{Source, Wrong};
 use super::{CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, STREAM_FROM_BYTES, batches, check, malformed, verify};
 use crate::digest::Digest;
 use crate::reapi;
@@ -24,12 +24,12 @@ impl Client {
             let mut found = self.get_batch(vec![*digest]).await?;
             return found.remove(digest).ok_or(Error::Missing { digest: *digest });
         }
-        self.until_right(digest, |skipped| self.get_large(digest, skipped)).await
+        self.until_right(digest, |wrong| self.get_large(digest, wrong)).await
     }
 
-    async fn get_large(&self, digest: &Digest, skipped: usize) -> Result<Bytes, Error> {
+    async fn get_large(&self, digest: &Digest, wrong: Wrong) -> Result<Bytes, Error> {
         let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0).min(64 << 20));
-        let mut reading = self.read(digest, skipped);
+        let mut reading = self.read(digest, wrong);
         while let Some(chunk) = reading.next().await? {
             self.meter.advance(chunk.len() as u64);
             data.extend_from_slice(&chunk);
@@ -38,19 +38,19 @@ impl Client {
         Ok(data.into())
     }
 
-    /// Repeats a transfer whose content was wrong, each time beginning with the next coordinator.
-    async fn until_right<T, F>(&self, digest: &Digest, attempt: impl Fn(usize) -> F) -> Result<T, Error>
+    /// Repeats a transfer whose content was wrong, each time from other coordinators.
+    async fn until_right<T, F>(&self, digest: &Digest, attempt: impl Fn(Wrong) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let count = self.source_count();
-        for skipped in 0..count.saturating_sub(1) {
-            match attempt(skipped).await {
+        let wrong = Wrong::default();
+        for _ in 1..self.source_count() {
+            match attempt(wrong.clone()).await {
                 Err(Error::Corrupt { .. }) => tracing::debug!(%digest, "asking another coordinator for a blob"),
                 ended => return ended,
             }
         }
-        attempt(count.saturating_sub(1)).await
+        attempt(wrong).await
     }
 
     /// Fetches many blobs; small ones in batches. Fails with [`Error::Missing`] if one is missing.
@@ -122,7 +122,7 @@ impl Client {
             let data = self.get(digest).await?;
             return Ok(stream::iter([Ok(data)]).boxed());
         }
-        let mut reading = self.read(digest, 0);
+        let mut reading = self.read(digest, Wrong::default());
         // The first bytes show whether the blob is there.
         let first = reading.next().await?;
         Ok(stream::iter(first.map(Ok)).chain(reading.into_stream()).boxed())
@@ -137,7 +137,7 @@ impl Client {
     ///
     /// An incomplete file is removed.
     pub async fn download(&self, digest: &Digest, path: &Path) -> Result<(), Error> {
-        let result = self.until_right(digest, |skipped| self.download_from(digest, path, skipped)).await;
+        let result = self.until_right(digest, |wrong| self.download_from(digest, path, wrong)).await;
         if result.is_err() {
             let _ = tokio::fs::remove_file(path).await;
         }
@@ -160,12 +160,12 @@ impl Client {
         self.download(digest, path).await.map(|()| digest.size)
     }
 
-    async fn download_from(&self, digest: &Digest, path: &Path, skipped: usize) -> Result<(), Error> {
+    async fn download_from(&self, digest: &Digest, path: &Path, wrong: Wrong) -> Result<(), Error> {
         // Hashed and written in a separate thread while the next bytes arrive.
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let (digest, path, hasher) = (*digest, path.to_owned(), self.function.hasher());
         let writing = tokio::task::spawn_blocking(move || write_checked(&path, &digest, hasher, receiver));
-        let mut reading = (digest.size >= STREAM_FROM_BYTES).then(|| self.read(&digest, skipped));
+        let mut reading = (digest.size >= STREAM_FROM_BYTES).then(|| self.read(&digest, wrong));
         let fetched = self.fetch_into(&digest, reading.as_mut(), sender).await;
         let written = writing.await.map_err(|_| tonic::Status::internal("the writing thread panicked"))?;
         match (written, fetched) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tonic::Streaming;
 
-use super::sources::{Source, Sources};
+use super::sources::{Source, Sources, Wrong};
 use super::{Client, Error, gone};
 use crate::bytestream::{ReadRequest, ReadResponse};
 use crate::digest::Digest;
@@ -20,13 +20,15 @@ pub(super) struct Reading {
     offset: u64,
     /// Those that contributed to them.
     by: Vec<Source>,
+    wrong: Wrong,
 }
 
 impl Client {
-    /// Reads a blob, at first from the coordinator after `skipped` others.
-    pub(super) fn read(&self, digest: &Digest, skipped: usize) -> Reading {
+    /// Reads a blob, from those that were wrong about it only if no other has it.
+    pub(super) fn read(&self, digest: &Digest, wrong: Wrong) -> Reading {
         Reading {
-            sources: self.sources(digest, skipped),
+            sources: self.sources(digest, &wrong),
+            wrong,
             client: self.clone(),
             digest: *digest,
             open: None,
@@ -91,8 +93,9 @@ impl Reading {
         )
     }
 
-    /// Has others asked first in place of the only one that these bytes came from: they are wrong.
+    /// These bytes are not the blob: has others asked first for it, and for everything if they came from one alone.
     pub(super) fn was_wrong(&self) {
+        self.wrong.add(&self.by);
         if let [only] = &self.by[..] {
             only.was_wrong();
         }

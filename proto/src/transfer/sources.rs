@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_telemetry::trace::traced;
 use tonic::Code;
@@ -18,6 +19,25 @@ pub(super) struct Source {
     pub(super) streams: Streams,
     channel: Channel,
     is_paced: bool,
+}
+
+/// Coordinators whose content for a blob was wrong. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wrong(Arc<Mutex<Vec<Source>>>);
+
+impl Wrong {
+    fn has(&self, channel: &Channel) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().any(|source| source.channel.is_one_of_several() && source.channel.is(channel))
+    }
+
+    /// Adds the first of those that the content came from which is not known to be wrong: content of several may be wrong by any of
+    /// them, and each gets its turn.
+    pub(super) fn add(&self, by: &[Source]) {
+        if let Some(source) = by.iter().find(|source| !self.has(&source.channel)) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(source.clone());
+        }
+    }
 }
 
 /// The coordinators that are still to be asked, and what the others answered.
@@ -37,13 +57,12 @@ impl Client {
         Source { cas: cas(leased.clone()), streams: streams(leased), channel, is_paced }
     }
 
-    /// The coordinators to be asked for a blob, without the first `skipped`, which come last.
-    pub(super) fn sources(&self, digest: &Digest, skipped: usize) -> Sources {
+    /// The coordinators to be asked for a blob, last those that were wrong about it.
+    pub(super) fn sources(&self, digest: &Digest, wrong: &Wrong) -> Sources {
         let [a, b, c, d, ..] = digest.hash;
         let first = self.is_spread.then(|| u32::from_be_bytes([a, b, c, d]) as usize);
         let mut each = self.bare.each(first);
-        let count = each.len().max(1);
-        each.rotate_left(skipped % count);
+        each.sort_by_key(|channel| wrong.has(channel));
         let left = each.into_iter().map(|channel| match channel.is_one_of_several() {
             true => self.source(channel, true),
             false => Source { cas: self.cas.clone(), streams: self.streams.clone(), channel, is_paced: false },
@@ -61,7 +80,7 @@ impl Client {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut sources = self.sources(digest, 0);
+        let mut sources = self.sources(digest, &Wrong::default());
         loop {
             let source = sources.next()?;
             match question(source.clone()).await {

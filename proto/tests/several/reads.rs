@@ -72,13 +72,36 @@ async fn a_coordinator_without_a_right_answer_costs_another_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_without_a_coordinator_cost_no_blob() {
-    let blob = b"a blob".to_vec();
-    let good = Coordinator::start(Manner::Right, &[&blob]).await;
-    let client = client(&[&black_hole().await, &nobody().await, &good.url]).await.spread();
-    for _ in 0..20 {
-        assert_eq!(client.get(&F.digest(&blob)).await.unwrap(), blob);
+async fn one_right_coordinator_is_enough_whatever_the_others_do() {
+    let large = large();
+    let digest = F.digest(&large);
+    let manners = [Manner::Wrong, Manner::Breaking, Manner::Right];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut urls = Vec::new();
+        for place in order {
+            urls.push(Coordinator::start(manners[place], &[&large]).await.url);
+        }
+        let client = client(&urls.iter().map(String::as_str).collect::<Vec<_>>()).await.spread();
+        let dir = tempfile::tempdir().unwrap();
+        // Several times: what is known of the others by then changes the order in which they are asked.
+        for number in 0..4 {
+            let path = dir.path().join(number.to_string());
+            client.download(&digest, &path).await.unwrap_or_else(|error| panic!("{order:?} {number}: {error}"));
+            assert!(client.get(&digest).await.unwrap() == large, "{order:?} {number}");
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_without_a_coordinator_cost_no_blob() {
+    let blobs: Vec<Vec<u8>> = (0..60_u32).map(|number| number.to_be_bytes().to_vec()).collect();
+    let all: Vec<&[u8]> = blobs.iter().map(Vec::as_slice).collect();
+    let good = Coordinator::start(Manner::Right, &all).await;
+    let client = client(&[&black_hole().await, &nobody().await, &good.url]).await.spread();
+    // All at once, as a worker fetches inputs: they wait for the silent one together and not one after the other.
+    let reads = blobs.iter().map(|blob| async { assert_eq!(client.get(&F.digest(blob)).await.unwrap(), blob[..]) });
+    futures::future::join_all(reads).await;
+    assert_eq!(good.reads().len(), blobs.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
