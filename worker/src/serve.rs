@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::future::BoxFuture;
 use kiln_broker::Broker;
-use kiln_proto::channel::Dial;
+use kiln_proto::channel::{self, Dial};
 use kiln_proto::{calls, property, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,7 @@ async fn work(
     shutdown: BoxFuture<'static, ()>,
     reloads: watch::Receiver<Arc<Config>>,
 ) -> anyhow::Result<()> {
+    channel::check(&config.coordinator, &channel::Access::default())?;
     let state = std::path::absolute(&config.state_dir)?;
     std::fs::create_dir_all(&state)
         .with_context(|| format!("cannot create the state directory `{}`", state.display()))?;

@@ -77,6 +77,23 @@ fn what_a_configuration_names_is_checked_without_starting() {
     refused(&Ran::from(worker(dir.path(), &["--join", "x"])), 2, "`join-file` (line 3)");
 }
 
+#[test]
+fn addresses_that_make_no_sense_are_refused_before_anything_starts() {
+    for (urls, words) in [
+        ("https://a:8980,", "an address is missing"),
+        ("https://a:8980,http://b:8980", "mixes TLS and plain HTTP"),
+        ("https://a:8980,https://A:8980", "is twice in"),
+        ("ftp://a:8980", "invalid farm URL"),
+    ] {
+        let dir = files(&[("worker.toml", &format!("coordinator = \"{urls}\"\nstate-dir = \"state\"\n"))]);
+        refused(&Ran::from(worker(dir.path(), &["--check-config"])), 1, words);
+        refused(&Ran::from(worker(dir.path(), &[])), 1, words);
+        assert!(!dir.path().join("state").exists());
+    }
+    let dir = files(&[("worker.toml", "coordinator = \"https://a:8980,https://b:8980\"\nstate-dir = \"state\"\n")]);
+    assert_eq!(Ran::from(worker(dir.path(), &["--check-config"])).code, 0);
+}
+
 /// A coordinator that only hears what workers register.
 struct Hearing(mpsc::UnboundedSender<Register>);
 

@@ -236,6 +236,17 @@ impl Farm {
         coordinator.wait().unwrap();
     }
 
+    /// kill -9 of the coordinator; afterwards another process serves the same data at this URL, and at its host whatever else it serves.
+    pub fn move_coordinator(&mut self, url: &str) {
+        self.kill_coordinator();
+        let host = |url: &str| url.split_once("://").unwrap().1.rsplit_once(':').unwrap().0.to_owned();
+        let (before, after) = (host(&self.url), host(url));
+        self.more.iter_mut().for_each(|argument| *argument = argument.replace(&before, &after));
+        self.url = url.to_owned();
+        let moved = Self::coordinator(self.dir.path(), url, &self.variables, &self.more);
+        *self.coordinator.lock().unwrap() = moved;
+    }
+
     /// The log of a process.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()

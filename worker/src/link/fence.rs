@@ -7,6 +7,8 @@
 #[derive(Debug, Default)]
 pub(super) struct Fence {
     newest: u64,
+    /// The last one that was refused.
+    refused: Option<u64>,
 }
 
 /// Why a leader was refused.
@@ -18,6 +20,8 @@ pub(super) struct Fence {
 pub(super) struct Past {
     epoch: u64,
     newest: u64,
+    /// Whether it is the first time that this one is refused.
+    pub(super) is_news: bool,
 }
 
 impl Fence {
@@ -27,7 +31,8 @@ impl Fence {
     /// If a later one has been admitted.
     pub(super) fn admit(&mut self, epoch: u64) -> Result<(), Past> {
         if epoch != 0 && epoch < self.newest {
-            return Err(Past { epoch, newest: self.newest });
+            let is_news = self.refused.replace(epoch) != Some(epoch);
+            return Err(Past { epoch, newest: self.newest, is_news });
         }
         self.newest = self.newest.max(epoch);
         Ok(())
@@ -44,7 +49,9 @@ mod tests {
         for epoch in [0, 3, 3, 7, 0] {
             assert_eq!(fence.admit(epoch), Ok(()), "{epoch}");
         }
-        assert_eq!(fence.admit(6), Err(Past { epoch: 6, newest: 7 }), "expected epoch 0 to change nothing");
+        let past = |is_news| Err(Past { epoch: 6, newest: 7, is_news });
+        assert_eq!(fence.admit(6), past(true), "expected epoch 0 to change nothing");
+        assert_eq!(fence.admit(6), past(false));
         assert_eq!(fence.admit(7), Ok(()));
     }
 

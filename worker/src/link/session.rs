@@ -140,7 +140,12 @@ async fn talk(
             answer = answers.message() => match answer {
                 Ok(Some(message)) => match message.message {
                     Some(coordinator_message::Message::Registered(welcome)) => {
-                        fence.admit(welcome.epoch).map_err(|past| past.to_string())?;
+                        if let Err(past) = fence.admit(welcome.epoch) {
+                            if past.is_news {
+                                tracing::warn!(url = channel.url(), "{past}");
+                            }
+                            return Err(past.to_string().into());
+                        }
                         *registered = true;
                         runner.tally().linked(true);
                         tracing::info!(url = channel.url(), name = identity.name, "registered");
