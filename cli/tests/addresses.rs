@@ -62,6 +62,26 @@ fn a_build_goes_on_at_another_address_when_its_coordinator_has_moved_there() {
 }
 
 #[test]
+fn a_coordinator_that_falls_silent_is_left_in_the_middle_of_a_build() {
+    let farm = Farm::start(&[]);
+    // To clients and workers, two coordinators: one of them is gone without a word, and no connection to it ends.
+    let proxy = Proxy::to(&farm.url);
+    let urls = [proxy.url.as_str(), &farm.url];
+    farm.start_worker_by(&urls.join(","), "one", &["--sandbox", "off"]);
+    farm.wait_for_worker("one");
+    let gate = tempfile::tempdir().unwrap();
+    let dir = until_opened(gate.path());
+    let mut command = kiln(&farm, &urls, &["build", "--progress", "json"]);
+    command.current_dir(dir.path());
+    let mut build = Running::start(command);
+    build.until("the step to print", |event| event["type"] == "log" && event.to_string().contains("begun"));
+    proxy.hold();
+    std::fs::write(gate.path().join("open"), "").unwrap();
+    build.end().well();
+    assert_eq!(std::fs::read_to_string(gate.path().join("count")).unwrap(), "begun\n", "expected one run");
+}
+
+#[test]
 fn an_upload_goes_on_when_the_connection_breaks_in_its_middle() {
     let farm = Farm::start(&["one"]);
     let proxy = Proxy::to(&farm.url);
@@ -91,6 +111,43 @@ fn every_command_reaches_the_farm_wherever_it_is_in_the_list() {
     let ran = Ran::from(kiln(&farm, &[&silent, &dead], &["--lost-after", "1", "status"]));
     refused(&ran, 3, "no coordinator of the farm answers");
     assert!(ran.err.contains(&silent) && ran.err.contains(&dead), "{ran:?}");
+}
+
+#[test]
+fn pages_and_caches_of_tools_are_those_of_the_coordinator_that_answers() {
+    let (pages, caches) = (free_url(), free_url());
+    let at = |url: &str| url.strip_prefix("http://").unwrap().to_owned();
+    let farm = Farm::with(&["--web-listen", &at(&pages), "--cache-listen", &at(&caches)], &[]);
+    // Nobody is at the other's host.
+    let other = farm.url.replace("127.0.0.1", "127.0.0.9");
+    for urls in [[other.as_str(), &farm.url], [&farm.url, &other]] {
+        let ran = Ran::from(kiln(&farm, &urls, &["web", "--print"]));
+        assert!(ran.code == 0 && ran.out.starts_with(&format!("{pages}/")), "{ran:?}");
+        let ran = Ran::from(kiln(&farm, &urls, &["cache", "env", "bazel"]));
+        assert!(ran.code == 0 && ran.out.contains(&caches) && !ran.out.contains("127.0.0.9"), "{ran:?}");
+        let ran = Ran::from(kiln(&farm, &urls, &["cache", "env", "go"]));
+        let both = format!("{caches}/cache/go,{}/cache/go", caches.replace("127.0.0.1", "127.0.0.9"));
+        assert!(ran.code == 0 && ran.out.contains(&both), "{ran:?}");
+    }
+}
+
+#[test]
+fn login_keeps_all_addresses_of_a_farm() {
+    let farm = Farm::start(&["one"]);
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let urls = format!("{},{}", free_url(), farm.url);
+    let kiln = |arguments: &[&str]| {
+        let mut command = farm.command(arguments);
+        command.env_remove("KILN_FARM").env("KILN_CONFIG", &config).stdin(std::process::Stdio::null());
+        Ran::from(command)
+    };
+    let ran = kiln(&["login", &urls, "--name", "team", "--no-token"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(std::fs::read_to_string(&config).unwrap().contains(&format!("url = \"{urls}\"")));
+    let ran = kiln(&["workers", "--json"]);
+    assert!(ran.code == 0 && ran.out.contains("\"one\""), "{ran:?}");
+    refused(&kiln(&["login", &format!("{urls},"), "--name", "other", "--no-token"]), 2, "an address is missing");
 }
 
 #[test]

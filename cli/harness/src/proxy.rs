@@ -1,9 +1,10 @@
-//! A proxy to a process that counts bytes, and breaks connections on request.
+//! A proxy to a process that counts bytes, and breaks or holds up connections on request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Forwards connections to a process, and counts.
 pub struct Proxy {
@@ -12,6 +13,7 @@ pub struct Proxy {
     down: Arc<AtomicU64>,
     /// Bytes until the connection that carries them breaks; negative: none does.
     left: Arc<AtomicI64>,
+    held: Arc<AtomicBool>,
     is_cut: Arc<AtomicBool>,
     /// Both ends of all connections.
     open: Arc<Mutex<Vec<(TcpStream, TcpStream)>>>,
@@ -38,9 +40,9 @@ impl Proxy {
         let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let left = Arc::new(AtomicI64::new(-1));
-        let (is_cut, open) = (Arc::default(), Arc::default());
-        let proxy = Self { url, up: Arc::default(), down: Arc::default(), left, is_cut, open };
-        let (up, down, left) = (proxy.up.clone(), proxy.down.clone(), proxy.left.clone());
+        let (held, is_cut, open) = (Arc::default(), Arc::default(), Arc::default());
+        let proxy = Self { url, up: Arc::default(), down: Arc::default(), left, held, is_cut, open };
+        let (up, down, left, held) = (proxy.up.clone(), proxy.down.clone(), proxy.left.clone(), proxy.held.clone());
         let (is_cut, open) = (proxy.is_cut.clone(), proxy.open.clone());
         std::thread::spawn(move || {
             for near in listener.incoming() {
@@ -52,8 +54,8 @@ impl Proxy {
                 open.lock().unwrap().push((near.try_clone().unwrap(), far.try_clone().unwrap()));
                 for (from, to, count) in [(&near, &far, &up), (&far, &near, &down)] {
                     let (from, to, count) = (from.try_clone().unwrap(), to.try_clone().unwrap(), count.clone());
-                    let left = left.clone();
-                    std::thread::spawn(move || pass(from, to, &count, &left));
+                    let (left, held) = (left.clone(), held.clone());
+                    std::thread::spawn(move || pass(from, to, &count, &left, &held));
                 }
             }
         });
@@ -73,6 +75,11 @@ impl Proxy {
         self.left.store(bytes, Ordering::Relaxed);
     }
 
+    /// From now on nothing passes, and no connection ends: as if a machine were gone without a word.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a connection is still due to break.
     pub fn is_to_break(&self) -> bool {
         self.left.load(Ordering::Relaxed) >= 0
@@ -84,9 +91,12 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, left: &AtomicI64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, count: &AtomicU64, left: &AtomicI64, held: &AtomicBool) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
+        while held.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         count.fetch_add(read as u64, Ordering::Relaxed);
         let before = left.load(Ordering::Relaxed);
         if before >= 0 {
