@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CERT_MANAGER, rendered};
+use super::{CERT_MANAGER, REPLICAS, rendered};
 use crate::kubernetes::{argument, named};
 
 pub fn pod<'a>(objects: &'a [Value], set: &str) -> &'a Value {
@@ -178,6 +178,40 @@ fn only_the_coordinator_gets_into_the_bundled_stores() {
         let pod = &deployment["template"]["spec"];
         assert!(pod["volumes"].as_array().unwrap().iter().all(|volume| volume["emptyDir"].is_object()), "{store}");
     }
+}
+
+#[test]
+fn several_coordinators_reach_each_other_and_are_placed_as_asked() {
+    let more = [
+        "networkPolicies.clients[0].ipBlock.cidr=10.0.0.0/8",
+        "coordinator.topologySpreadConstraints[0].topologyKey=rack",
+        "coordinator.topologySpreadConstraints[0].maxSkew=1",
+        "coordinator.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule",
+        "replicas.count=3",
+    ];
+    let Some(objects) = rendered(&[REPLICAS, &more].concat()) else { return };
+    let set = &named(&objects, "StatefulSet", "kiln-coordinator")["spec"];
+    assert_eq!(set["replicas"], 3);
+    let template = &set["template"];
+    let keys: Vec<&Value> = template["spec"]["topologySpreadConstraints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["topologyKey"])
+        .collect();
+    assert_eq!(keys, ["rack"]);
+    let inside = &named(&objects, "NetworkPolicy", "kiln-coordinator")["spec"]["ingress"][0];
+    let from: Vec<&Value> =
+        inside["from"].as_array().unwrap().iter().map(|peer| &peer["podSelector"]["matchLabels"]).collect();
+    assert!(from.contains(&&template["metadata"]["labels"]), "expected coordinators among {from:?}");
+    assert_eq!(inside["ports"], json!([{"port": "grpc"}]));
+    // Without a second Redis, results are in the one that they agree in.
+    let values =
+        ["replicas.count=2", "replicas.redis.url=redis://state:6379", "s3.use=external", "s3.external.url=s3://builds"];
+    let Some(objects) = rendered(&values) else { return };
+    let pod = self::pod(&objects, "kiln-coordinator");
+    assert_eq!(variable(pod, "KILN_REPLICAS")["value"], "redis://state:6379");
+    assert!(variable(pod, "KILN_REDIS").is_null());
 }
 
 #[test]
