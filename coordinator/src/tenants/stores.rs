@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kiln_auth::check_name;
 use kiln_store::Stores;
 use parking_lot::Mutex;
@@ -88,23 +89,26 @@ impl AllStores {
     ///
     /// # Errors
     /// If there are too many tenants, or the tenant's directory cannot be used.
-    pub async fn of(&self, tenant: &str) -> Result<Arc<Opened>, Status> {
-        if tenant.is_empty() {
-            return Ok(self.own.clone());
-        }
-        // Checked before it takes a slot.
-        check_name("tenant", tenant).map_err(Status::invalid_argument)?;
-        let cell = {
-            let mut open = self.open.lock();
-            if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
-                return Err(Status::resource_exhausted(format!(
-                    "this coordinator has {MAX_TENANTS} tenants, the most that it allows"
-                )));
+    pub fn of<'a>(&'a self, tenant: &'a str) -> BoxFuture<'a, Result<Arc<Opened>, Status>> {
+        // Its type ends here: whoever calls it need not know all that a store consists of.
+        Box::pin(async move {
+            if tenant.is_empty() {
+                return Ok(self.own.clone());
             }
-            open.entry(tenant.to_owned()).or_default().clone()
-        };
-        let opened = cell.get_or_try_init(|| self.open_one(tenant)).await;
-        opened.cloned().map_err(|error| super::cannot_open(tenant, &error))
+            // Checked before it takes a slot.
+            check_name("tenant", tenant).map_err(Status::invalid_argument)?;
+            let cell = {
+                let mut open = self.open.lock();
+                if open.len() >= MAX_TENANTS && !open.contains_key(tenant) {
+                    return Err(Status::resource_exhausted(format!(
+                        "this coordinator has {MAX_TENANTS} tenants, the most that it allows"
+                    )));
+                }
+                open.entry(tenant.to_owned()).or_default().clone()
+            };
+            let opened = cell.get_or_try_init(|| self.open_one(tenant)).await;
+            opened.cloned().map_err(|error| super::cannot_open(tenant, &error))
+        })
     }
 
     async fn open_one(&self, tenant: &str) -> anyhow::Result<Arc<Opened>> {
