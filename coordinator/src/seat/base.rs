@@ -9,13 +9,13 @@ use kiln_execution::properties::Rules;
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
 use kiln_state::Current;
+use kiln_webhooks::WebhookMetrics;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::Common;
 use crate::Config;
-use crate::metrics::WebhookMetrics;
 use crate::tenants::Limits;
 
 /// What a coordinator has in any case. Cheap to clone.
