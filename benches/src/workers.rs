@@ -11,12 +11,13 @@ use anyhow::{Context, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::channel::{self, Channel};
 use kiln_proto::digest::Digest;
-use kiln_proto::transfer::Client;
+use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::coordinator_message::Message as Told;
 use kiln_proto::v1::worker_message::Message as Said;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{self, lease_finished};
 use kiln_proto::{clock, reapi};
+use kiln_trees::tree::{Entry, Tree};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,6 +41,9 @@ pub struct Options {
     /// Number of actions.
     #[arg(long, default_value = "20000", value_parser = clap::value_parser!(u32).range(1..))]
     pub actions: u32,
+    /// Number of directories in the input tree, which all actions have in common.
+    #[arg(long, default_value = "20")]
+    pub directories: u32,
     /// Number of actions that are waited for at once.
     #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
     pub callers: u32,
@@ -76,9 +80,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let connections = options.callers.div_ceil(CALLS_ON_A_CONNECTION as u32);
     let channels: Vec<Channel> = stream::iter(0..connections).then(|_| farm.connect()).try_collect().await?;
     let salt: u64 = rand::random();
-    execute(&channels, options.callers, prepare(&channels, &format!("{salt}-warm"), WARM_UP).await?).await?;
+    execute(&channels, options.callers, prepare(&channels, &options, &format!("{salt}-warm"), WARM_UP).await?).await?;
     done.lock().actions.clear();
-    let digests = prepare(&channels, &salt.to_string(), options.actions).await?;
+    let digests = prepare(&channels, &options, &salt.to_string(), options.actions).await?;
     eprintln!("{} actions run ...", options.actions);
     let (began, before) = (Instant::now(), server.cpu().context("cannot read the coordinator's CPU time")?);
     let latencies = execute(&channels, options.callers, digests.clone()).await?;
@@ -113,10 +117,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     crate::report::print(&figures, options.json)
 }
 
-/// Uploads that many distinct actions.
-async fn prepare(channels: &[Channel], salt: &str, count: u32) -> anyhow::Result<Vec<Digest>> {
-    let recipe = Recipe::noop(Digest::empty(FUNCTION), Vec::new());
+/// Uploads that many distinct actions, and their input tree.
+async fn prepare(channels: &[Channel], options: &Options, salt: &str, count: u32) -> anyhow::Result<Vec<Digest>> {
     let (mut blobs, mut digests) = (Vec::new(), Vec::new());
+    let mut tree = Tree::default();
+    for number in 0..options.directories {
+        let (digest, data) = actions::bytes_blob(number.to_string().into());
+        tree.insert(&format!("directory-{number}/file"), Entry::file(digest, false))?;
+        blobs.push((digest, data));
+    }
+    let root = tree.encode(FUNCTION, &mut |encoded| blobs.push((encoded.digest, Blob::Bytes(encoded.data.into()))));
+    let recipe = Recipe::noop(root, Vec::new());
     for index in 0..count {
         let (digest, uploads) = recipe.action(&format!("{salt}-{index}"));
         blobs.extend(uploads);
