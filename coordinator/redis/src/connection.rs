@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
 use redis::aio::MultiplexedConnection;
@@ -82,7 +83,12 @@ pub(crate) fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
 ///
 /// # Errors
 /// [`Error::Away`] if waiting may help, otherwise what is wrong.
-pub async fn connect(address: &Address) -> Result<Connection, Error> {
+pub fn connect(address: &Address) -> BoxFuture<'_, Result<Connection, Error>> {
+    // The future is a large one, and others are made of it.
+    Box::pin(connect_all(address))
+}
+
+async fn connect_all(address: &Address) -> Result<Connection, Error> {
     let node = first(address).await?;
     if !node.is_cluster {
         return Ok(Connection::Single(node.connection));
