@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     fn row(first: i64, last: i64, host: Value, port: i64) -> Value {
-        let replica = Value::Array(vec![Value::BulkString(b"replica".as_slice().into()), Value::Int(1)]);
+        let replica = Value::Array(vec![Value::BulkString(b"replica".to_vec()), Value::Int(1)]);
         Value::Array(vec![Value::Int(first), Value::Int(last), Value::Array(vec![host, Value::Int(port)]), replica])
     }
 
     #[test]
     fn the_master_of_a_slot_is_found() {
-        let host = |host: &str| Value::BulkString(host.as_bytes().to_vec().into());
+        let host = |host: &str| Value::BulkString(host.as_bytes().to_vec());
         let rows = || Value::Array(vec![row(0, 9, host("a"), 1), row(10, 20, Value::Nil, 2), row(21, 30, host(""), 3)]);
         assert_eq!(find(rows(), 9), Some((Some("a".to_owned()), 1)));
         assert_eq!(find(rows(), 10), Some((None, 2)));
