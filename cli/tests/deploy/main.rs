@@ -5,6 +5,7 @@
 mod haproxy;
 mod helm;
 mod kubernetes;
+mod options;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
