@@ -10,6 +10,12 @@ pub type Elsewhere = (&'static str, &'static str, &'static str);
 
 pub const ELSEWHERE: &[Elsewhere] = &[
     (
+        "coordinator/README.md",
+        "kiln-coordinator --farm-dir /etc/kiln --listen 10.0.0.1:8980 --data-dir /var/lib/kiln \
+         --replicas redis://:PASSWORD@journal:6379 --s3 s3://builds/kiln",
+        "a_build_survives_a_leader_that_is_killed",
+    ),
+    (
         "cli/README.md",
         "kiln login https://farm.example:8980 --name team --ca team.pem",
         "who_has_logged_in_needs_no_flags_and_a_wrong_token_is_not_kept",
@@ -191,6 +197,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     ("benches/README.md", "kiln-bench dockerfile --base DIR --docker", PARSED),
     ("benches/README.md", "kiln-bench calls", PARSED),
+    ("benches/README.md", "kiln-bench scheduler", PARSED),
+    ("benches/README.md", "kiln-bench workers", PARSED),
     ("benches/README.md", "kiln-bench spread", PARSED),
     ("benches/README.md", "kiln-bench cost", "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them"),
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
