@@ -22,7 +22,7 @@ pub struct Claimed {
 /// What the replicas agree by. Redis is one; tests have another.
 #[async_trait]
 pub trait Register: Debug + Send + Sync {
-    /// Whether it can be used: its settings, whether another farm uses it, the versions of the other replicas. Returns warnings.
+    /// Whether it can be used: its settings, and the versions of the other replicas. Returns warnings.
     ///
     /// # Errors
     /// What cannot work, with its fix.
@@ -42,7 +42,8 @@ pub trait Register: Debug + Send + Sync {
     async fn release(&self, me: &Replica, term: &Term) -> Result<(), Error>;
 
     /// The journal of a tenant; the default one is `""`. Its commits are refused with [`kiln_journal::Error::Fenced`] unless this term
-    /// holds the lease; reading is free to all.
+    /// holds the lease; reading is free to all. A term writes a tenant's journal by one engine: of two, one would find its commits
+    /// overtaken by the other's.
     fn journal(&self, tenant: &str, term: &Term) -> Arc<dyn Engine>;
 
     /// Tenants that have a journal, sorted.
