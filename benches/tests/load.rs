@@ -103,6 +103,32 @@ fn a_crowd_is_all_there_and_sees_every_line() {
 }
 
 #[test]
+fn every_action_is_assigned_to_a_farm_in_memory_and_completed() {
+    let sizes =
+        ["--actions", "4000", "--workers", "200", "--smaller", "2", "--rounds", "1", "--arrivals", "200", "--json"];
+    let (out, _) = well(&[&["scheduler"][..], &sizes].concat());
+    let figures: Value = serde_json::from_str(&out).unwrap();
+    let value =
+        |name: &str| figures.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["value"].as_f64();
+    assert!(value("assignments in a round, all checked").unwrap() >= 3900.0, "{out}");
+    assert_eq!(value("submit, placed at once: events"), Some(200.0), "{out}");
+    assert!(value("4000 actions on 200 workers: assigned").unwrap() > 0.0, "{out}");
+}
+
+#[test]
+fn each_action_is_run_once_by_one_of_the_connected_workers() {
+    let sizes = ["--workers", "10", "--actions", "40", "--callers", "20", "--directories", "3", "--json"];
+    let (out, _) = well(&[&["workers"][..], &sizes].concat());
+    let figures: Value = serde_json::from_str(&out).unwrap();
+    let value = |words: &str| {
+        let mut all = figures.as_array().unwrap().iter();
+        all.find(|one| one["name"].as_str().unwrap().contains(words)).unwrap()["value"].as_f64().unwrap()
+    };
+    assert_eq!(value("leases, one for each action"), 40.0, "{out}");
+    assert!((1.0..=10.0).contains(&value("workers that had one")), "{out}");
+}
+
+#[test]
 fn every_open_page_gets_every_line() {
     let (out, _) = well(&["pages", "--pages", "5", "--seconds", "2", "--json"]);
     let figures: Value = serde_json::from_str(&out).unwrap();

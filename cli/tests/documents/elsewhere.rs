@@ -202,6 +202,8 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ("benches/README.md", "kiln-bench spread", PARSED),
     ("benches/README.md", "kiln-bench cost", "what_tls_and_telemetry_cost_is_measured_on_farms_that_have_them"),
     ("benches/README.md", "kiln-bench crowd --tls", "a_crowd_is_all_there_and_sees_every_line"),
+    ("benches/README.md", "kiln-bench scheduler", "every_action_is_assigned_to_a_farm_in_memory_and_completed"),
+    ("benches/README.md", "kiln-bench workers", "each_action_is_run_once_by_one_of_the_connected_workers"),
     ("benches/README.md", "kiln-bench pages", "every_open_page_gets_every_line"),
 ];
 
