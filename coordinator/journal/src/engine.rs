@@ -105,6 +105,8 @@ pub enum Error {
     #[error("cannot use the journal `{journal}`: {source}")]
     Away {
         journal: String,
+        /// Commits that were not synced are gone: whoever has them commits them again before all others.
+        lost: bool,
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },

@@ -14,6 +14,7 @@ use crate::engine::{Engine, Entry, Error, Range, Space, Write};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Does again what fails because the engine below is away, for a while. That is harmless: what was committed may be committed once more.
+/// Where commits were lost, the caller is told at once: it has those that come first.
 #[derive(Debug)]
 pub struct Patient {
     engine: Arc<dyn Engine>,
@@ -30,7 +31,9 @@ impl Patient {
         let began = Instant::now();
         loop {
             match work().await {
-                Err(Error::Away { .. }) if began.elapsed() < self.patience => tokio::time::sleep(PAUSE).await,
+                Err(Error::Away { lost: false, .. }) if began.elapsed() < self.patience => {
+                    tokio::time::sleep(PAUSE).await
+                }
                 done => return done,
             }
         }
@@ -72,14 +75,14 @@ mod tests {
 
     /// Away for the first calls.
     #[derive(Debug)]
-    struct Away(AtomicUsize);
+    struct Away(AtomicUsize, bool);
 
     impl Away {
         fn answer<T>(&self, answer: T) -> Result<T, Error> {
             let left = self.0.load(Ordering::SeqCst);
             self.0.store(left.saturating_sub(1), Ordering::SeqCst);
             let source = Arc::new(std::io::Error::other("gone"));
-            if left > 0 { Err(Error::Away { journal: "here".into(), source }) } else { Ok(answer) }
+            if left > 0 { Err(Error::Away { journal: "here".into(), lost: self.1, source }) } else { Ok(answer) }
         }
     }
 
@@ -112,12 +115,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_away_for_a_moment_is_waited_for_and_nothing_else_is() {
-        let away = |times| Patient::over(Arc::new(Away(AtomicUsize::new(times))), Duration::from_secs(1));
+        let away = |times| Patient::over(Arc::new(Away(AtomicUsize::new(times), false)), Duration::from_secs(1));
         assert_eq!(away(3).count("builds").await.unwrap(), 7);
         assert!(away(3).commit(vec![Arc::default()], true).await.is_ok());
         assert!(matches!(away(100).count("builds").await, Err(Error::Away { .. })));
         let began = Instant::now();
         assert!(matches!(away(100).end("build").await, Err(Error::Fenced { .. })));
+        // Doing it again alone would leave out what came before it.
+        let lost = Patient::over(Arc::new(Away(AtomicUsize::new(1), true)), Duration::from_secs(1));
+        assert!(matches!(lost.commit(Vec::new(), true).await, Err(Error::Away { lost: true, .. })));
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -17,6 +17,12 @@ pub trait Shelf: Debug + Send + Sync {
     /// If the shelf cannot be reached.
     async fn keep(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Error>;
 
+    /// Replaces a value that is there, and keeps it for so long from now on; does nothing if it is not.
+    ///
+    /// # Errors
+    /// If the shelf cannot be reached.
+    async fn renew(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Error>;
+
     /// A value that has not expired. One that this farm's key does not seal counts as absent.
     ///
     /// # Errors

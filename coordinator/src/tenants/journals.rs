@@ -34,14 +34,16 @@ const BEGUN: Space = "begun";
 
 /// Copies the journal that this coordinator had alone, if the farm of several is new: what it knew does not get lost. The file stays.
 async fn take_over(engine: &Patient, tenant: &str, file: &Path) -> anyhow::Result<()> {
-    let mut from = file.display().to_string();
+    // Directories have the same names on many machines.
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut from = format!("{host}:{}", file.display());
     if let Some(begun) = engine.get(BEGUN, vec![BEGUN.to_owned()]).await?.into_iter().next().flatten() {
         if file.exists() && begun != from.as_bytes() {
             tracing::warn!(
                 tenant,
                 file = from,
                 "this coordinator has builds of its own, which the farm does not know: the farm had some before. To keep these, begin a farm \
-                 with this coordinator alone, under another `--redis-prefix`"
+                 with this coordinator alone, under another `--redis-prefix`, and restart the workers, which know a later leader"
             );
         }
         return Ok(());
@@ -49,7 +51,13 @@ async fn take_over(engine: &Patient, tenant: &str, file: &Path) -> anyhow::Resul
     if file.exists() {
         let path = file.to_owned();
         let old = tokio::task::spawn_blocking(move || RedbEngine::open(&path, true)).await??;
-        let copied = old.copy_to(engine).await?;
+        let copied = loop {
+            match old.copy_to(engine).await {
+                // From the beginning: what was copied first may be gone.
+                Err(kiln_journal::Error::Away { lost: true, .. }) => {}
+                copied => break copied?,
+            }
+        };
         tracing::info!(tenant, file = from, copied, "took over the journal that this coordinator had alone");
     } else {
         from.clear();

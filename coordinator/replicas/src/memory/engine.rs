@@ -25,7 +25,7 @@ impl MemoryEngine {
 
     fn away(&self) -> Error {
         let source = Arc::new(crate::Error::Away { why: "its replica is cut off".to_owned() });
-        Error::Away { journal: self.tenant.clone(), source }
+        Error::Away { journal: self.tenant.clone(), lost: false, source }
     }
 
     /// Reads the journal; an empty one where there is none yet.

@@ -1,9 +1,10 @@
+#!lua flags=allow-oom
 -- Takes, renews or looks at the lease; announces the caller; returns the holder and all replicas.
 -- KEYS: lease, epoch, replicas, farm.
 -- ARGV: name, announcement, epoch and nonce of the term that the caller holds, nonce for a new term, lease in ms (0: look only),
 --       ms after which an announcement is dropped, highest epoch that the caller knows, the farm's identity as the caller knows it.
 -- All times are those of Redis, so that the clocks of replicas need not agree. The lease has no expiry of its own in Redis, which might
--- evict it for having one.
+-- evict it for having one. A full Redis must not end the lease: whoever leads removes what is old.
 if redis.call('GET', KEYS[4]) ~= ARGV[9] then
   -- The farm's key was rotated, Redis was emptied, or it is another farm.
   return {'', '', '', '', {}, 0}

@@ -78,7 +78,7 @@ impl RedisEngine {
     }
 
     fn away(&self, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-        Error::Away { journal: self.name(), source: Arc::new(error) }
+        Error::Away { journal: self.name(), lost: false, source: Arc::new(error) }
     }
 
     fn refused(&self, why: String) -> Error {
@@ -149,7 +149,11 @@ impl RedisEngine {
             "LOST" => {
                 // The writer commits again what it had not synced, and goes on from here.
                 known.answered = last;
-                return Err(self.refused("it has lost the last commits, as after a restart".to_owned()));
+                let lost = self.refused("it has lost the last commits, as after a restart".to_owned());
+                return Err(match lost {
+                    Error::Away { journal, source, .. } => Error::Away { journal, lost: true, source },
+                    other => other,
+                });
             }
             "CONFLICT" => {
                 return Err(self.refused(format!("another entry has position {last} of a stream, or a later one")));

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives the lease back if this term has it, and withdraws the caller's announcement.
 -- KEYS: lease, replicas. ARGV: name, epoch, nonce.
 local holder = redis.call('HMGET', KEYS[1], 'name', 'epoch', 'nonce')

@@ -16,6 +16,12 @@ impl RedisRegister {
         self.farm.keys.shelf(name)
     }
 
+    fn put(&self, name: &str, value: &[u8], life: Duration) -> redis::Cmd {
+        let sealed = self.farm.sealer.seal(&[b"shelf", name.as_bytes()], value);
+        let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
+        redis::cmd("SET").arg(self.shelved(name)).arg(sealed).arg("PX").arg(life).to_owned()
+    }
+
     async fn one(&self, command: redis::Cmd) -> Result<Value, Error> {
         let answer = self.farm.reads.calls(vec![command], CALL).await?.into_iter().next().unwrap_or(Ok(Value::Nil));
         Ok(answer.map_err(|error| kiln_redis::failure(self.claims.shown(), &error))?)
@@ -30,10 +36,11 @@ impl RedisRegister {
 #[async_trait]
 impl Shelf for RedisRegister {
     async fn keep(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Error> {
-        let sealed = self.farm.sealer.seal(&[b"shelf", name.as_bytes()], value);
-        let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
-        let put = redis::cmd("SET").arg(self.shelved(name)).arg(sealed).arg("PX").arg(life).to_owned();
-        self.one(put).await.map(drop)
+        self.one(self.put(name, value, life)).await.map(drop)
+    }
+
+    async fn renew(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Error> {
+        self.one(self.put(name, value, life).arg("XX").to_owned()).await.map(drop)
     }
 
     async fn kept(&self, name: &str) -> Result<Option<Bytes>, Error> {

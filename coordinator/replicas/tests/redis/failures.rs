@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_harness::redis::Redis;
-use kiln_journal::{Batch, Durability, Error, Fsync, Journal, Write};
+use kiln_journal::{Batch, Durability, Error, Fsync, Journal, Patient, Write};
 use kiln_replicas::Register;
 
 use super::support::{append, claim, contents, get, led, put, replica, soon};
@@ -81,6 +81,16 @@ async fn a_replica_that_was_a_master_takes_no_commit() {
     let refused = engine.commit(put("a", "2"), true).await.unwrap_err().to_string();
     // It has the other's contents, or still its own.
     assert!(refused.contains("READONLY") || refused.contains("belongs to another coordinator"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_redis_does_not_end_the_lease() {
+    let Some(redis) = Redis::durable() else { return };
+    let (register, held, engine) = led(&redis).await;
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    engine.commit(put("new", "1"), true).await.unwrap_err();
+    assert_eq!(claim(&register, Some(&held)).await, held, "whoever leads can make room");
+    register.release(&replica("one"), &held).await.unwrap();
 }
 
 #[tokio::test]
@@ -174,6 +184,8 @@ fn cut(redis: &mut Redis, length: u64) {
 async fn what_a_power_cut_took_is_written_again_if_nothing_of_it_was_promised() {
     let Some(mut redis) = Redis::durable() else { return };
     let (register, held, engine) = led(&redis).await;
+    // As a coordinator has it: waiting for what is away must not hide what is gone.
+    let engine = Arc::new(Patient::over(engine, Duration::from_secs(10)));
     let journal = Journal::over(engine, Fsync::Interval(Duration::from_secs(3600)));
     let stream = journal.new_stream("build");
     stream.append(line("synced"));
