@@ -116,7 +116,7 @@ impl Authenticator {
         let (known, look) = follow(config.clone(), ledger.clone()).await?;
         let joined = match &ledger {
             Some(ledger) => Joined::common(ledger.clone()),
-            None => Joined::open(data_dir.join("joined.toml"))?,
+            None => Joined::open(data_dir.join(ledger::JOINED_FILE))?,
         };
         Ok(Self(Arc::new(Inner {
             asks: config.asks() || local.is_some(),
@@ -282,6 +282,7 @@ impl Authenticator {
             return self.still(identity);
         }
         if let Some(relayed) = self.relayed(call)? {
+            self.look_for(relayed.identity.token.as_deref()).await?;
             return self.still(&relayed.identity);
         }
         if !self.0.asks {
@@ -304,6 +305,27 @@ impl Authenticator {
         }
         drop(seen);
         Ok(identity)
+    }
+
+    /// Looks for a token, by its hash, that another coordinator has found in its file and this one has not yet.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if it is not here either.
+    async fn look_for(&self, token: Option<&str>) -> Result<(), Status> {
+        let has = || token.is_none_or(|hash| self.0.known.borrow().tokens.has_hash(hash));
+        if has() {
+            return Ok(());
+        }
+        if let Some(look) = &self.0.look {
+            look.now().await;
+        }
+        if has() {
+            return Ok(());
+        }
+        Err(Status::unavailable(
+            "the coordinator that leads the farm does not know this token yet: its file of tokens differs from another coordinator's; copy the \
+             farm's directory to all of them",
+        ))
     }
 
     /// Whom a coordinator of this farm has authenticated, if the call comes from one.
@@ -455,6 +477,10 @@ async fn follow(config: Config, ledger: Option<Arc<dyn Ledger>>) -> Result<Follo
     let is_fixed = paths.is_empty();
     let watched = Watched::begin(paths);
     let common = Common::default();
+    if let Some(ledger) = &ledger {
+        // Before anybody is admitted.
+        common.set(ledger::read(&**ledger).await.map_err(|reason| Error::Ledger { reason })?);
+    }
     let (sender, receiver) = watch::channel(Arc::new(read(&config, &common)?));
     let sender = Arc::new(sender);
     if let Some(ledger) = ledger {

@@ -167,11 +167,11 @@ pub fn key_of(certificate: &CertificateDer<'_>) -> Result<String, String> {
     Ok(hex::encode(Sha256::digest(parsed.public_key().raw)))
 }
 
-/// The first host that a certificate is for.
-pub(crate) fn host(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let names = parsed.subject_alternative_name().ok().flatten()?;
-    let mut hosts = names.value.general_names.iter().filter_map(|name| match name {
+/// The hosts that a certificate is for, without patterns.
+pub(crate) fn hosts(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let Some(names) = parsed.subject_alternative_name().ok().flatten() else { return Vec::new() };
+    let hosts = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(host) => Some((*host).to_owned()),
         GeneralName::IPAddress(bytes) => match **bytes {
             [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
@@ -179,7 +179,7 @@ pub(crate) fn host(certificate: &CertificateDer<'_>) -> Option<String> {
         },
         _ => None,
     });
-    hosts.find(|host| !host.contains('*'))
+    hosts.filter(|host| !host.contains('*')).collect()
 }
 
 /// The identity of a certificate's holder. Signature and validity were checked when the connection was made.

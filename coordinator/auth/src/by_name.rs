@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -33,7 +33,12 @@ impl ResolvesServerCert for ByName {
 
 /// Whether a certificate is for this name.
 fn names(key: &CertifiedKey, name: &str) -> bool {
-    let (Some(leaf), Ok(name)) = (key.cert.first(), ServerName::try_from(name)) else { return false };
+    key.cert.first().is_some_and(|leaf| is_for(leaf, name))
+}
+
+/// The same of its first part.
+pub(super) fn is_for(leaf: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(name) = ServerName::try_from(name) else { return false };
     ParsedCertificate::try_from(leaf).is_ok_and(|leaf| rustls::client::verify_server_name(&leaf, &name).is_ok())
 }
 

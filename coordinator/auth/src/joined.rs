@@ -36,6 +36,9 @@ struct File {
     used: BTreeMap<String, u32>,
     #[serde(default, rename = "worker")]
     workers: Vec<Worker>,
+    /// Keys that a use was counted for and that have no certificate yet, with their names: the answer may have been lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    admitted: BTreeMap<String, String>,
 }
 
 /// A certificate issued to a worker.
@@ -124,7 +127,7 @@ impl Joined {
                 serial: other.serial.clone(),
             });
         }
-        if named().any(|worker| worker.key == key) {
+        if named().any(|worker| worker.key == key) || file.admitted.get(key).is_some_and(|admitted| admitted == name) {
             return Ok(());
         }
         let Some(uses) = uses else { return Ok(()) };
@@ -133,6 +136,7 @@ impl Joined {
             return Err(Refused::UsedUp { token: token.to_owned(), uses });
         }
         *used += 1;
+        file.admitted.insert(key.to_owned(), name.to_owned());
         Ok(self.write(file)?)
     }
 
@@ -142,6 +146,7 @@ impl Joined {
         let Issued { name, key, serial, family, expires } = issued;
         let mut file = self.file.clone();
         file.workers.retain(|worker| worker.expires > now);
+        file.admitted.remove(&key);
         file.workers.push(Worker { name, key, serial, family, expires });
         self.write(file)
     }

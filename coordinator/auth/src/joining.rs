@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::authority::{self, Subject};
 use super::joined::{Issued, Refused};
-use super::{Authenticator, Identity, Role};
+use super::{Authenticator, Error, Identity, Role};
 
 impl Authenticator {
     /// Issues a certificate to a worker with a join token, bound to the token's tenant and pool.
@@ -54,7 +54,7 @@ impl Authenticator {
             Ok(()) => {}
             Err(refused @ Refused::NameInUse { .. }) => return Err(Status::already_exists(refused.to_string())),
             Err(refused @ Refused::UsedUp { .. }) => return Err(Status::unauthenticated(refused.to_string())),
-            Err(Refused::File(error)) => return Err(Status::internal(error.to_string())),
+            Err(Refused::File(error)) => return Err(unrecorded(&error)),
         }
         let chain = self.certify(&identity, request).await?;
         tracing::info!(worker, token = entry.name, tenant = entry.tenant, pool = entry.pool, "a worker joined");
@@ -95,10 +95,16 @@ impl Authenticator {
         };
         let joined = self.joined();
         let noted = tokio::task::spawn_blocking(move || joined.lock().note(issued, SystemTime::now()));
-        noted.await.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
+        noted.await.map_err(|error| internal(&error))?.map_err(|error| unrecorded(&error))?;
         self.note_issued(&chain);
         Ok(chain)
     }
+}
+
+/// What was decided cannot be recorded. Where all coordinators record it, that passes.
+fn unrecorded(error: &Error) -> Status {
+    let words = format!("cannot record the certificate: {error}");
+    if matches!(error, Error::Ledger { .. }) { Status::unavailable(words) } else { Status::internal(words) }
 }
 
 /// SHA-256 of the public key in a request in PEM, in hex.

@@ -12,7 +12,9 @@ use super::revoked;
 /// The page with revocations.
 pub(super) const REVOKED: &str = "revoked";
 /// The page with the workers that joined.
-pub(super) const JOINED: &str = "joined";
+pub const JOINED: &str = "joined";
+/// The file with them that a coordinator has in its data directory while it is alone.
+pub const JOINED_FILE: &str = "joined.toml";
 
 /// How often other coordinators' revocations are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -47,7 +49,7 @@ impl Common {
     }
 
     /// Takes over other revocations; whether they differ.
-    fn set(&self, file: revoked::File) -> bool {
+    pub(super) fn set(&self, file: revoked::File) -> bool {
         let mut common = self.0.lock();
         let differs = *common != file;
         *common = file;
@@ -58,17 +60,21 @@ impl Common {
     pub(super) async fn follow(self, ledger: Arc<dyn Ledger>, changed: impl Fn() -> bool) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_blind = false;
         loop {
             ticks.tick().await;
-            match read(&*ledger).await {
+            let read = read(&*ledger).await;
+            match &read {
                 Ok(file) => {
-                    if self.set(file) && !changed() {
+                    if self.set(file.clone()) && !changed() {
                         return;
                     }
                 }
                 // What was revoked stays revoked.
-                Err(error) => tracing::debug!(error, "cannot look for other coordinators' revocations"),
+                Err(error) if !is_blind => tracing::warn!(error, "cannot look for other coordinators' revocations"),
+                Err(_) => {}
             }
+            is_blind = read.is_err();
         }
     }
 }

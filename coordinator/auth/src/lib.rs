@@ -19,7 +19,7 @@ mod joined;
 mod joining;
 pub mod jwt;
 pub mod layer;
-mod ledger;
+pub mod ledger;
 pub mod listener;
 mod open_call;
 pub mod outgoing;

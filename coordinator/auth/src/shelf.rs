@@ -14,6 +14,12 @@ pub trait Shelf: Debug + Send + Sync {
     /// If the shelf cannot be reached.
     async fn keep(&self, name: &str, text: String, life: Duration) -> Result<(), String>;
 
+    /// Replaces a text that is there, and keeps it for so long from now on; does nothing if it is not.
+    ///
+    /// # Errors
+    /// If the shelf cannot be reached.
+    async fn renew(&self, name: &str, text: String, life: Duration) -> Result<(), String>;
+
     /// A text that has not expired.
     ///
     /// # Errors

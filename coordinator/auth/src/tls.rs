@@ -21,7 +21,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::by_name::ByName;
+use super::by_name::{self, ByName};
 use super::shown::{Authorities, Shown};
 use super::waiting::{Place, Waiting};
 use super::{Error, authority};
@@ -67,16 +67,22 @@ impl Files {
         [&self.certificate, &self.key].into_iter().chain(own).chain(&self.client_ca).cloned().collect()
     }
 
-    /// The first host that the farm's own certificate is for.
+    /// A host that the farm's own certificate is shown for.
     ///
     /// # Errors
-    /// If the certificate cannot be read, or is for no host.
+    /// If the certificates cannot be read, or there is no such host.
     pub fn own_host(&self) -> Result<String, Error> {
         let path = self.own.as_ref().map_or(&self.certificate, |(certificate, _)| certificate);
         let wrong = |reason: &str| Error::File { path: path.clone(), reason: reason.to_owned() };
-        let chain = certificates(path)?;
-        let first = chain.first().ok_or_else(|| wrong("it contains no PEM certificate"))?;
-        authority::host(first).ok_or_else(|| wrong("the certificate is for no host"))
+        let hosts: Vec<String> = certificates(path)?.first().map(authority::hosts).unwrap_or_default();
+        if self.own.is_none() {
+            return hosts.into_iter().next().ok_or_else(|| wrong("the certificate is for no host"));
+        }
+        let operators = certificates(&self.certificate)?;
+        let is_operators = |host: &String| operators.first().is_some_and(|first| by_name::is_for(first, host));
+        hosts.into_iter().find(|host| !is_operators(host)).ok_or_else(|| {
+            wrong("each of its hosts is in the operator's certificate as well, which is shown for it; add one (`kiln farm renew --host`)")
+        })
     }
 
     /// Whether the files can be used.

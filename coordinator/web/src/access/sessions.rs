@@ -69,6 +69,12 @@ async fn keep(shelf: &dyn Shelf, secret: &str, session: &Shelved) -> Result<(), 
     shelf.keep(&named(secret), text, IDLE.min(left)).await
 }
 
+async fn renew(shelf: &dyn Shelf, secret: &str, session: &Shelved) -> Result<(), String> {
+    let text = serde_json::to_string(session).map_err(|error| error.to_string())?;
+    let left = LIFE.saturating_sub(Duration::from_secs(now().saturating_sub(session.began)));
+    shelf.renew(&named(secret), text, IDLE.min(left)).await
+}
+
 impl Sessions {
     /// Sessions that are kept in memory, or on a shelf.
     pub(super) fn new(shelf: Option<Arc<dyn Shelf>>) -> Self {
@@ -133,7 +139,10 @@ async fn get_shelved(shelf: &dyn Shelf, secret: &str) -> Result<Option<Identity>
     }
     if now().saturating_sub(session.used) >= USED_EVERY.as_secs() {
         session.used = now();
-        keep(shelf, secret, &session).await?;
+        // Whoever logs out meanwhile stays out; and a shelf that takes nothing at the moment locks nobody out.
+        if let Err(error) = renew(shelf, secret, &session).await {
+            tracing::warn!(error, "cannot write down that a session is used; it may end early");
+        }
     }
     Ok(Some(session.identity))
 }
@@ -169,6 +178,11 @@ mod tests {
     impl Shelf for Plank {
         async fn keep(&self, name: &str, text: String, _: Duration) -> Result<(), String> {
             self.0.lock().insert(name.to_owned(), text);
+            Ok(())
+        }
+
+        async fn renew(&self, name: &str, text: String, _: Duration) -> Result<(), String> {
+            self.0.lock().entry(name.to_owned()).and_modify(|kept| *kept = text);
             Ok(())
         }
 
