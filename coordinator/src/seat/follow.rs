@@ -67,7 +67,7 @@ impl Member {
         let epoch = lead.term.epoch;
         self.seat.send_replace(Seat::Vacant);
         // On a network of its own, a farm has a clock of its own, which other threads do not have.
-        let home = if self.base.config.agreement.is_some() { Ok(Home::Here) } else { Home::own() };
+        let home = if self.base.config.agreement.is_some() { Ok(Home::here()) } else { Home::own() };
         let home = match home {
             Ok(home) => home,
             Err(error) => {
@@ -84,20 +84,26 @@ impl Member {
             opened = opening => opened.unwrap_or_else(|error| Err(error.into())),
             () = lead.over.cancelled() => {
                 tracing::warn!(epoch, "the lease ended before this coordinator had begun to lead");
-                return home.end();
+                return;
             }
         };
         match opened {
             Ok(term) => {
                 self.ledger.leads(Some(&lead.term)).await;
+                if let Err(error) = self.ledger.take_over(&self.base.config.data_dir).await {
+                    tracing::warn!(
+                        error,
+                        "cannot take over which workers joined when this coordinator was alone; the next term tries again"
+                    );
+                }
                 let held = Held::leased(term, &home, lead.clone());
                 self.seat.send_replace(Seat::Leads(Arc::new(held)));
                 lead.over.cancelled().await;
                 tracing::warn!(epoch, "this coordinator leads no more");
-                self.ledger.leads(None).await;
                 self.seat.send_replace(Seat::Vacant);
                 stopping.cancel();
-                home.end();
+                drop(home);
+                self.ledger.leads(None).await;
             }
             Err(error) => {
                 tracing::error!(
@@ -106,7 +112,7 @@ impl Member {
                     "cannot begin to lead; leaving it to another coordinator"
                 );
                 stopping.cancel();
-                home.end();
+                drop(home);
                 self.pause().await;
             }
         }
@@ -114,7 +120,9 @@ impl Member {
 
     async fn pause(&self) {
         self.replicas.resign().await;
-        tokio::time::sleep(PAUSE).await;
-        self.replicas.resume();
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => self.replicas.resume(),
+            () = self.base.stopping.cancelled() => {}
+        }
     }
 }

@@ -13,44 +13,44 @@ use kiln_replicas::Lead;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
 
 use super::Term;
 
-/// Where everything runs that belongs to a term.
+/// Where everything runs that belongs to a term: in a runtime of its own, whose tasks end with it, or in that of the process.
 #[derive(Debug)]
-pub(super) enum Home {
-    /// In a runtime of its own, whose tasks end with it.
-    Own(Runtime),
-    /// In the runtime of the process.
-    Here,
+pub(super) struct Home(Option<Runtime>);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Ends all that runs there, at its next pause. A runtime must not be waited for in another one.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Home {
     /// A runtime for one term.
     pub(super) fn own() -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("kiln-term").build()?;
-        Ok(Self::Own(runtime))
+        Ok(Self(Some(runtime)))
+    }
+
+    /// The runtime of the process.
+    pub(super) fn here() -> Self {
+        Self(None)
     }
 
     pub(super) fn handle(&self) -> Handle {
-        match self {
-            Self::Own(runtime) => runtime.handle().clone(),
-            Self::Here => Handle::current(),
-        }
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
     }
 
     pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.handle().spawn(work)
-    }
-
-    /// Ends all that runs there, at its next pause.
-    pub(super) fn end(self) {
-        if let Self::Own(runtime) = self {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -81,11 +81,18 @@ impl Held {
         if lead.is_over() {
             return Ok(over().into_http());
         }
+        // Whoever leaves takes the call along.
         let answer = tokio::select! {
-            answer = handle.spawn(answering) => answer,
+            answer = AbortOnDropHandle::new(handle.spawn(answering)) => answer,
             () = lead.over.cancelled() => return Ok(over().into_http()),
         };
-        let Ok(Ok(answer)) = answer else { return Ok(over().into_http()) };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Err(error) if error.is_panic() => {
+                return Ok(Status::internal("the coordinator failed to answer; see its log").into_http());
+            }
+            Err(_) => return Ok(over().into_http()),
+        };
         let end = Box::pin(Ends { lead: lead.clone(), over: Box::pin(lead.over.clone().cancelled_owned()) });
         Ok(answer.map(|body| Body::new(Guarded::new(body, end))))
     }

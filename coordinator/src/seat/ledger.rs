@@ -1,10 +1,11 @@
 //! What all coordinators of a farm know of its members, kept in a journal of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_auth::Ledger;
+use kiln_auth::ledger::{self, Ledger};
 use kiln_journal::{Engine, Space, Write};
 use kiln_replicas::{Register, Shelf, Term};
 use tokio::sync::Mutex;
@@ -31,6 +32,21 @@ impl Pages {
     /// This coordinator leads in this term, or no more.
     pub(super) async fn leads(&self, term: Option<&Term>) {
         *self.journal.lock().await = term.map(|term| self.register.journal(JOURNAL, term));
+    }
+}
+
+impl Pages {
+    /// Takes over which workers joined when this coordinator was alone, if the farm knows nothing of that yet.
+    ///
+    /// # Errors
+    /// If the ledger cannot be reached.
+    pub(super) async fn take_over(&self, data_dir: &Path) -> Result<(), String> {
+        let file = data_dir.join(ledger::JOINED_FILE);
+        if !file.exists() || self.read(ledger::JOINED).await?.is_some() {
+            return Ok(());
+        }
+        let text = tokio::fs::read_to_string(&file).await.map_err(|error| format!("`{}`: {error}", file.display()))?;
+        self.write(ledger::JOINED, text).await
     }
 }
 
@@ -61,6 +77,10 @@ fn text(found: Option<Bytes>) -> Option<String> {
 impl kiln_auth::Shelf for Pages {
     async fn keep(&self, name: &str, text: String, life: Duration) -> Result<(), String> {
         self.shelf.keep(name, text.as_bytes(), life).await.map_err(|error| error.to_string())
+    }
+
+    async fn renew(&self, name: &str, text: String, life: Duration) -> Result<(), String> {
+        self.shelf.renew(name, text.as_bytes(), life).await.map_err(|error| error.to_string())
     }
 
     async fn kept(&self, name: &str) -> Result<Option<String>, String> {

@@ -15,8 +15,8 @@ use super::Network;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often the other end is pinged, and how long its answer may take.
 const PING: Duration = Duration::from_secs(3);
-/// How long a certificate for a connection is valid: it is shown once, at the begin.
-const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a certificate for a connection is valid. It is shown again whenever that connects again.
+pub(super) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The way to other coordinators. Cheap to clone.
 #[derive(Debug, Clone)]

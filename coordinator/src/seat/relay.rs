@@ -13,6 +13,7 @@ use http_body::Frame;
 use kiln_auth::relay::{Answered, HEADER, Relayed};
 use kiln_auth::{Caller, FarmKey, Guarded, Identity};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -20,7 +21,7 @@ use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::{Service, http};
 use tonic::transport::Channel;
 
-use super::peers::Peers;
+use super::peers::{LIFE, Peers};
 
 /// Calls in progress on one connection, below the number that the other end allows; beyond that there is another connection.
 const CALLS: usize = 200;
@@ -34,9 +35,18 @@ struct Inner {
     key: FarmKey,
     address: String,
     peers: Peers,
-    connections: Mutex<Vec<(Channel, Arc<AtomicUsize>)>>,
+    connections: Mutex<Vec<Connection>>,
     /// Cancelled when this leader leads no more, as far as is known.
     over: CancellationToken,
+}
+
+/// A connection, and the calls in progress on it.
+#[derive(Debug, Clone)]
+struct Connection {
+    channel: Channel,
+    calls: Arc<AtomicUsize>,
+    /// When the certificate was issued that it shows, also when it connects again.
+    made: Instant,
 }
 
 /// One of the calls in progress on a connection.
@@ -63,12 +73,16 @@ impl Relay {
 
     fn connection(&self) -> anyhow::Result<(Channel, Place)> {
         let mut connections = self.0.connections.lock();
-        let least = connections.iter().min_by_key(|(_, calls)| calls.load(Ordering::Relaxed));
-        let found = least.filter(|(_, calls)| calls.load(Ordering::Relaxed) < CALLS).cloned();
-        let (channel, calls) = match found {
+        let is_new = |connection: &Connection| connection.made.elapsed() < LIFE / 2;
+        connections.retain(|connection| is_new(connection) || connection.calls.load(Ordering::Relaxed) > 0);
+        let least = connections.iter().filter(|connection| is_new(connection));
+        let least = least.min_by_key(|connection| connection.calls.load(Ordering::Relaxed));
+        let found = least.filter(|connection| connection.calls.load(Ordering::Relaxed) < CALLS).cloned();
+        let Connection { channel, calls, .. } = match found {
             Some(found) => found,
             None => {
-                let new = (self.0.peers.connect(&self.0.address)?, Arc::default());
+                let channel = self.0.peers.connect(&self.0.address)?;
+                let new = Connection { channel, calls: Arc::default(), made: Instant::now() };
                 connections.push(new.clone());
                 new
             }
@@ -103,6 +117,7 @@ impl Relay {
     async fn try_pass(&self, request: http::Request<Body>) -> Result<(http::Response<Body>, Place), Status> {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(AUTHORIZATION);
+        parts.headers.remove(HEADER);
         if let Some(identity) = parts.extensions.get::<Identity>() {
             let address = parts.extensions.get::<Caller>().and_then(|caller| caller.address);
             let relayed = Relayed { identity: identity.clone(), address };

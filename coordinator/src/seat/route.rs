@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use http_body_util::{BodyExt, Full, Limited};
+use kiln_auth::relay::HEADER;
 use kiln_auth::{Identity, Role};
 use kiln_execution::Elsewhere;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
@@ -138,6 +139,8 @@ async fn lead(held: Arc<Held>, mut request: http::Request<Body>) -> Answer {
 
 /// Answers a call from what a coordinator has in any case, or passes it on to the one that leads, if there is one.
 async fn follow(relay: Option<Relay>, common: Common, request: http::Request<Body>) -> Answer {
+    // A call is passed on once: two coordinators that take each other for the leader would send it to and fro.
+    let relay = relay.filter(|_| !request.headers().contains_key(HEADER));
     let Some(relay) = relay else {
         let is_ours = is_of(&request, &OF_EVERYBODY) && !has_lease(&request);
         return if is_ours { common.answer(request).await } else { Ok(vacant().into_http()) };
@@ -169,7 +172,7 @@ async fn read_for_lease(relay: Relay, common: Common, request: http::Request<Bod
     };
     if !lasts {
         let answer = relay.pass(request).await?;
-        if !is_refused(&answer) {
+        if is_of_the_lease(&answer) {
             common.elsewhere.lasts(&access);
         }
         return Ok(answer);
@@ -198,8 +201,9 @@ fn is_absent(answer: &http::Response<Body>) -> bool {
     status(answer) == Some(Code::NotFound)
 }
 
-fn is_refused(answer: &http::Response<Body>) -> bool {
-    matches!(status(answer), Some(Code::PermissionDenied | Code::Unauthenticated | Code::Unavailable))
+/// Whether an answer shows that the lease lasts: others may have been given before anybody looked at it.
+fn is_of_the_lease(answer: &http::Response<Body>) -> bool {
+    answer.status() == http::StatusCode::OK && matches!(status(answer), None | Some(Code::Ok | Code::NotFound))
 }
 
 fn too_large() -> Status {
