@@ -170,7 +170,13 @@ impl Replicas {
     }
 
     pub fn start_coordinator(&self, name: &str) {
+        self.start_coordinator_with(name, &[]);
+    }
+
+    /// One with additional arguments.
+    pub fn start_coordinator_with(&self, name: &str, more: &[&str]) {
         let mut command = self.coordinator_command(name);
+        command.args(more);
         command.stderr(log(self.dir.path(), name));
         let child = spawn(command);
         self.coordinators.lock().unwrap().get_mut(name).unwrap().child = Some(child);

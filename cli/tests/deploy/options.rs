@@ -1,6 +1,7 @@
 //! Whatever the files set of coordinators and workers are options that these have.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -89,6 +90,8 @@ fn the_file_of_one_of_several_coordinators_is_taken() {
     let own = text.replace("/etc/kiln", etc.to_str().unwrap()).replace("/var/lib/kiln", lib.to_str().unwrap());
     let file = dir.path().join("coordinator.toml");
     std::fs::write(&file, own).unwrap();
+    // It may have a password.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = Command::new(program);
     command.arg("--config").arg(&file).arg("--check-config").env_remove("KILN_LOG").stdin(Stdio::null());
     let ran = Ran::from(command);

@@ -202,3 +202,43 @@ fn a_coordinator_that_was_alone_brings_its_builds_and_artifacts_into_the_farm() 
         (ran.code == 0 && kiln_harness::find(fetched.path(), "made").is_some()).then_some(())
     });
 }
+
+#[test]
+fn a_call_is_passed_on_once_even_if_a_coordinator_takes_itself_for_the_leader() {
+    let Some(farm) = Replicas::start(&["ada", "ben"], &[]) else { return };
+    for name in farm.names() {
+        assert_eq!(farm.stop_coordinator(&name), Some(0));
+    }
+    // Whoever leads says that it is where the other one is, as with a copied configuration.
+    farm.start_coordinator_with("ben", &["--advertise", &farm.url_of("ada")]);
+    until("it to lead", || farm.leader().filter(|name| name == "ben"));
+    farm.start_coordinator("ada");
+    until("the other one to answer", || farm.metrics("ada"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(async {
+        let channel = kiln_proto::channel::connect(&farm.url_of("ada"), &Access::default()).await.unwrap();
+        let mut builds = v1::builds_client::BuildsClient::new(channel);
+        builds.list(v1::ListRequest::default()).await.expect_err("expected no answer from itself")
+    });
+    assert!(refused.code() == tonic::Code::Unavailable && refused.message().contains("try again"), "{refused:?}");
+    assert_eq!(farm.kiln_at("ben", &["builds"]).code, 0, "expected the one that leads to answer");
+}
+
+#[test]
+fn a_full_redis_refuses_builds_and_ends_nothing() {
+    let Some(farm) = Replicas::start(&["ada", "ben"], &["one"]) else { return };
+    let leader = farm.leader().unwrap();
+    let lease = || farm.redis.lock().unwrap().cli(&["HGET", "{kiln}:lease", "until"]).parse::<u64>().unwrap();
+    farm.redis.lock().unwrap().cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let before = lease();
+    until("the lease to be renewed for longer than it lasts", || (lease() > before + 6_000).then_some(()));
+    assert_eq!(farm.leader(), Some(leader.clone()));
+    let mut command = farm.command_at(&farm.url_of(&leader), &["builds"]);
+    command.env("KILN_LOG", "error");
+    assert_eq!(Ran::from(command).code, 0, "expected what is there to be read");
+    farm.redis.lock().unwrap().cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    let dir = tree("room", 1);
+    let built = until("there to be room", || Some(farm.build(dir.path(), &[])).filter(|built| built.0.code == 0));
+    assert_eq!(wrong(&built, dir.path(), "room"), None);
+    assert_eq!(farm.leader(), Some(leader));
+}
