@@ -96,7 +96,8 @@ impl<'a> Layout<'a> {
             blocks += one.place(&mut at);
             placed.push(one);
         }
-        let inodes_end = at.next_multiple_of(BLOCK);
+        // The tools that check an image look for attributes behind each inode, also behind one without any that is the last thing there.
+        let inodes_end = (at + xattrs::HEADER).next_multiple_of(BLOCK);
         u32::try_from(inodes_end / BLOCK + blocks).map_err(|_| Error::Full)?;
         Ok(Self { placed, inodes_end, blocks })
     }

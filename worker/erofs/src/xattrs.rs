@@ -5,7 +5,7 @@ use super::Error;
 /// What the names of attributes begin with, and the number that stands for it.
 const PREFIXES: [(&str, u8); 3] = [("user.", 1), ("trusted.", 4), ("security.", 6)];
 /// Bytes before the attributes (`struct erofs_xattr_ibody_header`).
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 /// A node's attributes on disk; empty if it has none.
 pub(super) fn encode<'a>(xattrs: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<Vec<u8>, Error> {
