@@ -164,8 +164,16 @@ impl Shared {
             return Ok(());
         }
         copy(&*self.shared, &*self.own, digest).await?;
-        self.touches.lock().remember(vec![*digest], self.clock.now());
+        self.fetched(vec![*digest]).await;
         Ok(())
+    }
+
+    /// Blobs that were fetched are used, and live on in the shared store.
+    async fn fetched(&self, digests: Vec<Digest>) {
+        let now = self.clock.now();
+        if self.shared.find_missing(&digests).await.is_ok_and(|missing| missing.is_empty()) {
+            self.touches.lock().remember(digests, now);
+        }
     }
 
     /// What others of the same farm rely on as well: of these blobs, which the own store has, those that the shared one lacks
@@ -258,9 +266,12 @@ impl BlobStore for Shared {
             let shared = self.shared.get_many(&wanted).await;
             let fetched =
                 wanted.iter().zip(&shared).filter_map(|(digest, data)| Some((*digest, data.as_ref().ok()?.clone())));
-            for result in self.own.put_many(fetched.collect()).await {
+            let fetched: Vec<(Digest, Bytes)> = fetched.collect();
+            let used = fetched.iter().map(|(digest, _)| *digest).collect();
+            for result in self.own.put_many(fetched).await {
                 result.unwrap_or_else(|error| tracing::debug!(%error, "cannot keep a blob that was fetched"));
             }
+            self.fetched(used).await;
             for ((at, digest), result) in places.into_iter().zip(&wanted).zip(shared) {
                 found[at] = result.map_err(|error| self.absent(digest, error));
             }

@@ -21,6 +21,8 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
     for blob in &blobs {
         let key = format!("kiln:2:b:sha256:{}-{}", blob.hex(), blob.size);
         redis.cli(&["DEL", &key]);
+        // One that has fetched nothing of it yet.
+        let other = coordinator(&redis.url()).await;
         assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), None, "expected none without {blob}");
         // The one that still has it shares it again with the next result.
         one.stores.actions.put("team/a", &action, result.clone()).await.unwrap();
@@ -59,7 +61,9 @@ async fn finding_a_blob_and_hitting_a_result_extend_their_life() {
     assert!(other.stores.cached_result("", &action).await.unwrap().is_some());
     assert!(lives(&redis) > 1_000_000, "expected a hit to extend the life of all that it names, and its own");
     shorten(&redis);
-    assert!(other.blobs().find_missing(&blobs).await.unwrap().is_empty());
+    // One that has fetched nothing, and does not know how lately they were used.
+    let third = coordinator(&redis.url()).await;
+    assert!(third.blobs().find_missing(&blobs).await.unwrap().is_empty());
     let blob_keys = redis.keys("kiln:2:b:*");
     let shortest = blob_keys.iter().map(|key| redis.cli(&["TTL", key]).parse::<i64>().unwrap()).min().unwrap();
     assert!(shortest > 1_000_000, "expected FindMissingBlobs to extend the life of what it finds");
