@@ -7,6 +7,7 @@ use crate::files::Files;
 pub fn problems(config: &Config) -> Vec<String> {
     let mut problems: Vec<String> = config.auth.problems(config.listen, &config.data_dir);
     problems.extend(Files::problems(config).iter().map(|error| format!("{error:#}")));
+    problems.extend(config.check().err());
     problems.extend(stores(config).err());
     problems.extend(kiln_options::usable_directory("data directory", &config.data_dir).err());
     for address in [config.tool_caches.listen, config.web.listen].into_iter().flatten() {

@@ -108,7 +108,7 @@ pub struct Config {
     /// Be one of several coordinators of a farm, which agree in this Redis: one of them leads, the others serve blobs and pass on the rest, and
     /// another takes over when it is gone. `redis://HOST:PORT`, `rediss://…`, or `redis+sentinel://HOST:PORT,…/NAME`; it must keep what it is
     /// given (`appendonly yes`, `maxmemory-policy noeviction`). Requires `--s3`; results are shared there too, unless `--redis` names another.
-    #[arg(long, env = "KILN_REPLICAS", hide_env_values = true, value_name = "URL", requires = "s3")]
+    #[arg(long, env = "KILN_REPLICAS", hide_env_values = true, value_name = "URL")]
     pub replicas: Option<String>,
     /// URL at which the farm's other coordinators reach this one, such as `https://10.0.0.7:8980`. Default: the address it listens on, if that is
     /// one address.
@@ -243,6 +243,24 @@ impl Config {
         let directory = self.data_dir.join("downloads");
         std::fs::create_dir_all(&directory)?;
         Ok(kiln_assets::Downloads::new(Reach::public(self.allowed_downloads.clone()), directory))
+    }
+
+    /// Options that cannot be used without others.
+    ///
+    /// # Errors
+    /// Which ones, and what they need.
+    pub fn check(&self) -> Result<(), String> {
+        if self.replicas.is_some() && self.s3.is_none() {
+            return Err(
+                "`--replicas` requires `--s3`: coordinators of one farm have their blobs in one bucket".to_owned()
+            );
+        }
+        let of_redis = [("ca", &self.redis_ca), ("cert", &self.redis_cert), ("key", &self.redis_key)];
+        let given = of_redis.iter().find(|(_, file)| file.is_some());
+        if let Some((name, _)) = given.filter(|_| self.redis.is_none() && self.replicas.is_none()) {
+            return Err(format!("`--redis-{name}` requires `--redis` or `--replicas`"));
+        }
+        Ok(())
     }
 
     /// Whether this is one of several coordinators of a farm.

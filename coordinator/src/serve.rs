@@ -93,6 +93,7 @@ fn listen(
 ) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move {
         provide_tls();
+        config.check().map_err(anyhow::Error::msg)?;
         let address = listener.local_addr()?;
         own(&config.data_dir)?;
         config.auth.check(address)?;

@@ -58,7 +58,8 @@ fn a_mistake_in_the_file_is_refused_with_its_line_before_anything_is_created() {
         assert!(!dir.path().join("data").exists());
     }
     let dir = files(&[("coordinator.toml", "data-dir = \"data\"\nredis-ca = \"ca.pem\"\n")]);
-    refused(&Ran::from(coordinator(dir.path(), &[])), 2, "has `data-dir` (line 1), `redis-ca` (line 2)");
+    refused(&Ran::from(coordinator(dir.path(), &[])), 1, "`--redis-ca` requires `--redis` or `--replicas`");
+    assert!(!dir.path().join("data").exists());
 }
 
 #[test]
