@@ -50,6 +50,11 @@ impl Memory {
         self.workers.values()
     }
 
+    /// What is remembered of a worker.
+    pub(super) fn worker(&self, name: &str) -> Option<&v1::Worker> {
+        self.workers.get(name)
+    }
+
     /// Milliseconds since a worker was last seen.
     pub(super) fn age_ms(worker: &v1::Worker) -> u64 {
         clock::milliseconds_between(worker.last_seen.as_ref(), Some(&clock::now()))

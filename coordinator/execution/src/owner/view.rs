@@ -28,17 +28,19 @@ impl Owner {
             |capacity: Capacity| v1::Capacity { milli_cpus: capacity.milli_cpus, memory_bytes: capacity.memory_bytes };
         let workers = self.scheduler.workers().into_iter().map(|view| {
             let link = self.links.get(&view.worker);
+            // One whose connection has just broken off is expected back as what it was: builds do not fail because of it.
+            let known = self.memory.worker(&view.worker.0).filter(|_| link.is_none()).cloned().unwrap_or_default();
             v1::Worker {
                 worker: view.worker.0.to_string(),
-                environment: link.map(|link| link.environment.clone()),
+                environment: link.map(|link| link.environment.clone()).or(known.environment),
                 capacity: Some(to_wire(view.capacity)),
                 used: Some(to_wire(view.used)),
                 running: view.running as u32,
                 draining: view.draining,
                 connected: view.connected,
-                last_seen: link.map(|link| link.last_seen),
-                version: link.map(|link| link.version.clone()).unwrap_or_default(),
-                tenants: link.map(|link| link.tenants.clone()).unwrap_or_default(),
+                last_seen: link.map(|link| link.last_seen).or(known.last_seen),
+                version: link.map(|link| link.version.clone()).unwrap_or(known.version),
+                tenants: link.map(|link| link.tenants.clone()).unwrap_or(known.tenants),
             }
         });
         let queues = self.scheduler.queues(now).into_iter().map(|view| v1::Queue {
