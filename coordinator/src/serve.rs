@@ -163,7 +163,7 @@ fn farm_key(config: &Config) -> anyhow::Result<FarmKey> {
     let file = config.auth.farm_key_file(&config.data_dir);
     if config.is_replica() && config.agreement.is_none() && !file.exists() {
         anyhow::bail!(
-            "there is no farm's key in `{}`; coordinators of one farm have the same one: copy it from another (`farm.key` in the farm's \
+            "`{}` does not exist, and all coordinators of one farm need the same farm key: copy it from another one (`farm.key` in the farm's \
              directory), or create it once with `kiln farm init`",
             file.display()
         );

@@ -93,7 +93,7 @@ fn coordinators_refuse_what_could_not_work_and_say_how_it_would() {
     let words = refused(command(&[], &["--s3"]));
     assert!(words.contains("--s3"), "{words}");
     let words = refused(command(&[], &["--farm-key"]));
-    assert!(words.contains("have the same one"), "{words}");
+    assert!(words.contains("need the same farm key"), "{words}");
     let other = farm.dir.path().join("other.key");
     std::fs::write(&other, "23".repeat(32) + "\n").unwrap();
     let words = refused(command(&["--farm-key", other.to_str().unwrap()], &["--farm-key"]));

@@ -168,6 +168,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Fetches a blob; `false` if it cannot be kept here, and is there all the same. What is absent is not asked for twice.
+    async fn fetch_if_kept(&self, digest: &Digest) -> Result<bool, Error> {
+        match self.fetch(digest).await {
+            Ok(()) => Ok(true),
+            Err(Error::Full { .. } | Error::Crowded { .. } | Error::DiskFull { .. } | Error::Io { .. }) => Ok(false),
+            Err(error) => Err(self.absent(digest, error)),
+        }
+    }
+
     /// Blobs that were fetched are used, and live on in the shared store.
     async fn fetched(&self, digests: Vec<Digest>) {
         let now = self.clock.now();
@@ -248,12 +257,11 @@ impl BlobStore for Shared {
             Err(error) if error.is_absent() => {}
             found => return found,
         }
-        if self.fetch(digest).await.is_ok()
+        if self.fetch_if_kept(digest).await?
             && let Ok(found) = self.own.get(digest).await
         {
             return Ok(found);
         }
-        // There is no room for it here.
         self.shared.get(digest).await.map_err(|error| self.absent(digest, error))
     }
 
@@ -284,7 +292,7 @@ impl BlobStore for Shared {
             Err(error) if error.is_absent() => {}
             found => return found,
         }
-        if self.fetch(digest).await.is_ok()
+        if self.fetch_if_kept(digest).await?
             && let Ok(found) = self.own.read(digest, offset, limit).await
         {
             return Ok(found);
