@@ -9,7 +9,7 @@ use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::v1::{self, event};
 use tokio::sync::OnceCell;
 
-use super::{Work, environment, waiting};
+use super::{Work, waiting};
 
 /// How long a resumed build, or a build on a farm that has just started, waits for workers to join.
 pub(super) const JOINING: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ impl<'a> Chosen<'a> {
             let text = format!("no native worker matches target `{}`; it is built on an emulated machine", target.name);
             work.tell(event::Event::Warning(v1::Warning { text }));
         }
-        for text in environment::recommendations(&environment, target, &steps) {
+        for text in kiln_environments::recommendations(&environment, target, &steps) {
             work.tell(event::Event::Warning(v1::Warning {
                 text: format!("target `{}`: the worker {text}", target.name),
             }));
@@ -79,7 +79,7 @@ pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step])
     loop {
         changed.mark_unchanged();
         let farm = work.execution.farm().await.map_err(|status| status.message().to_owned())?;
-        let words = match environment::choose(&farm.workers, target, steps, work.allow_emulation) {
+        let words = match kiln_environments::choose(&farm.workers, target, steps, work.allow_emulation) {
             Ok(environment) => {
                 if !told.is_empty() {
                     work.tell(event::Event::Waiting(waiting::of(target)));
@@ -90,7 +90,8 @@ pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step])
         };
         let now = tokio::time::Instant::now();
         let starts = (farm.workers.is_empty() || work.resumed) && now < joining;
-        let expected = environment::expected(&farm.away, work.execution.pools(), target, steps, work.allow_emulation);
+        let expected =
+            kiln_environments::expected(&farm.away, work.execution.pools(), target, steps, work.allow_emulation);
         let (what, until) = match expected {
             _ if now >= until => {
                 let waited = wait_limit.as_secs();
@@ -100,7 +101,7 @@ pub(super) async fn environment_of(work: &Work, target: &Target, steps: &[Step])
             None if starts => ("a worker to join: the farm has just started".to_owned(), joining.min(until)),
             None => return Err(words),
         };
-        let pool = environment::pool(work.execution.pools(), target, steps);
+        let pool = kiln_environments::pool(work.execution.pools(), target, steps);
         counted = counted.or_else(|| Some(work.metrics.as_ref()?.waits(target.platform, pool)));
         if what != told {
             let gives_up = waiting::gives_up(until.saturating_duration_since(now));

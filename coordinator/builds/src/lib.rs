@@ -6,8 +6,6 @@
 mod agents;
 mod caches;
 mod chosen;
-pub mod environment;
-mod failure;
 mod fetching;
 mod image_actions;
 mod images;

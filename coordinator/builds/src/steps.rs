@@ -15,7 +15,6 @@ use tracing::{Instrument, Span};
 
 use super::Work;
 use super::caches::Owner;
-use super::failure;
 use super::images;
 use super::in_root::Root;
 use super::layer::{self, HitBefore};
@@ -394,7 +393,7 @@ async fn first_error(work: &Work, done: &Done) -> Vec<String> {
     }
     let stderr = output(work, result.stderr_digest.as_ref(), &result.stderr_raw).await;
     let stdout = output(work, result.stdout_digest.as_ref(), &result.stdout_raw).await;
-    failure::first_error(&stderr, &stdout)
+    kiln_failures::first_error(&stderr, &stdout)
 }
 
 /// The beginning of an output, where the first error is, if the store still has it.
@@ -536,7 +535,7 @@ fn why_not(
 ) -> Option<String> {
     let step = match job.step.shards {
         // The line that it is on has the rest of the instruction.
-        1 if job.rooted.is_some() => format!("step `{}`", failure::instruction(&job.step.name)),
+        1 if job.rooted.is_some() => format!("step `{}`", kiln_failures::instruction(&job.step.name)),
         1 => format!("step `{}`", job.step.name),
         shards => format!("step `{}` (shard {} of {shards})", job.step.name, job.shard + 1),
     };
@@ -551,7 +550,7 @@ fn why_not(
         });
     }
     let code = response.result.as_ref().map_or(0, |result| result.exit_code);
-    let error = failure::in_short(error).map(|error| format!(": {error}")).unwrap_or_default();
+    let error = kiln_failures::in_short(error).map(|error| format!(": {error}")).unwrap_or_default();
     // A worker reports if a signal ended the command; all other codes are the command's own.
     if let Some(signal) = response.message.strip_prefix("the command ").filter(|_| code > 128) {
         return Some(format!("{step} {signal}{error}"));
@@ -566,7 +565,7 @@ fn why_not(
             };
             return Some(format!("{step} failed with exit code 127: {place}{error}"));
         }
-        code => return Some(format!("{step} failed with {}{error}", failure::exit_code(code))),
+        code => return Some(format!("{step} failed with {}{error}", kiln_failures::exit_code(code))),
     }
     let absent = outputs.as_ref().ok()?.absent(&job.step.outputs);
     if absent.is_empty() {

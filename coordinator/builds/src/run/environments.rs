@@ -6,7 +6,6 @@ use kiln_proto::v1::{self, Status as BuildStatus, event};
 use super::steps::Done;
 use super::{Outcome, Unsuccessful, Work, artifacts, places, steps};
 use crate::chosen::{Chosen, steps_on};
-use crate::environment;
 
 /// How many environments are tried for a target.
 const ENVIRONMENTS: u32 = 3;
@@ -56,6 +55,6 @@ async fn has_gone(work: &Work, target: &Target, platform: Platform, environment:
     let fingerprints = || farm.workers.iter().filter_map(|worker| worker.environment.as_ref());
     !fingerprints().any(|other| other.fingerprint == environment.fingerprint) && {
         let steps = steps_on(work, target, platform);
-        environment::choose(&farm.workers, &places::on(target, platform), &steps, work.allow_emulation).is_ok()
+        kiln_environments::choose(&farm.workers, &places::on(target, platform), &steps, work.allow_emulation).is_ok()
     }
 }

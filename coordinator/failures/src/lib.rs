@@ -80,7 +80,7 @@ static ESCAPES: LazyLock<Option<Regex>> =
 
 /// The first error in a command's output, in a few lines without colours; empty if nothing looks like one. Of two with
 /// equal rank, one on standard error comes first.
-pub(super) fn first_error(stderr: &str, stdout: &str) -> Vec<String> {
+pub fn first_error(stderr: &str, stdout: &str) -> Vec<String> {
     let texts = [plain(stderr), plain(stdout)];
     let lines = texts.each_ref().map(|text| text.lines().map(str::trim_end).collect::<Vec<_>>());
     for rank in ERRORS.iter() {
@@ -137,7 +137,7 @@ fn excerpt(lines: &[&str], at: usize) -> Vec<String> {
 }
 
 /// The error in one line: its first line, plus the next one if the first only announces it.
-pub(super) fn in_short(error: &[String]) -> Option<String> {
+pub fn in_short(error: &[String]) -> Option<String> {
     let first = error.first()?.trim();
     let next = error.get(1).map(|line| line.trim()).filter(|_| first.ends_with(':'));
     Some(match next {
@@ -147,7 +147,7 @@ pub(super) fn in_short(error: &[String]) -> Option<String> {
 }
 
 /// An instruction's name in one short line: it may be pages long.
-pub(super) fn instruction(name: &str) -> String {
+pub fn instruction(name: &str) -> String {
     const LONGEST: usize = 60;
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
     match name.char_indices().nth(LONGEST) {
@@ -157,7 +157,7 @@ pub(super) fn instruction(name: &str) -> String {
 }
 
 /// What an exit code means: a shell adds 128 to the number of the signal that ended its command.
-pub(super) fn exit_code(code: i32) -> String {
+pub fn exit_code(code: i32) -> String {
     let signal = match code - 128 {
         1 => "SIGHUP",
         2 => "SIGINT",
