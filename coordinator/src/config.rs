@@ -304,6 +304,7 @@ impl Config {
             clock: kiln_store::Clock::system(),
             syncs: std::sync::Arc::new(kiln_state::syncs::Kernel),
             metrics: None,
+            distrusted: Default::default(),
         })
     }
 }

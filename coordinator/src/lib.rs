@@ -2,6 +2,7 @@
 //!
 //! Invariant: no scheduling decision is made here; `kiln-scheduler` makes them, and this crate carries them out.
 
+mod beliefs;
 mod check;
 pub mod config;
 mod files;

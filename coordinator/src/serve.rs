@@ -21,6 +21,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
+use crate::beliefs::Beliefs;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
@@ -214,7 +215,7 @@ impl Farm {
             }
             (None, None) => return Ok(None),
         };
-        let ledger = Pages::new(register.clone(), shelf);
+        let ledger = Pages::new(register.clone(), shelf, &config.data_dir);
         Ok(Some(Self { register, me, network, ledger }))
     }
 
@@ -256,6 +257,9 @@ async fn serve(
         None => None,
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
+    let ledger = farm.as_ref().map(|farm| Arc::new(farm.ledger.clone()) as Arc<dyn kiln_auth::ledger::Ledger>);
+    let beliefs = Beliefs::open(&config, ledger).await?;
+    kept.distrusted = beliefs.known().clone();
     let budget = kept.budget.clone();
     let files = Files::read(&config)?;
     let shelf = farm.as_ref().map(|farm| Arc::new(farm.ledger.clone()) as Arc<dyn kiln_auth::Shelf>);
@@ -270,6 +274,7 @@ async fn serve(
             elsewhere: Elsewhere::new(key.clone(), rules.clone()),
         },
         key,
+        beliefs,
         quotas,
         toolchains: Current::new(files.toolchains),
         rules,

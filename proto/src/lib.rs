@@ -15,6 +15,7 @@ pub mod elements;
 pub mod fuzzing;
 pub mod join;
 pub mod local;
+pub mod made;
 pub mod meter;
 pub mod precondition;
 pub mod property;

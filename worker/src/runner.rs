@@ -352,6 +352,7 @@ impl Runner {
             instance: at.instance.to_owned(),
             function: at.function,
             grant: at.grant.to_vec(),
+            makers: Default::default(),
         };
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
         let Ok(command) = Digest::required(at.function, action.command_digest.as_ref()) else { return Ok(None) };

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 #[cfg(feature = "embedded")]
 use std::time::Duration;
+use std::time::SystemTime;
 
 #[cfg(feature = "embedded")]
 use clap::Args;
@@ -128,10 +129,47 @@ pub enum Membership {
         /// The worker's name.
         worker: String,
     },
+    /// Let no result count that a worker has made since a time, give it no more work, and list the artifacts that depend on what it made.
+    Distrust {
+        /// The worker's name.
+        worker: String,
+        /// Since when: a date and time such as `2026-11-30T08:00:00Z`, or how long ago, such as `3d`.
+        #[arg(long, value_parser = since, value_name = "TIME")]
+        since: SystemTime,
+        /// Change nothing, and only list the artifacts.
+        #[arg(long)]
+        dry_run: bool,
+        /// Distrust the name even if the farm knows no worker by it.
+        #[arg(long)]
+        unknown: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let results count again that a distrusted worker makes from now on.
+    Trust {
+        /// The worker's name.
+        worker: String,
+    },
     /// What works on the farm's directory.
     #[cfg(not(feature = "embedded"))]
     #[command(external_subcommand)]
     OnDirectory(Vec<OsString>),
+}
+
+/// A time in the past: in RFC 3339, or how long ago.
+fn since(text: &str) -> Result<SystemTime, String> {
+    let now = SystemTime::now();
+    let at = match humantime::parse_rfc3339_weak(text) {
+        Ok(at) => at,
+        Err(_) => {
+            let ago = kiln_units::duration(text).map_err(|_| {
+                format!("invalid time `{text}`; expected a date and time such as `2026-11-30T08:00:00Z`, or how long ago, such as `3d`")
+            })?;
+            now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
+        }
+    };
+    if at > now { Err(format!("`{text}` is in the future; expected a time in the past")) } else { Ok(at) }
 }
 
 /// A token's lifetime and, for a join token, which workers may use it.

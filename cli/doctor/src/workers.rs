@@ -45,6 +45,10 @@ fn summary(worker: &Worker, farm: &str) -> Check {
         let found = format!("{machine}, version {}, the coordinator has {farm}", worker.version);
         return lacks(&worker.worker, State::Warning, found, WHY, "upgrade the older side");
     }
+    if worker.distrusted {
+        let found = "distrusted: its results do not count, and it gets no work";
+        return lacks(&worker.worker, State::Warning, found, WHY, format!("kiln farm trust {}", worker.worker));
+    }
     if worker.draining {
         return lacks(
             &worker.worker,

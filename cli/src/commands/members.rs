@@ -35,6 +35,66 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     Ok(Code::Success)
 }
 
+/// Distrusts a worker, and prints the artifacts that depend on what it made.
+pub(super) async fn distrust(farm: &Farm, request: v1::DistrustRequest, as_json: bool) -> Result<Code, Error> {
+    let (worker, dry_run) = (request.worker.clone(), request.dry_run);
+    let found = farm.call(farm.membership().distrust(request)).await?.into_inner();
+    if as_json {
+        let artifacts = found.artifacts.iter().map(|artifact| {
+            json!({
+                "id": artifact.id,
+                "tenant": artifact.tenant,
+                "build": artifact.build,
+                "created": time(artifact.created),
+                "steps": artifact.steps,
+            })
+        });
+        return local::print_json(&json!({
+            "worker": worker,
+            "dry_run": dry_run,
+            "artifacts": artifacts.collect::<Vec<_>>(),
+            "total": found.total,
+            "unreadable": found.unreadable,
+            "cache_mounts": found.mounts,
+        }));
+    }
+    let columns =
+        [flexible("artifact"), flexible("tenant").optional(2), flexible("steps"), flexible("build").optional(1)];
+    let rows = found.artifacts.iter().map(|artifact| {
+        vec![artifact.id.clone(), artifact.tenant.clone(), artifact.steps.join(", "), artifact.build.clone()]
+    });
+    if !found.artifacts.is_empty() {
+        local::print(Table::new(&columns).with(rows).for_stdout().as_bytes())?;
+    }
+    if found.total > found.artifacts.len() as u64 {
+        terminal::say(&format!("these are the {} newest of {}", found.artifacts.len(), found.total));
+    }
+    if found.unreadable > 0 {
+        let many = terminal::count(found.unreadable as usize, "artifact");
+        terminal::say_warning(&format!("{many} of that time may depend on it too: the provenance cannot be read"));
+    }
+    let artifacts = terminal::count(found.total as usize, "artifact");
+    let mounts = terminal::count(found.mounts as usize, "cache mount");
+    terminal::say(&if dry_run {
+        format!("made with what `{worker}` made: {artifacts}; to be emptied: {mounts}; nothing was changed")
+    } else {
+        format!(
+            "`{worker}` is distrusted: what it made since then does not count, and it gets no work. Emptied: {mounts}. Made with what it made: \
+             {artifacts}; build them again. `kiln farm revoke {worker}` locks it out; `kiln farm trust {worker}` ends this"
+        )
+    });
+    Ok(Code::Success)
+}
+
+/// Trusts a worker again.
+pub(super) async fn trust(farm: &Farm, worker: String) -> Result<Code, Error> {
+    farm.call(farm.membership().trust(v1::TrustRequest { worker: worker.clone() })).await?;
+    terminal::say(&format!(
+        "what `{worker}` makes from now on counts; what it made while it was distrusted never does"
+    ));
+    Ok(Code::Success)
+}
+
 /// Restores revoked access at the running farm.
 pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Result<Code, Error> {
     farm.call(farm.membership().unrevoke(v1::UnrevokeRequest { name, serial })).await?;
@@ -73,11 +133,16 @@ fn rows(members: &v1::Members, status: &v1::FarmStatus) -> Vec<Member> {
     let has_name = |name: &String| members.revoked_names.contains(name);
     let plain = |serial: &str| serial.trim_start_matches('0').to_owned();
     let mut rows = Vec::new();
-    let here = status.workers.iter().map(|worker| (worker, if worker.draining { "draining" } else { "ready" }));
-    let away = status.away.iter().map(|worker| (worker, if worker.draining { "away, draining" } else { "away" }));
-    for (worker, state) in
-        here.map(|(worker, state)| (worker, if worker.connected { state } else { "away" })).chain(away)
-    {
+    let here = status.workers.iter().map(|worker| (worker, worker.connected));
+    for (worker, is_here) in here.chain(status.away.iter().map(|worker| (worker, false))) {
+        let state = match (is_here, worker.distrusted, worker.draining) {
+            (true, true, _) => "distrusted",
+            (true, false, true) => "draining",
+            (true, false, false) => "ready",
+            (false, true, _) => "away, distrusted",
+            (false, false, true) => "away, draining",
+            (false, false, false) => "away",
+        };
         rows.push(Member {
             kind: "worker",
             name: worker.worker.clone(),
@@ -122,6 +187,18 @@ fn rows(members: &v1::Members, status: &v1::FarmStatus) -> Vec<Member> {
     };
     rows.extend(members.revoked_names.iter().map(|name| revoked(name, "")));
     rows.extend(members.revoked_serials.iter().map(|serial| revoked("", serial)));
+    rows.extend(members.distrusted.iter().map(|period| Member {
+        kind: "distrusted",
+        name: period.worker.clone(),
+        tenant: String::new(),
+        roles: String::new(),
+        state: match period.until {
+            Some(until) => format!("since {} until {}", time(period.since), time(Some(until))),
+            None => format!("since {}", time(period.since)),
+        },
+        expires: None,
+        serial: String::new(),
+    }));
     rows
 }
 

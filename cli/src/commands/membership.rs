@@ -29,6 +29,11 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
         Membership::List { json, .. } => members::list_at(farm, json).await,
         Membership::Drain { worker } => members::drain(farm, worker, false).await,
         Membership::Undrain { worker } => members::drain(farm, worker, true).await,
+        Membership::Distrust { worker, since, dry_run, unknown, json } => {
+            let since = Some(kiln_proto::clock::timestamp(since));
+            members::distrust(farm, v1::DistrustRequest { worker, since, dry_run, unknown }, json).await
+        }
+        Membership::Trust { worker } => members::trust(farm, worker).await,
         #[allow(unreachable_patterns)]
         _ => Err(Error::Usage("a running farm is not asked for that".to_owned())),
     })
@@ -47,7 +52,7 @@ fn on_directory(_farm: &args::Farm, args: Membership) -> Result<ControlFlow<Code
             let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
             Err(Error::Usage(format!(
                 "`kiln farm {name}` works on a farm's directory; this `kiln` is a client only. Use the one on the machine of the \
-                 farm's coordinator, or ask a running farm: `kiln farm list`, `drain`, `undrain`, `revoke`, `unrevoke`"
+                 farm's coordinator, or ask a running farm: `kiln farm list`, `drain`, `undrain`, `distrust`, `trust`, `revoke`, `unrevoke`"
             )))
         }
         asked => Ok(ControlFlow::Continue(asked)),

@@ -36,10 +36,11 @@ pub(super) async fn run(farm: &Farm, args: args::Json) -> Result<Code, Error> {
 }
 
 fn state(worker: &v1::Worker) -> &'static str {
-    match (worker.connected, worker.draining) {
-        (false, _) => "away",
-        (true, true) => "draining",
-        (true, false) => "ready",
+    match (worker.connected, worker.distrusted, worker.draining) {
+        (false, _, _) => "away",
+        (true, true, _) => "distrusted",
+        (true, false, true) => "draining",
+        (true, false, false) => "ready",
     }
 }
 

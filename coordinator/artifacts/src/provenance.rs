@@ -47,6 +47,8 @@ pub struct StepFact {
     pub secrets: Vec<String>,
     /// The image that it ran in, by digest; `None` for the worker's own system.
     pub image: Option<String>,
+    /// When its result was recorded, by the clock of the coordinator that recorded it.
+    pub recorded: Option<Timestamp>,
     /// What became of its compiler calls, if it was split into them.
     pub calls: Option<v1::SplitCalls>,
 }
@@ -181,7 +183,12 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
         "byproducts": steps.iter().map(|step| json!({
             "name": step.name,
             "digest": digest(&step.action),
-            "annotations": { "worker": step.worker, "cached": step.cached, "compilerCalls": calls(step) },
+            "annotations": {
+                "worker": step.worker,
+                "recordedOn": step.recorded.as_ref().map(clock::rfc3339),
+                "cached": step.cached,
+                "compilerCalls": calls(step),
+            },
         })).collect::<Vec<_>>(),
     })
 }
@@ -192,6 +199,11 @@ fn calls(step: &StepFact) -> Value {
     json!({
         "results": calls.hits + calls.compiled + calls.elsewhere,
         "cached": calls.hits,
+        "workers": calls.makers.iter().map(|maker| json!({
+            "worker": maker.worker,
+            "firstRecordedOn": maker.first.as_ref().map(clock::rfc3339),
+            "lastRecordedOn": maker.last.as_ref().map(clock::rfc3339),
+        })).collect::<Vec<_>>(),
         "keys": calls.keys.as_ref().map(|keys| json!({
             "uri": format!("blobs/{}/{}", keys.hash, keys.size_bytes),
             "digest": { step.action.function.name(): keys.hash },

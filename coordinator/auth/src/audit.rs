@@ -74,7 +74,7 @@ pub struct Requested<'a> {
 }
 
 /// Calls that change what others see. Uploads of blobs are not among them: they cannot change existing blobs.
-const CHANGES: [&str; 15] = [
+const CHANGES: [&str; 17] = [
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
     "/build.bazel.remote.execution.v2.Execution/Execute",
     "/google.longrunning.Operations/CancelOperation",
@@ -88,6 +88,8 @@ const CHANGES: [&str; 15] = [
     "/kiln.v1.Membership/Renew",
     "/kiln.v1.Membership/Revoke",
     "/kiln.v1.Membership/Unrevoke",
+    "/kiln.v1.Membership/Distrust",
+    "/kiln.v1.Membership/Trust",
     "/kiln.v1.Shells/Open",
     "/kiln.v1.Workers/Link",
 ];

@@ -13,6 +13,10 @@ use super::revoked;
 pub(super) const REVOKED: &str = "revoked";
 /// The page with the workers that joined.
 pub const JOINED: &str = "joined";
+/// The page with the workers that are distrusted.
+pub const DISTRUSTED: &str = "distrusted";
+/// All pages.
+pub const PAGES: [&str; 3] = [REVOKED, JOINED, DISTRUSTED];
 /// The file with them that a coordinator has in its data directory while it is alone.
 pub const JOINED_FILE: &str = "joined.toml";
 

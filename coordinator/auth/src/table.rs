@@ -95,6 +95,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Membership", "Renew", WORK),
     ("kiln.v1.Membership", "Revoke", RUN_THE_FARM),
     ("kiln.v1.Membership", "Unrevoke", RUN_THE_FARM),
+    ("kiln.v1.Membership", "Distrust", RUN_THE_FARM),
+    ("kiln.v1.Membership", "Trust", RUN_THE_FARM),
     ("kiln.v1.Membership", "List", RUN_THE_FARM),
 ];
 

@@ -477,11 +477,12 @@ fn finish(
                 name,
                 action,
                 cached: response.cached_result,
-                worker: metadata.worker,
+                worker: metadata.worker.clone(),
                 run: job.step.run.clone(),
                 network: job.step.network,
                 secrets: job.step.secrets.clone(),
                 image: job.step.image.clone(),
+                recorded: kiln_proto::made::recorded(&metadata).map(kiln_proto::clock::timestamp),
                 calls: kiln_proto::calls::of(&result.execution_metadata.unwrap_or_default()),
             };
             Ended::Succeeded(Box::new(Finished { outputs, fact, tests: report }))

@@ -96,6 +96,11 @@ impl Index {
         self.all(&prefix(instance)).await
     }
 
+    /// The records of all instances.
+    pub(super) async fn of_all(&self) -> Result<Vec<StoredMount>, Error> {
+        self.all("").await
+    }
+
     async fn all(&self, prefix: &str) -> Result<Vec<StoredMount>, Error> {
         let rows = self.journal.list(RECORDS, Range::prefix(prefix)).await?;
         rows.into_iter().map(|(_, data)| Ok(StoredMount::decode(data)?)).collect()

@@ -64,6 +64,23 @@ impl Caches {
         Ok((gone.iter().map(shown).collect(), freed_bytes))
     }
 
+    /// Removes the caches of all instances that were published since a time, whoever did: each was made from the one before it. Returns how
+    /// many they are.
+    ///
+    /// # Errors
+    /// If the journal or the store fails.
+    pub async fn forget_since(&self, since_ms: i64, dry_run: bool) -> Result<usize, Error> {
+        let mut gone = self.shared.index.of_all().await?;
+        gone.retain(|record| record.published_ms >= since_ms);
+        for record in gone.iter().filter(|_| !dry_run) {
+            self.forget(record).await?;
+            if let Some(name) = &record.name {
+                self.shared.index.remove(&record.instance, name).await?;
+            }
+        }
+        Ok(gone.len())
+    }
+
     async fn is_there(&self, record: &StoredMount) -> Result<bool, Error> {
         let Some((function, name)) = function(record).zip(record.name.as_ref()) else { return Ok(false) };
         let place = Place { instance: &record.instance, function, name };

@@ -189,7 +189,13 @@ impl ExecutionHandle {
         let (joined, workers) = watch::channel(0);
         let (pools, queue_timeout) = (scheduling.pools.clone().into(), Duration::from_millis(scheduling.queue_timeout));
         let leases = LiveLeases::new(key.unwrap_or_else(FarmKey::ephemeral));
-        let shared = owner::Shared { scopes: scopes.clone(), logs: logs.clone(), leases: leases.clone(), epoch };
+        let shared = owner::Shared {
+            scopes: scopes.clone(),
+            logs: logs.clone(),
+            leases: leases.clone(),
+            epoch,
+            distrusted: stores.distrusted.clone(),
+        };
         let owner = owner::Owner::new(scheduling, shared, (messages.clone(), joined), memory);
         spawn_or_abort(owner.run(receiver));
         Self {
@@ -421,6 +427,17 @@ impl ExecutionHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Drain { worker, on, reply });
         answer.await.map_err(|_| stopping())?
+    }
+
+    /// Takes note that a worker is distrusted from now on, or trusted again, as the stores know it. When this returns, a distrusted worker
+    /// has no leases: what it ran runs elsewhere.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if the coordinator is stopping.
+    pub async fn believe(&self, worker: String) -> Result<(), Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Believe { worker, reply });
+        answer.await.map_err(|_| stopping())
     }
 
     /// The current workers and queues.

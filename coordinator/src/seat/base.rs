@@ -16,6 +16,7 @@ use url::Url;
 
 use super::Common;
 use crate::Config;
+use crate::beliefs::Beliefs;
 use crate::tenants::Limits;
 
 /// What a coordinator has in any case. Cheap to clone.
@@ -24,6 +25,8 @@ pub(crate) struct Base {
     pub config: Config,
     pub authenticator: Authenticator,
     pub key: FarmKey,
+    /// Which workers are distrusted.
+    pub beliefs: Beliefs,
     pub common: Common,
     pub quotas: Limits,
     pub toolchains: Current<Toolchains>,

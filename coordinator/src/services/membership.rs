@@ -1,25 +1,32 @@
 //! `kiln.v1.Membership`: exchanges join tokens for workers' certificates, lists members, and revokes access.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
+use kiln_proto::clock;
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
+use kiln_state::distrust::{Period, Periods};
+
 use kiln_auth::audit::Subject;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
-use kiln_execution::ExecutionHandle;
+
+use crate::beliefs::Beliefs;
+use crate::tenants::Tenants;
 
 /// Serves memberships.
 #[derive(Debug, Clone)]
 pub struct Membership {
     authenticator: Authenticator,
-    execution: ExecutionHandle,
+    tenants: Tenants,
+    beliefs: Beliefs,
 }
 
 impl Membership {
-    /// Serves the members known to this authenticator.
-    pub fn new(authenticator: Authenticator, execution: ExecutionHandle) -> Self {
-        Self { authenticator, execution }
+    /// Serves the members known to this authenticator, and the workers of a farm with these tenants.
+    pub(crate) fn new(authenticator: Authenticator, tenants: Tenants, beliefs: Beliefs) -> Self {
+        Self { authenticator, tenants, beliefs }
     }
 
     /// Whether there is a member with this name, as far as the farm knows.
@@ -27,7 +34,7 @@ impl Membership {
         if self.authenticator.knows(name).await {
             return Ok(true);
         }
-        let farm = self.execution.farm().await?;
+        let farm = self.tenants.execution().farm().await?;
         Ok(farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name))
     }
 }
@@ -92,11 +99,57 @@ impl membership_server::Membership for Membership {
         Ok(Response::new(v1::UnrevokeResponse {}))
     }
 
+    async fn distrust(&self, request: Request<v1::DistrustRequest>) -> Result<Response<v1::DistrustResponse>, Status> {
+        let by = kiln_auth::identity(&request);
+        let subject = Subject::of(&request);
+        let v1::DistrustRequest { worker, since, dry_run, unknown } = request.into_inner();
+        subject.is(format!("{}worker {worker}", if dry_run { "dry run: " } else { "" }));
+        check_name("worker", &worker).map_err(Status::invalid_argument)?;
+        let since = since.as_ref().and_then(clock::read_timestamp);
+        let since =
+            since.ok_or_else(|| Status::invalid_argument("expected a time since which the worker is distrusted"))?;
+        if !unknown && !self.knows(&worker).await? {
+            return Err(Status::not_found(format!(
+                "the farm has no worker `{worker}` and has not heard of one since the coordinator started (`kiln farm list`); `--unknown` \
+                 distrusts it anyway"
+            )));
+        }
+        if !dry_run {
+            let distrust = |periods: &mut Periods| {
+                periods.distrust(&worker, since, &by.name);
+                Ok(())
+            };
+            self.beliefs.change(distrust).await?;
+            self.tenants.execution().believe(worker.clone()).await?;
+            tracing::warn!(by = by.name, worker, "a worker is distrusted");
+        }
+        let mounts = self.tenants.forget_mounts(since, dry_run).await?;
+        let found = self.tenants.dependents(&worker, since).await?;
+        subject.is(format!("worker {worker}: {} artifacts depend on it, {mounts} cache mounts", found.total));
+        Ok(Response::new(v1::DistrustResponse { mounts, ..found }))
+    }
+
+    async fn trust(&self, request: Request<v1::TrustRequest>) -> Result<Response<v1::TrustResponse>, Status> {
+        let by = kiln_auth::identity(&request);
+        let subject = Subject::of(&request);
+        let v1::TrustRequest { worker } = request.into_inner();
+        subject.is(format!("worker {worker}"));
+        let trust = |periods: &mut Periods| match periods.trust(&worker, SystemTime::now()) {
+            true => Ok(()),
+            false => Err(Status::not_found(format!("`{worker}` is not distrusted; `kiln farm list` shows who is"))),
+        };
+        self.beliefs.change(trust).await?;
+        self.tenants.execution().believe(worker.clone()).await?;
+        tracing::info!(by = by.name, worker, "a worker is trusted again");
+        Ok(Response::new(v1::TrustResponse {}))
+    }
+
     async fn list(&self, _: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
         let known = self.authenticator.known().borrow().clone();
         let certificates = self.authenticator.issued().await;
         let tokens: Vec<tokens::Entry> = known.tokens.entries().cloned().collect();
-        Ok(Response::new(members(certificates, tokens, &known.revoked)))
+        let distrusted = self.beliefs.known().now().all().iter().map(distrusted).collect();
+        Ok(Response::new(v1::Members { distrusted, ..members(certificates, tokens, &known.revoked) }))
     }
 }
 
@@ -145,5 +198,15 @@ pub fn members(
             .collect(),
         revoked_names: sorted(&revoked.names),
         revoked_serials: sorted(&revoked.serials),
+        distrusted: Vec::new(),
+    }
+}
+
+fn distrusted(period: &Period) -> v1::DistrustedWorker {
+    v1::DistrustedWorker {
+        worker: period.worker.clone(),
+        since: Some(clock::timestamp(period.since)),
+        until: period.until.map(clock::timestamp),
+        by: period.by.clone(),
     }
 }

@@ -4,6 +4,7 @@
 //! opens anything. Tenants share workers and the scheduler but no data: what two of them build alike is built and
 //! stored twice. In return, knowing a digest proves nothing.
 
+mod dependents;
 mod journals;
 mod quotas;
 mod stack;

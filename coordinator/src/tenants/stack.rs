@@ -87,6 +87,8 @@ pub struct Stack {
     pub routes: Routes,
     /// The data below the services.
     pub tenant: Tenant,
+    /// Its cache mounts.
+    pub(super) mounts: Caches,
     layers: Layers,
     journal: Journal,
 }
@@ -168,12 +170,12 @@ impl Stack {
                 (shared.config.web.clone(), shared.links.clone()),
             ))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
-            .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts))))
+            .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts.clone()))))
             .add_service(sized!(SshAgentsServer::new(agents)))
             .add_service(sized!(ShellsServer::new(shells)))
             .add_service(sized!(BuildsServer::new(served.clone())))
             .add_service(sized!(ArtifactsServer::new(served)));
-        Ok(Self { routes, tenant, layers, journal })
+        Ok(Self { routes, tenant, mounts, layers, journal })
     }
 
     /// Waits until all that is known is on the disk.
@@ -239,6 +241,16 @@ impl Tenants {
         let opening: Vec<_> = names.into_iter().map(open).collect();
         futures::future::join_all(opening).await;
         Ok(())
+    }
+
+    /// The names of all tenants that exist, the default tenant's included.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if they cannot be listed.
+    pub(super) async fn names(&self) -> Result<Vec<String>, Status> {
+        let names = self.shared.journals.tenants(&self.shared.stores.directory()).await;
+        let names = names.map_err(|error| Status::unavailable(format!("cannot list the tenants: {error:#}")))?;
+        Ok(std::iter::once(String::new()).chain(names).collect())
     }
 
     /// A tenant's stack; an empty name means the default tenant.

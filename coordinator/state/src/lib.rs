@@ -1,15 +1,19 @@
 //! What a coordinator keeps on its own disk besides blobs, for several of its parts: embedded databases, the farm's
-//! key, and files that are replaced while it runs.
+//! key, files that are replaced while it runs, and which workers are not believed.
 
 mod current;
 pub mod database;
+pub mod distrust;
 pub mod farm_key;
 mod reopening;
+mod replace;
 pub mod syncs;
 mod unsynced;
 mod watched;
 
 pub use current::Current;
+pub use distrust::Distrusted;
 pub use farm_key::FarmKey;
 pub use reopening::Reopening;
+pub use replace::replace;
 pub use watched::{Look, Watched};

@@ -8,6 +8,7 @@
 
 mod actions;
 mod artifacts_below;
+mod believed;
 mod breaker;
 mod by_size;
 mod checked;
@@ -34,7 +35,7 @@ mod usage;
 mod whole;
 mod with_empty;
 
-use kiln_state::FarmKey;
+use kiln_state::{Distrusted, FarmKey};
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -185,6 +186,8 @@ pub struct Config {
     pub syncs: Arc<dyn Syncs>,
     /// Metrics of the stores; `None` if they are not served.
     pub metrics: Option<Metrics>,
+    /// The workers whose results do not count.
+    pub distrusted: Distrusted,
 }
 
 /// What a collection removed from one store.
@@ -229,6 +232,7 @@ impl Config {
             clock: Clock::system(),
             syncs: Arc::new(Kernel),
             metrics: None,
+            distrusted: Distrusted::default(),
         }
     }
 }
@@ -263,6 +267,8 @@ pub struct Stores {
     /// Usage of a quota, if there is one.
     pub usage: Option<Usage>,
     metrics: Option<Metrics>,
+    /// The workers whose results do not count.
+    pub distrusted: Distrusted,
     /// The clock that uses are recorded by.
     pub clock: Clock,
     closures: Arc<whole::Closures>,
@@ -378,6 +384,7 @@ impl Stores {
             let theirs = metered::actions(config.metrics.as_ref(), "redis", Arc::new(theirs));
             actions = SharedActions::new(actions, theirs, Arc::new(shared), link.health());
         }
+        let actions: Arc<dyn ActionStore> = Arc::new(believed::Believed::new(actions, config.distrusted.clone()));
         let disk_of_artifacts = artifacts.clone();
         let mut artifacts = metered("artifacts", Arc::new(artifacts));
         if config.bond == Bond::Firm {
@@ -408,6 +415,7 @@ impl Stores {
             collector: Arc::new(collector),
             usage,
             metrics: config.metrics.clone(),
+            distrusted: config.distrusted.clone(),
             clock,
             closures: Arc::default(),
         })

@@ -13,7 +13,7 @@ use kiln_calls::{Call, Details};
 use kiln_executor::calls::Begun;
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::Blob;
-use kiln_proto::{clock, reapi};
+use kiln_proto::{calls, clock, made, reapi, v1};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -322,10 +322,14 @@ fn keep(step: &Arc<Step>, known: Known, ran: Ran, keeping: &TaskTracker) {
             is_executable: made.executable,
             ..Default::default()
         };
-        let metadata = reapi::ExecutedActionMetadata {
+        let mut metadata = reapi::ExecutedActionMetadata {
             virtual_execution_duration: Some(clock::duration(ran.wall)),
             ..Default::default()
         };
+        if !ran.makers.is_empty() {
+            // It is kept by this worker, and owed to another one.
+            calls::add(&mut metadata, &v1::SplitCalls { makers: made::to_wire(&ran.makers), ..Default::default() });
+        }
         let result = reapi::ActionResult {
             output_files: ran.outputs.iter().map(output).collect(),
             stdout_raw: ran.stdout.clone(),

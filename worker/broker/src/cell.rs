@@ -59,6 +59,8 @@ pub(super) struct Ran {
     pub(super) wall: Duration,
     /// What the shim has been given already.
     pub(super) given: Given,
+    /// The workers that made it, if it ran elsewhere.
+    pub(super) makers: BTreeMap<String, kiln_proto::made::Times>,
     /// Keeps the outputs in place.
     pub(super) _kept: Kept,
 }
@@ -146,7 +148,16 @@ impl Cell {
         if !given.is_among(&outputs) {
             return Err("changed_meanwhile");
         }
-        Ok(Ran { stdout, stderr, outputs, variant, wall: finished.wall, given, _kept: Kept::Here(Box::new(finished)) })
+        Ok(Ran {
+            stdout,
+            stderr,
+            outputs,
+            variant,
+            wall: finished.wall,
+            given,
+            makers: BTreeMap::new(),
+            _kept: Kept::Here(Box::new(finished)),
+        })
     }
 
     /// What the call's driver writes to standard error when it is called with other arguments.

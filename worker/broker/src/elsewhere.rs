@@ -184,6 +184,7 @@ impl Cell {
             variant,
             wall: wall.unwrap_or(Duration::ZERO),
             given: Given::default(),
+            makers: kiln_proto::made::makers(&metadata),
             _kept: Kept::Fetched(content),
         })
     }

@@ -1,12 +1,15 @@
 //! What the farm knows about calls, asked for a lease over whichever connection there is.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_proto::channel::{Channel, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::calls_client::CallsClient;
-use kiln_proto::{reapi, v1};
+use kiln_proto::{made, reapi, v1};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// How long a look-up may take. After that the call goes on as if nothing were known.
@@ -25,6 +28,30 @@ pub struct Farm {
     pub function: DigestFunction,
     /// What shows the coordinator which lease it is.
     pub grant: Vec<u8>,
+    /// Whose results it has answered with.
+    pub makers: Makers,
+}
+
+/// The workers that made what a step was given. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Makers(Arc<Mutex<BTreeMap<String, made::Times>>>);
+
+impl Makers {
+    /// These workers made something, too.
+    pub(super) fn add(&self, metadata: Option<&reapi::ExecutedActionMetadata>) {
+        self.include(&metadata.map(made::makers).unwrap_or_default());
+    }
+
+    /// The same by their names.
+    pub(super) fn include(&self, makers: &BTreeMap<String, made::Times>) {
+        let mut all = self.0.lock();
+        makers.iter().for_each(|(worker, times)| made::add(&mut all, worker, *times));
+    }
+
+    /// All of them, with when what they made was recorded.
+    pub(super) fn all(&self) -> BTreeMap<String, made::Times> {
+        self.0.lock().clone()
+    }
 }
 
 impl Farm {
@@ -49,7 +76,13 @@ impl Farm {
         let keys = keys.iter().map(|key| key.hash.to_vec()).collect();
         let request = v1::LookCallsRequest { keys, tool: tool.to_owned() };
         match tokio::time::timeout(patience, calls.look(request)).await {
-            Ok(Ok(found)) => Some(found.into_inner().entries.into_iter().map(|entry| entry.result).collect()),
+            Ok(Ok(found)) => {
+                let results = found.into_inner().entries.into_iter().map(|entry| entry.result);
+                let note = |result: &Option<reapi::ActionResult>| {
+                    self.makers.add(result.as_ref().and_then(|result| result.execution_metadata.as_ref()));
+                };
+                Some(results.inspect(note).collect())
+            }
             Ok(Err(status)) => {
                 tracing::warn!(reason = status.message(), "cannot look up a call");
                 None

@@ -227,7 +227,11 @@ impl Carried<'_> {
             match accepted {
                 Err(Failed::Memory) => room.needs_more(memory_bytes),
                 Err(Failed::Farm) => {}
-                other => return other,
+                Ok(ran) => {
+                    farm.makers.include(&ran.makers);
+                    return Ok(ran);
+                }
+                failed => return failed,
             }
             started.send_replace(None);
             ticket.is(Stage::Here);

@@ -102,7 +102,12 @@ impl Step {
     }
 
     pub(super) fn calls(&self) -> Calls {
-        Calls { is_wrong: self.samples.found_wrong(), facts: self.told.facts(), ..self.tally.calls() }
+        Calls {
+            is_wrong: self.samples.found_wrong(),
+            facts: self.told.facts(),
+            makers: self.farm.makers.all(),
+            ..self.tally.calls()
+        }
     }
 
     /// The step's files, as its processes see them.

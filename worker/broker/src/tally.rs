@@ -1,6 +1,6 @@
 //! What became of a step's calls.
 
-use kiln_proto::{clock, v1};
+use kiln_proto::{clock, made, v1};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub struct Calls {
     pub go_hits: u64,
     /// Those that were not.
     pub go_misses: u64,
+    /// The workers that made what the step was given.
+    pub makers: BTreeMap<String, made::Times>,
     /// The same of other tools: entries that were asked for, by tool: those that were there, and those that were not.
     pub tools: BTreeMap<&'static str, (u64, u64)>,
 }
@@ -55,6 +57,7 @@ impl Calls {
             ran: Some(clock::duration(self.ran)),
             go_hits: self.go_hits,
             go_misses: self.go_misses,
+            makers: made::to_wire(&self.makers),
         }
     }
 }

@@ -86,7 +86,7 @@ impl Owner {
             self.acknowledge(&worker, lease);
         }
         self.stopping.remove(&worker);
-        let draining = self.drained.contains(&worker);
+        let draining = self.gets_nothing(&worker);
         self.step(Event::WorkerJoined(WorkerOffer {
             worker,
             properties,

@@ -22,6 +22,7 @@ use kiln_scheduler::{
     ActionKey, Config, Event, LeaseId, Millis, Outcome, Requirements, Scheduler, Submission, WaiterId, WorkerId,
     WorkerOffer,
 };
+use kiln_state::Distrusted;
 use kiln_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -86,6 +87,11 @@ pub(super) enum Message {
         on: bool,
         reply: oneshot::Sender<Result<(), Status>>,
     },
+    /// A worker is distrusted from now on, or trusted again.
+    Believe {
+        worker: String,
+        reply: oneshot::Sender<()>,
+    },
     /// Asks what this caller is waiting for.
     Wait {
         waiter: WaiterId,
@@ -147,6 +153,7 @@ pub(super) struct Shared {
     pub(super) logs: Arc<LiveLogs>,
     pub(super) leases: LiveLeases,
     pub(super) epoch: u64,
+    pub(super) distrusted: Distrusted,
 }
 
 /// The action of a lease, even if a worker brought the lease and no client has asked for it.
@@ -171,6 +178,8 @@ pub(super) struct Owner {
     /// Responses to be delivered to the callers of a lease.
     finished: HashMap<LeaseId, reapi::ExecuteResponse>,
     recent: Recent,
+    /// Workers whose results are not believed.
+    distrusted: Distrusted,
     /// Workers that an operator drained.
     drained: HashSet<WorkerId>,
     /// Workers that are shutting down, until they come back.
@@ -189,7 +198,7 @@ fn key_of(instance: &str, action: &Digest) -> ActionKey {
 impl Owner {
     pub(super) fn new(
         mut config: Config,
-        Shared { scopes, logs, leases: live, epoch }: Shared,
+        Shared { scopes, logs, leases: live, epoch, distrusted }: Shared,
         (messages, joined): (mpsc::UnboundedSender<Message>, watch::Sender<u64>),
         mut memory: Memory,
     ) -> Self {
@@ -215,6 +224,7 @@ impl Owner {
             messages,
             joined,
             epoch,
+            distrusted,
         }
     }
 
@@ -297,6 +307,10 @@ impl Owner {
                     let _ = reply.send(recorded.map_err(|error| Status::internal(error.to_string())));
                 });
             }
+            Message::Believe { worker, reply } => {
+                self.believe(WorkerId(worker.into()));
+                let _ = reply.send(());
+            }
             Message::Wait { waiter, reply } => {
                 let _ = reply.send(self.wait_of(waiter));
             }
@@ -310,8 +324,13 @@ impl Owner {
     }
 
     fn drain(&mut self, worker: WorkerId) {
-        let on = self.drained.contains(&worker) || self.stopping.contains(&worker);
+        let on = self.gets_nothing(&worker) || self.stopping.contains(&worker);
         self.step(Event::Drain { worker, on });
+    }
+
+    /// Whether an operator wants this worker to get no work.
+    fn gets_nothing(&self, worker: &WorkerId) -> bool {
+        self.drained.contains(worker) || self.distrusted.now().lasts(&worker.0)
     }
 
     fn submit(

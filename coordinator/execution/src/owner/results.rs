@@ -1,11 +1,14 @@
 //! Leases that workers hold, and the results that they bring.
 
+use std::time::SystemTime;
+
 use kiln_proto::v1::coordinator_message;
-use kiln_proto::{reapi, scope, v1};
+use kiln_proto::{made, reapi, scope, v1};
 use kiln_scheduler::{Event, LeaseId, Outcome, WorkerId};
 
 use super::super::leases::Grant;
 use super::super::scopes::Scope;
+use super::recent::Recent;
 use super::{Leased, Message, Owner, key_of};
 
 impl Owner {
@@ -19,9 +22,10 @@ impl Owner {
             return;
         }
         let fault = match finished.outcome {
-            Some(v1::lease_finished::Outcome::Response(response)) => {
-                return self.store_result(worker, lease, response);
-            }
+            Some(v1::lease_finished::Outcome::Response(response)) => match self.disbelief(&worker, &response) {
+                None => return self.store_result(worker, lease, response),
+                Some(maker) => format!("a result is not believed: its worker `{maker}` is distrusted"),
+            },
             Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
             None => "the worker reported no outcome".to_owned(),
         };
@@ -29,6 +33,34 @@ impl Owner {
         self.live.finish(lease.0);
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
         self.acknowledge(&worker, lease);
+    }
+
+    /// The worker that is distrusted now, of those that a result is owed to.
+    fn disbelief(&self, worker: &WorkerId, response: &reapi::ExecuteResponse) -> Option<String> {
+        if self.distrusted.is_empty() {
+            return None;
+        }
+        let metadata = response.result.as_ref().and_then(|result| result.execution_metadata.clone());
+        let mut makers = made::makers(&metadata.unwrap_or_default());
+        let now = SystemTime::now();
+        makers.insert(worker.0.to_string(), Some((now, now)));
+        self.distrusted.refuses(&makers).map(str::to_owned)
+    }
+
+    /// A worker is distrusted from now on, or trusted again. In the first case what it runs is given to others, and what it has just
+    /// made is forgotten.
+    pub(super) fn believe(&mut self, worker: WorkerId) {
+        if self.distrusted.now().lasts(&worker.0) {
+            self.recent = Recent::default();
+            let held = self.leases.iter().filter(|(_, leased)| leased.worker == worker).map(|(lease, _)| *lease);
+            for lease in held.collect::<Vec<_>>() {
+                self.tell(&worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
+                self.live.finish(lease.0);
+                let outcome = Outcome::WorkerFault(format!("its worker `{}` is distrusted", worker.0));
+                self.step(Event::Finished { worker: worker.clone(), lease, outcome });
+            }
+        }
+        self.drain(worker);
     }
 
     pub(super) fn acknowledge(&mut self, worker: &WorkerId, lease: LeaseId) {
@@ -65,6 +97,7 @@ impl Owner {
     pub(super) fn store_result(&mut self, worker: WorkerId, lease: LeaseId, mut response: reapi::ExecuteResponse) {
         if let Some(metadata) = response.result.as_mut().and_then(|result| result.execution_metadata.as_mut()) {
             metadata.worker = worker.0.to_string();
+            made::record(metadata, SystemTime::now());
         }
         let stored =
             |response| Message::Stored { worker: worker.0.to_string(), lease: lease.0, response: Box::new(response) };

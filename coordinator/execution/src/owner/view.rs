@@ -19,11 +19,13 @@ impl Owner {
     /// Remembered workers that are not connected.
     fn away(&self) -> Vec<v1::Worker> {
         let here: HashSet<_> = self.scheduler.workers().into_iter().map(|view| view.worker.0).collect();
-        self.memory.workers().filter(|worker| !here.contains(worker.worker.as_str())).cloned().collect()
+        let distrusted = self.distrusted.now();
+        let away = self.memory.workers().filter(|worker| !here.contains(worker.worker.as_str()));
+        away.map(|worker| v1::Worker { distrusted: distrusted.lasts(&worker.worker), ..worker.clone() }).collect()
     }
 
     pub(super) fn farm(&self) -> v1::FarmStatus {
-        let now = self.began.elapsed().as_millis() as u64;
+        let (now, distrusted) = (self.began.elapsed().as_millis() as u64, self.distrusted.now());
         let to_wire =
             |capacity: Capacity| v1::Capacity { milli_cpus: capacity.milli_cpus, memory_bytes: capacity.memory_bytes };
         let workers = self.scheduler.workers().into_iter().map(|view| {
@@ -37,6 +39,7 @@ impl Owner {
                 used: Some(to_wire(view.used)),
                 running: view.running as u32,
                 draining: view.draining,
+                distrusted: distrusted.lasts(&view.worker.0),
                 connected: view.connected,
                 last_seen: link.map(|link| link.last_seen).or(known.last_seen),
                 version: link.map(|link| link.version.clone()).unwrap_or(known.version),

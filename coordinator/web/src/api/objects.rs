@@ -447,9 +447,10 @@ impl Farm {
             let (capacity, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
             Worker {
                 name: worker.worker.clone(),
-                state: match (is_away || !worker.connected, worker.draining) {
-                    (true, _) => "away",
-                    (_, true) => "draining",
+                state: match (is_away || !worker.connected, worker.distrusted, worker.draining) {
+                    (true, _, _) => "away",
+                    (_, true, _) => "distrusted",
+                    (_, _, true) => "draining",
                     _ => "connected",
                 },
                 os: set(&environment.os),

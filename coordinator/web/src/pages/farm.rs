@@ -173,9 +173,10 @@ fn workers(status: &v1::FarmStatus) -> Markup {
 fn row(worker: &v1::Worker, is_away: bool) -> Markup {
     let environment = worker.environment.clone().unwrap_or_default();
     let (capacity, used) = (worker.capacity.unwrap_or_default(), worker.used.unwrap_or_default());
-    let state = match (is_away || !worker.connected, worker.draining) {
-        (true, _) => "away",
-        (_, true) => "draining",
+    let state = match (is_away || !worker.connected, worker.distrusted, worker.draining) {
+        (true, _, _) => "away",
+        (_, true, _) => "distrusted",
+        (_, _, true) => "draining",
         _ => "connected",
     };
     let mut tools: Vec<_> = environment.tools.iter().collect();
