@@ -26,8 +26,8 @@ pub enum Error {
         source: Box<transfer::Error>,
     },
     #[error(
-        "the farm no longer has artifact `{name}`: it limits the space for artifacts (`--artifacts-size`, `--store-size` of a farm \
-         on this machine); build it again"
+        "the farm no longer has all of artifact `{name}`: it was removed for others (`--artifacts-size`, `--store-size` of a farm on this \
+         machine) or damaged, as the coordinator's log says; build it again"
     )]
     Gone { name: String },
     #[error("artifact `{name}` is malformed: {reason}; report this to the farm's operator")]

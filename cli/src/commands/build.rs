@@ -425,18 +425,21 @@ async fn once(farm: &Farm, request: &v1::SubmitRequest) -> Result<v1::Build, Far
     farm.patiently("submit the build", call).await
 }
 
-/// Submits the build. If the farm dropped a blob of the tree meanwhile, it is uploaded again.
+/// How often blobs are uploaded again that the farm has lost. A damaged one is noticed when it is read, and then the next.
+const UPLOADS: usize = 100;
+
+/// Submits the build. If the farm dropped blobs of the tree meanwhile, they are uploaded again.
 async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> Result<v1::Build, Error> {
-    match once(farm, request).await {
-        Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => {
-            let client = farm.blobs(INSTANCE, FUNCTION);
-            let blobs = scanned.blobs().into_iter().collect();
-            let moved = client.upload(blobs).await.map_err(FarmError::from)?;
-            if moved.blobs == 0 {
-                return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());
-            }
-            Ok(once(farm, request).await?)
+    for _ in 0..UPLOADS {
+        let status = match once(farm, request).await {
+            Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => status,
+            result => return Ok(result?),
+        };
+        let client = farm.blobs(INSTANCE, FUNCTION);
+        let moved = client.upload(scanned.blobs().into_iter().collect()).await.map_err(FarmError::from)?;
+        if moved.blobs == 0 {
+            return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());
         }
-        result => Ok(result?),
     }
+    Ok(once(farm, request).await?)
 }

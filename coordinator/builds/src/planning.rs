@@ -82,9 +82,8 @@ impl Builds {
         let root =
             Digest::required(function, facts.root.as_ref()).map_err(|error| wrong(format!("source.root: {error}")))?;
         let unreadable = |error: source::Error| match error {
-            source::Error::Tree(kiln_store::trees::Error::Store(kiln_store::Error::NotFound { digest }))
-                if request.check_source =>
-            {
+            // Never uploaded, or lost since: the client knows what to do about both.
+            source::Error::Tree(kiln_store::trees::Error::Store(kiln_store::Error::NotFound { digest })) => {
                 precondition::to_tonic(&precondition::missing(&[digest]))
             }
             source::Error::Tree(kiln_store::trees::Error::Store(error)) => error.into(),
