@@ -18,7 +18,7 @@ pub use bundle::{Found, System};
 pub use identity::{id, stem};
 pub use image::dockerfile::{Checkout, Command, Commands, Download, Login, Ran, network};
 pub use image::{BaseError, Bases, ImageRoot, ImageRootError, install, invalid_base};
-pub use provenance::{Material, StepFact, Subject, statement};
+pub use provenance::{Material, StepFact, Subject, about, statement};
 pub use sbom::spdx::document as spdx;
 pub use sbom::system::Installed;
 pub use sbom::{document as sbom, read_locks};

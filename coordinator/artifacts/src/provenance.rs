@@ -77,15 +77,20 @@ pub fn statement(
     steps: &[StepFact],
 ) -> Value {
     let facts = Facts { build, artifact, environment, elsewhere, materials: &made.materials };
-    let subjects = &made.subjects;
+    let predicate = json!({ "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) });
+    about(&made.subjects, "https://slsa.dev/provenance/v1", predicate)
+}
+
+/// An in-toto statement about an artifact's files.
+pub fn about(subjects: &[Subject], predicate_type: &str, predicate: Value) -> Value {
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": subjects
             .iter()
             .map(|subject| json!({ "name": subject.name, "digest": digest(&subject.digest) }))
             .collect::<Vec<_>>(),
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": { "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) },
+        "predicateType": predicate_type,
+        "predicate": predicate,
     })
 }
 

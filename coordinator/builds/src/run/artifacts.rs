@@ -9,6 +9,7 @@ use kiln_trees::tree::Tree;
 use parking_lot::Mutex;
 use tracing::Instrument;
 
+use super::attest;
 use super::steps::Done;
 use super::{Unsuccessful, Work};
 use crate::RecordsError;
@@ -149,6 +150,7 @@ async fn make(
         checksums: None,
         start: made.start.program.clone(),
         start_with: made.start.with.clone(),
+        attestations: Vec::new(),
     };
     let mut own = std::mem::take(&mut *on_worker.facts.lock());
     // Instructions end in any order.
@@ -159,8 +161,9 @@ async fn make(
         elsewhere.iter().map(|(platform, environment)| (platform.to_string(), &**environment)).collect();
     let places = (environment.as_deref(), others.as_slice());
     let statement = kiln_artifacts::statement(&build, &record, places, &made, &all);
-    let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
+    record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;
+    let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;
     let spdx = spdx.map(|spdx| serde_json::to_vec_pretty(&spdx)).transpose().map_err(Unsuccessful::farms)?;
     let beside = async {

@@ -1,6 +1,7 @@
 //! Runs a build's plan: its targets concurrently, each in an environment. Records how the build ended.
 
 mod artifacts;
+mod attest;
 mod environments;
 mod notices;
 pub(crate) mod places;
