@@ -9,6 +9,8 @@ pub fn problems(config: &Config) -> Vec<String> {
     problems.extend(Files::problems(config).iter().map(|error| format!("{error:#}")));
     problems.extend(config.check().err());
     problems.extend(stores(config).err());
+    let signing = kiln_signing::Signer::check(&config.signing, &config.signing_key_file());
+    problems.extend(signing.err().map(|error| error.to_string()));
     problems.extend(kiln_options::usable_directory("data directory", &config.data_dir).err());
     for address in [config.tool_caches.listen, config.web.listen].into_iter().flatten() {
         problems.extend(config.auth.check(address).err().map(|error| error.to_string()));

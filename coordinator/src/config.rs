@@ -156,6 +156,9 @@ pub struct Config {
     /// Webhooks that are told of the ends of builds.
     #[command(flatten)]
     pub notify: kiln_notify::Options,
+    /// What the farm signs its statements about artifacts with.
+    #[command(flatten)]
+    pub signing: kiln_signing::Options,
     /// The caches of build tools.
     #[command(flatten)]
     pub tool_caches: kiln_toolcaches::Options,
@@ -220,6 +223,7 @@ impl Config {
             call_memory: CALL_MEMORY,
             webhooks: None,
             notify: kiln_notify::Options::default(),
+            signing: kiln_signing::Options::default(),
             tool_caches: kiln_toolcaches::Options::default(),
             web: kiln_web::Options::default(),
             metrics_listen: None,
@@ -233,6 +237,13 @@ impl Config {
         let named = insecure.iter().filter_map(|registry| registry.parse().ok());
         let reach = Reach::public(self.allowed_registries.iter().cloned().chain(named).collect());
         registry::Options { insecure, reach, ..Default::default() }
+    }
+
+    /// The file with the farm's signing keys.
+    pub fn signing_key_file(&self) -> PathBuf {
+        let farms = || self.auth.farm_dir.as_deref().map(|dir| kiln_auth::Files::of(dir).signing_key());
+        let farms = || farms().filter(|path| path.exists());
+        self.signing.signing_key.clone().or_else(farms).unwrap_or_else(|| self.data_dir.join("signing.key"))
     }
 
     /// How files are fetched on behalf of clients.

@@ -35,6 +35,7 @@ use kiln_auth::{Accepted, Authenticator, FarmKey, Others};
 use kiln_execution::Elsewhere;
 use kiln_notify::Notifier;
 use kiln_replicas::{RedisRegister, Register, Replica, Replicas, Shelf, Timing};
+use kiln_signing::Signer;
 use kiln_state::Current;
 
 /// How long calls may continue after a shutdown request. Streams that never end are cut off then.
@@ -178,6 +179,20 @@ fn farm_key(config: &Config) -> anyhow::Result<FarmKey> {
     Ok(FarmKey::open(&file)?)
 }
 
+/// What the farm signs with. Coordinators that have no key in common sign nothing: who verifies would have to know the keys of all of them.
+fn signer(config: &Config) -> anyhow::Result<Option<Signer>> {
+    let file = config.signing_key_file();
+    if config.is_replica() && !config.signing.are_given() && !file.exists() {
+        tracing::warn!(
+            file = %file.display(),
+            "artifacts are not signed: all coordinators of one farm need the same signing keys; create them once with `kiln farm \
+             rotate-signing-key FILE`, and name the file with `--signing-key`"
+        );
+        return Ok(None);
+    }
+    Ok(Some(Signer::open(&config.signing, &file)?))
+}
+
 /// The farm's other coordinators, and what they agree by.
 struct Farm {
     register: Arc<dyn Register>,
@@ -280,6 +295,7 @@ async fn serve(
         rules,
         credentials: files.credentials,
         notifier: Notifier::open(files.notify, &config.notify, pages_url.clone(), counted_notify)?,
+        signer: signer(&config)?,
         hooks: Hooks::new(files.hooks),
         links: kiln_web::Links::new(shelf.clone()),
         pages: pages_url,

@@ -10,6 +10,11 @@ use serde_json::{Value, json};
 
 use super::Made;
 
+/// The type of the statement.
+const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
+/// What the parameters mean: `BUILDTYPE.md`.
+const BUILD_TYPE: &str = "urn:kiln:plan:v1";
+
 /// A file of the artifact.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -66,19 +71,22 @@ pub struct Facts<'a> {
     pub elsewhere: &'a [(String, &'a v1::Environment)],
     /// What it was made from besides the sources.
     pub materials: &'a [Material],
+    /// The URI of the farm that made it.
+    pub farm: &'a str,
 }
 
-/// Creates the statement.
+/// Creates the statement of a farm with this URI. `BUILDTYPE.md` describes it.
 pub fn statement(
+    farm: &str,
     build: &v1::Build,
     artifact: &v1::Artifact,
     (environment, elsewhere): (Option<&v1::Environment>, &[(String, &v1::Environment)]),
     made: &Made,
     steps: &[StepFact],
 ) -> Value {
-    let facts = Facts { build, artifact, environment, elsewhere, materials: &made.materials };
+    let facts = Facts { build, artifact, environment, elsewhere, materials: &made.materials, farm };
     let predicate = json!({ "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) });
-    about(&made.subjects, "https://slsa.dev/provenance/v1", predicate)
+    about(&made.subjects, PREDICATE_TYPE, predicate)
 }
 
 /// An in-toto statement about an artifact's files.
@@ -109,6 +117,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "annotations": {
                 "dirty": source.dirty,
                 "describe": source.describe,
+                "branch": source.branch,
                 // Who vouches for the source: the farm, which fetched the commit, or the client that uploaded the tree.
                 "assertedBy": if facts.build.source_verified { "farm" } else { "client" },
             },
@@ -130,7 +139,7 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
         dependencies.push(json!({ "name": "image", "uri": image, "digest": { "sha256": hash } }));
     }
     json!({
-        "buildType": "urn:kiln:plan:v1",
+        "buildType": BUILD_TYPE,
         "externalParameters": {
             "project": facts.build.project,
             "version": facts.build.version,
@@ -177,7 +186,7 @@ impl Facts<'_> {
 fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
     json!({
         "builder": {
-            "id": "urn:kiln:coordinator",
+            "id": facts.farm,
             "version": { "kiln": env!("CARGO_PKG_VERSION") },
         },
         "metadata": {

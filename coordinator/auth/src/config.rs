@@ -117,6 +117,11 @@ impl Files {
         self.0.join("farm.key")
     }
 
+    /// The keys that the farm signs with.
+    pub fn signing_key(&self) -> PathBuf {
+        self.0.join("signing.key")
+    }
+
     /// The revocations.
     pub fn revoked(&self) -> PathBuf {
         self.0.join("revoked.toml")

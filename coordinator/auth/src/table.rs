@@ -88,6 +88,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Farm", "Status", SEE_THE_FARM),
     ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),
     ("kiln.v1.Farm", "OpenPages", SEE_THE_FARM),
+    ("kiln.v1.Farm", "Keys", Needs::Anybody),
     ("grpc.health.v1.Health", "Check", Needs::Nothing),
     ("grpc.health.v1.Health", "Watch", Needs::Nothing),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Needs::Anybody),

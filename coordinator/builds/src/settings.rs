@@ -6,8 +6,10 @@ use std::time::Duration;
 use kiln_images::registry;
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
+use kiln_signing::Signer;
 use kiln_state::Current;
 use tokio::sync::watch;
+use url::Url;
 
 use crate::{BuildMetrics, Keep};
 use kiln_auth::credentials::Credentials;
@@ -50,6 +52,10 @@ pub struct Settings {
     pub shell_idle: Duration,
     /// Tells webhooks of the ends of builds.
     pub notifier: Option<Notifier>,
+    /// Signs what is stated about artifacts.
+    pub signer: Option<Signer>,
+    /// The farm, as provenance names it (`builder.id`), if it has a URL.
+    pub farm_url: Option<Url>,
 }
 
 impl Default for Settings {
@@ -67,11 +73,22 @@ impl Default for Settings {
             trim_every: Duration::from_secs(60 * 60),
             shell_idle: Duration::from_secs(15 * 60),
             notifier: None,
+            signer: None,
+            farm_url: None,
         }
     }
 }
 
 impl Settings {
+    /// The URI that identifies the farm.
+    pub fn farm(&self) -> String {
+        match (&self.farm_url, &self.signer) {
+            (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+            (None, Some(signer)) => format!("urn:kiln:farm:{}", signer.farm()),
+            (None, None) => "urn:kiln:farm".to_owned(),
+        }
+    }
+
     /// Resolves once this identity has been revoked.
     pub(super) async fn revoked(&self, whom: &Identity) {
         if let Some(mut known) = self.known.clone().filter(|_| !whom.is_anonymous())

@@ -116,7 +116,7 @@ pub fn rotate(path: &Path, overlap: Duration) -> Result<(), Error> {
     for mut secret in std::mem::take(&mut contents.secrets) {
         secret.key.not_after = Some(secret.key.not_after.map_or(from, |end| end.min(from)));
         // Another rotation before the first has come into effect: that key has never signed.
-        if secret.key.created.is_some_and(|created| created >= from) {
+        if matches!(secret.key.state(now), State::Early(created) if created >= from) {
             continue;
         }
         if overlap.is_zero() || matches!(secret.key.state(now), State::Retired(_)) {

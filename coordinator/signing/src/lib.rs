@@ -100,10 +100,10 @@ impl Signer {
         self.0.get().published()
     }
 
-    /// An id of the farm that a rotation does not change: that of its oldest key.
+    /// An id of the farm that a rotation does not change: that of its oldest key, the last in the file.
     pub fn farm(&self) -> String {
         let keys = self.published();
-        keys.iter().min_by_key(|key| key.created).map(|key| key.public.id().to_owned()).unwrap_or_default()
+        keys.iter().last().map(|key| key.public.id().to_owned()).unwrap_or_default()
     }
 
     /// Signs a statement, an in-toto statement in JSON.

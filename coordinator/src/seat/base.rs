@@ -8,6 +8,7 @@ use kiln_builds::BuildMetrics;
 use kiln_execution::properties::Rules;
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
+use kiln_signing::Signer;
 use kiln_state::Current;
 use kiln_webhooks::WebhookMetrics;
 use parking_lot::Mutex;
@@ -33,6 +34,8 @@ pub(crate) struct Base {
     pub rules: Current<Rules>,
     pub credentials: Credentials,
     pub notifier: Notifier,
+    /// Signs what is stated about artifacts.
+    pub signer: Option<Signer>,
     pub hooks: Hooks,
     /// Links that log a browser in to the web pages.
     pub links: kiln_web::Links,

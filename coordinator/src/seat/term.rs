@@ -57,6 +57,7 @@ impl Term {
             links: base.links.clone(),
             downloads: base.config.downloads()?,
             notifier: base.notifier.clone(),
+            signer: base.signer.clone(),
             journals,
         };
         let tenants = Tenants::open(shared, journal.clone()).await?;

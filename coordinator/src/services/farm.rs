@@ -8,6 +8,7 @@ use kiln_auth::audit::Subject;
 use kiln_auth::{Identity, Role};
 use kiln_execution::ExecutionHandle;
 use kiln_planner::plan::Toolchains;
+use kiln_signing::Signer;
 use kiln_state::Current;
 use kiln_store::Health;
 
@@ -18,17 +19,20 @@ pub struct Farm {
     toolchains: Current<Toolchains>,
     tool_caches: kiln_toolcaches::Options,
     pages: (kiln_web::Options, kiln_web::Links),
+    signing: (Option<Signer>, String),
 }
 
 impl Farm {
-    /// Administers this execution of a farm with these images for languages, caches of build tools, and web pages.
+    /// Administers this execution of a farm with these images for languages, caches of build tools, web pages, and what signs, with the
+    /// farm's name in provenance.
     pub fn new(
         execution: ExecutionHandle,
         toolchains: Current<Toolchains>,
         tool_caches: kiln_toolcaches::Options,
         pages: (kiln_web::Options, kiln_web::Links),
+        signing: (Option<Signer>, String),
     ) -> Self {
-        Self { execution, toolchains, tool_caches, pages }
+        Self { execution, toolchains, tool_caches, pages, signing }
     }
 }
 
@@ -52,6 +56,16 @@ fn store(name: &str, health: Health) -> v1::Check {
         why: "coordinators share results and blobs through it; without it the farm builds on with its own disk"
             .to_owned(),
         fix: fix.to_owned(),
+    }
+}
+
+fn published(key: &kiln_attest::Key) -> v1::SigningKey {
+    v1::SigningKey {
+        id: key.public.id().to_owned(),
+        pem: key.public.pem(),
+        created: key.created.map(kiln_proto::clock::timestamp),
+        not_after: key.not_after.map(kiln_proto::clock::timestamp),
+        algorithm: key.public.algorithm().name().to_owned(),
     }
 }
 
@@ -101,6 +115,16 @@ impl farm_server::Farm for Farm {
         let path =
             made.map_err(|error| Status::unavailable(format!("cannot make a link to the pages ({error}); try again")))?;
         Ok(Response::new(v1::OpenPagesResponse { path, port: address.port().into(), url }))
+    }
+
+    async fn keys(&self, _request: Request<v1::KeysRequest>) -> Result<Response<v1::KeysResponse>, Status> {
+        let (Some(signer), builder) = &self.signing else {
+            return Err(Status::failed_precondition(
+                "the farm signs nothing: its coordinators have no signing key in common; see `--signing-key` of the coordinator",
+            ));
+        };
+        let keys = signer.published().iter().map(published).collect();
+        Ok(Response::new(v1::KeysResponse { keys, builder: builder.clone() }))
     }
 
     async fn drain_worker(

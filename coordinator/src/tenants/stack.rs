@@ -45,6 +45,7 @@ use kiln_journal::Journal;
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
 use kiln_notify::Notifier;
 use kiln_planner::plan::Toolchains;
+use kiln_signing::Signer;
 use kiln_state::Current;
 use kiln_store::Stores;
 use kiln_webhooks::Tenant;
@@ -76,6 +77,8 @@ pub struct Shared {
     pub downloads: Downloads,
     /// Tells webhooks of the ends of builds.
     pub notifier: Notifier,
+    /// Signs what is stated about artifacts.
+    pub signer: Option<Signer>,
     /// Where the journals are.
     pub journals: Journals,
 }
@@ -110,28 +113,26 @@ impl Stack {
         let limits = Limits { one_bytes: shared.config.cache_mount_bytes, all_bytes: shared.config.cache_mounts_bytes };
         let mounts = Caches::new(journal.clone(), stores.clone(), limits);
         let layers = Layers::spawn(shared_layers(records, kept, &stores).await?, stores.clone());
-        let builds = Builds::open(
-            journal.clone(),
-            &directory.join("builds"),
-            stores.clone(),
-            execution.clone(),
-            layers.clone(),
-            Settings {
-                tenant: tenant.to_owned(),
-                allow_emulation: shared.config.allow_emulation,
-                registries: shared.config.registries(),
-                toolchains: shared.toolchains.clone(),
-                credentials: execution.credentials().clone(),
-                metrics: shared.builds.clone(),
-                unfinished: shared.config.unfinished,
-                known: Some(shared.known.clone()),
-                keep: shared.config.keep_builds,
-                trim_every: shared.config.collect_every,
-                shell_idle: shared.config.shell_idle,
-                notifier: Some(shared.notifier.clone()),
-            },
-        )
-        .await?;
+        let settings = Settings {
+            tenant: tenant.to_owned(),
+            allow_emulation: shared.config.allow_emulation,
+            registries: shared.config.registries(),
+            toolchains: shared.toolchains.clone(),
+            credentials: execution.credentials().clone(),
+            metrics: shared.builds.clone(),
+            unfinished: shared.config.unfinished,
+            known: Some(shared.known.clone()),
+            keep: shared.config.keep_builds,
+            trim_every: shared.config.collect_every,
+            shell_idle: shared.config.shell_idle,
+            notifier: Some(shared.notifier.clone()),
+            signer: shared.signer.clone(),
+            farm_url: shared.config.signing.farm_url.clone(),
+        };
+        let farm_name = settings.farm();
+        let old = directory.join("builds");
+        let builds =
+            Builds::open(journal.clone(), &old, stores.clone(), execution.clone(), layers.clone(), settings).await?;
         let images = ImageActions::new(
             stores.clone(),
             execution.clone(),
@@ -168,6 +169,7 @@ impl Stack {
                 shared.toolchains.clone(),
                 shared.config.tool_caches.clone(),
                 (shared.config.web.clone(), shared.links.clone()),
+                (shared.signer.clone(), farm_name),
             ))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts.clone()))))

@@ -160,7 +160,7 @@ async fn make(
     let others: Vec<(String, &v1::Environment)> =
         elsewhere.iter().map(|(platform, environment)| (platform.to_string(), &**environment)).collect();
     let places = (environment.as_deref(), others.as_slice());
-    let statement = kiln_artifacts::statement(&build, &record, places, &made, &all);
+    let statement = kiln_artifacts::statement(&work.settings.farm(), &build, &record, places, &made, &all);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;

@@ -1,4 +1,4 @@
-//! What the farm states about an artifact: in-toto statements, stored where nothing is evicted.
+//! What the farm states about an artifact: in-toto statements, signed, and stored where nothing is evicted.
 
 use kiln_artifacts::Subject;
 use kiln_proto::v1;
@@ -28,26 +28,43 @@ pub(super) async fn about(
     futures::future::try_join_all(statements.iter().map(|(name, statement)| put_statement(work, name, statement))).await
 }
 
-/// Stores an in-toto statement about an artifact where nothing is evicted.
+/// Signs an in-toto statement about an artifact, and stores it where nothing is evicted.
 ///
 /// `name` is what its file's name begins with.
 ///
 /// # Errors
 ///
-/// If it has no predicate type, or the store fails.
+/// If it has no predicate type, it cannot be signed, or the store fails.
 pub(super) async fn put_statement(work: &Work, name: &str, statement: &Value) -> Result<v1::Attestation, Unsuccessful> {
     let predicate_type = statement.get("predicateType").and_then(Value::as_str);
     let predicate_type = predicate_type.ok_or_else(|| {
         Unsuccessful::farms(format!("the statement `{name}` about an artifact has no `predicateType`"))
     })?;
     let data = serde_json::to_vec(statement).map_err(Unsuccessful::farms)?;
-    let digest = work.function.digest(&data);
-    work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
-    Ok(v1::Attestation {
+    let signed = match &work.settings.signer {
+        Some(signer) => Some(
+            signer
+                .sign(data.clone())
+                .await
+                .map_err(|error| Unsuccessful::farms(format!("`{name}` of an artifact cannot be signed: {error}")))?,
+        ),
+        None => None,
+    };
+    let mut attestation = v1::Attestation {
         name: name.to_owned(),
         predicate_type: predicate_type.to_owned(),
-        statement: Some(digest.to_wire()),
-        bundle: None,
-        key_id: String::new(),
-    })
+        statement: Some(put(work, data).await?),
+        ..v1::Attestation::default()
+    };
+    if let Some(signed) = signed {
+        attestation.bundle = Some(put(work, signed.bundle).await?);
+        attestation.key_id = signed.key;
+    }
+    Ok(attestation)
+}
+
+async fn put(work: &Work, data: Vec<u8>) -> Result<kiln_proto::reapi::Digest, Unsuccessful> {
+    let digest = work.function.digest(&data);
+    work.stores.artifacts.put(&digest, data.into()).await.map_err(Unsuccessful::farms)?;
+    Ok(digest.to_wire())
 }
