@@ -114,11 +114,13 @@ async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole
             arrived.kept.extend(output.place(&artifact.name, &staged, &root.to_string(), &artifact.id)?.kept);
         }
     }
-    for (wire, suffix) in [(&artifact.provenance, "provenance.json"), (&artifact.sbom, "cdx.json")] {
-        let Some(wire) = wire else { continue };
+    for (suffix, wire) in beside_it(artifact) {
         let (digest, name) = (digest(Some(wire))?, format!("{}.{suffix}", artifact.name));
+        if !is_name(&suffix) {
+            return Err(malformed(format!("`{name}` is not a file name")));
+        }
         if output.current(&name, &digest.to_string()).is_none() {
-            let staged = beside.path().join(suffix);
+            let staged = beside.path().join(&suffix);
             fetch.file(&digest, &staged, Path::new(""), 0o644).await?;
             arrived.kept.extend(output.place(&name, &staged, &digest.to_string(), &artifact.id)?.kept);
         }
@@ -127,6 +129,14 @@ async fn fetch_once(farm: &Farm, artifact: &v1::Artifact, output: &Output, whole
         }
     }
     Ok(arrived)
+}
+
+/// What is written beside an artifact, by the end of its name: descriptions, and what the farm signed about it.
+pub fn beside_it(artifact: &v1::Artifact) -> Vec<(String, &reapi::Digest)> {
+    let plain = [("provenance.json", artifact.provenance.as_ref()), ("cdx.json", artifact.sbom.as_ref())];
+    let plain = plain.into_iter().map(|(suffix, wire)| (suffix.to_owned(), wire));
+    let signed = artifact.attestations.iter().map(|one| (format!("{}.sigstore.json", one.name), one.bundle.as_ref()));
+    plain.chain(signed).filter_map(|(suffix, wire)| Some((suffix, wire?))).collect()
 }
 
 struct Fetch<'a> {

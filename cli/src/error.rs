@@ -59,6 +59,8 @@ pub enum Error {
     #[error(transparent)]
     Settings(#[from] kiln_settings::Error),
     #[error(transparent)]
+    Verify(#[from] kiln_verify::Error),
+    #[error(transparent)]
     ToolCache(#[from] kiln_toolcache::Error),
     /// With Docker's exit code.
     #[error(transparent)]
@@ -93,6 +95,9 @@ impl Error {
             Self::Farm(error) => error.code(),
             Self::Download(error) => error.code(),
             Self::Deliver(error) => error.code(),
+            Self::Verify(error) if error.is_refusal() => Code::Failed,
+            Self::Verify(error) if error.is_unreachable() => Code::Farm,
+            Self::Verify(_) => Code::Usage,
             Self::Runtime { .. } => Code::Farm,
             Self::Cancelled => Code::Cancelled,
         }

@@ -100,6 +100,10 @@ pub enum Command {
     Artifacts(Artifacts),
     /// Download an artifact by id or name, bit for bit.
     Fetch(Fetch),
+    /// Verify that an artifact is what the farm made and signed, and what a policy demands.
+    ///
+    /// Exit codes: 0 verified, 1 refused, 2 the command line or a file is wrong, 3 the farm or the registry cannot be reached.
+    Verify(Verify),
     /// Show what is cached, how much it saves, and why a step missed.
     #[command(subcommand)]
     Cache(Cache),
@@ -504,6 +508,33 @@ pub struct Fetch {
     /// Directory to write it to.
     #[arg(long, default_value = "kiln-out", value_name = "DIR")]
     pub output: PathBuf,
+}
+
+/// `kiln verify`.
+#[derive(Debug, Clone, Args)]
+pub struct Verify {
+    /// A file or a directory that a build left, with its bundles beside it; an OCI image layout; an image in a registry, as
+    /// HOST/NAME[:TAG][@DIGEST]; or an artifact on the farm, as `kiln fetch` takes it.
+    #[arg(value_name = "ARTIFACT")]
+    pub what: String,
+    /// Public keys to trust, in PEM, such as `kiln farm keys` prints them; repeatable. Without this, the farm (`--farm`) is asked for its keys.
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// What is demanded besides a valid signature: a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// A bundle with a signed statement, in place of those beside the file; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Vec<PathBuf>,
+    /// Fetch and hash all of an image in a registry, rather than its manifests alone.
+    #[arg(long)]
+    pub content: bool,
+    /// A registry to use over plain HTTP, as HOST or HOST:PORT; repeatable. Registries on this machine always may.
+    #[arg(long, env = "KILN_INSECURE_REGISTRIES", value_delimiter = ',', value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `kiln cache`.

@@ -52,6 +52,16 @@ pub enum Membership {
         /// The key file that the coordinator reads.
         file: PathBuf,
     },
+    /// Rotate the keys that the farm signs with (`--signing-key`). The new one is published at once and signs after the overlap; until then
+    /// the previous one does. What that signed stays verifiable.
+    #[cfg(feature = "embedded")]
+    RotateSigningKey {
+        /// The key file that the coordinator reads.
+        file: PathBuf,
+        /// Time for those who verify to fetch the new key, such as `7d`. `0s` if the previous key was lost: it signs no more.
+        #[arg(long, default_value = "7d", value_parser = kiln_units::duration, value_name = "TIME")]
+        overlap: Duration,
+    },
     /// Create a client certificate: `NAME.pem` and `NAME.key`.
     #[cfg(feature = "embedded")]
     Certificate {
@@ -113,6 +123,12 @@ pub enum Membership {
         #[cfg(feature = "embedded")]
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
+    },
+    /// Print the public keys that the farm signs with, in PEM: with them, `kiln verify --key FILE` works without the farm.
+    Keys {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Use another farm of your configuration from now on.
     Use {

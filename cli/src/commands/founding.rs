@@ -40,6 +40,11 @@ pub(super) fn perform(farm: &args::Farm, args: Membership) -> Result<ControlFlow
             terminal::say("the farm's key was rotated; a running coordinator reloads it within a second");
             Ok(Code::Success)
         }
+        Membership::RotateSigningKey { file, overlap } => {
+            kiln_signing::rotate(&file, overlap).map_err(usage)?;
+            terminal::say("the farm's signing key was rotated; a running coordinator reloads it within a second");
+            Ok(Code::Success)
+        }
         Membership::Certificate { who, life, output } => certificate(&who, life, &output),
         Membership::Renew { dir, host } => {
             issue_coordinator(&Files::of(&dir.farm_dir), &host)?;
@@ -102,6 +107,7 @@ fn init(dir: &Path, hosts: &[String], join: &args::Join) -> Result<Code, Error> 
     issue_coordinator(&files, hosts)?;
     write(&files.revoked(), &toml_text(&revoked::File::default())?, false)?;
     farm_key::rotate(&files.farm_key()).map_err(usage)?;
+    kiln_signing::rotate(&files.signing_key(), Duration::ZERO).map_err(usage)?;
     let entry = join_entry("workers", "", join)?;
     let good_for = good_for(&entry, join);
     let secret = add_token(&files, entry)?;

@@ -26,6 +26,7 @@ mod test;
 mod tested;
 #[cfg(feature = "embedded")]
 mod up;
+mod verify;
 mod web;
 mod workers;
 
@@ -75,6 +76,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Workers(args) => briefly(farm, &interrupts, async |farm| workers::run(farm, args).await).await,
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
+        Command::Verify(args) => or_interrupted(&interrupts, verify::run(farm, args)).await,
         Command::Cache(args) => {
             briefly(farm, &interrupts, async |opened| cache::run(opened, args, &farm.access).await).await
         }

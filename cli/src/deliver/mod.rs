@@ -24,6 +24,7 @@ use destination::{Destination, Place};
 pub use joint::join;
 use kiln_progress::Delivered;
 use stored::Stored;
+pub(crate) use stored::evidence;
 
 /// Why an artifact could not be delivered.
 #[derive(Debug, thiserror::Error)]

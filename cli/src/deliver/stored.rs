@@ -12,9 +12,11 @@ use kiln_images::layout;
 use kiln_images::manifest::{Descriptor, Document, Index, Manifest, media_type};
 use kiln_images::referrer::{Referrer, kind};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::transfer::Client;
 use kiln_proto::{reapi, v1};
 use kiln_trees::tree::{Entry, Tree};
+use kiln_verify::{Bundle, Evidence, Item, Target};
 
 use super::Error;
 use crate::farm::Farm;
@@ -148,8 +150,57 @@ impl Stored {
             let data = self.client.get(&digest).await.map_err(|source| self.transfer(source))?;
             referrers.push(Referrer::new(artifact_type, media_type, &title, data));
         }
+        let whole = |at: Timestamp| kiln_proto::clock::rfc3339(&Timestamp { nanos: 0, ..at });
+        let created = self.artifact.created.map(whole).unwrap_or_default();
+        for (title, data, predicate_type) in self.bundles().await? {
+            referrers.push(Referrer::bundle(&title, data, &predicate_type, &created));
+        }
         Ok(referrers)
     }
+
+    /// What the farm signed about it: file names, bundles, and the types of their statements.
+    async fn bundles(&self) -> Result<Vec<(String, Bytes, String)>, Error> {
+        let mut bundles = Vec::new();
+        for attestation in &self.artifact.attestations {
+            let Some(wire) = &attestation.bundle else { continue };
+            let digest = Digest::from_wire(self.client.function(), wire);
+            let digest = digest.map_err(|error| self.malformed(error.to_string()))?;
+            let data = self.client.get(&digest).await.map_err(|source| self.transfer(source))?;
+            let title = format!("{}.{}.sigstore.json", self.artifact.name, attestation.name);
+            bundles.push((title, data, attestation.predicate_type.clone()));
+        }
+        Ok(bundles)
+    }
+
+    /// What there is to verify of it.
+    async fn evidence(&self) -> Result<Evidence, Error> {
+        let name = self.artifact.id.clone();
+        let items = match self.artifact.kind.as_str() {
+            "image" => {
+                let item = |image: &Image| Item::sha256(&name, image.manifest.descriptor.digest.hex());
+                self.images().await?.iter().map(item).collect()
+            }
+            _ => self.files().map(|(path, digest)| item(path, digest)).collect(),
+        };
+        let is_whole = self.artifact.kind != "image";
+        let platform = Some(self.artifact.platform.clone());
+        let bundles = self.bundles().await?.into_iter();
+        Ok(Evidence {
+            what: name.clone(),
+            targets: vec![Target { name, platform, items, is_whole }],
+            bundles: bundles.map(|(name, data, _)| Bundle { name, data: data.to_vec() }).collect(),
+            notes: Vec::new(),
+        })
+    }
+}
+
+fn item(path: &str, digest: &Digest) -> Item {
+    Item { name: path.to_owned(), digests: [(digest.function.name().to_owned(), digest.hex().to_string())].into() }
+}
+
+/// What there is to verify of an artifact on the farm.
+pub(crate) async fn evidence(farm: &Farm, artifact: v1::Artifact) -> Result<Evidence, Error> {
+    Stored::open(farm, artifact).await?.evidence().await
 }
 
 /// The digest of a file of an artifact other than an image, if it is a SHA-256.

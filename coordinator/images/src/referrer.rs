@@ -21,6 +21,8 @@ pub mod kind {
     /// Lines in the format of `sha256sum`.
     pub const CHECKSUMS: &str = "text/plain";
     pub const CHECKSUMS_ARTIFACT: &str = "application/vnd.kiln.checksums.v1";
+    /// A Sigstore bundle: a signed in-toto statement.
+    pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 }
 
 /// A document about an image.
@@ -32,13 +34,29 @@ pub struct Referrer {
     pub title: String,
     /// Its content.
     pub content: Document,
+    /// What its manifest says besides.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Referrer {
     /// A document with these types, title and content.
     pub fn new(artifact_type: &str, media_type: &str, title: &str, data: Bytes) -> Self {
         let content = Document::new(media_type, data);
-        Self { artifact_type: artifact_type.to_owned(), title: title.to_owned(), content }
+        let annotations = BTreeMap::new();
+        Self { artifact_type: artifact_type.to_owned(), title: title.to_owned(), content, annotations }
+    }
+
+    /// A bundle over a statement of this type, with what Cosign looks for. `created` is a time in RFC 3339.
+    pub fn bundle(title: &str, data: Bytes, predicate_type: &str, created: &str) -> Self {
+        let mut bundle = Self::new(kind::BUNDLE, kind::BUNDLE, title, data);
+        bundle.annotations = [
+            ("dev.sigstore.bundle.content", "dsse-envelope"),
+            ("dev.sigstore.bundle.predicateType", predicate_type),
+            ("org.opencontainers.image.created", created),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        bundle
     }
 
     /// Its manifest, as a referrer of `subject`.
@@ -48,8 +66,12 @@ impl Referrer {
         let mut manifest = Manifest::new(Document::empty().descriptor, vec![layer]);
         manifest.artifact_type = Some(self.artifact_type.clone());
         manifest.subject = Some(Descriptor::new(&subject.media_type, subject.digest, subject.size));
-        manifest.annotations = BTreeMap::from([("org.opencontainers.image.title".to_owned(), self.title.clone())]);
-        Document::from(&manifest)
+        manifest.annotations.clone_from(&self.annotations);
+        manifest.annotations.insert("org.opencontainers.image.title".to_owned(), self.title.clone());
+        let mut document = Document::from(&manifest);
+        // A list of referrers has them too: whoever looks for one reads no others.
+        document.descriptor.annotations.clone_from(&self.annotations);
+        document
     }
 }
 

@@ -1,6 +1,6 @@
 //! Delivers artifacts as plain files to a bucket, or to a repository that accepts files by HTTP PUT.
 //!
-//! Below the destination, `NAME/ID/…` contains an artifact's files with its provenance, SBOM and checksums, and
+//! Below the destination, `NAME/ID/…` contains an artifact's files with its provenance, SBOM, signatures and checksums, and
 //! `NAME/ID.json` lists them. Invariant: the list is written last and only once, so an artifact without a list is
 //! incomplete, and one with a list is complete.
 
@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::stored::Stored;
 use super::{Delivered, Error};
+use crate::download::beside_it;
 
 pub(super) use http::is_url as is_http;
 
@@ -155,10 +156,8 @@ async fn push_one(place: &Place, store: &dyn Store, stored: &Stored) -> Result<D
 fn files(stored: &Stored) -> Result<Vec<(String, Digest)>, Error> {
     let artifact = &stored.artifact;
     let mut files: Vec<(String, Digest)> = stored.files().map(|(path, digest)| (path.to_owned(), *digest)).collect();
-    let beside =
-        [(&artifact.provenance, "provenance.json"), (&artifact.sbom, "cdx.json"), (&artifact.checksums, "sha256")];
-    for (wire, ending) in beside {
-        let Some(wire) = wire else { continue };
+    let checksums = artifact.checksums.iter().map(|wire| ("sha256".to_owned(), wire));
+    for (ending, wire) in beside_it(artifact).into_iter().chain(checksums) {
         let digest = Digest::from_wire(stored.client().function(), wire);
         let digest = digest.map_err(|error| stored.malformed(error.to_string()))?;
         files.push((format!("{}.{ending}", artifact.name), digest));

@@ -14,6 +14,7 @@ mod download;
 mod error;
 mod manifests;
 mod reach;
+mod referrers;
 mod retry;
 mod transport;
 mod upload;
