@@ -111,7 +111,7 @@ fn is_about(statement: &Statement, target: &Target) -> Result<(), String> {
     for item in &target.items {
         let fits = |subject: &Subject| same(subject, item) && (!target.is_whole || subject.name == item.name);
         if !statement.subject.iter().any(fits) {
-            let found = item.digests.iter().next().map(|(name, hex)| format!("{name}:{hex}")).unwrap_or_default();
+            let found = item.digests.iter().next_back().map(|(name, hex)| format!("{name}:{hex}")).unwrap_or_default();
             let stated = named(&item.name)
                 .or_else(|| statement.subject.first().filter(|_| statement.subject.len() == 1))
                 .and_then(|subject| subject.digest.iter().next())
