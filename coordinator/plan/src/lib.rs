@@ -4,6 +4,7 @@
 
 mod caches;
 mod dockerfile;
+pub mod gates;
 mod image;
 mod inputs;
 mod model;
@@ -18,6 +19,7 @@ pub mod xml;
 
 pub use caches::{Cache, Sharing, below_sources, cache_target, is_writable_on_system};
 pub use dockerfile::{CommandNetwork, DOCKERFILE, Dockerfile};
+pub use gates::Gate;
 pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 pub use inputs::{compile as compile_globs, glob_error, input_files, matches};
 pub use model::{

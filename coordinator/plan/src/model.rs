@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Cache, Dockerfile, Image, Notify, Platform};
+use crate::{Cache, Dockerfile, Gate, Image, Notify, Platform};
 
 /// Default memory limit of a step: 1 GiB.
 pub const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
@@ -32,6 +32,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The artifacts that the build delivers.
     pub artifacts: Vec<Artifact>,
+    /// What they must pass before they are stored.
+    pub gates: Vec<Gate>,
     /// Globs of source paths that are inputs of no step.
     pub exclude: Vec<String>,
     /// Documentation and similar files that a detected step would take as input; they can be excluded if no step reads

@@ -145,6 +145,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A gate cannot be passed.
+    #[error(transparent)]
+    Gates(#[from] kiln_plan::gates::Error),
     /// A step cannot have its caches.
     #[error(transparent)]
     Caches(#[from] caches::Error),

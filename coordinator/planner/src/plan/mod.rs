@@ -7,6 +7,7 @@
 mod caches;
 mod check;
 pub mod context;
+mod gated;
 mod go_cache;
 mod planner;
 mod print;

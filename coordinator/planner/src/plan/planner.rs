@@ -4,7 +4,7 @@
 
 use super::{
     Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, Toolchains,
-    VersionOrigin, View, caches, check, go_cache, runnable, scope, toolchains, unmatched, within, words,
+    VersionOrigin, View, caches, check, gated, gates, go_cache, runnable, scope, toolchains, unmatched, within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -161,6 +161,11 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         check::plain_outputs(step);
         step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
     }
+    for gate in &mut plan.gates {
+        if let gates::Check::Command(command) = &mut gate.check {
+            command.step.inputs.extend(plan.exclude.iter().map(|glob| format!("!{glob}")));
+        }
+    }
     plan.targets = choose(plan.targets, options)?;
     toolchains::apply(&mut plan, &options.toolchains);
     go_cache::apply(&mut plan, source);
@@ -168,6 +173,7 @@ fn plan_root(source: &dyn Source, options: &Options, scope: Scope) -> Result<Pla
         runnable::apply(&mut plan, source, base)?;
     }
     plan.steps = check::check(plan.steps, &plan.artifacts)?;
+    gated::check(&plan)?;
     scope::apply(&mut plan, scope)?;
     for target in &plan.targets {
         let in_none = |step: &&Step| !step.packages.is_empty() && target.image_of(step).is_none();
@@ -302,6 +308,7 @@ fn assemble(
         origin,
         targets: project.targets,
         artifacts: project.artifacts,
+        gates: project.gates,
         notes,
         steps: project.steps,
         exclude: project.exclude,
@@ -332,6 +339,7 @@ fn from_files(source: &dyn Source, options: &Named, scope: Scope) -> Result<Plan
         targets: Vec::new(),
         steps: found.steps,
         artifacts: found.artifacts,
+        gates: Vec::new(),
         exclude: Vec::new(),
         excludable: Vec::new(),
         notes: found.notes,
@@ -375,6 +383,7 @@ fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
             check_elf: false,
             bundle_libraries: false,
         }],
+        gates: Vec::new(),
         exclude: Vec::new(),
         excludable: Vec::new(),
         notes: Vec::new(),

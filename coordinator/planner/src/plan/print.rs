@@ -54,6 +54,9 @@ pub fn to_kiln_toml(plan: &Plan) -> String {
     for artifact in &plan.artifacts {
         print_artifact(&mut out, artifact);
     }
+    for gate in &plan.gates {
+        super::gated::print(&mut out, gate, &plan.exclude);
+    }
     if let Some(notify) = &plan.notify {
         print_notify(&mut out, notify);
     }
@@ -256,15 +259,15 @@ fn print_image(out: &mut String, image: &Image) {
     }
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-fn key(out: &mut String, name: &str, value: &str) {
+pub(super) fn key(out: &mut String, name: &str, value: &str) {
     line(out, format_args!("{name} = {value}"));
 }
 
-fn strings(out: &mut String, name: &str, values: &[String]) {
+pub(super) fn strings(out: &mut String, name: &str, values: &[String]) {
     if values.is_empty() {
         return;
     }
@@ -277,25 +280,25 @@ fn strings(out: &mut String, name: &str, values: &[String]) {
     }
 }
 
-fn map(out: &mut String, name: &str, values: &BTreeMap<String, String>) {
+pub(super) fn map(out: &mut String, name: &str, values: &BTreeMap<String, String>) {
     if !values.is_empty() {
         let pairs: Vec<String> = values.iter().map(|(k, v)| format!("{} = {}", bare(k), quote(v))).collect();
         key(out, name, &format!("{{ {} }}", pairs.join(", ")));
     }
 }
 
-fn cpus(milli: u32) -> String {
+pub(super) fn cpus(milli: u32) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { (f64::from(milli) / 1000.0).to_string() }
 }
 
 /// A key, quoted if TOML requires it.
-fn bare(name: &str) -> String {
+pub(super) fn bare(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { one_line(name) }
 }
 
 /// A string; a multi-line string if its characters allow it.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
     let long = text.contains('\n') && !text.contains("'''") && text.chars().all(plain) && !text.ends_with('\'');
     if long { format!("'''\n{text}'''") } else { one_line(text) }

@@ -37,6 +37,7 @@ pub(super) fn apply(plan: &mut Plan, scope: Scope) -> Result<(), Error> {
     plan.steps.retain(|step| kept.contains(&step.name));
     if scope == Scope::Tests {
         plan.artifacts.clear();
+        plan.gates.clear();
     }
     match scope {
         Scope::Tests if plan.steps.is_empty() => Err(Error::NoTests),

@@ -3,6 +3,7 @@
 mod caches;
 mod dockerfile;
 mod error;
+mod gates;
 mod image;
 mod notify;
 mod parse;
@@ -10,6 +11,7 @@ mod reader;
 pub(crate) mod units;
 
 pub use error::Error;
+pub(crate) use gates::{PURPOSE as GATE_PURPOSE, TIMEOUT as GATE_TIMEOUT};
 pub use parse::{Base, Head, Project, head, parse, push_places, secrets};
 
 #[cfg(test)]

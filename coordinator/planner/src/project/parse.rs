@@ -9,10 +9,10 @@ use super::{
     reader::{Reader, line},
     units,
 };
-use super::{caches, dockerfile, image, notify};
+use super::{caches, dockerfile, gates, image, notify};
 use kiln_detect::{self as detect, Language};
 use kiln_plan::{
-    Artifact, ArtifactFile, ArtifactKind, Libc, Notify, Platform, Step, Target, default_libraries, path_problem,
+    Artifact, ArtifactFile, ArtifactKind, Gate, Libc, Notify, Platform, Step, Target, default_libraries, path_problem,
 };
 
 /// The content of a `kiln.toml`; the planner fills in what it omits.
@@ -30,6 +30,8 @@ pub struct Project {
     pub steps: Vec<Step>,
     /// The artifacts in the order of the file.
     pub artifacts: Vec<Artifact>,
+    /// What the artifacts must pass, in the order of the file.
+    pub gates: Vec<Gate>,
     /// Where `kiln build --store` pushes, in the syntax of `--push`.
     pub push: Vec<String>,
     /// Who is told of the end of a build.
@@ -55,7 +57,7 @@ pub struct Head {
 }
 
 const ROOT: &[&str] =
-    &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "store", "notify"];
+    &["name", "version", "exclude", "detect", "language", "targets", "steps", "artifacts", "gates", "store", "notify"];
 const STORE: &[&str] = &["push"];
 const TARGET: &[&str] = &["platform", "os", "libc", "glibc", "cpu", "labels", "libraries", "image"];
 const STEP: &[&str] = &[
@@ -92,11 +94,17 @@ const FILES: &str = "a list of paths, each a string or `{ path = \"..\", dest = 
 
 fn document(content: &[u8]) -> Result<(&str, Document<String>), Error> {
     let text = std::str::from_utf8(content).map_err(|_| Error::NotText)?;
-    let document = Document::parse(text.to_owned()).map_err(|e| Error::Syntax {
-        line: line(text, e.span().map_or(0, |s| s.start)),
-        message: e.message().trim().replace('\n', ", "),
-    })?;
+    let document = Document::parse(text.to_owned()).map_err(|error| syntax(text, &error))?;
     Ok((text, document))
+}
+
+fn syntax(text: &str, error: &toml_edit::TomlError) -> Error {
+    let span = error.span().unwrap_or_default();
+    let mut message = error.message().trim().replace('\n', ", ");
+    if let Some(key) = text.get(span.clone()).filter(|_| message == "duplicate key") {
+        message = format!("duplicate key `{key}`: each name is used once");
+    }
+    Error::Syntax { line: line(text, span.start), message }
 }
 
 /// Reads the keys that determine how the rest of a `kiln.toml` is read.
@@ -152,6 +160,9 @@ pub fn secrets(content: &[u8]) -> Result<Vec<(String, String)>, Error> {
     for (name, step) in Reader::root(text, document.as_table()).tables("steps")? {
         asked.extend(step.strings("secrets")?.into_iter().map(|secret| (name.clone(), secret)));
     }
+    for (name, gate) in Reader::root(text, document.as_table()).tables("gates")? {
+        asked.extend(gate.strings("secrets")?.into_iter().map(|secret| (format!("gate:{name}"), secret)));
+    }
     for (name, artifact) in Reader::root(text, document.as_table()).tables("artifacts")? {
         asked.extend(dockerfile::secrets(&artifact)?.into_iter().map(|secret| (name.clone(), secret)));
     }
@@ -198,6 +209,7 @@ pub fn parse(content: &[u8], host: Platform, base: Base) -> Result<Project, Erro
         targets: each(&root, "targets", |name, table| target(name, table, host))?,
         steps,
         artifacts,
+        gates: each(&root, "gates", gates::gate)?,
         push: store(&root)?,
         notify: notify::read(&root)?,
     })
@@ -287,6 +299,11 @@ fn step(name: String, table: &Reader<'_>) -> Result<Step, Error> {
 /// Sets the keys that a table contains and keeps the others; variables and files are added to existing ones.
 fn change_step(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     table.only(STEP)?;
+    set_keys(step, table)
+}
+
+/// Sets the keys of a step in a table that may have others.
+pub(super) fn set_keys(step: &mut Step, table: &Reader<'_>) -> Result<(), Error> {
     if let Some(run) = table.string("run")? {
         if run.trim().is_empty() {
             return Err(table.bad("run", run, "a command"));

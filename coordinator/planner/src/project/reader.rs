@@ -15,12 +15,13 @@ pub(super) struct Reader<'a> {
     table: &'a dyn TableLike,
     name: String,
     offset: usize,
+    left_out: Option<&'a str>,
 }
 
 impl<'a> Reader<'a> {
     /// The whole document.
     pub(super) fn root(text: &'a str, table: &'a dyn TableLike) -> Self {
-        Reader { text, table, name: "the top level".to_owned(), offset: 0 }
+        Reader { text, table, name: "the top level".to_owned(), offset: 0, left_out: None }
     }
 
     /// Rejects keys that are not in `known`.
@@ -62,7 +63,7 @@ impl<'a> Reader<'a> {
         let table = item.as_table_like().ok_or_else(|| self.wrong(key, item, "a table"))?;
         let span = self.table.key(key).and_then(|k| k.span()).or_else(|| item.span());
         let offset = span.map_or(self.offset, |s| s.start);
-        Ok(Some(Reader { text: self.text, table, name: format!("`[{key}]`"), offset }))
+        Ok(Some(Reader { text: self.text, table, name: format!("`[{key}]`"), offset, left_out: None }))
     }
 
     /// The tables under `key` in order, each with its name.
@@ -82,10 +83,21 @@ impl<'a> Reader<'a> {
                     table: inner,
                     name: format!("`[{key}.{name}]`"),
                     offset: span.map_or(self.offset, |s| s.start),
+                    left_out: None,
                 },
             ));
         }
         Ok(tables)
+    }
+
+    /// The same table, of which a key is read in another way.
+    pub(super) fn without(&self, key: &'a str) -> Self {
+        Reader { text: self.text, table: self.table, name: self.name.clone(), offset: self.offset, left_out: Some(key) }
+    }
+
+    /// Whether the value of the key is a string.
+    pub(super) fn is_string(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(Item::is_str)
     }
 
     /// Whether the key exists, with any value.
@@ -190,7 +202,7 @@ impl<'a> Reader<'a> {
         expected: &'static str,
         read: impl Fn(&'a Item) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        match self.table.get(key) {
+        match self.table.get(key).filter(|_| self.left_out != Some(key)) {
             None => Ok(None),
             Some(item) => read(item).map(Some).ok_or_else(|| self.wrong(key, item, expected)),
         }

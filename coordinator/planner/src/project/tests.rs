@@ -131,7 +131,7 @@ fn what_is_missing_is_named() {
 #[test]
 fn a_text_that_is_no_toml_names_its_line() {
     assert_snapshot!(error("name = \"a\"\n[steps"), @"`kiln.toml` line 2: unclosed table, expected `]`");
-    assert_snapshot!(error("a = 1\na = 2"), @"`kiln.toml` line 2: duplicate key");
+    assert_snapshot!(error("a = 1\na = 2"), @"`kiln.toml` line 2: duplicate key `a`: each name is used once");
     assert_snapshot!(parse(b"name = \"\xff\"", Platform::Amd64, Base::default()).unwrap_err().to_string(), @"`kiln.toml` is not valid UTF-8");
 }
 
