@@ -29,9 +29,59 @@ pub const BUILD_USER: &str = "1000:1000";
 /// The mounts of the command, as [`encode`] writes them.
 pub const MOUNTS: &str = "kiln.mounts";
 
+/// A service that runs beside the command, as [`encode_service`] writes it.
+pub const SERVICE: &str = "kiln.service";
+
 /// The names of the hosts that a command can resolve in addition, sorted and separated by commas. The lease has their addresses, which
 /// are no part of the action.
 pub const HOSTS: &str = "kiln.hosts";
+
+/// A program that runs beside the command, in a root of its own, and ends with it. Both have one loopback, so that the command reaches what the
+/// service listens at. What it prints is shown after the command's output if the command fails, or if the service is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Where its root is mounted: the target of a [`Mount::Bind`] that may be written to.
+    pub root: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Its variables.
+    pub env: Vec<(String, String)>,
+    /// Who runs it, as [`USER`], looked up in its own root; empty for root.
+    pub user: String,
+    /// Its directory in its root.
+    pub cwd: String,
+    /// The port of the loopback at which it listens before the command begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// A service as the value of [`SERVICE`]: JSON, the same for equal services.
+pub fn encode_service(service: &Service) -> String {
+    serde_json::to_string(service).unwrap_or_default()
+}
+
+/// Reads the value of [`SERVICE`].
+///
+/// # Errors
+/// Where it is not what [`encode_service`] writes, or could not be started.
+pub fn decode_service(text: &str) -> Result<Service, InvalidService> {
+    let service: Service = serde_json::from_str(text).map_err(|error| InvalidService(error.to_string()))?;
+    let form = encode_service(&service);
+    if form != text {
+        return Err(InvalidService(format!("expected `{form}`")));
+    }
+    let is_plain = |path: &str| path.starts_with('/') && path.len() > 1 && path.split('/').all(|part| part != "..");
+    if service.argv.first().is_none_or(String::is_empty) || !is_plain(&service.root) || service.port == Some(0) {
+        return Err(InvalidService("expected a program, a root that is not `/`, and a port that is not 0".to_owned()));
+    }
+    Ok(service)
+}
+
+/// A value of [`SERVICE`] that is not a service in the form that [`encode_service`] writes.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{SERVICE}` is not a service in its one form: {0}")]
+pub struct InvalidService(String);
 
 /// The name of the machine that a command sees, as `hostname` has it: at most 64 letters, digits, `-`, `_` and `.`. Default: `kiln`.
 pub const HOSTNAME: &str = "kiln.hostname";
@@ -226,6 +276,29 @@ mod tests {
             assert!(decode(&other).is_err(), "{other}");
         }
         assert!(decode(r#"[{"type":"tmpfs","target":"/tmp","colour":1}]"#).is_err());
+    }
+
+    #[test]
+    fn a_service_has_one_form_and_something_to_start() {
+        let service = Service {
+            root: "/.kiln-gate/root".into(),
+            argv: vec!["/shop".into()],
+            env: vec![("A".into(), "b".into())],
+            user: "app".into(),
+            cwd: "/".into(),
+            port: Some(8080),
+        };
+        let text = encode_service(&service);
+        assert_eq!(decode_service(&text), Ok(service.clone()));
+        assert!(decode_service(&text.replace(':', ": ")).is_err());
+        for bad in [
+            Service { argv: Vec::new(), ..service.clone() },
+            Service { root: "/".into(), ..service.clone() },
+            Service { root: "/a/../..".into(), ..service.clone() },
+            Service { port: Some(0), ..service },
+        ] {
+            assert!(decode_service(&encode_service(&bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

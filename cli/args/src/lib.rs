@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here knows what a command does.
 
+pub mod gate;
 mod membership;
 mod shell;
 
@@ -147,6 +148,9 @@ pub enum Command {
         #[arg(long, value_name = "BASE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
         image: Option<String>,
     },
+    /// Check a bill of materials or a size, as `[gates.NAME]` of a `kiln.toml` does. Needs no farm; exits with 1 if the check fails.
+    #[command(subcommand)]
+    Gate(gate::Gate),
     /// Check a project against the release checklist.
     Check(Check),
     /// Show what this machine and the farm have and lack, and how to correct it. Exits with 1 if something that is needed is missing.
@@ -172,6 +176,7 @@ impl Command {
             // It says itself what is wrong with the configuration.
             | Self::Doctor(_)
             | Self::Completions { .. }
+            | Self::Gate(_)
             | Self::ManualPages { .. }
             | Self::CcacheStorage => None,
             Self::Farm(Membership::Use { .. }) => None,

@@ -120,6 +120,7 @@ impl Board {
             Event::Waiting(waiting) => vec![Happening::Waiting(waiting)],
             Event::DockerfileRead(read) => self.dockerfile_read(read),
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
+            Event::GateFinished(result) => vec![Happening::Gate(result)],
             Event::Artifact(_) | Event::BuildFinished(_) | Event::ShellOpened(_) => Vec::new(),
         }
     }

@@ -117,6 +117,17 @@ fn object(happening: &Happening) -> Value {
         }),
         Happening::Waiting(waiting) => super::waiting::object(waiting),
         Happening::Warning(text) => json!({ "type": "warning", "text": text }),
+        Happening::Gate(result) => json!({
+            "type": "gate_finished",
+            "gate": result.name,
+            "artifact": result.artifact,
+            "platform": result.platform,
+            "target": result.target,
+            "result": gate_word(result),
+            "cached": result.cached,
+            "duration_ms": result.duration_ms,
+            "message": result.message,
+        }),
         Happening::Finished { finished, moved } => json!({
             "type": "build_finished",
             "build": finished.build,
@@ -126,6 +137,15 @@ fn object(happening: &Happening) -> Value {
             "bytes_reused": moved.reused_bytes,
             "message": finished.message,
         }),
+    }
+}
+
+/// How a gate ended, as in in-toto's predicate.
+pub fn gate_word(result: &v1::GateResult) -> &'static str {
+    match (result.passed, result.warned) {
+        (false, _) => "failed",
+        (true, true) => "warned",
+        (true, false) => "passed",
     }
 }
 

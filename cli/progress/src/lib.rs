@@ -29,6 +29,7 @@ use kiln_proto::v1;
 pub use board::{Board, Key, Step};
 pub use docker::show_for_docker;
 pub use joint::{Joint, Part};
+pub use json::gate_word;
 pub use names::{brief, in_shell, is_called};
 pub use summary::{cache_word, status_word, summary};
 pub use tested::{failures, name as name_of_test};
@@ -101,6 +102,8 @@ pub enum Happening {
     Waiting(v1::Waiting),
     /// A warning.
     Warning(String),
+    /// A gate of an artifact has ended. What it printed was the output of a step.
+    Gate(v1::GateResult),
     /// The build ended.
     Finished {
         /// How it ended.

@@ -65,6 +65,7 @@ impl Show for Plain {
                 }
             }
             Happening::Warning(text) => say_warning(&harmless(text)),
+            Happening::Gate(_) => {}
             Happening::Finished { finished, moved } => say(summary(board, finished, moved).trim_end_matches('\n')),
         }
         Ok(())

@@ -137,6 +137,7 @@ impl Show for Tty {
                     self.line(&harmless(&text));
                 }
             }
+            Happening::Gate(_) => {}
             Happening::Warning(text) => {
                 self.line(&format!("{} {}", paint(Look::Warning, "warning:"), harmless(text)));
             }

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_planner::plan::{ArtifactKind, Plan, Step, input_files};
+use kiln_planner::plan::gates::Check;
+use kiln_planner::plan::{ArtifactKind, Plan, Step, below, input_files};
 use kiln_proto::digest::{Digest, DigestFunction};
 
 use crate::Project;
@@ -49,9 +50,14 @@ impl Key {
         if plan.artifacts.iter().any(|artifact| copies(&artifact.kind)) {
             inputs.insert(String::new(), project.paths.iter().cloned().collect());
         }
+        // What gates read is part of nothing else.
+        let of_gates = gate_inputs(project, plan);
+        if !of_gates.is_empty() {
+            inputs.entry(String::new()).or_default().extend(of_gates);
+        }
         let files: BTreeSet<&String> = inputs.values().flatten().collect();
         let files = files.into_iter().map(|path| (path.clone(), content(project, path))).collect();
-        let rest = format!("{:?}{:?}", plan.targets, plan.artifacts);
+        let rest = format!("{:?}{:?}{:?}", plan.targets, plan.artifacts, plan.gates);
         Self {
             plan: FUNCTION.digest(rest.as_bytes()),
             steps: plan.steps.iter().map(|step| (step.name.clone(), of_step(step))).collect(),
@@ -81,6 +87,26 @@ impl Key {
             files: files.into_iter().cloned().collect(),
         })
     }
+}
+
+/// The files of the sources that gates read.
+fn gate_inputs(project: &Project, plan: &Plan) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for gate in &plan.gates {
+        match &gate.check {
+            Check::Command(command) => {
+                found
+                    .extend(input_files(&command.step, &project.paths).into_iter().map(|at| project.paths[at].clone()));
+            }
+            Check::Vulnerabilities(scan) => {
+                let is_read =
+                    |path: &&String| below(path, &scan.database).is_some() || scan.ignore.as_ref() == Some(*path);
+                found.extend(project.paths.iter().filter(is_read).cloned());
+            }
+            Check::Licenses(_) | Check::Size { .. } => {}
+        }
+    }
+    found
 }
 
 /// What a path is: a link's target, or whether a file is executable and what is in it. A file that cannot be read is like no other.

@@ -34,6 +34,7 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
         fixed("kind").optional(5),
         fixed("size").optional(3),
         flexible("commit").optional(4),
+        flexible("gates").optional(6),
         fixed("created").optional(1),
     ];
     let rows = artifacts.iter().map(|artifact| {
@@ -46,6 +47,7 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
             artifact.kind.clone(),
             terminal::size(artifact.size_bytes),
             format!("{commit}{dirty}"),
+            artifact.gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>().join(" "),
             artifact.created.map(ago).unwrap_or_default(),
         ]
     });
@@ -77,5 +79,17 @@ fn object(artifact: &v1::Artifact) -> Value {
         "build": artifact.build,
         "commit": artifact.commit,
         "dirty": artifact.dirty,
+        "gates": artifact.gates.iter().map(gate).collect::<Vec<_>>(),
+    })
+}
+
+fn gate(result: &v1::GateResult) -> Value {
+    json!({
+        "name": result.name,
+        "result": kiln_progress::gate_word(result),
+        "predicate_type": result.predicate_type,
+        "message": result.message,
+        "duration_ms": result.duration_ms,
+        "cached": result.cached,
     })
 }

@@ -11,6 +11,7 @@ mod ci;
 mod docker;
 #[cfg(feature = "embedded")]
 mod founding;
+mod gate;
 mod help;
 mod init;
 mod logs;
@@ -118,6 +119,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
             let is_well = async { Ok(kiln_doctor::run(args, farm.clone(), MACHINE).await) };
             Ok(if or_interrupted(&interrupts, is_well).await? { Code::Success } else { Code::Failed })
         }
+        Command::Gate(args) => gate::run(args),
         Command::Check(args) => or_interrupted(&interrupts, check::run(farm, args)).await,
         #[cfg(feature = "embedded")]
         Command::Coordinator(args) => up::coordinator(*args, interrupts).await,

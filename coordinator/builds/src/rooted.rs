@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Login, Ran};
 use kiln_dockerfile::{Fetch, GitSource};
 use kiln_execution::{Known, ToolSpace};
-use kiln_planner::plan::{Split, Step, Target};
+use kiln_planner::plan::{Platform, Split, Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::root::{self as contract, ROOT_DIRECTORY};
 use kiln_proto::v1::event;
@@ -121,11 +121,21 @@ impl OnWorker<'_> {
     /// A step of the artifact itself, where it would run.
     async fn job(&self, step: Step, command: Option<&Command>) -> Result<Job, Error> {
         let platform = command.map_or(self.builder, |command| command.platform);
-        let failed = |reason| self.command_failed(reason, false);
+        let job = self.job_on(step, command, platform).await;
+        job.map_err(|reason| self.command_failed(reason, false))
+    }
+
+    /// The same on a platform. An error says that no worker has it.
+    pub(super) async fn job_on(
+        &self,
+        step: Step,
+        command: Option<&Command>,
+        platform: Platform,
+    ) -> Result<Job, String> {
         let (target, environment) = if platform == self.target.platform {
-            (self.target.clone(), self.chosen.get().await.map_err(failed)?)
+            (self.target.clone(), self.chosen.get().await?)
         } else {
-            self.work.places.find(self.work, self.target, platform).await.map_err(failed)?
+            self.work.places.find(self.work, self.target, platform).await?
         };
         Ok(Job {
             step,
@@ -317,6 +327,9 @@ fn platform(
     }
     if !command.mounts.is_empty() {
         properties.push((contract::MOUNTS.to_owned(), contract::encode(&command.mounts)));
+    }
+    if let Some(service) = &command.service {
+        properties.push((contract::SERVICE.to_owned(), contract::encode_service(service)));
     }
     if !command.hosts.is_empty() {
         let mut names: Vec<&str> = command.hosts.iter().map(|host| host.name.as_str()).collect();

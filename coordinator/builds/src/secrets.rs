@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kiln_planner::plan::{ArtifactKind, Plan, Step};
+use kiln_planner::plan::{ArtifactKind, Gate, Plan, Step};
 use kiln_proto::root::secret_name;
 use kiln_proto::secret;
 use kiln_proto::v1::Secret;
@@ -71,8 +71,10 @@ impl Secrets {
                 _ => None,
             })
         };
+        let of_gates = || plan.gates.iter().filter_map(Gate::command).map(|command| &command.step);
+        let steps = || plan.steps.iter().chain(of_gates());
         let asked = |name: &String| {
-            plan.steps.iter().any(|step| step.secrets.contains(name))
+            steps().any(|step| step.secrets.contains(name))
                 || by_dockerfiles().any(|(_, ids)| ids.iter().any(|id| secret_name(id) == *name))
         };
         self.known.send_modify(|known| known.retain(|name, _| asked(name)));
@@ -84,7 +86,7 @@ impl Secrets {
                 ));
             }
         }
-        plan.steps.iter().try_for_each(|step| match self.missing(step) {
+        steps().try_for_each(|step| match self.missing(step) {
             Some(name) => Err(format!(
                 "step `{}` asks for the secret `{name}`, which the build was not given: set the variable `{name}` where `kiln build` \
                  runs, or pass `--secret {name}=FILE`",

@@ -1,7 +1,7 @@
 //! Records of artifacts.
 
 use kiln_journal::{Batch, Durability, Range};
-use kiln_proto::v1::Artifact;
+use kiln_proto::v1::{Artifact, Attestation, GateResult};
 use prost::Message;
 
 use super::{ARTIFACT_ORDER, ARTIFACTS, Error, Records, encoded, same};
@@ -37,6 +37,27 @@ impl Records {
         );
         self.journal.commit(batch, Durability::Durable).await?;
         order.0 = Some(number + 1);
+        Ok(artifact)
+    }
+
+    /// Adds what a later build found about an artifact that is there, and what is stated about it. What was known by the same name is replaced.
+    ///
+    /// # Errors
+    /// If it is not there, or the journal fails.
+    pub async fn add_gates(
+        &self,
+        id: &str,
+        gates: Vec<GateResult>,
+        attestations: Vec<Attestation>,
+    ) -> Result<Artifact, Error> {
+        let _order = self.artifacts.lock().await;
+        let mut artifact = self.artifact(id).await?.ok_or_else(|| Error::NoArtifact { id: id.to_owned() })?;
+        artifact.gates.retain(|known| !gates.iter().any(|gate| gate.name == known.name));
+        artifact.gates.extend(gates);
+        artifact.attestations.retain(|known| !attestations.iter().any(|one| one.name == known.name));
+        artifact.attestations.extend(attestations);
+        let batch = Batch::default().put(ARTIFACTS, &artifact.id, encoded(&artifact));
+        self.journal.commit(batch, Durability::Durable).await?;
         Ok(artifact)
     }
 

@@ -57,6 +57,8 @@ pub enum Error {
     Decode(#[from] prost::DecodeError),
     #[error("artifact `{id}` exists with content `{existing}`; refused new content `{offered}`")]
     Conflict { id: String, existing: String, offered: String },
+    #[error("artifact `{id}` is not recorded any more")]
+    NoArtifact { id: String },
     #[error("cannot import the builds of an earlier version from `{path}`: {source}")]
     Import {
         path: std::path::PathBuf,

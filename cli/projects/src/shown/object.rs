@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kiln_planner::plan::gates::{Check, Gate, Place};
 use kiln_planner::plan::{Artifact, ArtifactKind, Dockerfile, Image, Origin, Plan, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
@@ -30,10 +31,36 @@ pub fn object(plan: &Plan, expected: &Expected) -> Value {
         "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
         "steps": plan.steps.iter().map(|planned| step(planned, expected.get(&planned.name))).collect::<Vec<_>>(),
         "artifacts": plan.artifacts.iter().map(artifact).collect::<Vec<_>>(),
+        "gates": plan.gates.iter().map(gate).collect::<Vec<_>>(),
         "exclude": plan.exclude,
         "excludable": plan.excludable,
         "notes": plan.notes,
     })
+}
+
+fn gate(gate: &Gate) -> Value {
+    let mut object = json!({ "name": gate.name, "artifacts": gate.artifacts });
+    let check = match &gate.check {
+        Check::Command(command) => json!({
+            "use": null,
+            "place": match command.place {
+                Place::Beside => "beside",
+                Place::Inside => "inside",
+                Place::Started { .. } => "started",
+            },
+            "run": command.step.run,
+            "predicate": command.predicate.name(),
+        }),
+        Check::Vulnerabilities(scan) => {
+            json!({ "use": "vulns", "database": scan.database, "fail_on": scan.fail_on.name(), "ignore": scan.ignore })
+        }
+        Check::Licenses(policy) => json!({ "use": "licenses", "allow": policy.allow, "deny": policy.deny }),
+        Check::Size { max_bytes } => json!({ "use": "size", "max_bytes": max_bytes }),
+    };
+    if let (Some(all), Some(more)) = (object.as_object_mut(), check.as_object()) {
+        all.extend(more.clone());
+    }
+    object
 }
 
 fn target(target: &Target) -> Value {

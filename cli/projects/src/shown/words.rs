@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use kiln_planner::plan::gates::{Check, Gate, Place};
 use kiln_planner::plan::{ArtifactKind, Image, Origin, Plan};
 use kiln_terminal as terminal;
 
@@ -121,6 +122,9 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
             write_image(out, image)?;
         }
     }
+    for gate in &plan.gates {
+        write_gate(out, gate)?;
+    }
     if !plan.excludable.is_empty() {
         let named = plan.excludable.join(", ");
         let quoted: Vec<String> = plan.exclude.iter().chain(&plan.excludable).map(|path| format!("{path:?}")).collect();
@@ -134,6 +138,39 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
         writeln!(out, "\nnote: {note}")?;
     }
     Ok(())
+}
+
+fn write_gate(out: &mut String, gate: &Gate) -> std::fmt::Result {
+    let of = if gate.artifacts.is_empty() { "every artifact".to_owned() } else { gate.artifacts.join(", ") };
+    writeln!(out, "\ngate {}: of {of}", gate.name)?;
+    match &gate.check {
+        Check::Command(command) => {
+            match command.place {
+                Place::Beside => {}
+                Place::Inside => writeln!(out, "  place    inside the image, as its user")?,
+                Place::Started { .. } => writeln!(out, "  place    beside the running image")?,
+            }
+            for (index, line) in command.step.run.trim_end().lines().enumerate() {
+                writeln!(out, "  {}{line}", if index == 0 { "run      " } else { "         " })?;
+            }
+            Ok(())
+        }
+        Check::Vulnerabilities(scan) => {
+            writeln!(
+                out,
+                "  fails on vulnerabilities of severity `{}` or more, by `{}`",
+                scan.fail_on.name(),
+                scan.database
+            )
+        }
+        Check::Licenses(policy) => {
+            let list = |name: &str, ids: &[String]| {
+                if ids.is_empty() { String::new() } else { format!("  {name:<9}{}\n", ids.join(" ")) }
+            };
+            write!(out, "{}{}", list("allows", &policy.allow), list("denies", &policy.deny))
+        }
+        Check::Size { max_bytes } => writeln!(out, "  most     {}", kiln_units::show_size(*max_bytes)),
+    }
 }
 
 fn write_image(out: &mut String, image: &Image) -> std::fmt::Result {

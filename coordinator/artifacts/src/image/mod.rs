@@ -6,6 +6,7 @@
 mod base;
 pub(crate) mod dockerfile;
 mod feed;
+mod gate;
 mod layers;
 mod packages;
 mod root;
@@ -26,6 +27,7 @@ use super::{MTIME, Material, Subject, check, start};
 use crate::elf::{Ground, Wants};
 use base::Stored;
 pub use base::{BaseError, Bases, invalid_base};
+pub use gate::{InImage, Shown, report_path};
 use layers::Layering;
 pub use packages::install;
 pub use root::{ImageRoot, ImageRootError};

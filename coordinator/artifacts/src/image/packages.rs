@@ -45,6 +45,7 @@ pub fn install(name: &str, platform: plan::Platform, root: &Digest, times: Diges
         caches: Vec::new(),
         hosts: Vec::new(),
         no_cache: false,
+        service: None,
     }
 }
 

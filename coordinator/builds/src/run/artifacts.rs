@@ -1,7 +1,7 @@
 //! Artifacts: made from the outputs of steps, stored where nothing is evicted, and recorded before they are announced.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kiln_planner::plan::{ArtifactKind, Source, Target};
+use kiln_planner::plan::{ArtifactKind, Gate, Source, Target};
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{self, event};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::attest;
+use super::gates::{self, Passed};
 use super::steps::Done;
 use super::{Unsuccessful, Work};
 use crate::RecordsError;
@@ -119,10 +120,11 @@ async fn make(
         work.tell(event::Event::Warning(v1::Warning { text }));
     }
     let id = kiln_artifacts::id(&artifact.name, version, &source, &platform, &made.content);
-    if let Some(known) = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?
-        && known.root == Some(made.root.to_wire())
-    {
-        return Ok(known);
+    let known = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?;
+    let known = known.filter(|known| known.root == Some(made.root.to_wire()));
+    let gates = gates::of(work, &artifact.name);
+    if let (Some(known), true) = (&known, gates.is_empty()) {
+        return Ok(known.clone());
     }
     let elsewhere = work.places.used(target);
     // None, if nothing ran on the target's platform.
@@ -151,18 +153,25 @@ async fn make(
         start: made.start.program.clone(),
         start_with: made.start.with.clone(),
         attestations: Vec::new(),
+        gates: Vec::new(),
     };
     let mut own = std::mem::take(&mut *on_worker.facts.lock());
     // Instructions end in any order.
     own.sort_by(|a, b| a.name.cmp(&b.name));
     let all = [facts, &own].concat();
-    keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
     let others: Vec<(String, &v1::Environment)> =
         elsewhere.iter().map(|(platform, environment)| (platform.to_string(), &**environment)).collect();
     let places = (environment.as_deref(), others.as_slice());
     let statement = kiln_artifacts::statement(&work.settings.farm(), &build, &record, places, &made, &all);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
+    let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
+    if let Some(known) = known {
+        return passed.add_to(work, known).await;
+    }
+    keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
     record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;
+    record.attestations.extend(passed.attestations);
+    record.gates = passed.results;
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;
     let spdx = spdx.map(|spdx| serde_json::to_vec_pretty(&spdx)).transpose().map_err(Unsuccessful::farms)?;
@@ -182,6 +191,22 @@ async fn make(
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })
+}
+
+/// Runs an artifact's gates. They see it as it will be stored, but for what differs between two builds of the same.
+async fn pass(
+    on: &OnWorker<'_>,
+    gates: &[&Gate],
+    (record, provenance): (&v1::Artifact, &serde_json::Value),
+    made: &kiln_artifacts::Made,
+) -> Result<Passed, Unsuccessful> {
+    if gates.is_empty() {
+        return Ok(Passed::default());
+    }
+    let (id, version) = (record.name.clone(), String::new());
+    let (sbom, _) = materials(on.work, on.artifact, &v1::Artifact { id, version, ..record.clone() }, made, 0);
+    let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;
+    gates::pass(&gates::Subject { on, made, sbom: &sbom, provenance }, gates).await
 }
 
 /// The bills of materials of an artifact: in CycloneDX, and of the image of a Dockerfile in SPDX as well.

@@ -3,6 +3,7 @@
 mod artifacts;
 mod attest;
 mod environments;
+mod gates;
 mod notices;
 pub(crate) mod places;
 mod reruns;

@@ -147,7 +147,7 @@ impl Progress {
                 self.end(at, done);
                 None
             }
-            event::Event::Log(_) | event::Event::ShellOpened(_) => None,
+            event::Event::Log(_) | event::Event::ShellOpened(_) | event::Event::GateFinished(_) => None,
         }
     }
 

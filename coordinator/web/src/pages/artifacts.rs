@@ -86,6 +86,7 @@ pub(crate) async fn page(guest: Guest, Path(id): Path<String>) -> Result<Markup,
     let content = html! {
         nav .crumbs aria-label="Where you are" { a href="/artifacts" { "Artifacts" } span .dim { "/" } h1 { (artifact.name) " " span .dim { (artifact.version) } } }
         (facts(&artifact))
+        (gates(&artifact))
         (contents(&guest, &artifact, &base).await)
         (self::provenance(&base, provenance.as_ref()))
         (self::sbom(&base, sbom.as_ref()))
@@ -107,6 +108,28 @@ fn facts(artifact: &Artifact) -> Markup {
             @if let Some(digest) = &artifact.digest { div { dt { "Digest" } dd { code { (digest.hash) } } } }
         }
         pre .code { "kiln fetch " (artifact.id) }
+    }
+}
+
+/// The gates that it has passed.
+fn gates(artifact: &Artifact) -> Markup {
+    html! {
+        @if !artifact.gates.is_empty() {
+            section aria-labelledby="gates-title" {
+                h2 #gates-title { "Gates" }
+                div .scroll { table {
+                    thead { tr { th { "Gate" } th { "Result" } th { "Time" } th { "Found" } } }
+                    tbody { @for gate in &artifact.gates {
+                        tr {
+                            td { (gate.name) }
+                            td { (if gate.warned { "passed with warnings" } else { "passed" }) }
+                            td .number { @if gate.cached { "cached" } @else { (words::duration(gate.duration_ms)) } }
+                            td .dim { (gate.message) }
+                        }
+                    } }
+                } }
+            }
+        }
     }
 }
 

@@ -167,6 +167,7 @@ impl Building<'_> {
             caches: caches(run),
             mounted,
             no_cache: operation.no_cache,
+            service: None,
         })
     }
 

@@ -107,6 +107,8 @@ pub struct Command {
     pub hosts: Vec<v1::Host>,
     /// Whether results of earlier builds are not used.
     pub no_cache: bool,
+    /// What runs beside it.
+    pub service: Option<contract::Service>,
 }
 
 /// What a command left.
