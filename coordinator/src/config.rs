@@ -58,6 +58,10 @@ pub struct Config {
     /// How long a shell in a step's place (`kiln shell`, `kiln run`) stays open in which nothing is typed or printed, such as `15m`.
     #[arg(long, env = "KILN_SHELL_IDLE", default_value = "15m", value_parser = kiln_units::duration, value_name = "TIME")]
     pub shell_idle: Duration,
+    /// How many of the steps of artifacts run again after their build, on another worker if there is one, to compare what they make: a
+    /// percentage such as `1%`. What differs is recorded with the artifact, logged and counted; no build waits for it, or fails because of it.
+    #[arg(long, env = "KILN_VERIFY_SAMPLE", default_value = "0%", value_parser = sample, value_name = "PERCENT")]
+    pub verify_sample: u64,
     /// How often to remove expired results and blobs, and old builds.
     #[arg(long, env = "KILN_COLLECT_EVERY", default_value = "1h", value_parser = kiln_units::duration, value_name = "TIME")]
     pub collect_every: Duration,
@@ -203,6 +207,7 @@ impl Config {
             abandoned_after: execution::ABANDONED_AFTER,
             collect_every: Duration::from_secs(60 * 60),
             shell_idle: Duration::from_secs(15 * 60),
+            verify_sample: 0,
             redis: None,
             redis_ca: None,
             redis_cert: None,
@@ -328,9 +333,26 @@ fn life(text: &str) -> Result<Duration, String> {
     if fits { Ok(life) } else { Err(format!("`{text}` is not from one second to a hundred years")) }
 }
 
+/// Parses a percentage as millionths.
+fn sample(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    match number.filter(|percent| (0.0..=100.0).contains(percent)) {
+        Some(percent) => Ok((percent * 10_000.0).round() as u64),
+        None => Err(format!("`{text}` is not a percentage from `0%` to `100%`, such as `1%`")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sample_is_a_percentage() {
+        assert_eq!((sample("1%"), sample("0.05%"), sample("100%")), (Ok(10_000), Ok(500), Ok(1_000_000)));
+        for wrong in ["1", "101%", "-1%", "%", "nan%", "many"] {
+            assert!(sample(wrong).is_err_and(|error| error.contains(wrong)), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_life_is_bounded() {

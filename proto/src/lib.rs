@@ -8,6 +8,7 @@ pub mod calls;
 pub mod channel;
 pub mod chunking;
 pub mod clock;
+pub mod conditions;
 pub mod descriptors;
 pub mod digest;
 pub mod elements;

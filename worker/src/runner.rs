@@ -263,6 +263,9 @@ impl Runner {
             kiln_proto::calls::add_sight(&mut metadata, &broker.sight(&finished, &command, in_root).await);
         }
         kiln_proto::usage::add(&mut metadata, &usage(&finished, &limits));
+        let seen = finished.conditions.clone();
+        let (cpus, host_name) = (seen.cpus.unwrap_or_default(), seen.host_name.unwrap_or_default());
+        kiln_proto::conditions::add(&mut metadata, &v1::RunConditions { cpus, host_name, ..Default::default() });
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));

@@ -77,6 +77,7 @@ impl Place {
             max_processes: 200,
             calls: Default::default(),
             session: None,
+            conditions: Default::default(),
         }
     }
 

@@ -63,6 +63,7 @@ impl Size {
             inputs: (like..like + self.inputs).map(|input| input.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect(),
             wait_limit: None,
             once: false,
+            avoid: None,
         }
     }
 

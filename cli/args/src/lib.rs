@@ -105,6 +105,8 @@ pub enum Command {
     ///
     /// Exit codes: 0 verified, 1 refused, 2 the command line or a file is wrong, 3 the farm or the registry cannot be reached.
     Verify(Verify),
+    /// Build an artifact again from its provenance alone, and compare. Exits with 0 if it is the same, 1 if it is not, 3 if the farm cannot say.
+    Rebuild(Rebuild),
     /// Show what is cached, how much it saves, and why a step missed.
     #[command(subcommand)]
     Cache(Cache),
@@ -272,6 +274,37 @@ pub enum Executor {
     Docker,
 }
 
+/// Which steps must make the same again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Reproducible {
+    /// Those without network access.
+    Steps,
+    /// Those with network access too.
+    All,
+}
+
+/// `kiln rebuild`.
+#[derive(Debug, Clone, Args)]
+pub struct Rebuild {
+    /// The artifact: its id, part of it, or its name.
+    pub id: String,
+    /// The directory with its sources, if the farm does not have them any more. They must be the same.
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// Give a step a secret that it asks for, as with `kiln build`; repeatable.
+    #[arg(long, value_name = "NAME[=FILE]")]
+    pub secret: Vec<String>,
+    /// Directory to write what is built to; default: nowhere.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// How to show progress.
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: Progress,
+}
+
 /// `kiln build`.
 #[derive(Debug, Clone, Args)]
 pub struct Build {
@@ -321,6 +354,10 @@ pub struct Build {
     /// Ignore cached results and run every step again.
     #[arg(long)]
     pub no_cache: bool,
+    /// Run the steps of each artifact again, on another worker where there is one, later and with another number of CPUs and host name, and
+    /// compare what they make. The build fails if a step without network access makes something else; with `=all`, if any step does.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHICH")]
+    pub verify_reproducible: Option<Reproducible>,
     /// Set an environment variable for every step, or for one step as `STEP:NAME=VALUE`; repeatable. Overrides the step's own `env` and is
     /// part of its cache key.
     #[arg(long, value_name = "[STEP:]NAME=VALUE")]

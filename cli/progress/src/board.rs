@@ -121,6 +121,8 @@ impl Board {
             Event::DockerfileRead(read) => self.dockerfile_read(read),
             Event::Warning(warning) => vec![Happening::Warning(warning.text)],
             Event::GateFinished(result) => vec![Happening::Gate(result)],
+            Event::StepAgain(again) => vec![Happening::StepAgain(Box::new(again))],
+            Event::ArtifactCompared(compared) => vec![Happening::Compared(compared)],
             Event::Artifact(_) | Event::BuildFinished(_) | Event::ShellOpened(_) => Vec::new(),
         }
     }

@@ -86,6 +86,14 @@ fn object(happening: &Happening) -> Value {
         Happening::Log { key, stream, text } => of_step("log", key, json!({ "stream": stream, "text": text })),
         Happening::StepCalls { key, calls: counts } => of_step("step_calls", key, json!({ "calls": calls(counts) })),
         Happening::StepFinished { key, finished } => of_step("step_finished", key, step_finished(finished)),
+        Happening::StepAgain(again) => {
+            of_step("step_again", &Key::from(again.step.clone().unwrap_or_default()), super::again::step_object(again))
+        }
+        Happening::Compared(compared) => json!({
+            "type": "artifact_compared",
+            "id": compared.artifact,
+            "result": super::compared_object(&compared.result.clone().unwrap_or_default()),
+        }),
         Happening::Artifact { artifact, path } => json!({
             "type": "artifact",
             "name": artifact.name,

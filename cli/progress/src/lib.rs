@@ -3,6 +3,7 @@
 //! The [`Board`] turns a build's events into happenings and keeps what a summary needs; a [`Show`] displays them on a
 //! terminal, in a pipe or as JSON.
 
+mod again;
 mod board;
 mod docker;
 mod joint;
@@ -26,6 +27,7 @@ use clap::ValueEnum;
 use kiln_proto::transfer::Moved;
 use kiln_proto::v1;
 
+pub use again::{compared_object, compared_words};
 pub use board::{Board, Key, Step};
 pub use docker::show_for_docker;
 pub use joint::{Joint, Part};
@@ -87,6 +89,10 @@ pub enum Happening {
         /// The result.
         finished: Box<v1::StepFinished>,
     },
+    /// A step runs again, or has, to be compared.
+    StepAgain(Box<v1::StepAgain>),
+    /// An artifact was compared with what was made again.
+    Compared(v1::ArtifactCompared),
     /// An artifact was written on this machine.
     Artifact {
         /// The artifact.

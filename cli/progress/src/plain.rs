@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use super::again::step_lines;
 use super::waiting::waiting_words;
-use super::{Board, Happening, Show, Work, cache_word, status_word, summary};
+use super::{Board, Happening, Show, Work, cache_word, compared_words, status_word, summary};
+use kiln_proto::v1;
 use kiln_terminal::{self as terminal, Look, colours, harmless, paint, say, say_warning, shown};
 
 /// After this long without output, a line shows that the build is still running.
@@ -45,6 +47,10 @@ impl Show for Plain {
             Happening::StepFinished { key, finished } => {
                 let look = if finished.ok { Look::Good } else { Look::Bad };
                 say(&format!("{} | {}", label(key), paint(look, &harmless(&finished_words(finished)))));
+            }
+            Happening::StepAgain(again) => step_lines(board, again).iter().for_each(|line| say(&harmless(line))),
+            Happening::Compared(v1::ArtifactCompared { artifact, result }) => {
+                say(&harmless(&compared_words(artifact, &result.clone().unwrap_or_default())));
             }
             Happening::Artifact { artifact, path } => {
                 say(&format!("artifact {}", harmless(&artifact.id)));

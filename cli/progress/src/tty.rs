@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::again::step_lines;
 use super::plain::{counts_words, delivered_words, finished_words, started_words, target_words};
 use super::told::counted;
 use super::waiting::waiting_words;
-use super::{Board, Happening, Key, Show, Work, summary};
+use super::{Board, Happening, Key, Show, Work, compared_words, summary};
 use kiln_terminal::{Look, colours, duration, harmless, last_overwrite, paint, say, shown};
 
 const TICK: Duration = Duration::from_millis(120);
@@ -117,6 +118,13 @@ impl Show for Tty {
                 let (look, sign) = if finished.ok { (Look::Good, "✓") } else { (Look::Bad, "✗") };
                 let (sign, label) = (paint(look, sign), harmless(&board.label(key)));
                 self.line(&format!("{sign} {label}  {}", harmless(&finished_words(finished))));
+            }
+            Happening::StepAgain(again) => {
+                step_lines(board, again).iter().for_each(|line| self.line(&harmless(line)));
+            }
+            Happening::Compared(compared) => {
+                let found = compared.result.clone().unwrap_or_default();
+                self.line(&harmless(&compared_words(&compared.artifact, &found)));
             }
             Happening::Artifact { artifact, path } => {
                 self.line(&format!("artifact {}", harmless(&artifact.id)));

@@ -253,7 +253,7 @@ fn announce(scanned: &Scanned) {
 }
 
 /// Uploads what the farm lacks. A tree that changed meanwhile is scanned `again` once.
-async fn send(
+pub(super) async fn send(
     farm: &Farm,
     mut scanned: Scanned,
     again: impl AsyncFn() -> Result<Scanned, Error>,
@@ -333,6 +333,11 @@ fn request(args: &args::Build) -> v1::SubmitRequest {
         targets: args.target.clone(),
         host_platform: local::host().to_string(),
         no_cache: args.no_cache,
+        verify: args.verify_reproducible.map(|which| v1::Verify {
+            steps: true,
+            network: which == args::Reproducible::All,
+            rebuild: String::new(),
+        }),
         priority: args.priority,
         request_id: args.request_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
         user: local::user(),
@@ -417,7 +422,7 @@ pub(super) async fn submitted(
 }
 
 /// Submits the build; the request id makes a retry harmless.
-async fn once(farm: &Farm, request: &v1::SubmitRequest) -> Result<v1::Build, FarmError> {
+pub(super) async fn once(farm: &Farm, request: &v1::SubmitRequest) -> Result<v1::Build, FarmError> {
     let call = || {
         let (mut client, request) = (farm.builds(), request.clone());
         async move { client.submit(request).await.map(tonic::Response::into_inner) }

@@ -18,6 +18,7 @@ mod logs;
 mod members;
 mod membership;
 mod plan;
+mod rebuild;
 mod several;
 mod shell;
 mod status;
@@ -78,6 +79,7 @@ pub(crate) async fn perform(cli: Cli) -> Result<Code, Error> {
         Command::Artifacts(args) => briefly(farm, &interrupts, async |farm| artifacts::list(farm, args).await).await,
         Command::Fetch(args) => briefly(farm, &interrupts, async |farm| artifacts::fetch(farm, args).await).await,
         Command::Verify(args) => or_interrupted(&interrupts, verify::run(farm, args)).await,
+        Command::Rebuild(args) => rebuild::run(farm, args, &interrupts).instrument(root_span()).await,
         Command::Cache(args) => {
             briefly(farm, &interrupts, async |opened| cache::run(opened, args, &farm.access).await).await
         }

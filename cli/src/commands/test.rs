@@ -40,6 +40,7 @@ pub(super) async fn run(farm: &args::Farm, args: args::Test, interrupts: &Interr
         output: "kiln-out".into(),
         request_id: None,
         no_cache,
+        verify_reproducible: None,
         secret,
         deliver: args::Deliver::default(),
         detach: false,

@@ -56,6 +56,8 @@ pub struct StepFact {
     pub recorded: Option<Timestamp>,
     /// What became of its compiler calls, if it was split into them.
     pub calls: Option<v1::SplitCalls>,
+    /// What came of a second run, if there was one: the annotation in the provenance.
+    pub reproduced: Option<Value>,
 }
 
 /// The facts of a statement, besides subjects and steps.
@@ -202,6 +204,7 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
                 "recordedOn": step.recorded.as_ref().map(clock::rfc3339),
                 "cached": step.cached,
                 "compilerCalls": calls(step),
+                "reproduced": step.reproduced,
             },
         })).collect::<Vec<_>>(),
     })

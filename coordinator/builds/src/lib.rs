@@ -36,6 +36,7 @@ mod step_log;
 mod steps;
 mod submit;
 mod turns;
+mod verify;
 mod waiting;
 mod watch;
 
@@ -141,6 +142,7 @@ pub(crate) struct Work {
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
     pub(crate) notices: Option<Notices>,
+    pub(crate) seen: verify::Seen,
 }
 
 /// An identity of which only the name is known.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kiln_planner::plan::Platform;
 use kiln_proto::property;
-use kiln_proto::v1::Status;
+use kiln_proto::v1::{Reproduced, Reproducibility, Status};
 use kiln_scheduler::Pool;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -27,6 +27,8 @@ struct Awaited {
 
 const RESULTS: [&str; 4] = ["succeeded", "failed", "farm_failed", "cancelled"];
 
+const REPRODUCED: [&str; 3] = ["same", "different", "not_run"];
+
 #[derive(Debug, Clone, Copy)]
 struct Seconds;
 
@@ -44,6 +46,7 @@ pub struct BuildMetrics {
     seconds: Family<Ended, Histogram, Seconds>,
     ended: Family<Ended, Counter>,
     waiting: Family<Awaited, Gauge>,
+    reproduced: Family<Ended, Counter>,
 }
 
 impl BuildMetrics {
@@ -54,6 +57,7 @@ impl BuildMetrics {
             seconds: Family::new_with_constructor(Seconds),
             ended: Family::default(),
             waiting: Family::default(),
+            reproduced: Family::default(),
         };
         for platform in Platform::ALL {
             drop(metrics.waiting.get_or_create(&Awaited { isa: platform.isa(), pool: String::new() }));
@@ -62,6 +66,9 @@ impl BuildMetrics {
         for result in RESULTS {
             drop(metrics.ended.get_or_create(&Ended { result }));
         }
+        for result in REPRODUCED {
+            drop(metrics.reproduced.get_or_create(&Ended { result }));
+        }
         registry.register("builds_running", "Builds in progress", metrics.running.clone());
         registry.register("builds", "Builds that ended, by result", metrics.ended.clone());
         registry.register(
@@ -69,6 +76,8 @@ impl BuildMetrics {
             "Targets that wait for a worker of theirs to join",
             metrics.waiting.clone(),
         );
+        let words = "Steps that ran again to be compared, by what came of it";
+        registry.register("steps_reproduced", words, metrics.reproduced.clone());
         registry.register("build_seconds", "Duration of a build", metrics.seconds.clone());
         metrics
     }
@@ -96,6 +105,18 @@ impl BuildMetrics {
         let waiting = self.waiting.get_or_create(&awaited).clone();
         waiting.inc();
         Running(waiting)
+    }
+
+    /// Steps ran again.
+    pub(crate) fn compared(&self, found: &Reproducibility) {
+        for step in &found.steps {
+            let result = match step.outcome() {
+                Reproduced::Same => "same",
+                Reproduced::Different => "different",
+                Reproduced::NotRun | Reproduced::Unspecified => "not_run",
+            };
+            self.reproduced.get_or_create(&Ended { result }).inc();
+        }
     }
 
     /// A build ended with this status after this time.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub trim_every: Duration,
     /// How long a shell stays open in which nothing happens.
     pub shell_idle: Duration,
+    /// Of a million steps of artifacts, so many run again after their build, to be compared.
+    pub verify_sample: u64,
     /// Tells webhooks of the ends of builds.
     pub notifier: Option<Notifier>,
     /// Signs what is stated about artifacts.
@@ -72,6 +74,7 @@ impl Default for Settings {
             keep: Keep::default(),
             trim_every: Duration::from_secs(60 * 60),
             shell_idle: Duration::from_secs(15 * 60),
+            verify_sample: 0,
             notifier: None,
             signer: None,
             farm_url: None,

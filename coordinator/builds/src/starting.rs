@@ -16,7 +16,7 @@ use tracing::field::Empty;
 
 use super::secrets::Secrets;
 use super::source::SourceTree;
-use super::{Active, Builds, Work, images, run, waiting};
+use super::{Active, Builds, Work, images, run, verify, waiting};
 use kiln_records::EventLog;
 
 /// A project with its plan.
@@ -97,6 +97,7 @@ impl Builds {
             identity,
             settings,
             notices: self.shared.notices.clone(),
+            seen: verify::Seen::default(),
         };
         let builds = self.clone();
         let working = async move {
@@ -106,8 +107,9 @@ impl Builds {
             {
                 tracing::warn!(%error, "cannot look for the sources of a build that is being resumed");
             }
-            run::run(work).await;
+            let work = run::run(work).await;
             builds.forget(&id).await;
+            work.sample().await;
         };
         tokio::spawn(working.instrument(span));
     }

@@ -157,6 +157,7 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
         Some(told) => Some(reports::summary(work, told).await),
         None => None,
     };
+    work.ran(job, &ran);
     let error = first_error(work, &ran.done).await;
     Attempt::Ended(finish(work, job, (ran.lowered, ran.times, tests), &ran.done, error, ran.merged, hit_before, began))
 }
@@ -484,6 +485,7 @@ fn finish(
                 image: job.step.image.clone(),
                 recorded: kiln_proto::made::recorded(&metadata).map(kiln_proto::clock::timestamp),
                 calls: kiln_proto::calls::of(&result.execution_metadata.unwrap_or_default()),
+                reproduced: None,
             };
             Ended::Succeeded(Box::new(Finished { outputs, fact, tests: report }))
         }

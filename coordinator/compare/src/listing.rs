@@ -14,6 +14,8 @@ pub enum Node {
         content: String,
         /// Permission bits.
         mode: u32,
+        /// Its owner and other attributes, if they are known.
+        attributes: String,
     },
     /// A symbolic link, with its target.
     Link(String),
@@ -39,13 +41,8 @@ pub fn listings(first: &BTreeMap<String, Node>, second: &BTreeMap<String, Node>,
     for (path, a) in first {
         match (a, second.get(path)) {
             (_, None) => {}
-            (Node::File { content: one, mode: a }, Some(Node::File { content: other, mode: b })) => {
-                if a != b {
-                    add(path, Kind::Permission, format!("permissions {a:o} against {b:o}"));
-                }
-                if one != other {
-                    listing.changed.push((path.clone(), path.clone()));
-                }
+            (Node::File { content: a, .. }, Some(Node::File { content: b, .. })) if a != b => {
+                listing.changed.push((path.clone(), path.clone()));
             }
             (Node::Link(a), Some(Node::Link(b))) if a != b => {
                 let (kind, ..) = classify::texts(a, b, runs);
@@ -58,8 +55,28 @@ pub fn listings(first: &BTreeMap<String, Node>, second: &BTreeMap<String, Node>,
             _ => {}
         }
     }
+    for (path, a) in first {
+        if let Some(b) = second.get(path) {
+            attributes(path, a, b, &mut listing);
+        }
+    }
     unmatched(first, second, runs, &mut listing);
     listing
+}
+
+fn attributes(path: &str, a: &Node, b: &Node, listing: &mut Listing) {
+    let (Node::File { mode: a, attributes: one, .. }, Node::File { mode: b, attributes: other, .. }) = (a, b) else {
+        return;
+    };
+    let mut add = |words| {
+        listing.differences.push(Difference { path: path.to_owned(), kind: Kind::Permission, words });
+    };
+    if a != b {
+        add(format!("permissions {a:o} against {b:o}"));
+    }
+    if one != other {
+        add(format!("attributes {} against {}", shown(one), shown(other)));
+    }
 }
 
 /// What only one run made. Two such files of one directory that differ by their names alone are one under two names.

@@ -176,7 +176,7 @@ fn bytes_name_the_texts_and_times_in_them() {
 
 #[test]
 fn lists_name_what_only_one_run_made_and_whose_permissions_differ() {
-    let file = |content: &str, mode| Node::File { content: content.into(), mode };
+    let file = |content: &str, mode| Node::File { content: content.into(), mode, attributes: String::new() };
     let list = |nodes: Vec<(&str, Node)>| {
         nodes.into_iter().map(|(path, node)| (path.to_owned(), node)).collect::<BTreeMap<_, _>>()
     };

@@ -117,6 +117,19 @@ pub struct Known {
     pub memory_bytes: Option<u64>,
     /// Directories of its input tree; not necessarily all.
     pub directories: HashMap<Digest, Bytes>,
+    /// An earlier run of the same work that this one is to be compared with: it runs elsewhere and under other conditions, as far as the farm can.
+    pub unlike: Option<Unlike>,
+}
+
+/// The run that another one is to differ from in its conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unlike {
+    /// Where it ran.
+    pub worker: String,
+    /// How many CPUs it could run on; 0 if that is unknown.
+    pub cpus: u32,
+    /// What the new run takes for the name of its machine.
+    pub host_name: String,
 }
 
 /// The entries of build tools that steps share.
@@ -298,6 +311,7 @@ impl ExecutionHandle {
             prepared.variables.clone_from(&known.variables);
             prepared.caches.clone_from(&known.caches);
             prepared.hosts.clone_from(&known.hosts);
+            prepared.unlike.clone_from(&known.unlike);
             // Whoever wants a step to run wants its compilers to run.
             prepared.split = known.split && !request.skip_cache_lookup;
             prepared.spread = known.spread && prepared.split;

@@ -13,10 +13,10 @@ use kiln_trees::{Entry, tree};
 use prost::Message;
 use tonic::Status;
 
-use super::ToolSpace;
 use super::inputs::InputTrees;
 use super::properties::Rules;
 use super::requirements;
+use super::{ToolSpace, Unlike};
 use kiln_state::Current;
 use kiln_store::Stores;
 
@@ -60,6 +60,8 @@ pub struct Prepared {
     pub caches: Vec<v1::CacheMount>,
     /// For an action in a root of its own: the hosts that it can resolve.
     pub hosts: Vec<v1::Host>,
+    /// The run that it is to differ from in its conditions.
+    pub unlike: Option<Unlike>,
     /// Whether its calls of compilers are actions of their own.
     pub split: bool,
     /// Whether these may run on other workers.
@@ -183,6 +185,7 @@ impl Preparer {
             variables: BTreeMap::new(),
             caches: Vec::new(),
             hosts: Vec::new(),
+            unlike: None,
             split: false,
             spread: false,
             tools: ToolSpace::default(),

@@ -11,6 +11,7 @@ mod import;
 mod index;
 mod notifications;
 mod outcomes;
+mod reproducibility;
 mod retention;
 mod shells;
 
@@ -44,6 +45,8 @@ const NOTIFICATIONS: Space = "notifications";
 const NOTIFICATION_QUEUE: Space = "notification-queue";
 /// Artifact id to [`Artifact`].
 const ARTIFACTS: Space = "artifacts";
+/// Artifact id to [`Found`](reproducibility::Found).
+const REPRODUCIBILITY: Space = "reproducibility";
 /// Sequence number to artifact id.
 const ARTIFACT_ORDER: Space = "artifact-order";
 

@@ -11,8 +11,8 @@ use super::{Action, Lease, Scheduler};
 
 impl Scheduler {
     pub(super) fn submit(&mut self, submission: Submission) {
-        let Submission { waiter, key, requirements, share, build, priority, path_weight, inputs, wait_limit, once } =
-            submission;
+        let Submission { waiter, key, requirements, share, build, .. } = submission;
+        let Submission { priority, path_weight, inputs, wait_limit, once, avoid, .. } = submission;
         let wait_limit = wait_limit.unwrap_or(self.config.queue_timeout);
         if let Some(id) = self.actions.with_key(&key) {
             return self.join(id, waiter, priority, wait_limit);
@@ -34,7 +34,7 @@ impl Scheduler {
             submitted: self.now,
             queued: self.now,
             wait_limit,
-            avoid: None,
+            avoid: avoid.and_then(|worker| self.workers.slot(&worker)),
             once,
         });
         match orphan {

@@ -88,6 +88,8 @@ pub struct Submission {
     pub wait_limit: Option<Millis>,
     /// Whether it is given up when its first lease is lost: somebody watches it, and it cannot begin again unnoticed.
     pub once: bool,
+    /// The worker that runs it only if no other one can.
+    pub avoid: Option<WorkerId>,
 }
 
 /// A worker's registration.

@@ -142,12 +142,21 @@ impl artifacts_server::Artifacts for Builds {
         let v1::ListArtifactsRequest { name, limit } = request.into_inner();
         let limit = if limit == 0 { 1000 } else { (limit as usize).min(MAX_ARTIFACTS) };
         let found = self.builds.records().artifacts(&name, limit).await;
-        let artifacts = found.map_err(|error| Status::internal(error.to_string()))?;
+        let internal = |error: kiln_builds::RecordsError| Status::internal(error.to_string());
+        let mut artifacts =
+            self.builds.records().with_reproducibility(found.map_err(internal)?).await.map_err(internal)?;
+        for artifact in &mut artifacts {
+            artifact.reproducibility.truncate(1);
+            artifact.reproducibility.iter_mut().for_each(|found| (found.steps, found.differences) = Default::default());
+        }
         Ok(Response::new(v1::ListArtifactsResponse { artifacts }))
     }
 
     async fn get(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<v1::Artifact>, Status> {
         let v1::GetArtifactRequest { id, host_platform } = request.into_inner();
-        Ok(Response::new(self.builds.artifact(&id, &host_platform).await?))
+        let mut artifact = self.builds.artifact(&id, &host_platform).await?;
+        let found = self.builds.records().reproducibility(&artifact.id).await;
+        artifact.reproducibility = found.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(artifact))
     }
 }

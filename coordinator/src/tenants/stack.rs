@@ -125,6 +125,7 @@ impl Stack {
             keep: shared.config.keep_builds,
             trim_every: shared.config.collect_every,
             shell_idle: shared.config.shell_idle,
+            verify_sample: shared.config.verify_sample,
             notifier: Some(shared.notifier.clone()),
             signer: shared.signer.clone(),
             farm_url: shared.config.signing.farm_url.clone(),

@@ -230,6 +230,7 @@ impl Cell {
                 followed: None,
             },
             session: None,
+            conditions: Default::default(),
         };
         let delta = delta.path().to_owned();
         match &self.parent.place {

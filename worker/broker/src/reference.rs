@@ -70,6 +70,7 @@ impl Reference {
             caches: Vec::new(),
             calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
             session: None,
+            conditions: Default::default(),
         };
         let cancel = CancellationToken::new();
         let (sender, mut output) = mpsc::channel(1);

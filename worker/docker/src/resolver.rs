@@ -61,6 +61,7 @@ impl Executor for Resolver {
             peak_memory_bytes: 0,
             samples: Samples::default(),
             accesses: None,
+            conditions: Default::default(),
             tree: OutputTree::new(nothing.path().to_owned(), nothing),
         })
     }

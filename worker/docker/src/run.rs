@@ -306,6 +306,7 @@ fn finished(left: Left, ended: &Ended, stop: Option<Stop>) -> Finished {
         peak_memory_bytes: ended.peak_bytes,
         samples: Samples::default(),
         accesses: None,
+        conditions: Default::default(),
         tree: OutputTree::new(left.root(), left),
     }
 }

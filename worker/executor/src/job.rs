@@ -18,6 +18,15 @@ pub const HOME: &str = "/tmp/home";
 /// What a job takes for the name of the machine, unless it says another.
 pub const HOSTNAME: &str = "kiln";
 
+/// What a command can see of where it runs and does not ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// CPUs that its processes may run on; of a job `None`: all of the worker's.
+    pub cpus: Option<u32>,
+    /// What it takes for the name of the machine, unless its place says another; of a job `None`: [`HOSTNAME`].
+    pub host_name: Option<String>,
+}
+
 /// A command and what it may use.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -55,9 +64,20 @@ pub struct Job {
     pub calls: Calls,
     /// What runs in its place for somebody who watches. Its tree is then of no use, and it has no time limit of its own.
     pub session: Option<Session>,
+    /// What it sees other than usual.
+    pub conditions: Conditions,
 }
 
 impl Job {
+    /// What it takes for the name of the machine.
+    pub fn host_name(&self) -> &str {
+        let own = match &self.place {
+            Place::Root(rooted) => rooted.hostname.as_deref(),
+            _ => None,
+        };
+        own.or(self.conditions.host_name.as_deref()).unwrap_or(HOSTNAME)
+    }
+
     /// Adds the variables that every command has, unless the action sets them.
     pub fn add_defaults(environment: &mut BTreeMap<String, String>, path: &str, home: &str) {
         let own = [("PATH", path), ("HOME", home), ("TMPDIR", "/tmp"), ("USER", "kiln"), ("LOGNAME", "kiln")];
@@ -123,6 +143,8 @@ pub struct Finished {
     pub samples: Samples,
     /// What it looked at, if that was recorded.
     pub accesses: Option<Accesses>,
+    /// What it saw of where it ran, as far as that is known.
+    pub conditions: Conditions,
     /// The tree that it left.
     pub tree: OutputTree,
 }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-pub use job::{BUILD, Chunk, Exit, Finished, Job, OutputTree, Stream};
+pub use job::{BUILD, Chunk, Conditions, Exit, Finished, Job, OutputTree, Stream};
 pub use job::{HOME, HOSTNAME};
 pub use place::Place;
 pub use rooted::Rooted;

@@ -118,6 +118,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         max_processes: 1000,
         calls: Default::default(),
         session: None,
+        conditions: Default::default(),
     };
     let (sender, mut output) = mpsc::channel::<Chunk>(64);
     let mut text = Vec::new();

@@ -20,7 +20,7 @@ use super::prepare::Prepared;
 use super::session::{Input, Opening};
 use super::spec::{self, GO, LOOK, Report, STOP};
 use super::watched::Watched;
-use super::{Error, Shared, ids, metadata, port};
+use super::{Error, Shared, cpus, ids, metadata, port};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
@@ -317,6 +317,7 @@ async fn follow_to_the_end(
         peak_memory_bytes: ended.peak_bytes.max(peak_bytes),
         samples,
         accesses: told.accesses,
+        conditions: cpus::seen(&job),
         tree,
     })
 }

@@ -17,7 +17,7 @@ use super::network::Loopbacks;
 use super::spawner::Init;
 use super::spec::RELEASE;
 use super::{Shared, ids};
-use kiln_executor::{Job, Place};
+use kiln_executor::{Conditions, Job, Place};
 
 /// Maximum number of sandboxes that wait for actions.
 const MOST: usize = 32;
@@ -38,7 +38,8 @@ impl Key {
     /// None for a job that gets a sandbox of its own.
     pub(super) fn of(shared: &Shared, job: &Job, is_limited: bool) -> Option<Self> {
         let is_asked = job.calls.offer.is_some() || job.calls.followed.is_some();
-        let has_own = !job.secrets.is_empty() || !job.caches.is_empty() || job.session.is_some();
+        let is_usual = job.conditions == Conditions::default();
+        let has_own = !job.secrets.is_empty() || !job.caches.is_empty() || job.session.is_some() || !is_usual;
         let is_plain = job.place == Place::Machine && !job.network && !is_asked && !has_own;
         let is_possible = is_plain && is_limited && shared.keeps && shared.host.is_apart_from_jobs();
         is_possible.then(|| Self {

@@ -102,7 +102,7 @@ impl Prepared {
         }
         let mut provided: Vec<(PathBuf, String)> = host.files.clone();
         provided.extend(host.network_files.iter().filter(|_| job.network).cloned());
-        let mut files = files(&binds);
+        let mut files = files(&binds, job.host_name());
         // The farm's files take precedence over the machine's.
         let given: Vec<PathBuf> = job.secrets.files().map(|(path, _)| Path::new(HOME).join(path)).collect();
         binds.retain(|bind| !given.contains(&bind.to));
@@ -131,7 +131,8 @@ impl Prepared {
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
-            hostname: None,
+            hostname: job.host_name().to_owned(),
+            cpus: job.conditions.cpus,
             recorded: job.calls.recorded,
             preloaded: job.calls.recorded && host.loads_recorder,
             caches: None,
@@ -232,14 +233,14 @@ impl Prepared {
 }
 
 /// Small files that the sandbox provides itself.
-fn files(binds: &[Bind]) -> Vec<(PathBuf, String)> {
+fn files(binds: &[Bind], name: &str) -> Vec<(PathBuf, String)> {
     let mut files = vec![
         ("/etc/passwd".into(), format!("root:x:0:0::/:/bin/sh\nkiln:x:{USER}:{USER}::{HOME}:/bin/sh\n")),
         ("/etc/group".into(), format!("root:x:0:\nkiln:x:{USER}:\n")),
         ("/etc/nsswitch.conf".into(), "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
     ];
     if !binds.iter().any(|bind| bind.to == Path::new("/etc/hosts")) {
-        files.push(("/etc/hosts".into(), "127.0.0.1 localhost kiln\n::1 localhost\n".to_owned()));
+        files.push(("/etc/hosts".into(), format!("127.0.0.1 localhost {name}\n::1 localhost\n")));
     }
     files
 }

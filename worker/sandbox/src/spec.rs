@@ -114,8 +114,10 @@ pub(super) struct Spec {
     /// The memory limit that the init enforces if no control group does.
     pub(super) memory_bytes: Option<u64>,
     pub(super) max_processes: Option<u32>,
-    /// What the job takes for the name of the machine, if it is another one than usual.
-    pub(super) hostname: Option<String>,
+    /// What the job takes for the name of the machine.
+    pub(super) hostname: String,
+    /// How many CPUs it may run on, if that is fewer than all.
+    pub(super) cpus: Option<u32>,
     /// Whether to report what the command looks at.
     pub(super) recorded: bool,
     /// Whether its dynamic programs record that themselves.

@@ -89,6 +89,7 @@ pub(super) fn job() -> Job {
         max_processes: 100,
         calls: Default::default(),
         session: None,
+        conditions: Default::default(),
     }
 }
 

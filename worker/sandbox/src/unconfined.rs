@@ -59,6 +59,7 @@ pub(super) async fn run(
         peak_memory_bytes: 0,
         samples: Samples::default(),
         accesses: None,
+        conditions: Default::default(),
         tree: OutputTree::new(tree, scratch),
     })
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kiln_executor::rooted::PATH;
-use kiln_executor::{Exit, Finished, Job, OutputTree, Place, Secrets};
+use kiln_executor::{Conditions, Exit, Finished, Job, OutputTree, Place, Secrets};
 use kiln_proto::digest::Digest;
 use kiln_proto::{reapi, transfer, v1};
 use tokio_util::sync::CancellationToken;
@@ -136,6 +136,17 @@ impl Runner {
     }
 }
 
+/// What a run sees other than usual, if it is to be compared with an earlier one. A machine that differs by itself stays as it is.
+fn conditions(lease: &v1::Lease) -> Conditions {
+    let Some(other) = &lease.other_conditions else { return Conditions::default() };
+    let all = kiln_sandbox::available_cpus();
+    let is_same = other.not_cpus == 0 || other.not_cpus == all;
+    Conditions {
+        cpus: (is_same && all > 1).then(|| all - 1),
+        host_name: Some(other.host_name.clone()).filter(|name| kiln_proto::root::is_hostname(name)),
+    }
+}
+
 impl Ground {
     /// The root that the action changes, if it is one that does.
     pub(super) fn changed(&self) -> Option<roots::Files<'_>> {
@@ -184,6 +195,7 @@ impl Ground {
             max_processes: MAX_PROCESSES,
             calls: Default::default(),
             session: None,
+            conditions: conditions(lease),
         };
         match self {
             Self::Tree(tree, caches) => {

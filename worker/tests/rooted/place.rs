@@ -390,6 +390,7 @@ impl Place {
             max_processes: 400,
             calls: Default::default(),
             session: None,
+            conditions: Default::default(),
         };
         (step, job)
     }

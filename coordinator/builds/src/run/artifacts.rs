@@ -16,6 +16,7 @@ use super::{Unsuccessful, Work};
 use crate::RecordsError;
 use crate::chosen::Chosen;
 use crate::libraries::OnWorker;
+use crate::verify;
 use kiln_artifacts::StepFact;
 use kiln_store::trees::overlay;
 
@@ -34,15 +35,29 @@ pub(super) async fn make_artifacts(
     chosen: &Chosen<'_>,
     steps: &Done,
 ) -> Result<(), Unsuccessful> {
-    let facts: Vec<StepFact> = steps.values().flatten().map(|finished| finished.fact.clone()).collect();
+    let mut different = Ok(());
     for artifact in &work.plan.artifacts {
         let outputs = outputs(work, artifact, steps).await?;
         let span = tracing::info_span!("artifact", name = artifact.name, kind = artifact.kind.name());
-        let made = make(work, target, chosen, artifact, &outputs, &facts).instrument(span).await?;
+        let own = verify::steps_of(artifact, &work.plan.steps);
+        let (mut facts, mut others) = (Vec::new(), Vec::new());
+        for (index, finished) in steps {
+            let is_own = work.plan.steps.get(*index).is_some_and(|step| own.contains(&step.name));
+            let list = if is_own { &mut facts } else { &mut others };
+            list.extend(finished.iter().map(|finished| finished.fact.clone()));
+        }
+        let made = make(work, target, chosen, artifact, &outputs, (facts, others)).instrument(span).await?;
+        let (made, found) = made;
         work.build.lock().artifacts.push(made.clone());
-        work.tell(event::Event::Artifact(made));
+        work.tell(event::Event::Artifact(made.clone()));
+        let rebuilt = work.compare_rebuilt(&made).await.map_err(Unsuccessful::farms)?;
+        for (id, found) in found.map(|found| (made.id, found)).into_iter().chain(rebuilt) {
+            if let Err((is_projects, words)) = work.compared(&id, found).await {
+                different = Err(if is_projects { Unsuccessful::projects(words) } else { Unsuccessful::farms(words) });
+            }
+        }
     }
-    Ok(())
+    different
 }
 
 /// The outputs of each of an artifact's steps, in the plan's order; the shards of a step count as one.
@@ -70,8 +85,8 @@ async fn make(
     chosen: &Chosen<'_>,
     artifact: &kiln_planner::plan::Artifact,
     outputs: &[(String, Tree)],
-    facts: &[StepFact],
-) -> Result<v1::Artifact, Unsuccessful> {
+    (mut facts, others): (Vec<StepFact>, Vec<StepFact>),
+) -> Result<(v1::Artifact, Option<v1::Reproducibility>), Unsuccessful> {
     let build = work.build.lock().clone();
     let source = build.source.clone().unwrap_or_default();
     let platform = target.platform.to_string();
@@ -120,11 +135,18 @@ async fn make(
         work.tell(event::Event::Warning(v1::Warning { text }));
     }
     let id = kiln_artifacts::id(&artifact.name, version, &source, &platform, &made.content);
+    let mut own = std::mem::take(&mut *on_worker.facts.lock());
+    // Instructions end in any order.
+    own.sort_by(|a, b| a.name.cmp(&b.name));
+    facts.extend(own);
+    work.made(&id, &facts);
+    let mut found = work.reproduce(&mut facts).await;
+    let all = [others, facts].concat();
     let known = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?;
     let known = known.filter(|known| known.root == Some(made.root.to_wire()));
     let gates = gates::of(work, &artifact.name);
-    if let (Some(known), true) = (&known, gates.is_empty()) {
-        return Ok(known.clone());
+    if let (Some(known), None, true) = (&known, &found, gates.is_empty()) {
+        return Ok((known.clone(), None));
     }
     let elsewhere = work.places.used(target);
     // None, if nothing ran on the target's platform.
@@ -154,21 +176,25 @@ async fn make(
         start_with: made.start.with.clone(),
         attestations: Vec::new(),
         gates: Vec::new(),
+        reproducibility: Vec::new(),
     };
-    let mut own = std::mem::take(&mut *on_worker.facts.lock());
-    // Instructions end in any order.
-    own.sort_by(|a, b| a.name.cmp(&b.name));
-    let all = [facts, &own].concat();
+    keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
     let others: Vec<(String, &v1::Environment)> =
         elsewhere.iter().map(|(platform, environment)| (platform.to_string(), &**environment)).collect();
     let places = (environment.as_deref(), others.as_slice());
-    let statement = kiln_artifacts::statement(&work.settings.farm(), &build, &record, places, &made, &all);
+    let mut statement = kiln_artifacts::statement(&work.settings.farm(), &build, &record, places, &made, &all);
+    statement["predicate"]["buildDefinition"]["externalParameters"]["request"] =
+        verify::again(&work.request, &record.platform);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
     if let Some(known) = known {
-        return passed.add_to(work, known).await;
+        if let Some(found) = &mut found {
+            // Its own provenance stays as it was.
+            let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
+            found.provenance = put_beside(work, Some(statement)).await?;
+        }
+        return Ok((passed.add_to(work, known).await?, found));
     }
-    keep_lists(work, &all).await.map_err(Unsuccessful::farms)?;
     record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;
     record.attestations.extend(passed.attestations);
     record.gates = passed.results;
@@ -187,10 +213,11 @@ async fn make(
     let own = stream::iter(copies).buffer_unordered(KEPT_AT_ONCE).map_err(Unsuccessful::farms).try_collect::<()>();
     ((), (record.provenance, record.sbom, record.spdx, record.checksums)) = tokio::try_join!(own, beside)?;
     // From here on the artifact may be announced.
-    work.records.put_artifact(record).await.map_err(|error| match error {
+    let recorded = work.records.put_artifact(record).await.map_err(|error| match error {
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
-    })
+    })?;
+    Ok((recorded, found))
 }
 
 /// Runs an artifact's gates. They see it as it will be stored, but for what differs between two builds of the same.

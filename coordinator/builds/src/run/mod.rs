@@ -55,7 +55,7 @@ pub(super) fn finished(build: &Build) -> v1::BuildFinished {
 }
 
 /// Runs the build to its end, whatever the outcome, and records it.
-pub(super) async fn run(mut work: Work) {
+pub(super) async fn run(mut work: Work) -> Work {
     let began = Instant::now();
     shards::settle(&mut work).await;
     tracing::info!(resumed = work.resumed, "build started");
@@ -104,6 +104,7 @@ pub(super) async fn run(mut work: Work) {
         Ok(()) => work.notices.iter().for_each(|notices| notices.take(&calls)),
         Err(error) => tracing::error!(%error, build = build.id, "cannot record that a build ended"),
     }
+    work
 }
 
 /// Warns once if the shared cache is unavailable while the build runs: the build then takes longer, and the user should

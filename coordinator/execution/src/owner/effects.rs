@@ -138,6 +138,10 @@ impl Owner {
             tools: prepared.tools.name.clone(),
             tools_read_only: prepared.tools.read_only,
             shell: action.shell.as_ref().map(|wanted| wanted.shell.clone()),
+            other_conditions: prepared
+                .unlike
+                .as_ref()
+                .map(|unlike| v1::OtherConditions { not_cpus: unlike.cpus, host_name: unlike.host_name.clone() }),
         };
         let charge = prepared.spread.then(|| action.charge.clone());
         let shell = action.shell.as_ref().map(|wanted| wanted.ends.clone());

@@ -383,6 +383,7 @@ impl Owner {
             inputs: prepared.inputs.clone(),
             wait_limit: request.queue_timeout.map(|wait_limit| wait_limit.as_millis() as Millis),
             once,
+            avoid: prepared.unlike.as_ref().map(|unlike| WorkerId(unlike.worker.as_str().into())),
         }));
     }
 

@@ -370,6 +370,7 @@ impl Run {
                     inputs: vec![key],
                     wait_limit: None,
                     once: is_once(key),
+                    avoid: None,
                 }));
             }
             Op::Leave(which) => {

@@ -208,6 +208,19 @@ fn a_faulty_worker_is_avoided_where_there_is_another() {
 }
 
 #[test]
+fn what_must_not_run_where_it_ran_first_does_so_only_if_nothing_else_can() {
+    let again = |number| Event::Submit(Submission { avoid: Some(WorkerId("big".into())), ..submission(number) });
+    let mut farm = farm(&[("big", 8000), ("small", 1000)]);
+    assert_eq!(assigned(&farm.step(0, again(1)))[0].0, "small", "although the other one has more room");
+    assert_eq!(assigned(&farm.step(0, again(2))), [], "it waits for the other one");
+    assert_eq!(assigned(&farm.step(0, Event::Submit(submission(3))))[0].0, "big", "and holds nobody up");
+    let drain = Event::Drain { worker: WorkerId("small".into()), on: true };
+    assert_eq!(assigned(&farm.step(0, drain))[0].0, "big", "no other one is left");
+    let unknown = Submission { avoid: Some(WorkerId("gone".into())), ..submission(4) };
+    assert_eq!(assigned(&farm.step(0, Event::Submit(unknown)))[0].0, "big");
+}
+
+#[test]
 fn a_bound_worker_runs_its_tenants_actions_alone() {
     let mut farm = farm(&[]);
     let tenants = BTreeSet::from(["shop".to_owned()]);

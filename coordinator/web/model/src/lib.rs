@@ -147,7 +147,11 @@ impl Progress {
                 self.end(at, done);
                 None
             }
-            event::Event::Log(_) | event::Event::ShellOpened(_) | event::Event::GateFinished(_) => None,
+            event::Event::Log(_)
+            | event::Event::ShellOpened(_)
+            | event::Event::GateFinished(_)
+            | event::Event::StepAgain(_)
+            | event::Event::ArtifactCompared(_) => None,
         }
     }
 

@@ -29,10 +29,10 @@ use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 use parking_lot::Mutex;
 
 use super::spec::{self, GO, LOOK, Network, Report, Spec};
-use super::{network, root, rooted, spawner};
+use super::{cpus, network, root, rooted, spawner};
+use kiln_executor::BUILD;
 use kiln_executor::ending::Ended;
 use kiln_executor::session::Wanted;
-use kiln_executor::{BUILD, HOSTNAME};
 use kiln_kernel::{syscalls, userns};
 use reap::{ended, reap};
 pub(super) use record::Recorder;
@@ -187,7 +187,8 @@ fn as_pid_one(
     let errno = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
     let _ = setsid();
-    sethostname(spec.hostname.as_deref().unwrap_or(HOSTNAME)).map_err(errno("cannot set the host's name"))?;
+    sethostname(&spec.hostname).map_err(errno("cannot set the host's name"))?;
+    cpus::restrict(spec.cpus).map_err(io("cannot choose CPUs"))?;
     if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }

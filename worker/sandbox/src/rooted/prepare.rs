@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_executor::rooted::{self, Rooted};
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{BUILD, HOSTNAME, Job, Secrets};
+use kiln_executor::{BUILD, Job, Secrets};
 use kiln_kernel::syscalls;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -278,7 +278,8 @@ impl Prepared {
             file_bytes: job.disk_bytes,
             memory_bytes: Some(job.memory_bytes),
             max_processes: Some(job.max_processes),
-            hostname: rooted.hostname.clone(),
+            hostname: job.host_name().to_owned(),
+            cpus: job.conditions.cpus,
             recorded: job.calls.recorded,
             preloaded: false,
             caches: None,
@@ -292,7 +293,7 @@ impl Prepared {
 /// Files that are mounted over the root's own.
 fn files(job: &Job, rooted: &Rooted) -> Vec<(PathBuf, String)> {
     let machine = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let name = rooted.hostname.as_deref().unwrap_or(HOSTNAME);
+    let name = job.host_name();
     let own = || format!("127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n");
     let mut hosts = if job.network && rooted.host_network { machine(HOSTS) } else { own() };
     for (name, address) in &rooted.hosts {

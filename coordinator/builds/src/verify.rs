@@ -1,0 +1,270 @@
+//! Verification: the steps of artifacts run again, and what they make is compared.
+//!
+//! Invariant: an artifact's record never changes: what a verification found is a record of its own, and in the provenance of an artifact that is
+//! recorded after it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use base64::Engine;
+use kiln_planner::plan::{Artifact, Step};
+use kiln_proto::digest::Digest;
+use kiln_proto::v1::{self, Reproduced, event};
+use kiln_reproduce::{First, Reproducer};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::OnceCell;
+
+use super::Work;
+use super::steps::{Job, Ran};
+use kiln_artifacts::StepFact;
+use kiln_execution::Known;
+
+/// The priority of a sample: whatever else waits goes first.
+const LAST: i32 = i32::MAX;
+
+/// What a build has run that may run again.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    ran: Mutex<HashMap<Digest, First>>,
+    compared: Mutex<HashMap<Digest, Arc<OnceCell<v1::ReproducedStep>>>>,
+    /// The artifacts that were made, each with the actions of its steps.
+    artifacts: Mutex<Vec<(String, Vec<Digest>)>>,
+}
+
+/// The names of the steps whose outputs are in an artifact, directly or through others.
+pub(super) fn steps_of(artifact: &Artifact, steps: &[Step]) -> BTreeSet<String> {
+    let mut names: BTreeSet<String> = artifact.from.iter().cloned().collect();
+    // Each step comes after those that it needs.
+    for step in steps.iter().rev() {
+        if names.contains(&step.name) {
+            names.extend(step.needs.iter().cloned());
+        }
+    }
+    names
+}
+
+/// What a build was asked for that made an artifact, as far as that decides what it is: whoever asks for the same on this platform makes it again.
+/// As in the provenance: a `kiln.v1.SubmitRequest`.
+pub(super) fn again(request: &v1::SubmitRequest, platform: &str) -> serde_json::Value {
+    let request = v1::SubmitRequest {
+        platforms: vec![platform.to_owned()],
+        no_cache: false,
+        priority: 0,
+        request_id: String::new(),
+        user: String::new(),
+        secrets: Vec::new(),
+        queue_timeout: None,
+        detached: false,
+        check_source: false,
+        scope: String::new(),
+        verify: None,
+        ..request.clone()
+    };
+    let value = base64::engine::general_purpose::STANDARD.encode(request.encode_to_vec());
+    serde_json::json!({ "type": "kiln.v1.SubmitRequest", "base64": value })
+}
+
+impl Work {
+    fn verify(&self) -> v1::Verify {
+        self.request.verify.clone().unwrap_or_default()
+    }
+
+    /// Remembers what ran, if it may run again.
+    pub(super) fn ran(&self, job: &Job, ran: &Ran) {
+        let (build, sample) = (self.build.lock().clone(), self.settings.verify_sample);
+        let digest = ran.lowered.digest;
+        let is_sampled = kiln_reproduce::chosen(&digest, &build.id, sample);
+        let Some(result) = ran.done.response.result.clone() else { return };
+        if !(self.verify().steps || is_sampled) {
+            return;
+        }
+        let known = Known { directories: HashMap::new(), ..Known::clone(&ran.known) };
+        let first = First {
+            step: job.reference(),
+            instance: self.request.instance.trim_matches('/').to_owned(),
+            digest,
+            known: Arc::new(known),
+            result,
+            network: job.step.network,
+            secrets: self.secrets.of(&job.step),
+            agents: Some(self.agents.clone()),
+            build: build.id,
+            share: build.user,
+            priority: if self.verify().steps { self.request.priority } else { LAST },
+        };
+        self.seen.ran.lock().insert(digest, first);
+    }
+
+    fn reproducer(&self) -> Reproducer {
+        Reproducer::new(self.stores.clone(), self.execution.clone())
+    }
+
+    /// Runs the steps of an artifact again, if the build is verified; each once, however many artifacts it is in. The facts learn of it.
+    pub(super) async fn reproduce(&self, facts: &mut [StepFact]) -> Option<v1::Reproducibility> {
+        if !self.verify().steps {
+            return None;
+        }
+        let again = facts.iter().map(|fact| self.step_again(fact.action));
+        let steps = futures::future::join_all(again).await;
+        for (fact, step) in facts.iter_mut().zip(&steps) {
+            fact.reproduced = step.as_ref().map(kiln_reproduce::as_json);
+        }
+        let (build, network) = (self.build.lock().id.clone(), self.verify().network);
+        Some(kiln_reproduce::summary(&build, steps.into_iter().flatten().collect(), network))
+    }
+
+    async fn step_again(&self, action: Digest) -> Option<v1::ReproducedStep> {
+        let first = self.seen.ran.lock().get(&action).cloned()?;
+        let cell = self.seen.compared.lock().entry(action).or_default().clone();
+        let run = async || {
+            let tell = |worker: &str, result: Option<v1::ReproducedStep>| {
+                let (step, worker) = (Some(first.step.clone()), worker.to_owned());
+                self.tell(event::Event::StepAgain(v1::StepAgain { step, worker, result }));
+            };
+            tell("", None);
+            let found = self.reproducer().again(&first, |worker| tell(worker, None)).await;
+            tell("", Some(found.clone()));
+            found
+        };
+        Some(cell.get_or_init(run).await.clone())
+    }
+
+    /// Compares an artifact with the one that the build makes again, if it is that one.
+    pub(super) async fn compare_rebuilt(
+        &self,
+        made: &v1::Artifact,
+    ) -> Result<Option<(String, v1::Reproducibility)>, String> {
+        let wanted = self.verify().rebuild;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let first = self.records.artifact(&wanted).await.map_err(|error| error.to_string())?;
+        let first = first.ok_or_else(|| format!("there is no artifact `{wanted}`"))?;
+        if (&first.name, &first.platform, &first.target) != (&made.name, &made.platform, &made.target) {
+            return Ok(None);
+        }
+        let build = self.build.lock().clone();
+        let is_same = first.root == made.root;
+        let mut found = v1::Reproducibility {
+            build: build.id.clone(),
+            at: Some(kiln_proto::clock::now()),
+            rebuilt: true,
+            artifact: if is_same { String::new() } else { made.id.clone() },
+            ..v1::Reproducibility::default()
+        };
+        found.set_outcome(if is_same { Reproduced::Same } else { Reproduced::Different });
+        if !is_same {
+            let earlier = self.records.build(&first.build).await.ok().flatten().unwrap_or_default();
+            let conditions = (of_build(&earlier, first.created), of_build(&build, made.created));
+            let root = |artifact: &v1::Artifact| Digest::required(self.function, artifact.root.as_ref());
+            let roots =
+                (root(&first).map_err(|error| error.to_string())?, root(made).map_err(|error| error.to_string())?);
+            let compared = self.reproducer().artifacts(roots, &conditions).await;
+            found.differences = compared.map_err(|error| error.to_string())?;
+        }
+        Ok(Some((first.id, found)))
+    }
+
+    /// Records what was found of an artifact, and tells of it. Returns why the build fails, if it does.
+    pub(super) async fn compared(&self, artifact: &str, found: v1::Reproducibility) -> Result<(), (bool, String)> {
+        let recorded = self.records.add_reproducibility(artifact, &found).await;
+        recorded.map_err(|error| (false, error.to_string()))?;
+        if let Some(metrics) = &self.metrics {
+            metrics.compared(&found);
+        }
+        let result = Some(found.clone());
+        self.tell(event::Event::ArtifactCompared(v1::ArtifactCompared { artifact: artifact.to_owned(), result }));
+        let words = kiln_reproduce::words(&found);
+        match found.outcome() {
+            Reproduced::Same => Ok(()),
+            Reproduced::Different if found.rebuilt => Err((
+                true,
+                format!(
+                    "artifact `{artifact}` did not come out the same; this build made `{}`\n{words}",
+                    found.artifact
+                ),
+            )),
+            Reproduced::Different => Err((true, format!("artifact `{artifact}` is not reproducible\n{words}"))),
+            Reproduced::NotRun | Reproduced::Unspecified => {
+                Err((false, format!("artifact `{artifact}` could not be verified\n{words}")))
+            }
+        }
+    }
+
+    /// Remembers an artifact, some of whose steps may be run again when the build has ended.
+    pub(super) fn made(&self, artifact: &str, facts: &[StepFact]) {
+        if self.settings.verify_sample > 0 && !self.verify().steps {
+            let actions = facts.iter().map(|fact| fact.action).collect();
+            self.seen.artifacts.lock().push((artifact.to_owned(), actions));
+        }
+    }
+
+    /// Runs the chosen steps of its artifacts again, when nobody waits for the build any more.
+    pub(super) async fn sample(self) {
+        let artifacts = std::mem::take(&mut *self.seen.artifacts.lock());
+        let (reproducer, build) = (self.reproducer(), self.build.lock().id.clone());
+        let ran = std::mem::take(&mut *self.seen.ran.lock());
+        let mut compared: HashMap<Digest, v1::ReproducedStep> = HashMap::new();
+        for (artifact, actions) in artifacts {
+            let chosen: Vec<&First> = actions.iter().filter_map(|action| ran.get(action)).collect();
+            let mut steps = Vec::new();
+            for first in chosen {
+                let known = compared.get(&first.digest).cloned();
+                let step = match known {
+                    Some(step) => step,
+                    None => reproducer.again(first, |_| ()).await,
+                };
+                compared.insert(first.digest, step.clone());
+                steps.push(step);
+            }
+            if steps.is_empty() {
+                continue;
+            }
+            let found =
+                v1::Reproducibility { sampled: actions.len() as u32, ..kiln_reproduce::summary(&build, steps, false) };
+            if let Some(metrics) = &self.metrics {
+                metrics.compared(&found);
+            }
+            if found.different > 0 {
+                let words = kiln_reproduce::words(&found);
+                tracing::warn!(artifact, build, words, "steps made something else when they ran again");
+            }
+            if let Err(error) = self.records.add_reproducibility(&artifact, &found).await {
+                tracing::error!(%error, artifact, "cannot record what a verification found");
+            }
+        }
+    }
+}
+
+/// What is known of the conditions of a whole build.
+fn of_build(build: &v1::Build, made: Option<kiln_proto::protobuf::Timestamp>) -> v1::RunConditions {
+    v1::RunConditions { began: build.started.or(made), ended: made, ..v1::RunConditions::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_planner::plan::ArtifactKind;
+
+    #[test]
+    fn the_steps_of_an_artifact_are_those_whose_outputs_reach_it() {
+        let step = |name: &str, needs: &[&str]| {
+            let mut step = Step::new(name, "true");
+            step.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+            step
+        };
+        let steps =
+            [step("deps", &[]), step("compile", &["deps"]), step("test", &["compile"]), step("bundle", &["compile"])];
+        let artifact = Artifact {
+            name: "shop".to_owned(),
+            from: vec!["bundle".to_owned()],
+            files: Vec::new(),
+            kind: ArtifactKind::Binary,
+            check_elf: true,
+            bundle_libraries: false,
+        };
+        let found: Vec<String> = steps_of(&artifact, &steps).into_iter().collect();
+        assert_eq!(found, ["bundle", "compile", "deps"], "no test is in it");
+    }
+}

@@ -1,0 +1,12 @@
+//! Runs the action of a step again, under other conditions, and compares what both runs made.
+//!
+//! Invariant: a second run has an action of its own, which joins no other, is looked up nowhere and is kept nowhere: it can neither be taken
+//! from a cache nor become the result of a step.
+
+mod again;
+mod made;
+mod report;
+
+pub use again::{First, Reproducer};
+pub use made::Error;
+pub use report::{as_json, chosen, outcome, summary, words};
