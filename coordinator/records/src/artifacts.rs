@@ -61,6 +61,28 @@ impl Records {
         Ok(artifact)
     }
 
+    /// Replaces what is stated about an artifact: its provenance, its bills of materials, and their attestations. Its content, and which build
+    /// made it first, stay as they are.
+    ///
+    /// # Errors
+    /// If it is not there, or the journal fails.
+    pub async fn describe_again(&self, other: Artifact) -> Result<Artifact, Error> {
+        let _order = self.artifacts.lock().await;
+        let known = self.artifact(&other.id).await?.ok_or_else(|| Error::NoArtifact { id: other.id.clone() })?;
+        let artifact = Artifact {
+            provenance: other.provenance,
+            sbom: other.sbom,
+            spdx: other.spdx,
+            checksums: other.checksums,
+            attestations: other.attestations,
+            gates: other.gates,
+            ..known
+        };
+        let batch = Batch::default().put(ARTIFACTS, &artifact.id, encoded(&artifact));
+        self.journal.commit(batch, Durability::Durable).await?;
+        Ok(artifact)
+    }
+
     async fn next_number(&self) -> Result<u64, Error> {
         let last = self.journal.list(ARTIFACT_ORDER, Range::last(1)).await?;
         Ok(last.first().and_then(|(key, _)| key.parse::<u64>().ok()).map_or(0, |last| last + 1))

@@ -145,7 +145,15 @@ async fn make(
     let known = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?;
     let known = known.filter(|known| known.root == Some(made.root.to_wire()));
     let gates = gates::of(work, &artifact.name);
-    if let (Some(known), None, true) = (&known, &found, gates.is_empty()) {
+    if known.is_some() {
+        // It may have been removed to make room, or damaged.
+        keep_all(work, &made).await?;
+    }
+    let described = match &known {
+        Some(known) => is_described(work, known).await?,
+        None => false,
+    };
+    if let (Some(known), None, true, true) = (&known, &found, gates.is_empty(), described) {
         return Ok((known.clone(), None));
     }
     let elsewhere = work.places.used(target);
@@ -187,7 +195,7 @@ async fn make(
         verify::again(&work.request, &record.platform);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
-    if let Some(known) = known {
+    if let Some(known) = known.clone().filter(|_| described) {
         if let Some(found) = &mut found {
             // Its own provenance stays as it was.
             let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
@@ -206,18 +214,46 @@ async fn make(
             put_beside(work, Some(statement)),
             put_beside(work, Some(sbom)),
             put_beside(work, spdx),
-            put_beside(work, made.checksums.map(String::into_bytes)),
+            put_beside(work, made.checksums.clone().map(String::into_bytes)),
         )
     };
-    let copies: Vec<_> = made.blobs.iter().map(|blob| keep(work, *blob)).collect();
-    let own = stream::iter(copies).buffer_unordered(KEPT_AT_ONCE).map_err(Unsuccessful::farms).try_collect::<()>();
-    ((), (record.provenance, record.sbom, record.spdx, record.checksums)) = tokio::try_join!(own, beside)?;
+    let content = keep_all(work, &made);
+    ((), (record.provenance, record.sbom, record.spdx, record.checksums)) = tokio::try_join!(content, beside)?;
+    if known.is_some() {
+        let text = format!(
+            "what was stated about artifact `{}` is lost or was never signed; it is stated again, as of this build",
+            record.id
+        );
+        work.tell(event::Event::Warning(v1::Warning { text }));
+        return Ok((work.records.describe_again(record).await.map_err(Unsuccessful::farms)?, found));
+    }
     // From here on the artifact may be announced.
     let recorded = work.records.put_artifact(record).await.map_err(|error| match error {
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })?;
     Ok((recorded, found))
+}
+
+/// Keeps an artifact's content where nothing is evicted.
+async fn keep_all(work: &Work, made: &kiln_artifacts::Made) -> Result<(), Unsuccessful> {
+    let copies: Vec<_> = made.blobs.iter().map(|blob| keep(work, *blob)).collect();
+    stream::iter(copies).buffer_unordered(KEPT_AT_ONCE).map_err(Unsuccessful::farms).try_collect().await
+}
+
+/// Whether all is there that a recorded artifact's descriptions name, and all of it is signed that is signed today.
+async fn is_described(work: &Work, known: &v1::Artifact) -> Result<bool, Unsuccessful> {
+    let beside = [&known.provenance, &known.sbom, &known.spdx, &known.checksums].into_iter().flatten();
+    let stated = known.attestations.iter().flat_map(|one| one.statement.iter().chain(&one.bundle));
+    let named: Result<Vec<Digest>, _> =
+        beside.chain(stated).map(|digest| Digest::from_wire(work.function, digest)).collect();
+    // What is recorded of an artifact with another function of digests is not its own.
+    let named = named.map_err(Unsuccessful::farms)?;
+    let is_stated = |name: &str| known.attestations.iter().any(|one| one.name == name && one.bundle.is_some());
+    if work.settings.signer.is_some() && !(is_stated("provenance") && is_stated("sbom")) {
+        return Ok(false);
+    }
+    Ok(work.stores.artifacts.find_missing(&named).await.map_err(Unsuccessful::farms)?.is_empty())
 }
 
 /// Runs an artifact's gates. They see it as it will be stored, but for what differs between two builds of the same.
