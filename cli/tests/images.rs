@@ -197,8 +197,14 @@ fn a_push_sends_what_is_missing_and_moves_no_tag_unasked() {
             index["manifests"].as_array().unwrap().iter().map(|one| one["artifactType"].as_str().unwrap()).collect();
         assert_eq!(
             kinds,
-            ["application/vnd.in-toto+json", "application/vnd.cyclonedx+json", "application/vnd.kiln.checksums.v1"],
-            "expected provenance, SBOM and checksums to be pushed too"
+            [
+                "application/vnd.in-toto+json",
+                "application/vnd.cyclonedx+json",
+                "application/vnd.kiln.checksums.v1",
+                "application/vnd.dev.sigstore.bundle.v0.3+json",
+                "application/vnd.dev.sigstore.bundle.v0.3+json",
+            ],
+            "expected provenance, SBOM and checksums to be pushed too, and what is signed of them"
         );
     }
     let again = push(farm, dir.path(), &to, nobody.path(), &[]).well();

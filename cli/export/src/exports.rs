@@ -9,9 +9,11 @@ use bytes::Bytes;
 use kiln_buildx::{Format, Level, Mode, Output, Place, Request};
 use kiln_images::blobs::Blobs;
 use kiln_images::image::Image;
+use kiln_images::manifest::Document;
 use kiln_images::manifest::Manifest;
 use kiln_images::push::{Push, Pushed};
 use kiln_images::reference::Reference;
+use kiln_images::referrer::Referrer;
 use kiln_images::registry::{self, Credentials, Registries};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -55,6 +57,8 @@ pub struct Part {
     pub provenance: Bytes,
     /// The farm's bill of materials, in SPDX.
     pub sbom: Option<Bytes>,
+    /// What the farm signed about the image, by the names of the statements.
+    pub signed: Vec<(String, Referrer)>,
 }
 
 /// Something that was written.
@@ -179,7 +183,7 @@ impl<'a> Exports<'a> {
                 Output::Image { push: false, .. } | Output::CacheOnly => {}
                 Output::Image { by_digest, .. } => {
                     let set = whole.as_ref().map_err(Error::again)?;
-                    done.extend(self.push(set, *by_digest, blobs).await?);
+                    done.extend(self.push(set, parts, *by_digest, blobs).await?);
                     top = Some(set);
                 }
                 Output::Oci { to, is_archive } => {
@@ -217,12 +221,27 @@ impl<'a> Exports<'a> {
         Ok(done)
     }
 
-    async fn push(&self, set: &Set, by_digest: bool, farm: &dyn Blobs) -> Result<Vec<Done>, Error> {
+    /// What the farm signed about a manifest, if that is pushed as the farm made it and the same was asked for without signature: the
+    /// farm's own provenance has what `mode=min` leaves out.
+    fn signed(&self, parts: &[Part], manifest: &Document) -> Vec<Referrer> {
+        let wanted = self.request.attestations;
+        let is_wanted = |name: &str| match name {
+            "provenance" => wanted.provenance == Some(Mode::Max),
+            "sbom" | "spdx" => wanted.sbom,
+            _ => true,
+        };
+        let is_its = |part: &&Part| part.images.iter().any(|image| image.manifest.data == manifest.data);
+        let signed = parts.iter().find(is_its).into_iter().flat_map(|part| &part.signed);
+        signed.filter(|(name, _)| is_wanted(name)).map(|(_, referrer)| referrer.clone()).collect()
+    }
+
+    async fn push(&self, set: &Set, parts: &[Part], by_digest: bool, farm: &dyn Blobs) -> Result<Vec<Done>, Error> {
         let source = Beside::new(&set.documents, farm);
         let mut done = Vec::new();
         for name in &self.names {
             let to = if by_digest { name.at_digest(set.top.descriptor.digest) } else { name.clone() };
-            let manifests = set.manifests.iter().map(|one| Pushed { manifest: one.clone(), referrers: Vec::new() });
+            let pushed = |one: &Document| Pushed { manifest: one.clone(), referrers: self.signed(parts, one) };
+            let manifests = set.manifests.iter().map(pushed);
             let beside = set.images.iter().find_map(base_of);
             let push =
                 Push { to: to.clone(), manifests: manifests.collect(), top: set.top.clone(), beside, over: true };

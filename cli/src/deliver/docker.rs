@@ -24,8 +24,9 @@ impl Deliveries for Exports<'_> {
         let mut parts = Vec::new();
         for one in &stored {
             let (provenance, sbom) = one.documents().await?;
+            let signed = one.signed().await?;
             let (platform, build) = (one.artifact.platform.clone(), one.artifact.build.clone());
-            parts.push(Part { platform, build, images: one.images().await?, provenance, sbom });
+            parts.push(Part { platform, build, images: one.images().await?, provenance, sbom, signed });
         }
         let done = self.export(&parts, &OnFarm(&stored)).await?;
         done.iter().filter_map(|one| one.note.as_ref()).for_each(|note| {

@@ -16,6 +16,9 @@ use crate::download;
 use crate::farm::Farm;
 use crate::output::Output;
 
+/// What the names of bundles end with.
+const SIGNED: &str = ".sigstore.json";
+
 /// Creates a layout at `output/NAME` for each image built for several platforms; `here` are the downloaded artifacts
 /// with their paths.
 pub async fn join(farm: &Farm, here: &[(v1::Artifact, PathBuf)], output: &Output) -> Result<Vec<Delivered>, Error> {
@@ -58,6 +61,9 @@ async fn join_one(
     let content = layout::top(&images).descriptor.digest.to_string();
     let id = artifacts.first().map(|artifact| artifact.id.as_str()).unwrap_or_default();
     output.place(name, &staged, &content, id).map_err(download::Error::from)?;
+    for (artifact, path) in several.iter().map(|one| (&one.0, &one.1)) {
+        put_beside(artifact, path, output)?;
+    }
     Ok(Delivered {
         name: name.to_owned(),
         how: "joined",
@@ -65,6 +71,20 @@ async fn join_one(
         digest: content,
         bytes: (0, bytes),
     })
+}
+
+/// Puts what the farm signed about one platform beside the layout that has them all.
+fn put_beside(artifact: &v1::Artifact, layout: &Path, output: &Output) -> Result<(), Error> {
+    let (Some(directory), name) = (layout.parent(), &artifact.name) else { return Ok(()) };
+    let platform = directory.file_name().map(|platform| platform.to_string_lossy()).unwrap_or_default();
+    let beside = output.staging().map_err(download::Error::from)?;
+    for (suffix, wire) in download::beside_it(artifact).iter().filter(|(suffix, _)| suffix.ends_with(SIGNED)) {
+        let (from, staged) = (directory.join(format!("{name}.{suffix}")), beside.path().join(suffix));
+        std::fs::copy(&from, &staged).map_err(|source| download::Error::Write { path: from, source })?;
+        let to = format!("{name}.{platform}-{suffix}");
+        output.place(&to, &staged, &wire.hash, &artifact.id).map_err(download::Error::from)?;
+    }
+    Ok(())
 }
 
 /// Writes the small files and links the blobs; returns the total size of the blobs.

@@ -150,16 +150,22 @@ impl Stored {
             let data = self.client.get(&digest).await.map_err(|source| self.transfer(source))?;
             referrers.push(Referrer::new(artifact_type, media_type, &title, data));
         }
-        let whole = |at: Timestamp| kiln_proto::clock::rfc3339(&Timestamp { nanos: 0, ..at });
-        let created = self.artifact.created.map(whole).unwrap_or_default();
-        for (title, data, predicate_type) in self.bundles().await? {
-            referrers.push(Referrer::bundle(&title, data, &predicate_type, &created));
-        }
+        referrers.extend(self.signed().await?.into_iter().map(|(_, referrer)| referrer));
         Ok(referrers)
     }
 
-    /// What the farm signed about it: file names, bundles, and the types of their statements.
-    async fn bundles(&self) -> Result<Vec<(String, Bytes, String)>, Error> {
+    /// What the farm signed about it, as documents that are pushed with it, by the names of their statements.
+    pub(super) async fn signed(&self) -> Result<Vec<(String, Referrer)>, Error> {
+        let whole = |at: Timestamp| kiln_proto::clock::rfc3339(&Timestamp { nanos: 0, ..at });
+        let created = self.artifact.created.map(whole).unwrap_or_default();
+        let referrer = |(attestation, title, data): (&v1::Attestation, String, Bytes)| {
+            (attestation.name.clone(), Referrer::bundle(&title, data, &attestation.predicate_type, &created))
+        };
+        Ok(self.bundles().await?.into_iter().map(referrer).collect())
+    }
+
+    /// What the farm signed about it: file names and bundles.
+    async fn bundles(&self) -> Result<Vec<(&v1::Attestation, String, Bytes)>, Error> {
         let mut bundles = Vec::new();
         for attestation in &self.artifact.attestations {
             let Some(wire) = &attestation.bundle else { continue };
@@ -167,7 +173,7 @@ impl Stored {
             let digest = digest.map_err(|error| self.malformed(error.to_string()))?;
             let data = self.client.get(&digest).await.map_err(|source| self.transfer(source))?;
             let title = format!("{}.{}.sigstore.json", self.artifact.name, attestation.name);
-            bundles.push((title, data, attestation.predicate_type.clone()));
+            bundles.push((attestation, title, data));
         }
         Ok(bundles)
     }
@@ -188,7 +194,7 @@ impl Stored {
         Ok(Evidence {
             what: name.clone(),
             targets: vec![Target { name, platform, items, is_whole }],
-            bundles: bundles.map(|(name, data, _)| Bundle { name, data: data.to_vec() }).collect(),
+            bundles: bundles.map(|(_, name, data)| Bundle { name, data: data.to_vec() }).collect(),
             notes: Vec::new(),
         })
     }

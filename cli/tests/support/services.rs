@@ -137,6 +137,10 @@ impl Farm for Service {
         Err(Status::failed_precondition("no pages"))
     }
 
+    async fn keys(&self, _: Request<v1::KeysRequest>) -> Answer<v1::KeysResponse> {
+        Err(Status::failed_precondition("the farm signs nothing"))
+    }
+
     async fn drain_worker(&self, _: Request<v1::DrainWorkerRequest>) -> Answer<v1::DrainWorkerResponse> {
         Err(Status::unimplemented("not here"))
     }

@@ -34,7 +34,7 @@ impl Command {
 
     /// The signature of a message by this key.
     pub(crate) async fn sign(&self, message: &[u8], key: &PublicKey) -> Result<Vec<u8>, Error> {
-        let printed = tokio::time::timeout(self.timeout, self.run(message)).await.map_err(|_| {
+        let printed = tokio::time::timeout(self.timeout, self.run(message, key.id())).await.map_err(|_| {
             self.failed(format!("did not end within {:?}; give it more time with `--signing-timeout`", self.timeout))
         })??;
         let text: String = String::from_utf8_lossy(&printed).split_whitespace().collect();
@@ -48,10 +48,11 @@ impl Command {
         })
     }
 
-    async fn run(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+    async fn run(&self, message: &[u8], key: &str) -> Result<Vec<u8>, Error> {
         let unusable = |error: std::io::Error| self.failed(format!("cannot be run: {error}"));
         let mut child = process::Command::new("/bin/sh")
             .args(["-c", &self.line])
+            .env("KILN_SIGNING_KEY_ID", key)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
