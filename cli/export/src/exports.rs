@@ -243,8 +243,14 @@ impl<'a> Exports<'a> {
             let pushed = |one: &Document| Pushed { manifest: one.clone(), referrers: self.signed(parts, one) };
             let manifests = set.manifests.iter().map(pushed);
             let beside = set.images.iter().find_map(base_of);
-            let push =
-                Push { to: to.clone(), manifests: manifests.collect(), top: set.top.clone(), beside, over: true };
+            let push = Push {
+                to: to.clone(),
+                manifests: manifests.collect(),
+                top: set.top.clone(),
+                about_top: Vec::new(),
+                beside,
+                over: true,
+            };
             let failed = |source| Error::Push { reference: to.familiar(), source: Box::new(source) };
             let outcome = push.run(&self.registries, &source).await.map_err(failed)?;
             done.push(Done {

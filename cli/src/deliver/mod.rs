@@ -150,7 +150,7 @@ impl Deliveries for Deliver {
             let stored = Stored::open_all(farm, &chosen).await?;
             match destination {
                 Place::Registry(reference) => {
-                    done.push(push::push(&self.registries, &reference, &stored, self.over).await?);
+                    done.push(push::push(farm, &self.registries, &reference, &stored, self.over).await?);
                 }
                 Place::Files(place) => done.extend(raw::push(&place, &stored, &self.insecure).await?),
             }

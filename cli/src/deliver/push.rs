@@ -8,11 +8,14 @@ use kiln_images::manifest::{Descriptor, Document, Index, Manifest};
 use kiln_images::platform::Platform;
 use kiln_images::push::{Push, Pushed};
 use kiln_images::reference::Reference;
+use kiln_images::referrer::Referrer;
 use kiln_images::registry::Registries;
 use kiln_proto::digest::DigestFunction;
+use kiln_proto::v1;
 
 use super::stored::{OnFarm, Stored};
 use super::{Delivered, Error};
+use crate::farm::Farm;
 
 /// The type of a binary or an archive in a registry.
 const ARTIFACT: &str = "application/vnd.kiln.artifact.v1";
@@ -22,6 +25,7 @@ const BASE: &str = "org.opencontainers.image.base.name";
 
 /// Pushes one artifact, for all of its platforms.
 pub(super) async fn push(
+    farm: &Farm,
     registries: &Registries,
     to: &Reference,
     stored: &[Stored],
@@ -29,7 +33,7 @@ pub(super) async fn push(
 ) -> Result<Delivered, Error> {
     let failed = |source| Error::Push { reference: to.familiar(), source: Box::new(source) };
     let mut push = match stored.iter().all(|one| one.artifact.kind == "image") {
-        true => images(to, stored).await?,
+        true => images(farm, to, stored).await?,
         false => {
             let push = files(to, stored).await?;
             let mut empty = InMemory::default();
@@ -50,14 +54,39 @@ pub(super) async fn push(
     })
 }
 
-async fn images(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
+async fn images(farm: &Farm, to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
     let mut all = Vec::new();
     for one in stored {
         let referrers = one.referrers().await?;
         all.extend(one.images().await?.into_iter().map(|image| (image, referrers.clone())));
     }
     let beside = all.iter().find_map(|(image, _)| base_of(image));
-    Ok(Push { beside, ..Push::of_images(to.clone(), all) })
+    let mut push = Push { beside, ..Push::of_images(to.clone(), all) };
+    if stored.len() > 1 {
+        // Those that an earlier build made just so are recorded as that one's.
+        for one in stored {
+            if push.about_top.is_empty() {
+                push.about_top.extend(about(farm, &one.artifact, &push.top).await);
+            }
+        }
+    }
+    Ok(push)
+}
+
+/// What the farm signs about the index of a build's images; nothing, if it signs nothing or lists others.
+async fn about(farm: &Farm, artifact: &v1::Artifact, top: &Document) -> Option<Referrer> {
+    let request = v1::SignIndexRequest { build: artifact.build.clone(), artifact: artifact.name.clone() };
+    let signed = match farm.artifacts().sign_index(request).await {
+        Ok(signed) => signed.into_inner(),
+        Err(status) => {
+            tracing::info!(reason = status.message(), "the index is not signed");
+            return None;
+        }
+    };
+    let created = artifact.created.map(|at| kiln_proto::clock::rfc3339(&at)).unwrap_or_default();
+    let title = format!("{}.index.sigstore.json", artifact.name);
+    let is_same = signed.index == top.descriptor.digest.hex();
+    is_same.then(|| Referrer::bundle(&title, signed.bundle.into(), &signed.predicate_type, &created))
 }
 
 /// The repository of the image's base.
@@ -101,5 +130,5 @@ async fn files(to: &Reference, stored: &[Stored]) -> Result<Push, Error> {
         [only] => only.manifest.clone(),
         several => Document::from(&Index::new(several.iter().map(|one| one.manifest.descriptor.clone()).collect())),
     };
-    Ok(Push { to: to.clone(), manifests, top, beside: None, over: false })
+    Ok(Push { to: to.clone(), manifests, top, about_top: Vec::new(), beside: None, over: false })
 }

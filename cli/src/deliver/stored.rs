@@ -193,7 +193,7 @@ impl Stored {
         let bundles = self.bundles().await?.into_iter();
         Ok(Evidence {
             what: name.clone(),
-            targets: vec![Target { name, platform, items, is_whole }],
+            targets: vec![Target { name, platform, items, is_whole, ..Target::default() }],
             bundles: bundles.map(|(_, name, data)| Bundle { name, data: data.to_vec() }).collect(),
             notes: Vec::new(),
         })

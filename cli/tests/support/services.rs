@@ -125,6 +125,10 @@ impl Artifacts for Service {
         let found = self.0.artifacts.lock().iter().find(|artifact| artifact.id == id).cloned();
         found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no artifact `{id}`")))
     }
+
+    async fn sign_index(&self, _: Request<v1::SignIndexRequest>) -> Answer<v1::SignIndexResponse> {
+        Err(Status::failed_precondition("the farm signs nothing"))
+    }
 }
 
 #[tonic::async_trait]

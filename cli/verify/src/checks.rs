@@ -44,8 +44,10 @@ fn verdict(target: &Target, evidence: &Evidence, statements: &Statements, policy
             checks.push(Check::ok("signature", format!("`{}`, by the key `{}`", proven.name, proven.key.public.id())));
             checks.push(Check::ok("digest", digest(target)));
             checks.extend(found);
-            checks.extend(required(target, statements, policy));
-            checks.extend(gates(target, statements, policy));
+            if !target.is_index {
+                checks.extend(required(target, statements, policy));
+                checks.extend(gates(target, statements, policy));
+            }
         }
         None => checks.extend(unproven(evidence, statements)),
     }
@@ -78,8 +80,12 @@ fn provenance(proven: &Proven, target: &Target, policy: &Policy, now: SystemTime
     let stated = Provenance::of(proven);
     let mut checks = vec![matches("builder", stated.builder(), policy.builder.as_ref())];
     checks.extend(source(stated.source(), policy));
-    checks.push(platform(stated.platform(), target, policy));
+    checks.extend(stated.platforms().into_iter().map(|stated| platform(stated, target, policy)));
     checks.push(age(stated.finished(), proven, policy, now));
+    if target.is_index {
+        // What its images are made from, and how, they say themselves.
+        return checks;
+    }
     checks.extend(dependencies::check(stated.dependencies(), &policy.dependencies));
     if policy.reproducible {
         checks.push(reproducible(stated));

@@ -192,5 +192,5 @@ pub(crate) fn is_about_another(descriptor: &Descriptor) -> bool {
 pub(crate) fn target(descriptor: &Descriptor) -> Target {
     let platform = descriptor.platform.as_ref().map(ToString::to_string);
     let name = platform.clone().unwrap_or_else(|| descriptor.digest.to_string());
-    Target { items: vec![Item::sha256(&name, descriptor.digest.hex())], name, platform, is_whole: false }
+    Target { items: vec![Item::sha256(&name, descriptor.digest.hex())], name, platform, ..Target::default() }
 }

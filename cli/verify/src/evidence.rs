@@ -24,6 +24,8 @@ pub struct Target {
     pub platform: Option<String>,
     /// Its files, or the manifest of an image. A statement about it is about all of them.
     pub items: Vec<Item>,
+    /// Whether it is a list of images, each of which is a target too.
+    pub is_index: bool,
     /// Whether these are all: a statement that is about more is refused.
     pub is_whole: bool,
 }

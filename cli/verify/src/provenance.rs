@@ -41,8 +41,11 @@ impl<'a> Provenance<'a> {
         self.text("/runDetails/builder/id")
     }
 
-    pub(crate) fn platform(self) -> &'a str {
-        self.text("/buildDefinition/externalParameters/platform")
+    /// What it was built for: one platform, or those of an index.
+    pub(crate) fn platforms(self) -> Vec<&'a str> {
+        let several = self.list("/buildDefinition/externalParameters/platforms").iter().filter_map(Value::as_str);
+        let several: Vec<&str> = several.collect();
+        if several.is_empty() { vec![self.text("/buildDefinition/externalParameters/platform")] } else { several }
     }
 
     /// When the build ended.

@@ -32,6 +32,12 @@ pub async fn in_registry(registries: &Registries, reference: &Reference, content
     let shown = format!("{}@{}", reference.familiar().split('@').next().unwrap_or_default(), top.descriptor.digest);
     let mut evidence = Evidence { what: shown, ..Evidence::default() };
     let documents = if media_type::is_index(&top.descriptor.media_type) {
+        // An index that the farm did not see is no more than its images are.
+        evidence.bundles = bundles(registries, reference, &top.descriptor.digest).await?;
+        if !evidence.bundles.is_empty() {
+            let index = Target { name: "index".to_owned(), is_index: true, ..target(&top.descriptor) };
+            evidence.targets.push(index);
+        }
         platforms(registries, reference, &top).await?
     } else {
         vec![top]

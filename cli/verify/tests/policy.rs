@@ -276,7 +276,7 @@ fn a_directory_is_refused_if_a_file_is_missing_added_or_renamed() {
     stated["subject"] = json!([subject("bin/a", DIGEST), subject("lib/b", OTHER)]);
     let judge = |items: &[(&str, &str)]| {
         let items = items.iter().map(|(name, digest)| Item::sha256(name, (*digest).to_owned())).collect();
-        let target = Target { name: "dir".into(), items, is_whole: true, platform: None };
+        let target = Target { name: "dir".into(), items, is_whole: true, ..Target::default() };
         let evidence = Evidence {
             what: "dir".into(),
             targets: vec![target],

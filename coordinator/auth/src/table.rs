@@ -68,6 +68,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Invocations", "Actions", BUILD),
     ("kiln.v1.Artifacts", "List", LOOK),
     ("kiln.v1.Artifacts", "Get", LOOK),
+    ("kiln.v1.Artifacts", "SignIndex", BUILD),
     ("kiln.v1.Cache", "List", LOOK),
     ("kiln.v1.Cache", "Stats", LOOK),
     ("kiln.v1.Cache", "Explain", LOOK),

@@ -10,6 +10,7 @@ mod fetching;
 mod image_actions;
 mod images;
 mod in_root;
+mod indexes;
 mod layer;
 mod learned;
 mod libraries;

@@ -30,13 +30,14 @@ pub fn blob_at(path: &str) -> Option<Digest> {
 pub fn top(images: &[Image]) -> Document {
     match images {
         [only] => only.manifest.clone(),
-        several => {
-            let mut manifests: Vec<Descriptor> =
-                several.iter().map(|image| image.manifest.descriptor.clone()).collect();
-            manifests.sort_by_key(|one| one.platform.as_ref().map(ToString::to_string));
-            Document::from(&Index::new(manifests))
-        }
+        several => joined(several.iter().map(|image| image.manifest.descriptor.clone()).collect()),
     }
+}
+
+/// The index of these manifests, by platform.
+pub fn joined(mut manifests: Vec<Descriptor>) -> Document {
+    manifests.sort_by_key(|one| one.platform.as_ref().map(ToString::to_string));
+    Document::from(&Index::new(manifests))
 }
 
 /// The small files of a layout with one image for some platforms, by path. The caller has to add the layers at

@@ -37,6 +37,8 @@ pub struct Push {
     pub manifests: Vec<Pushed>,
     /// The document for the tag: the only manifest, or an index.
     pub top: Document,
+    /// Documents that refer to an index.
+    pub about_top: Vec<Referrer>,
     /// A repository that may have some of the blobs, such as the base's.
     pub beside: Option<Reference>,
     /// Whether a tag that refers to another image may be moved.
@@ -62,7 +64,7 @@ impl Push {
         let top = layout::top(&images.iter().map(|(image, _)| image.clone()).collect::<Vec<_>>());
         let manifests =
             images.into_iter().map(|(image, referrers)| Pushed { manifest: image.manifest, referrers }).collect();
-        Self { to, manifests, top, beside: None, over: false }
+        Self { to, manifests, top, about_top: Vec::new(), beside: None, over: false }
     }
 
     /// Runs the push. `source` has the blobs, including configurations; those that the registry already has are not read.
@@ -86,6 +88,11 @@ impl Push {
         for pushed in &self.manifests {
             self.put(registries, &pushed.manifest).await?;
             self.referrers(registries, pushed).await?;
+        }
+        if !self.about_top.is_empty() {
+            self.put(registries, &self.top).await?;
+            let top = Pushed { manifest: self.top.clone(), referrers: self.about_top.clone() };
+            self.referrers(registries, &top).await?;
         }
         registries.put_manifest(&self.to, &self.top).await?;
         Ok(outcome)

@@ -159,4 +159,12 @@ impl artifacts_server::Artifacts for Builds {
         artifact.reproducibility = found.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(artifact))
     }
+
+    async fn sign_index(
+        &self,
+        request: Request<v1::SignIndexRequest>,
+    ) -> Result<Response<v1::SignIndexResponse>, Status> {
+        let v1::SignIndexRequest { build, artifact } = request.into_inner();
+        Ok(Response::new(self.builds.sign_index(&build, &artifact).await?))
+    }
 }

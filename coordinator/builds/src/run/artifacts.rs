@@ -153,7 +153,8 @@ async fn make(
         Some(known) => is_described(work, known).await?,
         None => false,
     };
-    if let (Some(known), None, true, true) = (&known, &found, gates.is_empty(), described) {
+    let is_stated = described && known.as_ref().is_some_and(|known| is_of(known, &source));
+    if let (Some(known), None, true, true) = (&known, &found, gates.is_empty(), is_stated) {
         return Ok((known.clone(), None));
     }
     let elsewhere = work.places.used(target);
@@ -182,6 +183,8 @@ async fn make(
         checksums: None,
         start: made.start.program.clone(),
         start_with: made.start.with.clone(),
+        repository: source.repository.clone(),
+        branch: source.branch.clone(),
         attestations: Vec::new(),
         gates: Vec::new(),
         reproducibility: Vec::new(),
@@ -195,7 +198,7 @@ async fn make(
         verify::again(&work.request, &record.platform);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
-    if let Some(known) = known.clone().filter(|_| described) {
+    if let Some(known) = known.clone().filter(|_| is_stated) {
         if let Some(found) = &mut found {
             // Its own provenance stays as it was.
             let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
@@ -219,7 +222,7 @@ async fn make(
     };
     let content = keep_all(work, &made);
     ((), (record.provenance, record.sbom, record.spdx, record.checksums)) = tokio::try_join!(content, beside)?;
-    if known.is_some() {
+    if known.is_some() && !described {
         let text = format!(
             "what was stated about artifact `{}` is lost or was never signed; it is stated again, as of this build",
             record.id
@@ -228,11 +231,20 @@ async fn make(
         return Ok((work.records.describe_again(record).await.map_err(Unsuccessful::farms)?, found));
     }
     // From here on the artifact may be announced.
-    let recorded = work.records.put_artifact(record).await.map_err(|error| match error {
+    let recorded = work.records.put_artifact(record.clone()).await.map_err(|error| match error {
         RecordsError::Conflict { .. } => Unsuccessful::projects(error.to_string()),
         other => Unsuccessful::farms(other),
     })?;
-    Ok((recorded, found))
+    // Under its id the first record stands. What this build says of its own source is in the build's record.
+    Ok((if known.is_some() { record } else { recorded }, found))
+}
+
+/// Whether what is stated about an artifact holds for these sources too: the same bytes may come from others.
+fn is_of(known: &v1::Artifact, source: &v1::Source) -> bool {
+    known.commit == source.commit
+        && known.dirty == source.dirty
+        && known.repository == source.repository
+        && known.branch == source.branch
 }
 
 /// Keeps an artifact's content where nothing is evicted.
