@@ -83,13 +83,16 @@ pub fn is_known(name: &str) -> bool {
             | root::MOUNTS
             | root::HOSTS
             | root::HOSTNAME
+            | root::SERVICE
     ) || name.strip_prefix(LABEL_PREFIX).is_some_and(|label| !label.is_empty())
 }
 
 /// Whether a worker must offer it, rather than grant or reserve it.
 pub fn is_matched(name: &str) -> bool {
-    !matches!(name, CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS | root::HOSTS | root::HOSTNAME)
-        && !name.starts_with(SECRET_PREFIX)
+    !matches!(
+        name,
+        CPUS | MEMORY | NETWORK | root::ROOT | root::USER | root::MOUNTS | root::HOSTS | root::HOSTNAME | root::SERVICE
+    ) && !name.starts_with(SECRET_PREFIX)
 }
 
 /// The container notation of an architecture named by `ISA`.

@@ -37,6 +37,13 @@ pub struct Checked {
     pub cached: bool,
 }
 
+impl Checked {
+    /// What matters least of what was found, in a line: of a check that passed, what it counted.
+    pub fn summary(&self) -> String {
+        self.text.lines().last().unwrap_or_default().trim_start_matches("note: ").to_owned()
+    }
+}
+
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {

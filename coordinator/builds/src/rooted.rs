@@ -246,7 +246,7 @@ impl Lowering<'_> {
 fn space<'a>(command: &'a Command, step: &Step) -> Option<&'a str> {
     let name = command.run.env.iter().find(|(name, _)| *name == TOOL_CACHE).map(|(_, value)| value.trim())?;
     let is_hosts = kiln_artifacts::network(&command.run) == contract::NETWORK_HOST;
-    (!name.is_empty() && step.secrets.is_empty() && !is_hosts).then_some(name)
+    (!name.is_empty() && step.secrets.is_empty() && !is_hosts && command.service.is_none()).then_some(name)
 }
 
 /// Where the build tools of a command have entries. One with caches of its own keeps those. Like a cache mount, a space belongs to a project

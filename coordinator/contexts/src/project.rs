@@ -86,6 +86,7 @@ impl Project {
         let plan = plan.ok()?;
         let is_dockerfile = |artifact: &plan::Artifact| matches!(artifact.kind, ArtifactKind::Dockerfile(_));
         let alone = plan.steps.is_empty() && !plan.artifacts.is_empty() && plan.artifacts.iter().all(is_dockerfile);
+        let alone = alone && !plan.gates.iter().any(plan::Gate::reads_sources);
         alone.then_some(OfDockerfiles { paths, files, plan })
     }
 

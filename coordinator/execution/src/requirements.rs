@@ -121,6 +121,9 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                 return Err(wrong("at most 64 letters, digits, `-`, `_` and `.`"));
             }
             root::HOSTNAME => {}
+            root::SERVICE => {
+                root::decode_service(&value).map_err(|error| Error::Mounts { reason: error.to_string() })?;
+            }
             // Any worker with Docker can run any image: it pulls missing ones.
             property::CONTAINER_IMAGE => {
                 let _: ImageName =

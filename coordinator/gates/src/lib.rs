@@ -27,7 +27,7 @@ mod versions;
 mod vulnerabilities;
 
 pub use components::{Component, Unreadable, components};
-pub use licenses::{InvalidPolicy, Policy as LicensePolicy, check as check_licenses};
+pub use licenses::{InvalidPolicy, Policy as LicensePolicy, check as check_licenses, is_spdx};
 pub use predicate::{TEST_RESULT, VULNERABILITIES, read_report, test_result};
 pub use severity::Severity;
 pub use size::check as check_size;

@@ -96,6 +96,11 @@ fn read(text: &str) -> Result<Expression, String> {
     Expression::parse_mode(text, mode).map_err(|error| error.reason.to_string())
 }
 
+/// Whether a text is an expression as SPDX defines it.
+pub fn is_spdx(text: &str) -> bool {
+    Expression::parse(text).is_ok()
+}
+
 /// Checks components against a valid policy.
 pub fn check(components: &[Component], policy: &Policy) -> Verdict {
     let mut verdict = Verdict::default();

@@ -162,6 +162,45 @@ impl Gate {
         self.artifacts.is_empty() || self.artifacts.iter().any(|name| name == artifact)
     }
 
+    /// Moves it to its project's directory, given what becomes of paths.
+    pub fn move_to(&mut self, directory: &str, inside: &dyn Fn(&str) -> String) {
+        match &mut self.check {
+            Check::Command(command) => {
+                let step = &mut command.step;
+                for glob in step.inputs.iter_mut().filter(|glob| *glob != "!**") {
+                    *glob = match glob.strip_prefix('!') {
+                        Some(bare) => format!("!{}", inside(bare)),
+                        None => inside(glob),
+                    };
+                }
+                let files = std::mem::take(&mut step.files).into_iter();
+                step.files = files.map(|(path, text)| (inside(&path), text)).collect();
+                step.working_directory = Some(directory.to_owned());
+                if let (Some(report), Place::Beside) = (&mut command.report, &command.place) {
+                    *report = inside(report);
+                }
+            }
+            Check::Vulnerabilities(scan) => {
+                scan.database = inside(&scan.database);
+                scan.ignore = scan.ignore.as_deref().map(inside);
+            }
+            Check::Licenses(_) | Check::Size { .. } => {}
+        }
+    }
+
+    /// Whether it sees files of the sources.
+    pub fn reads_sources(&self) -> bool {
+        match &self.check {
+            Check::Command(command) => {
+                let step = &command.step;
+                let in_project = |image: &String| image.starts_with("./");
+                step.inputs.first().is_none_or(|glob| glob != "!**") || step.image.as_ref().is_some_and(in_project)
+            }
+            Check::Vulnerabilities(_) => true,
+            Check::Licenses(_) | Check::Size { .. } => false,
+        }
+    }
+
     /// Its command, if it has one.
     pub fn command(&self) -> Option<&Command> {
         match &self.check {

@@ -18,6 +18,7 @@ pub mod samples;
 pub mod scratch;
 mod secrets;
 pub mod session;
+mod user;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ pub use job::{HOME, HOSTNAME};
 pub use place::Place;
 pub use rooted::Rooted;
 pub use secrets::Secrets;
+pub use user::User;
 
 /// Why a command was not run.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub use kiln_proto::root::Service;
+
 /// Where programs are looked for if the command has no `PATH`, as container engines do.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -20,6 +22,8 @@ pub struct Rooted {
     pub host_network: bool,
     /// What it takes for the name of the machine; default: [`HOSTNAME`](crate::HOSTNAME).
     pub hostname: Option<String>,
+    /// What runs beside the command, in the tree of one of the mounts.
+    pub service: Option<Service>,
     /// Hosts that it can resolve in addition, with their addresses.
     pub hosts: Vec<(String, String)>,
     /// Its mounts. Those nearer to the root come first, whatever their order here.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_executor::rooted::What;
+use kiln_executor::rooted::{Mount, What};
 use kiln_executor::{BUILD, Rooted};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, LAYER_OUTPUT, NETWORK_HOST, TIMES_OUTPUT};
@@ -103,8 +103,19 @@ impl Roots {
         if let Some(name) = hostname.as_ref().filter(|name| !contract::is_hostname(name)) {
             return Err(Error::Invalid(format!("`{name}` cannot be the name of a machine")));
         }
+        let service = value(action, command, contract::SERVICE).map(contract::decode_service).transpose();
+        let service = service.map_err(|error| Error::Invalid(error.to_string()))?;
+        let is_root = |mount: &Mount, at: &str| {
+            mount.target == at && matches!(mount.what, What::Tree { is_file: false, writable: true, .. })
+        };
+        if let Some(service) = service.as_ref().filter(|own| !mounted.mounts.iter().any(|one| is_root(one, &own.root)))
+        {
+            let words = format!("nothing is mounted at `{}` that could be the root of a service", service.root);
+            return Err(Error::Invalid(words));
+        }
         let rooted = Rooted {
             hostname,
+            service,
             user: value(action, command, contract::USER).unwrap_or_default().to_owned(),
             host_network: value(action, command, property::NETWORK) == Some(NETWORK_HOST),
             hosts: lease.hosts.iter().map(|host| (host.name.clone(), host.address.clone())).collect(),

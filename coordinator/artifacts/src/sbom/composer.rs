@@ -12,7 +12,11 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
         let foreign = packages.filter(|package| package["dist"]["type"] != "path");
         let read = |package: &Value| {
             let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);
-            Some(Package { development, ..Package::new("composer", name, version.trim_start_matches('v')) })
+            // Of several, one may be chosen.
+            let licenses: Vec<&str> =
+                package["license"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let license = licenses.join(" OR ");
+            Some(Package { development, license, ..Package::new("composer", name, version.trim_start_matches('v')) })
         };
         foreign.filter_map(read).collect::<Vec<_>>()
     };

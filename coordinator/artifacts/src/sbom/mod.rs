@@ -37,11 +37,20 @@ struct Package {
     hash: Option<(&'static str, String)>,
     /// Whether it is only a development dependency.
     development: bool,
+    /// Its licence as the lock file has it; empty if it has none.
+    license: String,
 }
 
 impl Package {
     fn new(ecosystem: &'static str, name: impl Into<String>, version: impl Into<String>) -> Self {
-        Self { name: name.into(), version: version.into(), ecosystem, hash: None, development: false }
+        Self {
+            name: name.into(),
+            version: version.into(),
+            ecosystem,
+            hash: None,
+            development: false,
+            license: String::new(),
+        }
     }
 
     /// Its package URL.
@@ -124,16 +133,29 @@ fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
     if let Some((algorithm, hash)) = &package.hash {
         component["hashes"] = json!([{ "alg": algorithm, "content": hash }]);
     }
+    if !package.license.is_empty() {
+        component["licenses"] = licenses(&package.license);
+    }
     if package.development {
         component["scope"] = json!("excluded");
     }
     component
 }
 
+/// A licence as CycloneDX has it: an expression of SPDX, or else a name.
+fn licenses(text: &str) -> Value {
+    if kiln_gates::is_spdx(text) { json!([{ "expression": text }]) } else { json!([{ "license": { "name": text } }]) }
+}
+
 /// A package of an image's system.
 fn of_system(package: &Installed) -> Value {
     let purl = package.purl();
-    json!({ "type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl })
+    let mut component =
+        json!({ "type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl });
+    if !package.license.is_empty() {
+        component["licenses"] = licenses(&package.license);
+    }
+    component
 }
 
 /// Shared libraries by name, with the files that need each.

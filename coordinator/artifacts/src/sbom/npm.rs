@@ -19,7 +19,8 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
         let name = package["name"].as_str().unwrap_or(name);
         let hash = package["integrity"].as_str().and_then(integrity);
         let development = package["dev"].as_bool() == Some(true);
-        Some(Package { hash, development, ..Package::new("npm", name, package["version"].as_str()?) })
+        let license = package["license"].as_str().unwrap_or_default().to_owned();
+        Some(Package { hash, development, license, ..Package::new("npm", name, package["version"].as_str()?) })
     };
     packages.iter().filter_map(read).collect()
 }

@@ -43,6 +43,9 @@ pub struct Installed {
     pub source: String,
     /// rpm's epoch.
     pub epoch: String,
+    /// Its licence as the package manager has it, which apk does; empty if it has none.
+    #[serde(default)]
+    pub license: String,
     /// The system, as `os-release` names it: `debian`, and `debian-12`.
     pub system: (String, String),
 }
@@ -162,6 +165,7 @@ fn apk(data: &[u8]) -> Vec<Installed> {
             name,
             version,
             architecture: get("A"),
+            license: get("L"),
             ..Installed::default()
         })
     };

@@ -10,13 +10,13 @@ use kiln_artifacts::{CheckError, InImage, Made, Shown};
 use kiln_gates::{TEST_RESULT, VULNERABILITIES};
 use kiln_planner::plan::gates::{Check, Command, Gate, Place, Predicate};
 use kiln_proto::clock;
-use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, Status as BuildStatus, event};
 use kiln_roots::Roots;
 use kiln_store::recipes::Recipes;
 use kiln_store::trees;
-use kiln_trees::tree::{Entry, Tree};
+use kiln_trees::tree::Entry;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -28,10 +28,6 @@ use crate::rooted;
 use crate::step_log::StepLog;
 use crate::steps::{self, Ended, Finished, Job};
 
-/// Where a gate's command finds what it is shown, in the tree of its inputs.
-const SHOWN: &str = ".kiln-gate";
-/// What asks for the provenance: that changes with each commit, and the result of whoever sees it does too.
-const PROVENANCE: &str = "KILN_PROVENANCE";
 /// Where the checks of the farm itself run.
 const COORDINATOR: &str = "coordinator";
 /// Largest report, in bytes.
@@ -154,7 +150,7 @@ async fn one(subject: &Subject<'_>, gate: &Gate) -> Result<(v1::GateResult, Valu
             Ok((result.clone(), found.predicate))
         }
         Err(failed) => {
-            let own = [format!("step `{}`: ", shown(subject, gate)), format!("step `{}` ", shown(subject, gate))];
+            let own = [format!("step `{}`: ", name(subject, gate)), format!("step `{}` ", name(subject, gate))];
             let words = own.iter().find_map(|own| failed.words.strip_prefix(own)).unwrap_or(&failed.words);
             result.message = words.to_owned();
             let words = format!("gate `{}` of artifact `{}`: {words}", gate.name, on.artifact.name);
@@ -165,13 +161,8 @@ async fn one(subject: &Subject<'_>, gate: &Gate) -> Result<(v1::GateResult, Valu
     ended
 }
 
-fn shown(subject: &Subject<'_>, gate: &Gate) -> String {
+fn name(subject: &Subject<'_>, gate: &Gate) -> String {
     gate.shown(&subject.on.artifact.name, &subject.on.work.plan.artifacts)
-}
-
-/// The SHA-256 of how a gate is defined.
-fn definition(gate: &Gate) -> String {
-    DigestFunction::Sha256.digest(format!("{:?}", gate.check).as_bytes()).hex()
 }
 
 /// A check that the farm makes itself. It is told of as a step that the coordinator runs.
@@ -179,7 +170,7 @@ async fn by_farm(subject: &Subject<'_>, gate: &Gate) -> Result<Found, Failed> {
     let work = subject.on.work;
     let target = subject.on.target;
     let reference = v1::StepRef {
-        step: shown(subject, gate),
+        step: name(subject, gate),
         platform: target.platform.to_string(),
         target: target.name.clone(),
         shard: 0,
@@ -224,30 +215,26 @@ async fn by_farm(subject: &Subject<'_>, gate: &Gate) -> Result<Found, Failed> {
         return Err(Failed::projects(words));
     }
     let times = json!({ "scanStartedOn": clock::rfc3339(&started), "scanFinishedOn": clock::rfc3339(&clock::now()) });
-    let predicate = match checked.scanner {
+    let predicate = match &checked.scanner {
         Some(scanner) => json!({ "scanner": scanner, "metadata": times }),
-        None => kiln_gates::test_result(&gate.name, &definition(gate), checked.warned, &[]),
+        None => kiln_gates::test_result(&gate.name, &kiln_artifacts::definition(gate), checked.warned, &[]),
     };
-    Ok(Found { warned: checked.warned, cached, message: last_line(&checked.text), predicate })
-}
-
-/// What a check found, in a line.
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("note: ").to_owned()
+    Ok(Found { warned: checked.warned, cached, message: checked.summary(), predicate })
 }
 
 /// Runs a gate's command, as a step of the artifact.
 async fn by_command(subject: &Subject<'_>, gate: &Gate, command: &Command) -> Result<Found, Failed> {
     let work = subject.on.work;
-    let asks = [&command.step.run].into_iter().chain(command.step.env.values()).chain(command.step.files.values());
-    let asks = asks.chain(&command.words).any(|text| text.contains(PROVENANCE));
-    let provenance = if asks { Some(put(work, stable(subject.provenance.clone())).await?) } else { None };
-    let sbom = put(work, subject.sbom.to_vec()).await?;
-    let mut job = match command.place {
-        Place::Beside => beside(subject, command, sbom, provenance).await?,
-        Place::Inside | Place::Started { .. } => in_image(subject, gate, command, (sbom, provenance)).await?,
+    let provenance = match kiln_artifacts::asks_for_provenance(command) {
+        true => Some(put(work, kiln_artifacts::stable_provenance(subject.provenance.clone())).await?),
+        false => None,
     };
-    job.step.name = shown(subject, gate);
+    let shown = Shown { sbom: put(work, subject.sbom.to_vec()).await?, provenance, inputs: None };
+    let mut job = match command.place {
+        Place::Beside => beside(subject, command, shown).await?,
+        Place::Inside | Place::Started { .. } => in_image(subject, gate, command, shown).await?,
+    };
+    job.step.name = name(subject, gate);
     let (span, rooted) = (job.span(), job.rooted.clone());
     let finished = match tracing::Instrument::instrument(steps::run(work, job), span).await {
         Ended::Succeeded(finished) => finished,
@@ -260,17 +247,11 @@ async fn by_command(subject: &Subject<'_>, gate: &Gate, command: &Command) -> Re
             let wrong = |reason| Failed::projects(format!("its report `{path}` is no predicate: {reason}"));
             kiln_gates::read_report(&data).map_err(wrong)?
         }
-        _ => kiln_gates::test_result(&gate.name, &definition(gate), false, &tests(work, &finished).await),
+        _ => {
+            kiln_gates::test_result(&gate.name, &kiln_artifacts::definition(gate), false, &tests(work, &finished).await)
+        }
     };
     Ok(Found { warned: false, cached: finished.fact.cached, message: String::new(), predicate })
-}
-
-/// The provenance without what differs between two builds of the same.
-fn stable(mut statement: Value) -> Vec<u8> {
-    if let Some(run) = statement.pointer_mut("/predicate/runDetails").and_then(Value::as_object_mut) {
-        run.retain(|key, _| key == "builder");
-    }
-    serde_json::to_vec_pretty(&statement).unwrap_or_default()
 }
 
 async fn put(work: &Work, data: Vec<u8>) -> Result<Digest, Failed> {
@@ -280,46 +261,17 @@ async fn put(work: &Work, data: Vec<u8>) -> Result<Digest, Failed> {
 }
 
 /// A command with the artifact among its inputs.
-async fn beside(
-    subject: &Subject<'_>,
-    command: &Command,
-    sbom: Digest,
-    provenance: Option<Digest>,
-) -> Result<Job, Failed> {
+async fn beside(subject: &Subject<'_>, command: &Command, shown: Shown) -> Result<Job, Failed> {
     let on = subject.on;
-    let mut shown = Tree::default();
-    shown.entries.insert("artifact".to_owned(), Entry::Sealed { digest: subject.made.root });
-    shown.entries.insert("sbom.cdx.json".to_owned(), Entry::file(sbom, false));
-    if let Some(provenance) = provenance {
-        shown.entries.insert("provenance.json".to_owned(), Entry::file(provenance, false));
-    }
-    let mut tree = Tree::default();
-    tree.entries.insert(SHOWN.to_owned(), Entry::Directory(shown));
-    let mut step = command.step.clone();
-    let up = step.working_directory.iter().flat_map(|below| below.split('/')).map(|_| "../").collect::<String>();
-    step.run = format!(
-        "export KILN_ARTIFACT=\"$PWD/{up}{SHOWN}/artifact\" KILN_SBOM=\"$PWD/{up}{SHOWN}/sbom.cdx.json\" \
-         KILN_PROVENANCE=\"$PWD/{up}{SHOWN}/provenance.json\"\n{}",
-        step.run
-    );
-    step.env.insert("KILN_ARTIFACT_NAME".to_owned(), on.artifact.name.clone());
-    step.env.insert("KILN_PLATFORM".to_owned(), on.target.platform.to_string());
-    step.outputs.extend(command.report.clone());
-    if command.predicate == Predicate::TestResult {
-        step.reports.extend(command.report.clone());
-    }
-    let platform = step.platform.unwrap_or(on.target.platform);
+    let target = on.target.platform;
+    let (step, tree) = kiln_artifacts::beside(command, on.artifact, target, subject.made, shown);
+    let platform = step.platform.unwrap_or(target);
     let job = on.job_on(step, None, platform).await.map_err(Failed::farms)?;
-    Ok(Job { needed: on.artifact.from.clone(), needs: vec![Outputs { tree }], shown: on.target.platform, ..job })
+    Ok(Job { needed: on.artifact.from.clone(), needs: vec![Outputs { tree }], shown: target, ..job })
 }
 
 /// A command in the image, or beside it while it runs.
-async fn in_image(
-    subject: &Subject<'_>,
-    gate: &Gate,
-    command: &Command,
-    (sbom, provenance): (Digest, Option<Digest>),
-) -> Result<Job, Failed> {
+async fn in_image(subject: &Subject<'_>, gate: &Gate, command: &Command, shown: Shown) -> Result<Job, Failed> {
     let (on, work) = (subject.on, subject.on.work);
     let platform = on.target.platform;
     let roots = Roots::new(work.stores.clone(), work.request.instance.trim_matches('/'), work.function);
@@ -342,7 +294,7 @@ async fn in_image(
             words: refused.words,
         })?),
     };
-    let shown = Shown { sbom, provenance, inputs };
+    let shown = Shown { inputs, ..shown };
     let (stores, bases, artifact, made) = (&work.stores, &work.bases, on.artifact, subject.made);
     let given = InImage { stores, bases, roots: &roots, artifact, made, platform, shown };
     let other = other.as_ref().map(|root| (root.tree, root.times, &root.env));

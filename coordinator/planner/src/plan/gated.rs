@@ -1,10 +1,9 @@
-//! The gates of a plan: checked, moved with their project, and written as `kiln.toml`.
+//! The gates of a plan: checked, and written as `kiln.toml`.
 
 use super::gates::{self, Check, Command, Place, Predicate, Severity};
 use kiln_units::{show_duration, show_size};
 
 use super::print::{bare, cpus, key, line, map, quote, strings};
-use super::within::inside;
 use super::{DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Gate, Plan, check};
 use crate::project::{GATE_PURPOSE, GATE_TIMEOUT};
 
@@ -12,34 +11,6 @@ use crate::project::{GATE_PURPOSE, GATE_TIMEOUT};
 pub(super) fn check(plan: &Plan) -> Result<(), check::Error> {
     gates::check(&plan.gates, &plan.artifacts)?;
     plan.gates.iter().filter_map(Gate::command).try_for_each(|command| check::check_variables(&command.step))
-}
-
-/// Moves a gate to its project's directory.
-pub(super) fn moved(gate: &mut Gate, directory: &str) {
-    match &mut gate.check {
-        Check::Command(command) => {
-            let step = &mut command.step;
-            for glob in step.inputs.iter_mut().filter(|glob| *glob != "!**") {
-                *glob = match glob.strip_prefix('!') {
-                    Some(bare) => format!("!{}", inside(bare, directory)),
-                    None => inside(glob, directory),
-                };
-            }
-            step.files = std::mem::take(&mut step.files)
-                .into_iter()
-                .map(|(path, text)| (inside(&path, directory), text))
-                .collect();
-            step.working_directory = Some(directory.to_owned());
-            if let (Some(report), Place::Beside) = (&mut command.report, &command.place) {
-                *report = inside(report, directory);
-            }
-        }
-        Check::Vulnerabilities(scan) => {
-            scan.database = inside(&scan.database, directory);
-            scan.ignore = scan.ignore.as_deref().map(|path| inside(path, directory));
-        }
-        Check::Licenses(_) | Check::Size { .. } => {}
-    }
 }
 
 /// Writes a gate as it is in a `kiln.toml`.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ArtifactKind, PRINTED, Plan, Source, Step, View, gated, workspace};
+use super::{ArtifactKind, PRINTED, Plan, Source, Step, View, workspace};
 use kiln_detect::{self as detect, Language};
 use kiln_plan::paths::below;
 use kiln_plan::paths::has;
@@ -69,7 +69,7 @@ pub(super) fn moved(mut plan: Plan, source: &dyn Source, directory: &str) -> Pla
             file.path = inside(&file.path, directory);
         }
     }
-    plan.gates.iter_mut().for_each(|gate| gated::moved(gate, directory));
+    plan.gates.iter_mut().for_each(|gate| gate.move_to(directory, &|path| inside(path, directory)));
     for paths in [&mut plan.exclude, &mut plan.excludable] {
         paths.iter_mut().for_each(|glob| *glob = inside(glob, directory));
     }
@@ -121,7 +121,7 @@ fn move_step(step: &mut Step, directory: &str, outside: &[String]) {
 /// The path of the tree's root while a step runs.
 const ROOT: &str = "/build/";
 
-pub(super) fn inside(path: &str, directory: &str) -> String {
+fn inside(path: &str, directory: &str) -> String {
     match path.trim_start_matches("./") {
         "" | "." => directory.to_owned(),
         path => format!("{directory}/{path}"),

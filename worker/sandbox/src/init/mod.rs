@@ -265,9 +265,21 @@ fn carry_out(
     watch::watch(spec, stopped.clone()).map_err(io("cannot watch the job"))?;
     listen(recorder.as_ref().map(|recorder| recorder.seen(spec.preloaded)))
         .map_err(io("cannot listen to the worker"))?;
+    let (mut service, mut not_begun) = (None, None);
+    if let Some(wanted) = spec.rooted.as_ref().and_then(|root| root.service.as_ref()) {
+        let score = oom_score.as_ref().and_then(|score| score.try_clone().ok());
+        match expendable(score, || rooted::begin_service(spec, wanted)) {
+            Ok(running) => service = Some(running),
+            Err(code) => not_begun = Some(Ended { code: Some(code), ..Ended::default() }),
+        }
+    }
     // Without a root of its own the command runs as a user without any capability: `execve` drops them all.
     let began = Instant::now();
     let started = match input {
+        _ if not_begun.is_some() => {
+            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            Err(not_begun.unwrap_or_default())
+        }
         Some((wanted, input)) => {
             let running = session::run((spec, wanted), place.as_ref(), input, (null, oom_score), asked, &stopped);
             Err(running.map_err(io("cannot run a session"))?)
@@ -291,6 +303,10 @@ fn carry_out(
             ended
         }
     };
+    if let Some(service) = service.as_mut().filter(|_| ended.code != Some(0)) {
+        service.show();
+    }
+    drop(service);
     if let Some(place) = place {
         place.leave();
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use kiln_executor::{BUILD, HOME};
+use kiln_executor::{BUILD, HOME, User};
 use kiln_kernel::syscalls;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::pivot_root;
@@ -16,7 +16,6 @@ use super::super::spec::Spec;
 use super::outside::{detached, mount, place};
 use super::points::{Points, absolute};
 use super::spec::{RootSpec, What};
-use super::user::User;
 use super::{Way, authorities, system};
 
 /// Why a root was not put together.
@@ -44,6 +43,11 @@ pub(in super::super) struct Built {
 }
 
 impl Built {
+    /// The place of something that starts in another root than the job's. That is thrown away.
+    pub(super) fn in_other_root(user: User, directory: PathBuf, points: Points) -> Self {
+        Self { user, directory, points, stays: true }
+    }
+
     /// The id of the job's user.
     pub(in super::super) fn owner(&self) -> u32 {
         self.user.uid
@@ -224,7 +228,7 @@ fn restrict(tree: &OwnedFd, read_only: bool) -> Result<(), String> {
 }
 
 /// Makes a directory and those above it; they belong to the user.
-fn make_directory(path: &Path, user: &User) -> std::io::Result<()> {
+pub(super) fn make_directory(path: &Path, user: &User) -> std::io::Result<()> {
     if fs::metadata(path).is_ok_and(|data| data.is_dir()) {
         return Ok(());
     }

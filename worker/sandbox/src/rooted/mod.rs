@@ -10,11 +10,11 @@ mod image;
 mod outside;
 mod points;
 mod prepare;
+mod service;
 mod spec;
 mod start;
 mod system;
 mod trial;
-mod user;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +30,7 @@ pub(super) use authorities::of_machine as authorities_of_machine;
 pub(super) use build::{Built, Failed, build};
 pub(super) use caches::Caches;
 pub(super) use outside::overlays as overlays_from_outside;
+pub(super) use service::begin as begin_service;
 pub(super) use spec::RootSpec;
 pub(super) use start::start;
 pub(super) use trial::best;

@@ -246,6 +246,7 @@ impl Prepared {
             sockets,
             mounts,
             user: rooted.user.clone(),
+            service: rooted.service.clone(),
             secret_variables: rooted.secret_variables.clone(),
             // Of a recorded one, what it had is compared with what another has.
             stays: rooted.inputs.is_some() || job.calls.recorded,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use kiln_executor::rooted::Service;
 use serde::{Deserialize, Serialize};
 
 use super::Way;
@@ -16,6 +17,8 @@ pub(in super::super) struct RootSpec {
     pub(super) sockets: Vec<PathBuf>,
     pub(super) mounts: Vec<Mounted>,
     pub(super) user: String,
+    /// What runs beside the command.
+    pub(in super::super) service: Option<Service>,
     /// Names of variables, and of the secrets that are their values.
     pub(super) secret_variables: Vec<(String, String)>,
     /// Whether its mounts stay when the job has ended, until the worker has read its outputs.

@@ -53,7 +53,7 @@ pub(in super::super) fn start(
 }
 
 /// Gives up, for this thread and what it starts, everything that a job may not do.
-fn confine(spec: &Spec, built: &Built, recorder: Option<&Recorder>) -> Result<(), String> {
+pub(super) fn confine(spec: &Spec, built: &Built, recorder: Option<&Recorder>) -> Result<(), String> {
     let words = |what: &'static str| move |error: rustix::io::Errno| format!("{what}: {error}");
     let shares_network = spec.network == Network::Machine;
     let filter = kiln_seccomp::of_root(shares_network);

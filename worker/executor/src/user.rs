@@ -13,11 +13,15 @@ const NO_HOME: &str = "/";
 
 /// A user of the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) groups: Vec<u32>,
-    pub(super) home: String,
+pub struct User {
+    /// Its id.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
+    /// Its home directory.
+    pub home: String,
 }
 
 impl User {
@@ -25,7 +29,7 @@ impl User {
     ///
     /// # Errors
     /// If the root has no such user or group.
-    pub(super) fn find(wanted: &str) -> Result<Self, String> {
+    pub fn find(wanted: &str) -> Result<Self, String> {
         Self::among(wanted, &read("/etc/passwd"), &read("/etc/group"))
     }
 

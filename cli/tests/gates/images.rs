@@ -1,0 +1,77 @@
+//! Commands inside an image.
+
+use kiln_harness::{Farm, write};
+
+use super::{ended, image, kept_out, passed, stored};
+
+const DOCKERFILE: &str =
+    "RUN echo one > /one && mkdir /srv && chown 1000:1000 /srv\nENV MODE=prod\nWORKDIR /srv\nUSER app\n";
+
+#[test]
+fn a_command_runs_inside_the_image_as_its_user_with_its_variables_and_directory() {
+    let run = "test \"$(id -u):$PWD:$MODE\" = 1000:/srv:prod; test \"$(cat /one)\" = one; echo x > here; test ! -w /one\n\
+               ls /sys/class/net | grep -qx lo; test \"$(ls /sys/class/net | wc -l)\" = 1\n\
+               grep -q CycloneDX \"$KILN_SBOM\"; test -e \"$KILN_ARTIFACT/index.json\"; grep -q rule \"$KILN_INPUTS/rules/one\"; test \"$OWN\" = gate";
+    let gates =
+        format!("[gates.smoke]\ninside = true\ninputs = [\"rules\"]\nenv = {{ OWN = \"gate\" }}\nrun = '''{run}'''\n");
+    let Some(dir) = image("inside", DOCKERFILE, &gates) else { return };
+    write(dir.path(), "rules/one", "a rule\n");
+    let farm = Farm::shared();
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("smoke", false)]);
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("smoke", true)]);
+    // The image is stored as it was before the gate wrote to it.
+    let [artifact] = &stored(farm, "inside")[..] else { panic!("expected one artifact") };
+    assert_eq!(artifact["gates"][0]["result"], "passed");
+}
+
+#[test]
+fn a_failing_command_inside_keeps_the_image_out_and_says_what_it_printed() {
+    let gates = "[gates.smoke]\ninside = true\nrun = \"echo 'error: no such table' >&2; exit 4\"\n";
+    let Some(dir) = image("inside-bad", DOCKERFILE, gates) else { return };
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &[]);
+    kept_out(
+        farm,
+        &built,
+        "inside-bad",
+        &["gate `smoke` of artifact `inside-bad`: failed with exit code 4", "no such table"],
+    );
+    assert!(built.log().contains("error: no such table"), "{}", built.log());
+}
+
+#[test]
+fn an_image_without_a_shell_runs_a_program_and_says_what_it_lacks_for_a_command() {
+    let gates = "[gates.program]\ninside = true\nrun = [\"/busybox\", \"true\"]\n";
+    let Some(dir) = image("shellless", "", gates) else { return };
+    write(dir.path(), "Dockerfile", "FROM base AS base\nFROM scratch\nCOPY --from=base /bin/busybox /busybox\n");
+    let farm = Farm::shared();
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("program", false)]);
+    let Some(dir) = image("shellless-bad", "", "[gates.command]\ninside = true\nrun = \"true\"\n") else { return };
+    write(dir.path(), "Dockerfile", "FROM base AS base\nFROM scratch\nCOPY --from=base /bin/busybox /busybox\n");
+    let built = farm.build(dir.path(), &[]);
+    kept_out(farm, &built, "shellless-bad", &["gate `command` of artifact `shellless-bad`", "exit code 127"]);
+    assert!(built.log().contains("/bin/sh"), "{}", built.log());
+}
+
+#[test]
+fn an_image_of_steps_is_entered_as_one_of_a_dockerfile_is() {
+    let config = "name = \"stepped\"\nversion = \"1\"\n[steps.build]\ninputs = [\"in\"]\nrun = \"cat in > data\"\noutputs = [\"data\"]\n\
+                  [artifacts.stepped]\nfrom = \"build\"\nfiles = [\"data\"]\nkind = \"image\"\nbase = \"./base\"\nworkdir = \"/srv\"\nuser = \"1000:1000\"\n\
+                  [gates.smoke]\ninside = true\nrun = \"test \\\"$(id -u):$(cat data)\\\" = 1000:given\"\n";
+    let Some(dir) = image("stepped", "", "") else { return };
+    write(dir.path(), "kiln.toml", config);
+    write(dir.path(), "in", "given\n");
+    assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("smoke", false)]);
+}
+
+#[test]
+fn the_example_passes_all_its_gates() {
+    if !kiln_harness::has("go") {
+        return;
+    }
+    let dir = kiln_harness::example("gates");
+    let built = Farm::shared().build(dir.path(), &[]).well();
+    let expected = ["http", "layout", "licenses", "size", "vulns"].map(|name| passed(name, false));
+    assert_eq!(ended(&built), expected);
+    assert!(built.log().contains("200 OK: well") && built.log().contains("runs as nobody special"), "{}", built.log());
+}

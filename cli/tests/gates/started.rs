@@ -1,0 +1,99 @@
+//! Commands beside a running image.
+
+use kiln_harness::{Farm, write};
+
+use super::{ended, image, kept_out, passed};
+
+/// A service that answers with its user and its variable, and logs what it does.
+const SERVICE: &str = "RUN mkdir -p /srv/www && printf '#!/bin/sh\\nset -e\\ncd /srv/www\\necho \"$(id -u) $MODE $(hostname)\" > index.html\\n\
+                       echo starting as $(id -u)\\ntest \"$MODE\" != broken\\nexec httpd -f -p 8080\\n' > /bin/serve && chmod 755 /bin/serve && chown 1000:1000 /srv/www\n\
+                       ENV MODE=prod\nUSER app\nENTRYPOINT [\"/bin/serve\"]\n";
+
+#[test]
+fn a_service_is_asked_over_loopback_by_a_command_in_an_image_of_its_own() {
+    let run = "test \"$(id -u)\" = 0; test \"$(wget -qO- http://127.0.0.1:8080/)\" = '1000 prod kiln'\n\
+               test -e \"$KILN_ROOT/srv/www/index.html\"; test ! -e /srv/www/index.html; grep -q CycloneDX \"$KILN_SBOM\"\n\
+               test \"$(ls /sys/class/net)\" = lo";
+    let gates = format!("[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = '''{run}'''\n");
+    let Some(dir) = image("served", SERVICE, &gates) else { return };
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &[]).well();
+    assert_eq!(ended(&built), [passed("smoke", false)]);
+    assert!(!built.log().contains("starting as"), "what the image prints is shown if the gate fails: {}", built.log());
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("smoke", true)]);
+}
+
+#[test]
+fn without_an_image_of_its_own_a_command_runs_in_the_artifact_as_its_user() {
+    let gates = "[gates.smoke]\nstart = true\nready = \"wget -qO- http://127.0.0.1:8080/\"\nrun = \"test $(id -u) = 1000; wget -qO- http://127.0.0.1:8080/ | grep prod\"\n";
+    let Some(dir) = image("served-alone", SERVICE, gates) else { return };
+    assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("smoke", false)]);
+}
+
+#[test]
+fn what_a_service_printed_is_shown_when_the_gate_fails() {
+    let gates = "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = \"wget -qO- http://127.0.0.1:8080/missing\"\n";
+    let Some(dir) = image("served-bad", SERVICE, gates) else { return };
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &[]);
+    kept_out(farm, &built, "served-bad", &["gate `smoke` of artifact `served-bad`: failed with exit code 1"]);
+    assert!(built.log().contains("image: starting as 1000"), "{}", built.log());
+}
+
+#[test]
+fn a_service_that_ends_before_it_listens_fails_the_gate_with_what_it_printed() {
+    let gates = "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = \"true\"\n";
+    let Some(dir) = image("served-dead", &SERVICE.replace("MODE=prod", "MODE=broken"), gates) else { return };
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &[]);
+    kept_out(farm, &built, "served-dead", &["gate `smoke` of artifact `served-dead`"]);
+    assert!(
+        built.log().contains("the image ended with exit code 1 before it listened at port 8080"),
+        "{}",
+        built.log()
+    );
+    assert!(built.log().contains("image: starting as 1000"), "{}", built.log());
+}
+
+#[test]
+fn a_service_that_never_listens_is_bounded_by_the_gates_timeout() {
+    let gates = "[gates.smoke]\nstart = true\nport = 9\nimage = \"./base\"\ntimeout = \"2s\"\nrun = \"true\"\n";
+    let Some(dir) = image("served-silent", SERVICE, gates) else { return };
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &[]);
+    kept_out(
+        farm,
+        &built,
+        "served-silent",
+        &["gate `smoke` of artifact `served-silent`: was stopped after its 2 s timeout"],
+    );
+}
+
+#[test]
+fn an_image_that_has_nothing_to_start_says_so() {
+    let gates = "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = \"true\"\n";
+    let Some(dir) = image("served-none", "", gates) else { return };
+    write(dir.path(), "Dockerfile", "FROM scratch\nCOPY kiln.toml /kiln.toml\n");
+    let farm = Farm::shared();
+    kept_out(farm, &farm.build(dir.path(), &[]), "served-none", &["it has nothing to start"]);
+}
+
+#[test]
+fn a_service_sees_nothing_of_the_commands_root_and_cannot_change_the_image() {
+    let service = "RUN mkdir /srv && printf '#!/bin/sh\\n{ ls / /.kiln-gate 2>&1; ls -d /proc/self /dev/null; echo x > /srv/new; ls /srv; } > /srv/index.html\\ncd /srv\\nexec httpd -f -p 8080\\n' > /bin/serve && chmod 755 /bin/serve\nENTRYPOINT [\"/bin/serve\"]\n";
+    let run = "wget -qO seen http://127.0.0.1:8080/; cat seen; grep -q '/dev/null' seen; grep -q '/proc/self' seen; grep -qx new seen; grep -q '.kiln-gate: No such file' seen; ! grep -qx secret seen";
+    let gates = format!(
+        "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\ninputs = [\"secret\"]\nrun = '''cd /tmp 2>/dev/null || cd /; {run}'''\n"
+    );
+    let Some(dir) = image("served-apart", service, &gates) else { return };
+    write(dir.path(), "secret", "x\n");
+    assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("smoke", false)]);
+    let layout = kiln_harness::find(&dir.path().join("kiln-out"), "index.json").unwrap();
+    let listed = std::process::Command::new("sh")
+        .args(["-c", "for blob in \"$0\"/blobs/sha256/*; do tar -tzf \"$blob\" 2>/dev/null; done; true"])
+        .arg(layout.parent().unwrap())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("bin/serve") && !listed.contains("srv/new"), "{listed}");
+}
