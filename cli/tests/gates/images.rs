@@ -65,6 +65,33 @@ fn an_image_of_steps_is_entered_as_one_of_a_dockerfile_is() {
 }
 
 #[test]
+fn each_platform_of_an_image_passes_its_own_gates() {
+    let own = kiln_harness::bases::own_architecture();
+    let gates = format!(
+        "[gates.size]\nuse = \"size\"\nmax = \"1MB\"\n[gates.layout]\nplatform = \"linux/{own}\"\nrun = \"grep -rq ${{KILN_PLATFORM#linux/}} $KILN_ARTIFACT\"\n"
+    );
+    let Some(dir) = image("both", "", &gates) else { return };
+    // Only copied together, so the other platform needs no worker; the command names the one that it runs on.
+    write(dir.path(), "Dockerfile", "FROM scratch\nCOPY kiln.toml /here\n");
+    let farm = Farm::shared();
+    let built = farm.build(dir.path(), &["--platform", "linux/amd64,linux/arm64"]).well();
+    let mut results: Vec<_> = built
+        .of_type("gate_finished")
+        .into_iter()
+        .map(|one| format!("{} {} {}", one["platform"], one["gate"], one["result"]).replace('"', ""))
+        .collect();
+    results.sort();
+    let expected = [
+        "linux/amd64 layout passed",
+        "linux/amd64 size passed",
+        "linux/arm64 layout passed",
+        "linux/arm64 size passed",
+    ];
+    assert_eq!(results, expected);
+    assert!(stored(farm, "both").iter().all(|artifact| artifact["gates"].as_array().unwrap().len() == 2));
+}
+
+#[test]
 fn the_example_passes_all_its_gates() {
     if !kiln_harness::has("go") {
         return;

@@ -1,6 +1,10 @@
 //! Commands beside a running image.
 
+use kiln_harness::remote::{caller_of, shell};
 use kiln_harness::{Farm, write};
+use kiln_proto::digest::DigestFunction;
+use kiln_proto::reapi;
+use kiln_proto::root::{Service, encode_service};
 
 use super::{ended, image, kept_out, passed};
 
@@ -80,8 +84,8 @@ fn an_image_that_has_nothing_to_start_says_so() {
 
 #[test]
 fn a_service_sees_nothing_of_the_commands_root_and_cannot_change_the_image() {
-    let service = "RUN mkdir /srv && printf '#!/bin/sh\\n{ ls / /.kiln-gate 2>&1; ls -d /proc/self /dev/null; echo x > /srv/new; ls /srv; } > /srv/index.html\\ncd /srv\\nexec httpd -f -p 8080\\n' > /bin/serve && chmod 755 /bin/serve\nENTRYPOINT [\"/bin/serve\"]\n";
-    let run = "wget -qO seen http://127.0.0.1:8080/; cat seen; grep -q '/dev/null' seen; grep -q '/proc/self' seen; grep -qx new seen; grep -q '.kiln-gate: No such file' seen; ! grep -qx secret seen";
+    let service = "RUN mkdir /srv && printf '#!/bin/sh\\n{ ls / /.kiln-gate 2>&1; ls -d /proc/self /dev/null; mkdir -p /mnt; mount -t tmpfs none /mnt 2>/dev/null; echo mounts=$?; umount /proc 2>/dev/null; echo umounts=$?; echo x > /srv/new; ls /srv; } > /srv/index.html\\ncd /srv\\nexec httpd -f -p 8080\\n' > /bin/serve && chmod 755 /bin/serve\nENTRYPOINT [\"/bin/serve\"]\n";
+    let run = "wget -qO seen http://127.0.0.1:8080/; cat seen; grep -q '/dev/null' seen; grep -q '/proc/self' seen; grep -qx new seen; grep -q '.kiln-gate: No such file' seen; ! grep -qx secret seen; grep -qx 'mounts=[1-9][0-9]*' seen; grep -qx 'umounts=[1-9][0-9]*' seen";
     let gates = format!(
         "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\ninputs = [\"secret\"]\nrun = '''cd /tmp 2>/dev/null || cd /; {run}'''\n"
     );
@@ -96,4 +100,41 @@ fn a_service_sees_nothing_of_the_commands_root_and_cannot_change_the_image() {
         .unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("bin/serve") && !listed.contains("srv/new"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_of_remote_execution_starts_a_service_elsewhere_than_in_a_mount_of_its_own() {
+    let farm = tokio::task::spawn_blocking(Farm::shared).await.unwrap();
+    let caller = caller_of(&farm.url, DigestFunction::Sha256).await;
+    let service = |root: &str, port: Option<u16>| Service {
+        root: root.to_owned(),
+        argv: vec!["/bin/true".to_owned()],
+        env: Vec::new(),
+        user: String::new(),
+        cwd: "/".to_owned(),
+        port,
+    };
+    let properties = |service: String| {
+        let own = [("kiln.root", "root".to_owned()), ("kiln.service", service)];
+        let own = own.map(|(name, value)| reapi::platform::Property { name: name.to_owned(), value });
+        move |action: &mut reapi::Action| action.platform = Some(reapi::Platform { properties: own.to_vec() })
+    };
+    let command = || reapi::Command { working_directory: "root".to_owned(), ..shell("true", &[]) };
+    let unreadable = ["{}".to_owned(), encode_service(&service("/", None)), encode_service(&service("/a/../..", None))];
+    for text in unreadable.into_iter().chain([encode_service(&service("/a", Some(0)))]) {
+        let action = caller.action(command(), &[("root/in", "x")], properties(text.clone())).await;
+        let refused = caller.start(&action, true).await.expect_err(&text);
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{text}: {refused:?}");
+        assert!(refused.message().contains("kiln.service"), "{refused:?}");
+    }
+    let text = encode_service(&service("/etc", None));
+    let action = caller.action(command(), &[("root/in", "x")], properties(text)).await;
+    let response = caller.execute(&action).await;
+    let status = response.status.unwrap();
+    assert_eq!(code_of(&status), tonic::Code::InvalidArgument, "{status:?}");
+    assert!(status.message.contains("nothing is mounted at `/etc`"), "{status:?}");
+}
+
+fn code_of(status: &kiln_proto::rpc::Status) -> tonic::Code {
+    tonic::Code::from_i32(status.code)
 }

@@ -90,13 +90,15 @@ impl Entry {
             affected.severity.iter().chain(&self.severity).map(|rated| (rated.kind.as_str(), rated.score.as_str()));
         // Of what databases have beside it: GitHub's, Debian's, RustSec's.
         let beside = [
-            &affected.ecosystem_specific["severity"],
-            &affected.ecosystem_specific["urgency"],
-            &affected.database_specific["cvss"],
-            &affected.database_specific["severity"],
-            &self.database_specific["severity"],
+            (&affected.ecosystem_specific, "severity"),
+            (&affected.ecosystem_specific, "urgency"),
+            (&affected.database_specific, "cvss"),
+            (&affected.database_specific, "severity"),
+            (&self.database_specific, "severity"),
         ];
-        let beside = beside.into_iter().filter_map(Value::as_str).map(|word| ("database", word));
+        let word = |(specific, key): (&'_ Value, &str)| Some(("database", specific.get(key)?.as_str()?.to_owned()));
+        let beside: Vec<(&str, String)> = beside.into_iter().filter_map(word).collect();
+        let beside = beside.iter().map(|(method, word)| (*method, word.as_str()));
         let found = rated.chain(beside).filter_map(|(method, text)| {
             let (severity, score) = Severity::read(text)?;
             Some((severity, method.to_owned(), score.map_or_else(|| text.to_owned(), |score| format!("{score:.1}"))))
@@ -112,7 +114,7 @@ impl Entry {
     pub(crate) fn is_informational(&self, affected: &Affected) -> bool {
         [&self.database_specific, &affected.database_specific]
             .iter()
-            .any(|specific| specific["informational"].is_string())
+            .any(|specific| specific.get("informational").is_some_and(Value::is_string))
     }
 }
 

@@ -3,7 +3,7 @@
 use kiln_journal::Fsync;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::protobuf::Timestamp;
-use kiln_proto::v1::{Build, Status, SubmitRequest, Warning, event};
+use kiln_proto::v1::{Attestation, Build, GateResult, Status, SubmitRequest, Warning, event};
 
 use super::*;
 
@@ -37,6 +37,35 @@ async fn another_content_under_the_same_id_is_refused() {
     let refused = records.put_artifact(artifact("shop-1", b"two")).await.unwrap_err();
     assert!(refused.to_string().contains("`shop-1`"), "{refused}");
     assert_eq!(records.artifact("shop-1").await.unwrap(), Some(first));
+}
+
+#[tokio::test]
+async fn what_an_artifact_passes_later_is_added_and_replaces_what_had_its_name() {
+    let (_directory, records) = records();
+    let gate = |name: &str, message: &str| GateResult {
+        name: name.into(),
+        message: message.into(),
+        passed: true,
+        ..GateResult::default()
+    };
+    let stated = |name: &str, kind: &str| Attestation {
+        name: name.into(),
+        predicate_type: kind.into(),
+        ..Attestation::default()
+    };
+    let first = Artifact {
+        gates: vec![gate("size", "1 byte"), gate("smoke", "")],
+        attestations: vec![stated("sbom", "a"), stated("gate-size", "b")],
+        ..artifact("shop-1", b"one")
+    };
+    records.put_artifact(first.clone()).await.unwrap();
+    let added =
+        records.add_gates("shop-1", vec![gate("size", "2 bytes")], vec![stated("gate-size", "c")]).await.unwrap();
+    assert_eq!(added.gates, [gate("smoke", ""), gate("size", "2 bytes")]);
+    assert_eq!(added.attestations, [stated("sbom", "a"), stated("gate-size", "c")]);
+    assert_eq!(records.artifact("shop-1").await.unwrap(), Some(added));
+    let absent = records.add_gates("shop-2", Vec::new(), Vec::new()).await.unwrap_err();
+    assert!(absent.to_string().contains("`shop-2` is not recorded"), "{absent}");
 }
 
 #[tokio::test]
