@@ -91,6 +91,6 @@ pub fn kept() -> PathBuf {
 }
 
 /// The root of this repository.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }

@@ -1,11 +1,12 @@
 //! `kiln artifacts` and `kiln fetch`.
 
-use kiln_proto::v1;
+use kiln_proto::v1::{self, Reproduced};
 use serde_json::{Value, json};
 
 use super::{ago, time};
 use crate::farm::Farm;
 use crate::{Code, Error, args, download, local, output};
+use kiln_progress::compared_object;
 use kiln_terminal::{self as terminal, Table, fixed, flexible, stdout_width};
 
 pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Error> {
@@ -35,6 +36,7 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
         fixed("size").optional(3),
         flexible("commit").optional(4),
         flexible("gates").optional(6),
+        fixed("reproduced").optional(6),
         fixed("created").optional(1),
     ];
     let rows = artifacts.iter().map(|artifact| {
@@ -48,6 +50,7 @@ pub(super) async fn list(farm: &Farm, args: args::Artifacts) -> Result<Code, Err
             terminal::size(artifact.size_bytes),
             format!("{commit}{dirty}"),
             artifact.gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>().join(" "),
+            reproduced(artifact).to_owned(),
             artifact.created.map(ago).unwrap_or_default(),
         ]
     });
@@ -80,6 +83,7 @@ fn object(artifact: &v1::Artifact) -> Value {
         "commit": artifact.commit,
         "dirty": artifact.dirty,
         "gates": artifact.gates.iter().map(gate).collect::<Vec<_>>(),
+        "reproducibility": artifact.reproducibility.first().map(compared_object),
     })
 }
 
@@ -92,4 +96,14 @@ fn gate(result: &v1::GateResult) -> Value {
         "duration_ms": result.duration_ms,
         "cached": result.cached,
     })
+}
+
+/// What the latest verification found, in a word.
+fn reproduced(artifact: &v1::Artifact) -> &'static str {
+    match artifact.reproducibility.first().map(v1::Reproducibility::outcome) {
+        Some(Reproduced::Same) => "yes",
+        Some(Reproduced::Different) => "no",
+        Some(Reproduced::NotRun | Reproduced::Unspecified) => "unknown",
+        None => "",
+    }
 }

@@ -81,6 +81,7 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
                 "mkdir detected && cd detected && printf 'hello:\\n\\tcc -o hello hello.c\\n' > Makefile && echo 'int main(void) { return 0; }' > hello.c",
             ),
             ("Secrets", "cd publish\necho s3cr3t > npm.token"),
+            ("Reproducible artifacts", "cd cli/examples/rust"),
             (
                 "Dockerfiles",
                 "mkdir -p deploy web/assets\necho a > web/assets/a\n\

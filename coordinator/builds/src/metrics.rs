@@ -27,7 +27,7 @@ struct Awaited {
 
 const RESULTS: [&str; 4] = ["succeeded", "failed", "farm_failed", "cancelled"];
 
-const REPRODUCED: [&str; 3] = ["same", "different", "not_run"];
+const REPRODUCED: [&str; 4] = ["same", "different", "different_network", "not_run"];
 
 #[derive(Debug, Clone, Copy)]
 struct Seconds;
@@ -112,6 +112,7 @@ impl BuildMetrics {
         for step in &found.steps {
             let result = match step.outcome() {
                 Reproduced::Same => "same",
+                Reproduced::Different if step.network => "different_network",
                 Reproduced::Different => "different",
                 Reproduced::NotRun | Reproduced::Unspecified => "not_run",
             };

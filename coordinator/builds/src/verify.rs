@@ -3,16 +3,13 @@
 //! Invariant: an artifact's record never changes: what a verification found is a record of its own, and in the provenance of an artifact that is
 //! recorded after it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use base64::Engine;
-use kiln_planner::plan::{Artifact, Step};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::{self, Reproduced, event};
 use kiln_reproduce::{First, Reproducer};
 use parking_lot::Mutex;
-use prost::Message;
 use tokio::sync::OnceCell;
 
 use super::Work;
@@ -30,39 +27,6 @@ pub(crate) struct Seen {
     compared: Mutex<HashMap<Digest, Arc<OnceCell<v1::ReproducedStep>>>>,
     /// The artifacts that were made, each with the actions of its steps.
     artifacts: Mutex<Vec<(String, Vec<Digest>)>>,
-}
-
-/// The names of the steps whose outputs are in an artifact, directly or through others.
-pub(super) fn steps_of(artifact: &Artifact, steps: &[Step]) -> BTreeSet<String> {
-    let mut names: BTreeSet<String> = artifact.from.iter().cloned().collect();
-    // Each step comes after those that it needs.
-    for step in steps.iter().rev() {
-        if names.contains(&step.name) {
-            names.extend(step.needs.iter().cloned());
-        }
-    }
-    names
-}
-
-/// What a build was asked for that made an artifact, as far as that decides what it is: whoever asks for the same on this platform makes it again.
-/// As in the provenance: a `kiln.v1.SubmitRequest`.
-pub(super) fn again(request: &v1::SubmitRequest, platform: &str) -> serde_json::Value {
-    let request = v1::SubmitRequest {
-        platforms: vec![platform.to_owned()],
-        no_cache: false,
-        priority: 0,
-        request_id: String::new(),
-        user: String::new(),
-        secrets: Vec::new(),
-        queue_timeout: None,
-        detached: false,
-        check_source: false,
-        scope: String::new(),
-        verify: None,
-        ..request.clone()
-    };
-    let value = base64::engine::general_purpose::STANDARD.encode(request.encode_to_vec());
-    serde_json::json!({ "type": "kiln.v1.SubmitRequest", "base64": value })
 }
 
 impl Work {
@@ -175,21 +139,7 @@ impl Work {
         }
         let result = Some(found.clone());
         self.tell(event::Event::ArtifactCompared(v1::ArtifactCompared { artifact: artifact.to_owned(), result }));
-        let words = kiln_reproduce::words(&found);
-        match found.outcome() {
-            Reproduced::Same => Ok(()),
-            Reproduced::Different if found.rebuilt => Err((
-                true,
-                format!(
-                    "artifact `{artifact}` did not come out the same; this build made `{}`\n{words}",
-                    found.artifact
-                ),
-            )),
-            Reproduced::Different => Err((true, format!("artifact `{artifact}` is not reproducible\n{words}"))),
-            Reproduced::NotRun | Reproduced::Unspecified => {
-                Err((false, format!("artifact `{artifact}` could not be verified\n{words}")))
-            }
-        }
+        kiln_reproduce::verdict(artifact, &found)
     }
 
     /// Remembers an artifact, some of whose steps may be run again when the build has ended.
@@ -203,32 +153,11 @@ impl Work {
     /// Runs the chosen steps of its artifacts again, when nobody waits for the build any more.
     pub(super) async fn sample(self) {
         let artifacts = std::mem::take(&mut *self.seen.artifacts.lock());
-        let (reproducer, build) = (self.reproducer(), self.build.lock().id.clone());
         let ran = std::mem::take(&mut *self.seen.ran.lock());
-        let mut compared: HashMap<Digest, v1::ReproducedStep> = HashMap::new();
-        for (artifact, actions) in artifacts {
-            let chosen: Vec<&First> = actions.iter().filter_map(|action| ran.get(action)).collect();
-            let mut steps = Vec::new();
-            for first in chosen {
-                let known = compared.get(&first.digest).cloned();
-                let step = match known {
-                    Some(step) => step,
-                    None => reproducer.again(first, |_| ()).await,
-                };
-                compared.insert(first.digest, step.clone());
-                steps.push(step);
-            }
-            if steps.is_empty() {
-                continue;
-            }
-            let found =
-                v1::Reproducibility { sampled: actions.len() as u32, ..kiln_reproduce::summary(&build, steps, false) };
+        let build = self.build.lock().id.clone();
+        for (artifact, found) in self.reproducer().sample(&build, artifacts, &ran).await {
             if let Some(metrics) = &self.metrics {
                 metrics.compared(&found);
-            }
-            if found.different > 0 {
-                let words = kiln_reproduce::words(&found);
-                tracing::warn!(artifact, build, words, "steps made something else when they ran again");
             }
             if let Err(error) = self.records.add_reproducibility(&artifact, &found).await {
                 tracing::error!(%error, artifact, "cannot record what a verification found");
@@ -240,31 +169,4 @@ impl Work {
 /// What is known of the conditions of a whole build.
 fn of_build(build: &v1::Build, made: Option<kiln_proto::protobuf::Timestamp>) -> v1::RunConditions {
     v1::RunConditions { began: build.started.or(made), ended: made, ..v1::RunConditions::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use kiln_planner::plan::ArtifactKind;
-
-    #[test]
-    fn the_steps_of_an_artifact_are_those_whose_outputs_reach_it() {
-        let step = |name: &str, needs: &[&str]| {
-            let mut step = Step::new(name, "true");
-            step.needs = needs.iter().map(|need| (*need).to_owned()).collect();
-            step
-        };
-        let steps =
-            [step("deps", &[]), step("compile", &["deps"]), step("test", &["compile"]), step("bundle", &["compile"])];
-        let artifact = Artifact {
-            name: "shop".to_owned(),
-            from: vec!["bundle".to_owned()],
-            files: Vec::new(),
-            kind: ArtifactKind::Binary,
-            check_elf: true,
-            bundle_libraries: false,
-        };
-        let found: Vec<String> = steps_of(&artifact, &steps).into_iter().collect();
-        assert_eq!(found, ["bundle", "compile", "deps"], "no test is in it");
-    }
 }

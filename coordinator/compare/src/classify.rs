@@ -18,7 +18,7 @@ static ADDRESS: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(0x[0-9a-fA-F]{5,16}|@[0-9a-f]{5,8}|(7f|55|56)[0-9a-f]{10})$"));
 static ADDRESS_WITHIN: LazyLock<Regex> = LazyLock::new(|| pattern(r"0x[0-9a-fA-F]{5,16}|@[0-9a-f]{5,8}\b"));
 static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|\b[0-9a-fA-F]{16,128}\b")
+    pattern(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|[0-9a-f]{16,128}")
 });
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d+"));
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9_./:+@~%-]+"));

@@ -61,6 +61,7 @@ pub fn listings(first: &BTreeMap<String, Node>, second: &BTreeMap<String, Node>,
         }
     }
     unmatched(first, second, runs, &mut listing);
+    listing.differences.sort_by(|a, b| a.path.cmp(&b.path));
     listing
 }
 

@@ -191,7 +191,7 @@ fn lists_name_what_only_one_run_made_and_whose_permissions_differ() {
     let b = list(vec![("a", file("1", 0o755)), ("b", file("3", 0o644)), ("l", Node::Link("/tmp/x2".into()))]);
     let found = listings(&a, &b, runs);
     let kinds: Vec<(&str, Kind)> = found.differences.iter().map(|one| (one.path.as_str(), one.kind)).collect();
-    assert_eq!(kinds, [("a", Kind::Permission), ("l", Kind::Path), ("gone", Kind::Missing)]);
+    assert_eq!(kinds, [("a", Kind::Permission), ("gone", Kind::Missing), ("l", Kind::Path)]);
     assert_eq!(found.changed, [("b".to_owned(), "b".to_owned())]);
 
     let a = list(vec![("log-1796032931", file("1", 0o644))]);

@@ -17,6 +17,8 @@ use kiln_plan::{ArtifactKind, Source, Step};
 pub(super) const FLAGS: &str = "-trimpath -buildvcs=false -ldflags=-buildid=";
 /// Go's build cache in a step.
 pub(super) const CACHE: &str = ".kiln/go-cache";
+/// Gives the entries of Go's cache one time, 2000-01-01, in place of that at which each was made: a layer that is made again is the same.
+const UNDATED: &str = "find .kiln/go-cache -type f -name '*-a' -exec sed -i -E 's/[ 0-9]{20}$/  946684800000000000/' {} +\nrm -f .kiln/go-cache/trim.txt\n";
 /// The same in a step that tests.
 pub(super) const TEST_CACHE: &str = ".kiln/go-test-cache";
 /// The caches of a detected project, which are outputs of the steps that fill them.
@@ -119,7 +121,7 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option
     let mut std = compile_step(
         "std",
         "compiles the standard library; keyed by the toolchain alone",
-        format!("go build {FLAGS} std"),
+        format!("go build {FLAGS} std\n{UNDATED}"),
     );
     (std.inputs, std.outputs, std.env) = (strings(["!**"]), strings([CACHE]), env.clone());
     std.tools = strings(["go"]);
@@ -167,6 +169,7 @@ fn requirements(direct: &[String], key: Vec<String>, needs: &[String], env: &BTr
         run.push_str(&format!("{packages} | xargs -r -n 50 go build {FLAGS} || true\n"));
     }
     run.push_str("xargs rm -f < .kiln/known\n");
+    run.push_str(UNDATED);
     let why = "compiles the requirements; keyed by the `go.mod` and `go.sum` files";
     let mut deps = compile_step("deps", why, run);
     (deps.inputs, deps.outputs, deps.env) = (key, strings([CACHE]), env.clone());

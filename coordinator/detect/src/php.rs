@@ -18,6 +18,8 @@ use kiln_plan::{ArtifactKind, Source, Step};
 const MANIFEST: &str = "composer.json";
 const LOCK: &str = "composer.lock";
 /// Writes the lock file without installing.
+/// Older versions of Composer name the autoloader's classes at random, unless the project names them. As newer ones do, this follows the lock file.
+const SUFFIX: &str = "composer config --global autoloader-suffix \"$(cat composer.json composer.lock 2>/dev/null | sha256sum | cut -c 1-32)\"\n";
 const RELOCK: &str = "composer update --no-install";
 
 /// The name and version in the manifest.
@@ -148,7 +150,7 @@ fn is_copied(package: &Value) -> bool {
 fn bundle(root: &Value, deps: Option<&Step>) -> Step {
     let script = |name: &str| root.get("scripts").is_some_and(|scripts| scripts.get(name).is_some());
     // Composer runs the scripts of the autoloader's event itself.
-    let mut run = "composer dump-autoload --no-dev --optimize\n".to_owned();
+    let mut run = format!("{SUFFIX}composer dump-autoload --no-dev --optimize\n");
     if script("post-install-cmd") {
         run.push_str("composer run-script --no-dev post-install-cmd\n");
     }

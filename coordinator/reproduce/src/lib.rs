@@ -4,9 +4,14 @@
 //! from a cache nor become the result of a step.
 
 mod again;
+mod asked;
+mod layout;
 mod made;
 mod report;
+mod sample;
 
 pub use again::{First, Reproducer};
+pub use asked::{request, steps_of};
 pub use made::Error;
-pub use report::{as_json, chosen, outcome, summary, words};
+pub use report::{as_json, outcome, summary, verdict};
+pub use sample::chosen;

@@ -11,6 +11,8 @@ use kiln_proto::{reapi, v1};
 use kiln_store::{BlobStore, Stores};
 use prost::Message;
 
+use super::layout;
+
 /// Largest file that is looked into.
 const MAX_BYTES: u64 = 128 << 20;
 /// Files that are looked into.
@@ -45,15 +47,16 @@ impl From<kiln_store::Error> for Error {
     }
 }
 
-type Nodes = BTreeMap<String, Node>;
+pub(super) type Nodes = BTreeMap<String, Node>;
 
 /// What differs between two trees: the nodes that are not in both.
 #[derive(Debug, Default)]
 pub(super) struct Sides {
     function: DigestFunction,
-    first: Nodes,
-    second: Nodes,
-    digests: BTreeMap<String, Digest>,
+    pub(super) first: Nodes,
+    pub(super) second: Nodes,
+    /// What is at each content's name.
+    pub(super) digests: BTreeMap<String, Digest>,
     read: usize,
 }
 
@@ -110,6 +113,7 @@ impl Sides {
     pub(super) async fn of_trees(stores: &Stores, (first, second): (Digest, Digest)) -> Result<Self, Error> {
         let mut sides = Self { function: first.function, ..Self::default() };
         sides.directories(&*stores.artifacts, "", (Some(first), Some(second))).await?;
+        layout::name_blobs(stores, &mut sides).await;
         sides.without_equal();
         Ok(sides)
     }
@@ -268,7 +272,7 @@ async fn looked_into(
 }
 
 /// A file's content, from wherever it is kept.
-async fn content(stores: &Stores, digest: &Digest) -> Result<bytes::Bytes, Error> {
+pub(super) async fn content(stores: &Stores, digest: &Digest) -> Result<bytes::Bytes, Error> {
     match stores.blobs.get(digest).await {
         Err(kiln_store::Error::NotFound { .. }) => Ok(stores.artifacts.get(digest).await?),
         found => Ok(found?),

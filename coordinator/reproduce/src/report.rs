@@ -1,6 +1,5 @@
 //! What comes of several steps: the outcome of an artifact, in words and in its provenance.
 
-use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Reproduced};
 use kiln_proto::{clock, protobuf::Timestamp};
 use serde_json::{Value, json};
@@ -85,15 +84,27 @@ fn name(outcome: Reproduced) -> &'static str {
     }
 }
 
-/// Whether a sample of a farm has an action of a build: others in each build, so that all get their turn. `millionths` of all are.
-pub fn chosen(action: &Digest, build: &str, millionths: u64) -> bool {
-    let hash = DigestFunction::Sha256.digest(format!("{action} {build}").as_bytes()).hex();
-    let number = u64::from_str_radix(hash.get(..12).unwrap_or_default(), 16).unwrap_or(u64::MAX);
-    number % 1_000_000 < millionths
+/// Why a build fails whose artifact was compared, if it does, and whether that is the project's fault rather than the farm's.
+///
+/// # Errors
+/// If the artifact did not come out the same, or that is not known.
+pub fn verdict(artifact: &str, found: &v1::Reproducibility) -> Result<(), (bool, String)> {
+    let words = words(found);
+    match found.outcome() {
+        Reproduced::Same => Ok(()),
+        Reproduced::Different if found.rebuilt => {
+            let made = &found.artifact;
+            Err((true, format!("artifact `{artifact}` did not come out the same; this build made `{made}`\n{words}")))
+        }
+        Reproduced::Different => Err((true, format!("artifact `{artifact}` is not reproducible\n{words}"))),
+        Reproduced::NotRun | Reproduced::Unspecified => {
+            Err((false, format!("artifact `{artifact}` could not be verified\n{words}")))
+        }
+    }
 }
 
-/// The message of a build whose artifact did not come out the same.
-pub fn words(found: &v1::Reproducibility) -> String {
+/// What differs, a line each.
+pub(super) fn words(found: &v1::Reproducibility) -> String {
     let mut named: Vec<String> = Vec::new();
     for step in found.steps.iter().filter(|step| step.outcome() == Reproduced::Different) {
         let name = step.step.as_ref().map_or("", |step| step.step.as_str());
@@ -101,6 +112,10 @@ pub fn words(found: &v1::Reproducibility) -> String {
             let path = if one.path.is_empty() { String::new() } else { format!("`{}`: ", one.path) };
             named.push(format!("step `{name}`: {path}{}", one.words));
         }
+    }
+    for step in found.steps.iter().filter(|step| step.outcome() == Reproduced::NotRun) {
+        let name = step.step.as_ref().map_or("", |step| step.step.as_str());
+        named.push(format!("step `{name}` did not run again: {}", step.reason));
     }
     named.extend(found.differences.iter().map(|one| format!("`{}`: {}", one.path, one.words)));
     let more = named.len().saturating_sub(NAMED);
@@ -126,15 +141,5 @@ mod tests {
         assert_eq!(outcome(&[same.clone(), different], true), Reproduced::Different);
         assert_eq!(outcome(&[same.clone(), step(Reproduced::Different, false)], false), Reproduced::Different);
         assert_eq!(outcome(&[same, step(Reproduced::NotRun, false)], false), Reproduced::NotRun, "it is not proven");
-    }
-
-    #[test]
-    fn a_sample_has_its_part_of_all_actions_and_others_in_another_build() {
-        let action = |number: u32| DigestFunction::Sha256.digest(&number.to_le_bytes());
-        let of = |build: &str| (0..10_000).filter(|number| chosen(&action(*number), build, 10_000)).collect::<Vec<_>>();
-        let (one, other) = (of("a"), of("b"));
-        assert!((50..200).contains(&one.len()), "{}", one.len());
-        assert_ne!(one, other);
-        assert!(!chosen(&action(1), "a", 0) && chosen(&action(1), "a", 1_000_000));
     }
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use kiln_worker::executor::calls::Limits;
-use kiln_worker::executor::{Exit, Job};
+use kiln_worker::executor::{Conditions, Exit, Job};
 use tokio::sync::watch;
 
-use super::place::{MIB, Place, Ran, confined};
+use super::place::{MIB, Place, Ran, confined, used};
 
 /// Prints which process namespace a job is in. The number of a process namespace that is gone is used again, so the time when its first process
 /// began is added.
@@ -227,4 +227,22 @@ async fn what_is_part_of_a_job_shares_a_sandbox_only_within_it() {
     assert_ne!(seen[0], seen[1], "expected nothing of a job to outlive it");
     seen.push(process_namespace(&place, place.job(NAMESPACE)).await);
     assert!(!seen[..2].contains(&seen[2]));
+}
+
+#[tokio::test]
+async fn a_job_that_is_to_be_compared_sees_another_host_and_fewer_cpus_and_none_after_it_does() {
+    let place = used();
+    let look = "hostname; nproc; getent hosts \"$(hostname)\" | cut -d ' ' -f 1";
+    let usual = place.script(look).await;
+    let mut job = place.job(look);
+    job.conditions = Conditions { cpus: Some(1), host_name: Some("kiln-other".to_owned()) };
+    let other = place.run(job).await;
+    assert_eq!(other.text(), "kiln-other\n1\n127.0.0.1\n", "{}", other.err);
+    let seen = &other.finished.conditions;
+    assert_eq!((seen.cpus, seen.host_name.as_deref()), (Some(1), Some("kiln-other")));
+    let after = place.script(look).await;
+    assert_eq!(after.text(), usual.text(), "a sandbox with other conditions is not used again");
+    let told = after.finished.conditions.clone();
+    let lines: Vec<String> = after.text().lines().map(str::to_owned).collect();
+    assert_eq!((told.host_name.unwrap(), told.cpus.unwrap().to_string()), (lines[0].clone(), lines[1].clone()));
 }

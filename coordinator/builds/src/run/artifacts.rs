@@ -16,7 +16,6 @@ use super::{Unsuccessful, Work};
 use crate::RecordsError;
 use crate::chosen::Chosen;
 use crate::libraries::OnWorker;
-use crate::verify;
 use kiln_artifacts::StepFact;
 use kiln_store::trees::overlay;
 
@@ -39,7 +38,7 @@ pub(super) async fn make_artifacts(
     for artifact in &work.plan.artifacts {
         let outputs = outputs(work, artifact, steps).await?;
         let span = tracing::info_span!("artifact", name = artifact.name, kind = artifact.kind.name());
-        let own = verify::steps_of(artifact, &work.plan.steps);
+        let own = kiln_reproduce::steps_of(&artifact.from, &work.plan.steps);
         let (mut facts, mut others) = (Vec::new(), Vec::new());
         for (index, finished) in steps {
             let is_own = work.plan.steps.get(*index).is_some_and(|step| own.contains(&step.name));
@@ -195,7 +194,7 @@ async fn make(
     let places = (environment.as_deref(), others.as_slice());
     let mut statement = kiln_artifacts::statement(&work.settings.farm(), &build, &record, places, &made, &all);
     statement["predicate"]["buildDefinition"]["externalParameters"]["request"] =
-        verify::again(&work.request, &record.platform);
+        kiln_reproduce::request(&work.request, &record.platform);
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
     if let Some(known) = known.clone().filter(|_| is_stated) {

@@ -24,6 +24,10 @@ use super::{
 use kiln_plan::{Source, Step};
 
 const HOME: &str = ".cargo-home";
+/// Removes what Cargo notes about its own program, which is something else each time.
+const UNDATED: &str = "rm -f target/.rustc_info.json";
+/// Removes what Cargo notes about when it used each package.
+const UNUSED: &str = "rm -f .cargo-home/.global-cache*";
 const CONFIGURATION: [&str; 4] = ["rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"];
 
 /// Detects a Cargo project in the root of the tree.
@@ -134,7 +138,7 @@ impl Project<'_> {
         let mut deps = compile_step(
             "deps",
             "compiles the dependencies; keyed by the manifests and the lock file, with the sources stubbed",
-            format!("{build}\ncargo clean --release --offline{}", self.specs(&stubbed)),
+            format!("{build}\ncargo clean --release --offline{}\n{UNDATED}", self.specs(&stubbed)),
         );
         (deps.inputs, deps.unversioned) = (inputs.clone(), key.clone());
         deps.files = stubs(&mut stubbed.into_iter());
@@ -148,7 +152,8 @@ impl Project<'_> {
             deps.inputs.push(directory);
             return vec![deps, compile];
         }
-        let mut fetch = fetch_step("fetch", "fetches the packages that `Cargo.lock` names", "cargo fetch --locked");
+        let run = format!("cargo fetch --locked\n{UNUSED}");
+        let mut fetch = fetch_step("fetch", "fetches the packages that `Cargo.lock` names", &run);
         (fetch.inputs, fetch.unversioned, fetch.files) = (inputs, key, stubs(&mut self.packages.iter()));
         (fetch.env, fetch.tools, fetch.outputs) = (env, strings(["cargo"]), strings([HOME]));
         deps.needs = strings(["fetch"]);

@@ -17,6 +17,9 @@ use kiln_plan::{ArtifactKind, Source, Step};
 use zon::Value;
 
 const MANIFEST: &str = "build.zig.zon";
+/// Debug information has the path of the options that each program was compiled with, below a directory that Zig 0.15 calls differently each time,
+/// whatever the options are.
+const UNNAMED: &str = "grep -rlaZE '/zig/b/[0-9a-f]{32}' .kiln/out 2>/dev/null |\n    LC_ALL=C xargs -0 -r sed -i -E 's,(/zig/b/)[0-9a-f]{32},\\100000000000000000000000000000000,g'\n";
 /// Where Zig keeps what it fetches: its global cache, of which the layer is `p`.
 const CACHE: &str = ".kiln/zig";
 
@@ -151,7 +154,7 @@ fn target(build: &str) -> &'static str {
 fn command(build: &str) -> String {
     let mode = if build.contains("standardOptimizeOption") { " --release=safe" } else { "" };
     let hint = "`zig build` installed nothing: call `b.installArtifact` for what is to be delivered";
-    format!("zig build --prefix {OUT}{mode}{}\n{}", target(build), refuse_empty(hint))
+    format!("zig build --prefix {OUT}{mode}{}\n{UNNAMED}{}", target(build), refuse_empty(hint))
 }
 
 /// The command that runs the project's tests, if it has a step for them.

@@ -2,6 +2,7 @@
 
 pub mod drawing;
 pub mod notified;
+pub mod reproduced;
 pub mod tree;
 pub mod words;
 

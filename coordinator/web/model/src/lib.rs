@@ -147,11 +147,15 @@ impl Progress {
                 self.end(at, done);
                 None
             }
+            event::Event::ArtifactCompared(compared) => {
+                let its = self.artifacts.iter_mut().filter(|known| known.id == compared.artifact);
+                its.for_each(|known| known.reproducibility.splice(..0, compared.result.clone()).for_each(drop));
+                None
+            }
             event::Event::Log(_)
             | event::Event::ShellOpened(_)
             | event::Event::GateFinished(_)
-            | event::Event::StepAgain(_)
-            | event::Event::ArtifactCompared(_) => None,
+            | event::Event::StepAgain(_) => None,
         }
     }
 

@@ -13,7 +13,7 @@ use super::download::download_blob;
 use super::{Guest, layers};
 use crate::answer::Failure;
 use crate::blobs::{self, Files, Found, Space};
-use crate::markup::{Section, encoded, nothing, tree, words};
+use crate::markup::{Section, encoded, nothing, reproduced, tree, words};
 
 /// Artifacts of one list.
 const LISTED: u32 = 200;
@@ -88,6 +88,7 @@ pub(crate) async fn page(guest: Guest, Path(id): Path<String>) -> Result<Markup,
         (facts(&artifact))
         (gates(&artifact))
         (contents(&guest, &artifact, &base).await)
+        (reproduced::section(&artifact.reproducibility))
         (self::provenance(&base, provenance.as_ref()))
         (self::sbom(&base, sbom.as_ref()))
     };

@@ -4,7 +4,7 @@ use kiln_proto::v1::{self, Artifact, Status};
 use maud::{Markup, html};
 
 use super::{project, status};
-use crate::markup::{badge, encoded, words};
+use crate::markup::{badge, encoded, reproduced, words};
 use crate::pages::tested;
 use kiln_web_model::{Outcome, Progress, Step};
 
@@ -189,6 +189,7 @@ fn artifacts(artifacts: &[Artifact]) -> Markup {
                         span .kind { (artifact.kind) }
                         a href={ "/artifacts/" (encoded(&artifact.id)) } { (artifact.name) @if !artifact.version.is_empty() { " " (artifact.version) } }
                         span .dim { (artifact.platform) " · " (words::size(artifact.size_bytes)) }
+                        (reproduced::badge(&artifact.reproducibility))
                         code .dim { (artifact.id) }
                     }
                 }
