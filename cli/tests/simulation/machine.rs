@@ -71,7 +71,17 @@ impl Executor for Commands {
         let none = Duration::ZERO;
         let samples = Samples::default();
         let (peak_memory_bytes, accesses) = (0, None);
-        Ok(Finished { exit, wall: time, user_cpu: none, system_cpu: none, peak_memory_bytes, samples, accesses, tree })
+        Ok(Finished {
+            exit,
+            wall: time,
+            user_cpu: none,
+            system_cpu: none,
+            peak_memory_bytes,
+            samples,
+            accesses,
+            conditions: Default::default(),
+            tree,
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use kiln_proto::clock;
 use kiln_proto::v1::{Build, Status as BuildStatus, SubmitRequest, event};
 use tonic::Status;
 
-use super::secrets::Secrets;
 use super::{Active, Builds, Unfinished, named_user, run};
+use kiln_build_secrets::Secrets;
 
 impl Builds {
     /// Resumes the builds that have not ended.

@@ -18,8 +18,8 @@ use kiln_proto::{agent, clock, precondition, property, reapi};
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-use super::secrets::{Inexact, Secrets};
 use super::{Builds, internal, unread};
+use kiln_build_secrets::{Inexact, Secrets};
 
 /// Messages to a user that wait to be sent. Each has at most 32 KiB of data.
 const QUEUE: usize = 8;

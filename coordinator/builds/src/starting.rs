@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::secrets::Secrets;
 use super::source::SourceTree;
 use super::{Active, Builds, Work, images, run, verify, waiting};
+use kiln_build_secrets::Secrets;
 use kiln_records::EventLog;
 
 /// A project with its plan.

@@ -18,7 +18,6 @@ use super::caches::Owner;
 use super::images;
 use super::in_root::Root;
 use super::layer::{self, HitBefore};
-use super::learned;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::remarks;
 use super::reports;
@@ -269,7 +268,7 @@ async fn reserved(work: &Work, job: &Job) -> Option<u64> {
     if !job.step.memory_auto {
         return None;
     }
-    let learned = job.memory_bytes.or_else(|| learned::reservation(&job.history))?;
+    let learned = job.memory_bytes.or_else(|| kiln_histories::reservation(&job.history))?;
     Some(largest(work).await.map_or(learned, |largest| learned.min(largest)))
 }
 
@@ -288,7 +287,7 @@ async fn needs_memory(work: &Work, job: &Job, done: &Done, reserved: Option<u64>
         return None;
     }
     let had = reserved.unwrap_or(job.step.memory_bytes);
-    let more = learned::after_too_little(had, largest(work).await?)?;
+    let more = kiln_histories::after_too_little(had, largest(work).await?)?;
     let text = format!(
         "step `{}` used more than {} MiB of memory; it runs again with {} MiB",
         job.step.name,
@@ -312,7 +311,7 @@ async fn learn(work: &Work, job: &Job, done: &Done, merged: bool) {
     let project = work.build.lock().project.clone();
     let planned = work.plan.steps.iter().find(|step| step.name == job.step.name);
     let Some(planned) = planned else { return };
-    let kind = learned::kind(planned, &job.target.platform.to_string(), work.source.paths().len());
+    let kind = kiln_histories::kind(planned, &job.target.platform.to_string(), work.source.paths().len());
     work.histories.ran(work.request.instance.trim_matches('/'), &project, &kind, took, peak_bytes).await;
 }
 

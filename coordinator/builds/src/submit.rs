@@ -9,10 +9,10 @@ use kiln_telemetry::trace;
 use tonic::Status;
 use tracing::Instrument;
 
-use super::secrets::Secrets;
 use super::starting::Planned;
 use super::{Builds, internal, named_user, unread};
 use kiln_auth::Identity;
+use kiln_build_secrets::Secrets;
 
 /// Maximum builds in progress: each keeps its tree's names and its plan in memory.
 pub(super) const MAX_ACTIVE: usize = 1000;

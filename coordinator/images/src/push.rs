@@ -149,6 +149,6 @@ impl Push {
         if listed.is_empty() {
             return Ok(());
         }
-        referrer::list(registries, &self.to, &subject.digest, &listed).await
+        registries.list_referrers(&self.to, &subject.digest, &listed).await
     }
 }

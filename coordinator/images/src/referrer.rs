@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, Index, Manifest};
-use crate::reference::Reference;
-use crate::registry::{Error, Registries};
+use crate::manifest::{Descriptor, Document, Manifest};
 
 /// Media types of these documents.
 pub mod kind {
@@ -78,33 +76,6 @@ impl Referrer {
 /// The tag that lists the referrers of `subject` if the registry does not list them itself.
 pub fn tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
-}
-
-/// Adds referrers to the list under that tag.
-pub(crate) async fn list(
-    registries: &Registries,
-    repository: &Reference,
-    subject: &Digest,
-    manifests: &[Descriptor],
-) -> Result<(), Error> {
-    let Ok(at) = repository.at_tag(&tag(subject)) else { return Ok(()) };
-    let mut index = match registries.find_to_push(&at).await? {
-        None => Index::new(Vec::new()),
-        Some(_) => {
-            let known = registries.manifest(&at).await?;
-            serde_json::from_slice(&known.data).unwrap_or_else(|_| Index::new(Vec::new()))
-        }
-    };
-    let before = index.manifests.len();
-    for manifest in manifests {
-        if !index.manifests.iter().any(|known| known.digest == manifest.digest) {
-            index.manifests.push(manifest.clone());
-        }
-    }
-    if index.manifests.len() > before {
-        registries.put_manifest(&at, &Document::from(&index)).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use tracing::Instrument;
 use super::reruns::Reruns;
 use super::{Unsuccessful, Work};
 use crate::chosen::Chosen;
-use crate::learned;
 use crate::shards;
 use crate::steps::{self, Ended, Finished, Job};
 
@@ -35,7 +34,7 @@ fn path_weights(steps: &[Step], own: &[u64]) -> Vec<u64> {
 /// What the steps took before on this target.
 async fn histories(work: &Work, target: &Target) -> Vec<v1::StepHistory> {
     let (steps, files) = (&work.plan.steps, work.source.paths().len());
-    let kind = |step: &Step| learned::kind(step, &target.platform_of(step).to_string(), files);
+    let kind = |step: &Step| kiln_histories::kind(step, &target.platform_of(step).to_string(), files);
     let kinds: Vec<v1::StepKind> = steps.iter().map(kind).collect();
     let project = work.build.lock().project.clone();
     let found = work.histories.of(work.request.instance.trim_matches('/'), &project, &kinds).await;
@@ -84,7 +83,7 @@ fn for_target(planned: &Step, target: &Target) -> Step {
 pub(super) async fn all_steps(work: &Work, of: &Target, chosen: &Chosen<'_>) -> Result<Done, Unsuccessful> {
     let places = places(work, of, chosen).await.map_err(Unsuccessful::farms)?;
     let histories = histories(work, of).await;
-    let own: Vec<u64> = histories.iter().map(learned::weight).collect();
+    let own: Vec<u64> = histories.iter().map(kiln_histories::weight).collect();
     let weights = path_weights(&work.plan.steps, &own);
     let mut results: HashMap<Place, Finished> = HashMap::new();
     let mut waiting: Vec<Place> = Vec::new();

@@ -9,7 +9,7 @@ use super::transport::body;
 use super::{Access, Ask, Error, Registries};
 use crate::blobs::MAX_DOCUMENT_BYTES;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Index};
+use crate::manifest::{Descriptor, Document, Index};
 use crate::reference::Reference;
 use crate::referrer;
 
@@ -71,6 +71,35 @@ fn next(link: &str) -> Option<String> {
     let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
     let path = target.find("/v2/").and_then(|at| target.get(at..))?;
     parameters.contains("rel=\"next\"").then(|| path.to_owned())
+}
+
+impl Registries {
+    /// Adds referrers to the list under the tag that stands for one in registries without.
+    pub(crate) async fn list_referrers(
+        &self,
+        repository: &Reference,
+        subject: &Digest,
+        manifests: &[Descriptor],
+    ) -> Result<(), Error> {
+        let Ok(at) = repository.at_tag(&referrer::tag(subject)) else { return Ok(()) };
+        let mut index = match self.find_to_push(&at).await? {
+            None => Index::new(Vec::new()),
+            Some(_) => {
+                let known = self.manifest(&at).await?;
+                serde_json::from_slice(&known.data).unwrap_or_else(|_| Index::new(Vec::new()))
+            }
+        };
+        let before = index.manifests.len();
+        for manifest in manifests {
+            if !index.manifests.iter().any(|known| known.digest == manifest.digest) {
+                index.manifests.push(manifest.clone());
+            }
+        }
+        if index.manifests.len() > before {
+            self.put_manifest(&at, &Document::from(&index)).await?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 128 << 10;
 
 /// Secrets that are not those that are wanted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Inexact {
+pub enum Inexact {
     /// This one was not given.
     Missing(String),
     /// Nothing asks for this one.
@@ -30,13 +30,13 @@ pub(super) enum Inexact {
 
 /// The secrets of a build.
 #[derive(Debug, Default)]
-pub(crate) struct Secrets {
+pub struct Secrets {
     known: watch::Sender<BTreeMap<String, Secret>>,
 }
 
 impl Secrets {
     /// Checks and takes these secrets; an error says why one is not acceptable.
-    pub(super) fn new(given: Vec<Secret>) -> Result<Self, String> {
+    pub fn new(given: Vec<Secret>) -> Result<Self, String> {
         if given.len() > MAX_SECRETS {
             return Err(format!("the build was given {} secrets; expected at most {MAX_SECRETS}", given.len()));
         }
@@ -59,12 +59,12 @@ impl Secrets {
     }
 
     /// Adds the secrets of another submission of the same build.
-    pub(super) fn take(&self, other: Self) {
+    pub fn take(&self, other: Self) {
         self.known.send_modify(|known| known.append(&mut other.known.send_replace(BTreeMap::new())));
     }
 
     /// Drops secrets that no step of the plan needs; an error names a secret that a step needs and that was not given.
-    pub(super) fn fit(&self, plan: &Plan) -> Result<(), String> {
+    pub fn fit(&self, plan: &Plan) -> Result<(), String> {
         let by_dockerfiles = || {
             plan.artifacts.iter().filter_map(|artifact| match &artifact.kind {
                 ArtifactKind::Dockerfile(dockerfile) => Some((&artifact.name, &dockerfile.secrets)),
@@ -97,13 +97,13 @@ impl Secrets {
     }
 
     /// The secrets of a step that are present.
-    pub(super) fn of(&self, step: &Step) -> Vec<Secret> {
+    pub fn of(&self, step: &Step) -> Vec<Secret> {
         let known = self.known.borrow();
         step.secrets.iter().filter_map(|name| known.get(name).cloned()).collect()
     }
 
     /// Those with these names, which are all that there may be and must be: an error names the first that is missing or too many.
-    pub(super) fn exactly<'a>(self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Vec<Secret>, Inexact> {
+    pub fn exactly<'a>(self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Vec<Secret>, Inexact> {
         let known = self.known.send_replace(BTreeMap::new());
         if let Some(name) = names.clone().find(|name| !known.contains_key(*name)) {
             return Err(Inexact::Missing(name.to_owned()));
@@ -115,14 +115,14 @@ impl Secrets {
     }
 
     /// The first missing secret of a step.
-    pub(super) fn missing<'a>(&self, step: &'a Step) -> Option<&'a str> {
+    pub fn missing<'a>(&self, step: &'a Step) -> Option<&'a str> {
         let known = self.known.borrow();
         step.secrets.iter().find(|name| !known.contains_key(*name)).map(String::as_str)
     }
 
     /// What stands for the values of these secrets of a step in its key. After a restart, waits until the client has sent them again; `None` if
     /// it does not.
-    pub(super) async fn keys(
+    pub async fn keys(
         &self,
         step: &Step,
         keyed: &[String],
@@ -140,7 +140,7 @@ impl Secrets {
     }
 
     /// Waits until all secrets of a step are present. Returns whether they are.
-    pub(super) async fn given_again(&self, step: &Step) -> bool {
+    pub async fn given_again(&self, step: &Step) -> bool {
         let mut known = self.known.subscribe();
         let all = known.wait_for(|known| step.secrets.iter().all(|name| known.contains_key(name)));
         tokio::time::timeout(RESUBMIT_WINDOW, all).await.is_ok()

@@ -31,7 +31,7 @@ pub struct Histories {
 }
 
 /// What the runs of a step are remembered by.
-pub(crate) fn kind(step: &Step, platform: &str, files: usize) -> StepKind {
+pub fn kind(step: &Step, platform: &str, files: usize) -> StepKind {
     StepKind {
         step: step.name.clone(),
         platform: platform.to_owned(),
@@ -55,7 +55,7 @@ fn key(instance: &str, project: &str, kind: &StepKind) -> String {
 
 impl Histories {
     /// The histories in a journal.
-    pub(crate) fn over(journal: Journal) -> Self {
+    pub fn over(journal: Journal) -> Self {
         Self { journal }
     }
 
@@ -77,7 +77,7 @@ impl Histories {
     }
 
     /// Records a run.
-    pub(crate) async fn ran(&self, instance: &str, project: &str, kind: &StepKind, took: Duration, peak_bytes: u64) {
+    pub async fn ran(&self, instance: &str, project: &str, kind: &StepKind, took: Duration, peak_bytes: u64) {
         let key = key(instance, project, kind);
         let known = match self.journal.get(RECORDS, &key).await {
             Ok(data) => data.and_then(|data| StepHistory::decode(data).ok()).unwrap_or_default(),
@@ -92,7 +92,7 @@ impl Histories {
     }
 
     /// Removes the oldest records beyond the limit.
-    pub(crate) async fn trim(&self) -> Result<(), kiln_journal::Error> {
+    pub async fn trim(&self) -> Result<(), kiln_journal::Error> {
         if self.journal.count(RECORDS).await? <= MAX_RECORDS as u64 {
             return Ok(());
         }
@@ -124,18 +124,18 @@ fn after(known: &StepHistory, duration_ms: u64, peak_bytes: u64) -> StepHistory 
 }
 
 /// What a step weighs on a path of steps that wait for each other, in milliseconds.
-pub(crate) fn weight(history: &StepHistory) -> u64 {
+pub fn weight(history: &StepHistory) -> u64 {
     if history.at_ms == 0 { UNKNOWN.as_millis() as u64 } else { history.duration_ms.max(1) }
 }
 
 /// What a step reserves of which this is known: a quarter more than it used.
-pub(crate) fn reservation(history: &StepHistory) -> Option<u64> {
+pub fn reservation(history: &StepHistory) -> Option<u64> {
     let peak = Some(history.peak_memory_bytes).filter(|peak| *peak > 0)?;
     Some(rounded(peak.saturating_add(peak / 4)))
 }
 
 /// What a step reserves that was stopped with this much: twice as much, but at most what the largest worker has. `None` if that is no more.
-pub(crate) fn after_too_little(reserved: u64, largest: u64) -> Option<u64> {
+pub fn after_too_little(reserved: u64, largest: u64) -> Option<u64> {
     let more = rounded(reserved.saturating_mul(2)).min(largest);
     (more > reserved).then_some(more)
 }
