@@ -83,6 +83,17 @@ fn an_image_in_a_registry_is_verified_and_a_tampered_registry_is_noticed() {
     let digest = pushed["digest"].as_str().unwrap().to_owned();
     accepted(&at(&format!("{name}:1.4.2"), &keys, &["--content"]));
     accepted(&at(&format!("{name}@{digest}"), &keys, &[]));
+    // Cosign before version 3 finds the envelopes under a tag.
+    if kiln_harness::has("skopeo") {
+        let attached = format!("docker://{name}:{}.att", digest.replace(':', "-"));
+        let raw = kiln_harness::output("skopeo", &["inspect", "--raw", "--tls-verify=false", &attached], dir.path());
+        let manifest: Value = serde_json::from_str(&raw).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        let kinds: Vec<&str> =
+            layers.iter().map(|layer| layer["annotations"]["predicateType"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["https://slsa.dev/provenance/v1", "https://cyclonedx.org/bom"]);
+        assert_eq!(layers[0]["mediaType"], "application/vnd.dsse.envelope.v1+json");
+    }
     let unknown = at(&format!("{name}:9"), &keys, &[]);
     assert_eq!(unknown.code, 2, "{unknown:?}");
 

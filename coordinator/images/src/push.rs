@@ -146,9 +146,26 @@ impl Push {
                 listed.push(manifest.descriptor);
             }
         }
-        if listed.is_empty() {
-            return Ok(());
+        if !listed.is_empty() {
+            registries.list_referrers(&self.to, &subject.digest, &listed).await?;
         }
-        registries.list_referrers(&self.to, &subject.digest, &listed).await
+        let envelopes: Vec<&Document> = pushed.referrers.iter().filter_map(|one| one.envelope.as_ref()).collect();
+        if envelopes.is_empty() { Ok(()) } else { self.attach(registries, &subject.digest, &envelopes).await }
+    }
+
+    /// Puts envelopes where Cosign before version 3 looks for them.
+    async fn attach(&self, registries: &Registries, subject: &Digest, envelopes: &[&Document]) -> Result<(), Error> {
+        let Ok(at) = self.to.at_tag(&referrer::attachments(subject)) else { return Ok(()) };
+        let before = match registries.find_to_push(&at).await? {
+            None => None,
+            Some(_) => serde_json::from_slice(&registries.manifest(&at).await?.data).ok(),
+        };
+        let (manifest, config) = referrer::attached(envelopes, before);
+        let mut source = InMemory::default();
+        for document in envelopes.iter().copied().chain([&config]) {
+            source.add(document);
+            registries.upload(&self.to, &document.descriptor, &source, None).await?;
+        }
+        registries.put_manifest(&at, &manifest).await.map(drop)
     }
 }

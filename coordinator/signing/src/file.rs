@@ -10,8 +10,8 @@ use kiln_attest::{Algorithm, Key, Keys, PrivateKey, Secret, State};
 
 use crate::Error;
 
-/// Rights that nobody but the owner may have: a group may read, as it does in volumes of Kubernetes.
-const OTHERS: u32 = 0o027;
+/// Rights that nobody may have but the owner and its group: Kubernetes gives the files of a volume to the group of the pod.
+const OTHERS: u32 = 0o007;
 
 /// What is in a farm's file.
 #[derive(Debug)]

@@ -40,7 +40,7 @@ async fn a_key_is_created_for_its_owner_alone_and_stays() {
 async fn a_key_that_others_can_read_is_refused() {
     let (_directory, path) = directory();
     file(&path).unwrap();
-    for (mode, fits) in [(0o600, true), (0o400, true), (0o440, true), (0o604, false), (0o644, false), (0o660, false)] {
+    for (mode, fits) in [(0o600, true), (0o400, true), (0o440, true), (0o660, true), (0o604, false), (0o644, false)] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let opened = file(&path).map(drop).map_err(|error| error.to_string());
         assert_eq!(opened.is_ok(), fits, "{mode:o}: {opened:?}");
