@@ -73,6 +73,11 @@ impl Builds {
         if !request.scope.is_empty() {
             kiln_auth::check_scope(&request.scope).map_err(Status::invalid_argument)?;
         }
+        if let Some(id) = request.verify.as_ref().map(|verify| verify.rebuild.as_str()).filter(|id| !id.is_empty())
+            && self.shared.records.artifact(id).await.map_err(unread)?.is_none()
+        {
+            return Err(Status::invalid_argument(format!("verify.rebuild is `{id}`, and there is no such artifact")));
+        }
         // From here on the request holds no secrets, so it can be recorded.
         let secrets = Secrets::new(std::mem::take(&mut request.secrets)).map_err(Status::invalid_argument)?;
         let planned = self.plan(&request).instrument(tracing::info_span!("plan")).await?;

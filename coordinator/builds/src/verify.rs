@@ -155,6 +155,9 @@ impl Work {
         let artifacts = std::mem::take(&mut *self.seen.artifacts.lock());
         let ran = std::mem::take(&mut *self.seen.ran.lock());
         let build = self.build.lock().id.clone();
+        // Of a build that failed, some may not have been recorded.
+        let recorded: Vec<String> = self.build.lock().artifacts.iter().map(|artifact| artifact.id.clone()).collect();
+        let artifacts = artifacts.into_iter().filter(|(artifact, _)| recorded.contains(artifact)).collect();
         for (artifact, found) in self.reproducer().sample(&build, artifacts, &ran).await {
             if let Some(metrics) = &self.metrics {
                 metrics.compared(&found);

@@ -6,6 +6,10 @@ use regex::Regex;
 
 use super::{Conditions, Kind, Runs, times};
 
+/// Longest text that is read as a whole.
+const LONGEST: usize = 1 << 20;
+/// Bytes on each side of the first difference that are read of a longer one.
+const AROUND: usize = 4 << 10;
 /// Digits of a number that is a hash rather than a count.
 const HASH_DIGITS: usize = 15;
 
@@ -27,6 +31,7 @@ static SECONDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d{10,19}(\.\d+)?")
 /// The first pair of words that differ between two texts, and what they come from. The whole texts are classified where they
 /// do not consist of as many words.
 pub(super) fn texts(first: &str, second: &str, runs: Runs<'_>) -> (Kind, String, String) {
+    let (first, second) = near(first, second);
     if let Some(kind) = by_conditions(first, second, runs) {
         let (a, b) = differing(first, second).unwrap_or((first, second));
         return (kind, a.to_owned(), b.to_owned());
@@ -44,6 +49,22 @@ pub(super) fn texts(first: &str, second: &str, runs: Runs<'_>) -> (Kind, String,
         }
     }
     (whole(first, second, runs), first.to_owned(), second.to_owned())
+}
+
+/// What is near the first difference of two texts that are too long to be read as a whole.
+fn near<'a>(first: &'a str, second: &'a str) -> (&'a str, &'a str) {
+    if first.len().max(second.len()) <= LONGEST {
+        return (first, second);
+    }
+    let same = first.bytes().zip(second.bytes()).take_while(|(a, b)| a == b).count();
+    let at = |text: &str, wanted: usize| {
+        (0..=wanted.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
+    };
+    let cut = |text: &'a str| {
+        let (from, to) = (same.saturating_sub(AROUND), same.saturating_add(AROUND));
+        text.get(at(text, from)..at(text, to)).unwrap_or_default()
+    };
+    (cut(first), cut(second))
 }
 
 fn words(text: &str) -> Vec<&str> {

@@ -6,7 +6,7 @@ use super::Kind;
 use super::place::{Found, Place};
 
 /// Larger documents are compared as texts.
-const MAX_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 /// Whether two texts are documents that differ only in their order.
 pub(super) fn compare(found: &mut Found<'_>, place: &Place, first: &str, second: &str) -> bool {

@@ -140,7 +140,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { unpacked: 256 << 20, members: 50_000, depth: 4, differences: 20 }
+        Self { unpacked: 128 << 20, members: 50_000, depth: 4, differences: 20 }
     }
 }
 

@@ -5,6 +5,10 @@ use std::io::Read;
 use super::place::{Found, Place, shown};
 use super::{Kind, formats, times};
 
+/// Most memory for a dictionary, which content that is compressed may ask for: 64 MiB, as much as `xz -9` needs.
+const XZ_KIB: u32 = 66 << 10;
+const WINDOW_LOG: u32 = 26;
+
 /// How something is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
@@ -40,8 +44,11 @@ impl Packing {
         let limit = most.saturating_add(1);
         let read = match self {
             Self::Gzip => flate2::read::MultiGzDecoder::new(data).take(limit).read_to_end(&mut unpacked),
-            Self::Zstd => zstd::Decoder::new(data).and_then(|reader| reader.take(limit).read_to_end(&mut unpacked)),
-            Self::Xz => lzma_rust2::XzReader::new(data, true).take(limit).read_to_end(&mut unpacked),
+            Self::Zstd => zstd::Decoder::new(data).and_then(|mut reader| {
+                reader.window_log_max(WINDOW_LOG)?;
+                reader.take(limit).read_to_end(&mut unpacked)
+            }),
+            Self::Xz => lzma_rust2::XzReader::new_mem_limit(data, true, XZ_KIB).take(limit).read_to_end(&mut unpacked),
             Self::Bzip2 => bzip2::read::MultiBzDecoder::new(data).take(limit).read_to_end(&mut unpacked),
         };
         let is_whole = read.is_ok() && u64::try_from(unpacked.len()).unwrap_or(u64::MAX) <= most;

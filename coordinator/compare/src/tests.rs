@@ -221,6 +221,14 @@ fn what_unpacks_to_more_than_allowed_is_compared_as_it_is() {
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
+#[test]
+fn a_line_that_is_too_long_is_read_where_it_differs() {
+    let line = |time: i64| format!("{}{time} é{}", "x ".repeat(1 << 20), "y ".repeat(1 << 20));
+    let found = all("min.js", line(FIRST).as_bytes(), line(FIRST + 60).as_bytes());
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, Kind::Time, "{found:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 

@@ -10,11 +10,14 @@ use kiln_proto::root::TIMES_OUTPUT;
 use kiln_proto::{reapi, v1};
 use kiln_store::{BlobStore, Stores};
 use prost::Message;
+use tokio::sync::Semaphore;
 
 use super::layout;
 
 /// Largest file that is looked into.
-const MAX_BYTES: u64 = 128 << 20;
+const MAX_BYTES: u64 = 64 << 20;
+/// Files are looked into one at a time, in all builds together: each takes up to six times that much memory.
+static LOOKING: Semaphore = Semaphore::const_new(1);
 /// Files that are looked into.
 const LOOKED_INTO: usize = 50;
 /// Differences that are told of.
@@ -262,6 +265,7 @@ async fn looked_into(
         let words = format!("{} bytes against {}, which is too much to look into", first.size, second.size);
         return Ok(vec![kiln_compare::Difference { path: path.to_owned(), kind: kiln_compare::Kind::Content, words }]);
     }
+    let _one = LOOKING.acquire().await.map_err(|error| Error::Invalid(error.to_string()))?;
     let (a, b) = (content(stores, &first).await?, content(stores, &second).await?);
     let (path, of) = (path.to_owned(), (of.0.clone(), of.1.clone()));
     let compare = move || {
