@@ -31,7 +31,7 @@ fn is_long() -> bool {
 fn twice(name: &str) -> Option<tempfile::TempDir> {
     let dir = example(name);
     if name == "java-maven" {
-        java_programs::use_debian(dir.path());
+        kiln_harness::project::use_debian(dir.path());
     }
     let built = Farm::shared().build(dir.path(), &[]);
     if built.0.code != 0 {

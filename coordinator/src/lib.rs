@@ -2,7 +2,6 @@
 //!
 //! Invariant: no scheduling decision is made here; `kiln-scheduler` makes them, and this crate carries them out.
 
-mod beliefs;
 mod check;
 pub mod config;
 mod files;

@@ -21,7 +21,6 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::Config;
-use crate::beliefs::Beliefs;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
@@ -29,6 +28,7 @@ use crate::seat::{self, Base, BySeat, Common, Counted, Hooks, Network, Pages, Pe
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::health;
 use crate::tenants::{AllStores, Journals, Limits};
+use kiln_auth::Beliefs;
 use kiln_auth::audit::Audit;
 use kiln_auth::layer::Gate;
 use kiln_auth::{Accepted, Authenticator, FarmKey, Others};
@@ -273,7 +273,7 @@ async fn serve(
     };
     kept.metrics = metrics.as_ref().map(|metrics| metrics.store.clone());
     let ledger = farm.as_ref().map(|farm| Arc::new(farm.ledger.clone()) as Arc<dyn kiln_auth::ledger::Ledger>);
-    let beliefs = Beliefs::open(&config, ledger).await?;
+    let beliefs = Beliefs::open(&config.data_dir, ledger).await.map_err(anyhow::Error::msg)?;
     kept.distrusted = beliefs.known().clone();
     let budget = kept.budget.clone();
     let files = Files::read(&config)?;

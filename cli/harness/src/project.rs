@@ -83,3 +83,15 @@ pub fn commit(dir: &Path) -> String {
 pub fn git(dir: &Path, arguments: &[&str]) -> String {
     output("git", arguments, dir)
 }
+
+const MAVEN_SETTINGS: &str = "<settings><mirrors><mirror><id>debian</id><mirrorOf>*</mirrorOf>\
+                              <url>file:///usr/share/maven-repo</url></mirror></mirrors></settings>";
+
+/// Files that make Maven fetch from Debian's packages.
+pub const MAVEN_OF_DEBIAN: [(&str, &str); 2] =
+    [(".mvn/maven.config", "-s\n.mvn/settings.xml\n"), (".mvn/settings.xml", MAVEN_SETTINGS)];
+
+/// Makes Maven fetch from Debian's packages in this project.
+pub fn use_debian(dir: &Path) {
+    MAVEN_OF_DEBIAN.iter().for_each(|(path, text)| write(dir, path, text));
+}

@@ -2,24 +2,13 @@
 
 use std::path::Path;
 
-use kiln_harness::{Farm, find, output, project, write};
+use kiln_harness::project::MAVEN_OF_DEBIAN;
+use kiln_harness::{Farm, find, output, project};
 
-const SETTINGS: &str = "<settings><mirrors><mirror><id>debian</id><mirrorOf>*</mirrorOf>\
-                        <url>file:///usr/share/maven-repo</url></mirror></mirrors></settings>";
 const LIBRARY: &str = "package words;\npublic final class Words {\n    public static String of(String text) {\n        \
                        return org.apache.commons.lang3.StringUtils.capitalize(text);\n    }\n}\n";
 const PROGRAM: &str = "package app;\npublic final class App {\n    public static void main(String[] arguments) {\n        \
                        System.out.println(words.Words.of(\"hello\"));\n    }\n}\n";
-
-/// Files that make Maven fetch from Debian's packages.
-const DEBIAN: [(&str, &str); 2] = [(".mvn/maven.config", "-s\n.mvn/settings.xml\n"), (".mvn/settings.xml", SETTINGS)];
-
-/// Makes Maven fetch from Debian's packages in this project.
-pub fn use_debian(dir: &Path) {
-    for (path, text) in DEBIAN {
-        write(dir, path, text);
-    }
-}
 
 fn pom(inner: &str) -> String {
     format!("<project><modelVersion>4.0.0</modelVersion>{inner}</project>")
@@ -56,8 +45,8 @@ fn a_program_of_maven_modules_starts_where_it_is_unpacked() {
         needs("org.apache.commons", "commons-lang3", "debian")
     ));
     let dir = built(&[
-        DEBIAN[0],
-        DEBIAN[1],
+        MAVEN_OF_DEBIAN[0],
+        MAVEN_OF_DEBIAN[1],
         ("app/pom.xml", &app),
         ("app/src/main/java/app/App.java", PROGRAM),
         ("app/target/app-0.9.jar", "of an earlier build"),

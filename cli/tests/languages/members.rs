@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::java_programs::use_debian;
+use kiln_harness::project::use_debian;
 use kiln_harness::{Farm, commit, find, output, project, unpack, write};
 
 /// Builds the member in a directory of a repository with these files.

@@ -8,6 +8,7 @@ mod accepted;
 pub mod audit;
 mod authenticator;
 pub mod authority;
+mod beliefs;
 mod by_name;
 mod config;
 pub mod connections;
@@ -36,6 +37,7 @@ mod waiting;
 
 pub use accepted::{Accepted, Caller};
 pub use authenticator::{Authenticated, Authenticator, Known, Others};
+pub use beliefs::Beliefs;
 pub use config::{Config, Files};
 pub use error::Error;
 pub use identity::{Identity, Role, Unknown, check_name, check_scope};

@@ -3,7 +3,7 @@
 use kiln_journal::Fsync;
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::protobuf::Timestamp;
-use kiln_proto::v1::{Attestation, Build, GateResult, Status, SubmitRequest, Warning, event};
+use kiln_proto::v1::{Attestation, Build, GateResult, Reproducibility, Status, SubmitRequest, Warning, event};
 
 use super::*;
 
@@ -199,4 +199,20 @@ async fn calls_are_recorded_with_the_end_and_are_made_until_their_outcome_is() {
     assert_eq!(records.trim(&Keep { builds: Some(1), age: None }).await.unwrap(), 1);
     records.attempted(&first[0].0, &call("1", State::Delivered)).await.unwrap();
     assert!(records.notifications("a").await.unwrap().is_empty() && records.queue_length().await.unwrap() == 0);
+}
+
+#[tokio::test]
+async fn verifications_are_added_beside_an_artifact_whose_record_stays() {
+    let (_dir, records) = records();
+    let first = records.put_artifact(artifact("shop-1", b"one")).await.unwrap();
+    for number in 0..25 {
+        let found = Reproducibility { build: format!("build-{number}"), ..Reproducibility::default() };
+        records.add_reproducibility("shop-1", &found).await.unwrap();
+    }
+    let found = records.reproducibility("shop-1").await.unwrap();
+    assert_eq!((found.len(), found[0].build.as_str(), found[19].build.as_str()), (20, "build-24", "build-5"));
+    assert_eq!(records.artifact("shop-1").await.unwrap(), Some(first.clone()), "the record has none of them");
+    let other = records.put_artifact(artifact("shop-2", b"two")).await.unwrap();
+    let all = records.with_reproducibility(vec![other, first]).await.unwrap();
+    assert_eq!((all[0].reproducibility.len(), all[1].reproducibility.len()), (0, 20));
 }

@@ -17,8 +17,8 @@ use url::Url;
 
 use super::Common;
 use crate::Config;
-use crate::beliefs::Beliefs;
 use crate::tenants::Limits;
+use kiln_auth::Beliefs;
 
 /// What a coordinator has in any case. Cheap to clone.
 #[derive(Debug, Clone)]

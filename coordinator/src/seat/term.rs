@@ -79,7 +79,12 @@ impl Term {
                 $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
             };
         }
-        let members = membership::Membership::new(base.authenticator.clone(), tenants.clone(), base.beliefs.clone());
+        let members = membership::Membership::new(
+            base.authenticator.clone(),
+            execution.clone(),
+            std::sync::Arc::new(tenants.clone()),
+            base.beliefs.clone(),
+        );
         let farm = Routes::new(sized!(MembershipServer::new(members)))
             .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
         Ok(Self { tenants, farm })

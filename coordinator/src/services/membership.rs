@@ -1,6 +1,7 @@
 //! `kiln.v1.Membership`: exchanges join tokens for workers' certificates, lists members, and revokes access.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use kiln_proto::clock;
@@ -11,22 +12,38 @@ use kiln_state::distrust::{Period, Periods};
 
 use kiln_auth::audit::Subject;
 use kiln_auth::{Authenticator, Identity, Role, check_name, issued, revoked, tokens};
+use kiln_execution::ExecutionHandle;
 
-use crate::beliefs::Beliefs;
-use crate::tenants::Tenants;
+use kiln_auth::Beliefs;
 
 /// Serves memberships.
 #[derive(Debug, Clone)]
 pub struct Membership {
     authenticator: Authenticator,
-    tenants: Tenants,
+    execution: ExecutionHandle,
+    made: Arc<dyn Made>,
     beliefs: Beliefs,
 }
 
+/// What the tenants of a farm have of what workers made.
+#[tonic::async_trait]
+pub(crate) trait Made: std::fmt::Debug + Send + Sync {
+    /// All tenants' artifacts that depend on what a worker made since then.
+    async fn dependents(&self, worker: &str, since: SystemTime) -> Result<v1::DistrustResponse, Status>;
+
+    /// Empties all tenants' cache mounts that were published since then, and returns how many they are.
+    async fn forget_mounts(&self, since: SystemTime, dry_run: bool) -> Result<u64, Status>;
+}
+
 impl Membership {
-    /// Serves the members known to this authenticator, and the workers of a farm with these tenants.
-    pub(crate) fn new(authenticator: Authenticator, tenants: Tenants, beliefs: Beliefs) -> Self {
-        Self { authenticator, tenants, beliefs }
+    /// Serves the members known to this authenticator, and the workers of this execution.
+    pub(crate) fn new(
+        authenticator: Authenticator,
+        execution: ExecutionHandle,
+        made: Arc<dyn Made>,
+        beliefs: Beliefs,
+    ) -> Self {
+        Self { authenticator, execution, made, beliefs }
     }
 
     /// Whether there is a member with this name, as far as the farm knows.
@@ -34,7 +51,7 @@ impl Membership {
         if self.authenticator.knows(name).await {
             return Ok(true);
         }
-        let farm = self.tenants.execution().farm().await?;
+        let farm = self.execution.farm().await?;
         Ok(farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name))
     }
 }
@@ -120,11 +137,11 @@ impl membership_server::Membership for Membership {
                 Ok(())
             };
             self.beliefs.change(distrust).await?;
-            self.tenants.execution().believe(worker.clone()).await?;
+            self.execution.believe(worker.clone()).await?;
             tracing::warn!(by = by.name, worker, "a worker is distrusted");
         }
-        let mounts = self.tenants.forget_mounts(since, dry_run).await?;
-        let found = self.tenants.dependents(&worker, since).await?;
+        let mounts = self.made.forget_mounts(since, dry_run).await?;
+        let found = self.made.dependents(&worker, since).await?;
         subject.is(format!("worker {worker}: {} artifacts depend on it, {mounts} cache mounts", found.total));
         Ok(Response::new(v1::DistrustResponse { mounts, ..found }))
     }
@@ -139,7 +156,7 @@ impl membership_server::Membership for Membership {
             false => Err(Status::not_found(format!("`{worker}` is not distrusted; `kiln farm list` shows who is"))),
         };
         self.beliefs.change(trust).await?;
-        self.tenants.execution().believe(worker.clone()).await?;
+        self.execution.believe(worker.clone()).await?;
         tracing::info!(by = by.name, worker, "a worker is trusted again");
         Ok(Response::new(v1::TrustResponse {}))
     }

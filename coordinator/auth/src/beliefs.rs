@@ -1,11 +1,10 @@
 //! Which workers are distrusted, where that is written down: in a file of the only coordinator of a farm, or in the farm's ledger.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use kiln_auth::ledger::{DISTRUSTED, Ledger};
+use crate::ledger::{DISTRUSTED, Ledger};
 use kiln_state::Distrusted;
 use kiln_state::distrust::Periods;
 use tokio::sync::Mutex;
@@ -16,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Who is distrusted. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Beliefs {
+pub struct Beliefs {
     known: Distrusted,
     place: Place,
     /// Held by whoever reads them to write them again.
@@ -34,15 +33,15 @@ impl Beliefs {
     ///
     /// # Errors
     /// If it cannot be read: a coordinator that did not know would hand out what is not to be believed.
-    pub(crate) async fn open(config: &crate::Config, ledger: Option<Arc<dyn Ledger>>) -> anyhow::Result<Self> {
+    pub async fn open(data_dir: &Path, ledger: Option<Arc<dyn Ledger>>) -> Result<Self, String> {
         let place = match ledger {
             Some(ledger) => Place::Ledger(ledger),
-            None => Place::File(config.data_dir.join(format!("{DISTRUSTED}.toml"))),
+            None => Place::File(data_dir.join(format!("{DISTRUSTED}.toml"))),
         };
         let beliefs = Self { known: Distrusted::default(), place, writing: Arc::default() };
         beliefs
             .known
-            .set(beliefs.read().await.map_err(anyhow::Error::msg).context("cannot read which workers are distrusted")?);
+            .set(beliefs.read().await.map_err(|error| format!("cannot read which workers are distrusted: {error}"))?);
         if let Place::Ledger(_) = &beliefs.place {
             tokio::spawn(beliefs.clone().follow());
         }
@@ -50,7 +49,7 @@ impl Beliefs {
     }
 
     /// What all that reads results looks at.
-    pub(crate) fn known(&self) -> &Distrusted {
+    pub fn known(&self) -> &Distrusted {
         &self.known
     }
 
@@ -58,7 +57,7 @@ impl Beliefs {
     ///
     /// # Errors
     /// What `change` answers, or `UNAVAILABLE` if it cannot be written down.
-    pub(crate) async fn change(&self, change: impl FnOnce(&mut Periods) -> Result<(), Status>) -> Result<(), Status> {
+    pub async fn change(&self, change: impl FnOnce(&mut Periods) -> Result<(), Status>) -> Result<(), Status> {
         let unavailable =
             |error: String| Status::unavailable(format!("cannot record whom to distrust: {error}; try again"));
         let _alone = self.writing.lock().await;
