@@ -6,8 +6,6 @@ use std::str::FromStr;
 use kiln_images::reference::{self, Reference, nearest, tag_from};
 use kiln_proto::v1;
 
-use super::raw;
-
 /// Why a `--push` argument cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -30,7 +28,7 @@ pub(super) enum Place {
     /// A repository of a container registry.
     Registry(Reference),
     /// A store of plain files.
-    Files(raw::Place),
+    Files(kiln_stores::Place),
 }
 
 /// `[ARTIFACT=]REFERENCE` or `[ARTIFACT=]URL`.
@@ -49,7 +47,7 @@ impl FromStr for Destination {
             Some((artifact, reference)) if !artifact.contains('/') => (Some(artifact.to_owned()), reference),
             _ => (None, text),
         };
-        if let Some(place) = raw::Place::parse(reference) {
+        if let Some(place) = kiln_stores::Place::parse(reference) {
             return Ok(Self { artifact, place: Place::Files(place) });
         }
         let reference: Reference = reference.parse()?;

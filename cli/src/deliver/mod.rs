@@ -51,7 +51,7 @@ pub enum Error {
     #[error(transparent)]
     Output(#[from] download::Error),
     #[error(transparent)]
-    Raw(#[from] raw::Refused),
+    Raw(#[from] kiln_stores::Refused),
     #[error(transparent)]
     Registry(#[from] Box<registry::Error>),
     #[error("cannot fetch artifact `{name}` from the farm")]

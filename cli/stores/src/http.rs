@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const AUTHORIZATION: &str = "KILN_PUSH_AUTHORIZATION";
 
 /// Whether a text is a URL of this kind.
-pub(in super::super) fn is_url(text: &str) -> bool {
+pub fn is_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 

@@ -4,109 +4,15 @@
 //! `NAME/ID.json` lists them. Invariant: the list is written last and only once, so an artifact without a list is
 //! incomplete, and one with a list is complete.
 
-mod bucket;
-mod http;
-
-use std::fmt;
-
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use kiln_images::registry::Attempts;
 use kiln_proto::digest::Digest;
-use kiln_proto::{transfer, v1};
+use kiln_proto::v1;
+use kiln_stores::{Content, Place, Refused, Store, patiently};
 use serde_json::json;
 
 use super::stored::Stored;
 use super::{Delivered, Error};
 use crate::download::beside_it;
-
-pub(super) use http::is_url as is_http;
-
-/// Maximum number of attempts for a request that fails because of the store.
-const ATTEMPTS: u32 = 4;
-
-/// Why a plain store cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum Refused {
-    #[error("`{place}`: {reason}")]
-    Address { place: String, reason: String },
-    #[error("`{place}` rejected `{path}`: {reason}")]
-    Denied { place: String, path: String, reason: String },
-    #[error("`{place}` did not store `{path}`: {reason}")]
-    Failed { place: String, path: String, reason: String },
-    #[error("`{place}` already has another artifact at `{path}`; it was left alone, because ids are never reused")]
-    Taken { place: String, path: String },
-}
-
-impl Refused {
-    /// Whether it is the user's fault rather than the store operator's.
-    pub fn is_users(&self) -> bool {
-        !matches!(self, Self::Failed { .. })
-    }
-
-    /// Whether a retry in a moment may succeed.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::Failed { .. })
-    }
-}
-
-/// A destination for plain files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place(String);
-
-impl Place {
-    /// Parses a destination's URL; `None` if the text is not one.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        (text.starts_with("s3://") || is_http(text)).then(|| Self(text.trim_end_matches('/').to_owned()))
-    }
-
-    fn open(&self, insecure: &[String]) -> Result<Box<dyn Store>, Refused> {
-        if self.0.starts_with("s3://") {
-            Ok(Box::new(bucket::Bucket::open(&self.0)?))
-        } else {
-            Ok(Box::new(http::Repository::open(&self.0, insecure)?))
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    /// Omits secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&http::without_secrets(&self.0))
-    }
-}
-
-/// A file's content, which can be read repeatedly for retries.
-struct Content<'a> {
-    stored: &'a Stored,
-    digest: Digest,
-}
-
-impl Content<'_> {
-    fn size(&self) -> u64 {
-        self.digest.size
-    }
-
-    async fn open(&self) -> Result<BoxStream<'static, Result<Bytes, transfer::Error>>, transfer::Error> {
-        use futures::StreamExt;
-        Ok(self.stored.client().stream(&self.digest).await?.boxed())
-    }
-}
-
-/// A store of plain files.
-#[async_trait]
-trait Store: Send + Sync {
-    /// The size of an existing file, in bytes.
-    async fn size(&self, path: &str) -> Result<Option<u64>, Refused>;
-    /// The content of an existing small file.
-    async fn read(&self, path: &str) -> Result<Option<Bytes>, Refused>;
-    /// Stores a file, replacing an existing one.
-    async fn put(&self, path: &str, content: &Content<'_>) -> Result<(), Refused>;
-    /// Stores a small file that must not exist yet.
-    async fn create(&self, path: &str, data: Bytes) -> Result<(), Refused>;
-}
 
 /// Pushes artifacts to a destination.
 pub(super) async fn push(place: &Place, stored: &[Stored], insecure: &[String]) -> Result<Vec<Delivered>, Error> {
@@ -136,7 +42,7 @@ async fn push_one(place: &Place, store: &dyn Store, stored: &Stored) -> Result<D
                     moved.1 += digest.size;
                     continue;
                 }
-                let content = Content { stored, digest: *digest };
+                let content = Content { client: stored.client(), digest: *digest };
                 patiently(|| store.put(&path, &content)).await?;
                 moved.0 += digest.size;
             }
@@ -180,18 +86,4 @@ fn list(artifact: &v1::Artifact, files: &[(String, Digest)]) -> Bytes {
             .collect::<Vec<_>>(),
     });
     format!("{text:#}\n").into_bytes().into()
-}
-
-/// Retries requests that fail because of the store.
-async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T, Refused>
-where
-    F: Future<Output = Result<T, Refused>>,
-{
-    let mut attempts = Attempts::new(ATTEMPTS);
-    loop {
-        match call().await {
-            Err(error) if error.may_pass() && attempts.again(None).await => {}
-            result => return result,
-        }
-    }
 }
