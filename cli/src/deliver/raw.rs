@@ -32,7 +32,7 @@ async fn push_one(place: &Place, store: &dyn Store, stored: &Stored) -> Result<D
     let marker = format!("{base}.json");
     let mut moved = (0, 0);
     match patiently(|| store.read(&marker)).await? {
-        Some(there) if there == list => moved.1 = files.iter().map(|(_, digest)| digest.size).sum(),
+        Some(there) if is_there(&there, stored) => moved.1 = files.iter().map(|(_, digest)| digest.size).sum(),
         Some(_) => return Err(Refused::Taken { place: place.to_string(), path: marker }.into()),
         None => {
             for (path, digest) in &files {
@@ -69,6 +69,16 @@ fn files(stored: &Stored) -> Result<Vec<(String, Digest)>, Error> {
         files.push((format!("{}.{ending}", artifact.name), digest));
     }
     Ok(files)
+}
+
+/// Whether a list is of this artifact. What is stated about it may differ: the same may have been built from several sources.
+fn is_there(list: &[u8], stored: &Stored) -> bool {
+    let list: serde_json::Value = serde_json::from_slice(list).unwrap_or_default();
+    let files = list["files"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_listed = |(path, digest): (&str, &Digest)| {
+        files.iter().any(|file| file["path"] == path && file[digest.function.name()] == digest.hex().to_string())
+    };
+    list["id"] == stored.artifact.id.as_str() && stored.files().all(is_listed)
 }
 
 /// The content of the list, always the same for the same artifact.

@@ -71,6 +71,7 @@ impl Executor for Commands {
         let none = Duration::ZERO;
         let samples = Samples::default();
         let (peak_memory_bytes, accesses) = (0, None);
+        let conditions = Default::default();
         Ok(Finished {
             exit,
             wall: time,
@@ -79,7 +80,7 @@ impl Executor for Commands {
             peak_memory_bytes,
             samples,
             accesses,
-            conditions: Default::default(),
+            conditions,
             tree,
         })
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Manifest, media_type};
+use crate::registry;
 
 /// Media types of these documents.
 pub mod kind {
@@ -88,7 +89,7 @@ impl Referrer {
 
 /// The tag that lists the referrers of `subject` if the registry does not list them itself.
 pub fn tag(subject: &Digest) -> String {
-    format!("sha256-{}", subject.hex())
+    registry::referrers_tag(subject)
 }
 
 /// The tag under which Cosign before version 3 looks for the envelopes about `subject`.

@@ -238,12 +238,10 @@ async fn make(
     Ok((if known.is_some() { record } else { recorded }, found))
 }
 
-/// Whether what is stated about an artifact holds for these sources too: the same bytes may come from others.
+/// Whether what is stated about an artifact will do for these sources too: the same bytes may come from another repository or branch. Of a later
+/// commit on the same branch that changes nothing, it does.
 fn is_of(known: &v1::Artifact, source: &v1::Source) -> bool {
-    known.commit == source.commit
-        && known.dirty == source.dirty
-        && known.repository == source.repository
-        && known.branch == source.branch
+    known.dirty == source.dirty && known.repository == source.repository && known.branch == source.branch
 }
 
 /// Keeps an artifact's content where nothing is evicted.

@@ -33,6 +33,7 @@ pub use credentials::{Credentials, Login, server_name};
 pub use download::Repository;
 pub use error::Error;
 pub use reach::{Clients, Invalid as InvalidPattern, Pattern, Reach, Refused};
+pub(crate) use referrers::tag as referrers_tag;
 pub use retry::Attempts;
 use retry::Movement;
 pub use transport::{is_this_machine, words};

@@ -11,7 +11,6 @@ use crate::blobs::MAX_DOCUMENT_BYTES;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Index};
 use crate::reference::Reference;
-use crate::referrer;
 
 const DOING: &str = "when it was asked for referrers";
 /// Maximum number of pages of a list.
@@ -49,7 +48,7 @@ impl Registries {
     }
 
     async fn under_tag(&self, repository: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        let Ok(at) = repository.at_tag(&referrer::tag(subject)) else { return Ok(Vec::new()) };
+        let Ok(at) = repository.at_tag(&tag(subject)) else { return Ok(Vec::new()) };
         if self.find(&at).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -64,6 +63,11 @@ impl Registries {
         };
         Ok(serde_json::from_slice::<Index>(data).map_err(malformed)?.manifests)
     }
+}
+
+/// The tag that lists the referrers of `subject` if the registry does not list them itself.
+pub(crate) fn tag(subject: &Digest) -> String {
+    format!("sha256-{}", subject.hex())
 }
 
 /// The path of the next page. It is the registry's own, whatever host it names.
@@ -81,7 +85,7 @@ impl Registries {
         subject: &Digest,
         manifests: &[Descriptor],
     ) -> Result<(), Error> {
-        let Ok(at) = repository.at_tag(&referrer::tag(subject)) else { return Ok(()) };
+        let Ok(at) = repository.at_tag(&tag(subject)) else { return Ok(()) };
         let mut index = match self.find_to_push(&at).await? {
             None => Index::new(Vec::new()),
             Some(_) => {
