@@ -80,6 +80,11 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
                 "An image without configuration",
                 "mkdir detected && cd detected && printf 'hello:\\n\\tcc -o hello hello.c\\n' > Makefile && echo 'int main(void) { return 0; }' > hello.c",
             ),
+            (
+                "Gates",
+                "mkdir -p kiln-out security/osv\necho '{ \"bomFormat\": \"CycloneDX\" }' > kiln-out/shop.cdx.json\n\
+                 echo '{ \"id\": \"X-1\" }' > security/osv/X-1.json\necho shop > kiln-out/shop",
+            ),
             ("Secrets", "cd publish\necho s3cr3t > npm.token"),
             ("Reproducible artifacts", "cd cli/examples/rust"),
             (

@@ -43,6 +43,20 @@ fn a_step_its_files_artifacts_comparisons_and_the_farm_are_shown_and_fit_a_narro
 }
 
 #[test]
+fn an_artifacts_page_lists_the_gates_that_it_passed() {
+    let (farm, pages) = farm(&["one"]);
+    let text = "name = \"gated\"\nversion = \"1\"\n[steps.make]\nrun = \"echo x > out\"\noutputs = [\"out\"]\n\
+                [artifacts.gated]\nfrom = \"make\"\nfiles = [\"out\"]\n[gates.budget]\nuse = \"size\"\nmax = \"1MB\"\n";
+    let dir = project(&[("kiln.toml", text)]);
+    assert_eq!(farm.kiln(&["build", dir.path().to_str().unwrap()]).code, 0);
+    let listed: serde_json::Value = serde_json::from_str(&curl(&[&format!("{pages}/api/v1/artifacts")]).body).unwrap();
+    let id = listed["artifacts"][0]["id"].as_str().unwrap();
+    let page = curl(&[&format!("{pages}/artifacts/{id}")]).body;
+    let (_, gates) = page.split_once("id=\"gates-title\"").expect("expected a section of gates");
+    assert!(gates.contains("budget") && gates.contains("gated: 2 bytes of at most 1000000"), "{gates}");
+}
+
+#[test]
 fn what_a_step_used_over_time_is_drawn_and_what_a_short_one_used_is_not() {
     if !has("curl") {
         return;

@@ -390,4 +390,23 @@ mod tests {
         assert_eq!(scanner["result"][0]["severity"][0], json!({ "method": "CVSS_V3", "score": "9.8" }));
         assert_eq!(scanner["db"], json!({ "uri": "sha256:abc", "lastUpdate": "2026-01-01T00:00:00Z" }));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_document_panics(at in 0_usize..400, length in 0_usize..40, put: Vec<u8>) {
+            let changed = |text: &str| {
+                let mut data = text.as_bytes().to_vec();
+                let from = at.min(data.len());
+                let to = from.saturating_add(length).min(data.len());
+                data.splice(from..to, put.clone());
+                data
+            };
+            let osv = entry("CVE-1", CRITICAL, "Debian:12", "openssl", "3.0.2-1");
+            for (sbom, entry) in [(changed(SBOM), osv.clone().into_bytes()), (SBOM.into(), changed(&osv))] {
+                let Ok(mut scan) = Scan::new(&sbom) else { continue };
+                scan.entry("osv/1.json", &entry);
+                let _ = (scan.verdict(&policy(None)).text(), scan.scanner("1", "x"));
+            }
+        }
+    }
 }

@@ -127,3 +127,15 @@ fn a_project_in_a_directory_has_its_gates_there() {
     let Check::Vulnerabilities(scan) = &plan.gates[1].check else { panic!("{:?}", plan.gates[1]) };
     assert_eq!(scan.database, "shop/osv");
 }
+
+#[test]
+fn the_guides_own_gates_are_valid() {
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cli/README.md");
+    let text = std::fs::read_to_string(readme).unwrap();
+    let (_, section) = text.split_once("### Gates\n").unwrap();
+    let (_, block) = section.split_once("```toml\n").unwrap();
+    let (block, _) = block.split_once("\n```").unwrap();
+    let block = block.replace("\"shop\"", "\"cli\"").replace("\"service\"", "\"shop\"");
+    let names: Vec<String> = planned(&block).gates.into_iter().map(|gate| gate.name).collect();
+    assert_eq!(names, ["format", "smoke", "http", "vulns", "licenses", "size"]);
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_executor::rooted::{Mount, What};
+use kiln_executor::rooted::What;
 use kiln_executor::{BUILD, Rooted};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::root::{self as contract, LAYER_OUTPUT, NETWORK_HOST, TIMES_OUTPUT};
@@ -63,6 +63,22 @@ fn within_build(command: &reapi::Command) -> Option<&str> {
     if below.is_empty() { Some(below) } else { below.strip_prefix('/') }
 }
 
+/// The service of an action, whose root is one of these mounts.
+fn service(
+    action: &reapi::Action,
+    command: &reapi::Command,
+    mounts: &[contract::Mount],
+) -> Result<Option<contract::Service>, Error> {
+    let Some(text) = value(action, command, contract::SERVICE) else { return Ok(None) };
+    let service = contract::decode_service(text).map_err(|error| Error::Invalid(error.to_string()))?;
+    let is_root = |mount: &contract::Mount| matches!(mount, contract::Mount::Bind { target, rw: true, .. } if *target == service.root);
+    if !mounts.iter().any(is_root) {
+        let words = format!("nothing is mounted at `{}` that could be the root of a service", service.root);
+        return Err(Error::Invalid(words));
+    }
+    Ok(Some(service))
+}
+
 /// Whether an action runs in a root of its own.
 pub(crate) fn is_rooted(action: &reapi::Action, command: &reapi::Command) -> bool {
     value(action, command, contract::ROOT).is_some()
@@ -83,6 +99,7 @@ impl Roots {
     ) -> Result<Step, Error> {
         let mounts = value(action, command, contract::MOUNTS).unwrap_or("[]");
         let mounts = contract::decode(mounts).map_err(|error| Error::Invalid(error.to_string()))?;
+        let service = service(action, command, &mounts)?;
         let times = lease.times.as_ref().map(|times| Digest::from_wire(input_root.function, times)).transpose();
         let times = times.map_err(|error| Error::Invalid(error.to_string()))?;
         let top = self.top(client, input_root).await?;
@@ -102,16 +119,6 @@ impl Roots {
         let hostname = value(action, command, contract::HOSTNAME).map(str::to_owned);
         if let Some(name) = hostname.as_ref().filter(|name| !contract::is_hostname(name)) {
             return Err(Error::Invalid(format!("`{name}` cannot be the name of a machine")));
-        }
-        let service = value(action, command, contract::SERVICE).map(contract::decode_service).transpose();
-        let service = service.map_err(|error| Error::Invalid(error.to_string()))?;
-        let is_root = |mount: &Mount, at: &str| {
-            mount.target == at && matches!(mount.what, What::Tree { is_file: false, writable: true, .. })
-        };
-        if let Some(service) = service.as_ref().filter(|own| !mounted.mounts.iter().any(|one| is_root(one, &own.root)))
-        {
-            let words = format!("nothing is mounted at `{}` that could be the root of a service", service.root);
-            return Err(Error::Invalid(words));
         }
         let rooted = Rooted {
             hostname,
