@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod elsewhere;
+mod evidence;
 mod page;
 mod tools;
 mod world;
