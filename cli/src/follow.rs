@@ -180,7 +180,7 @@ impl Follow<'_> {
                     here.push((artifact.clone(), path.clone()));
                     board.starts.extend(start(&artifact, &path));
                 }
-                self.show(board, show, &Happening::Artifact { artifact, path })?;
+                self.show(board, show, &Happening::Artifact { artifact: Box::new(artifact), path })?;
                 Ok(None)
             }
             Some(Event::BuildFinished(finished)) => {

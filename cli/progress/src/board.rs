@@ -112,7 +112,7 @@ impl Board {
                 vec![Happening::StepStarted { key, worker, expected }]
             }
             Event::StepCalls(v1::StepCalls { step, calls }) => {
-                vec![Happening::StepCalls { key: key(step), calls: calls.unwrap_or_default() }]
+                vec![Happening::StepCalls { key: key(step), calls: Box::new(calls.unwrap_or_default()) }]
             }
             Event::Log(log) => self.log(log),
             Event::StepFinished(finished) => self.finished(finished),

@@ -196,7 +196,7 @@ impl Show for Part {
         let of = shared.of(&self.project);
         match happening {
             Happening::Started(started) => of.build.clone_from(&started.build),
-            Happening::Artifact { artifact, .. } => of.artifacts.push(artifact.clone()),
+            Happening::Artifact { artifact, .. } => of.artifacts.push((**artifact).clone()),
             Happening::Finished { finished, .. } => {
                 of.status = Some(status_word(finished.status()));
                 of.time = board.elapsed().or(Some(Duration::from_millis(finished.duration_ms)));

@@ -80,7 +80,7 @@ pub enum Happening {
         /// The action.
         key: Key,
         /// The counts.
-        calls: v1::SplitCalls,
+        calls: Box<v1::SplitCalls>,
     },
     /// A step finished.
     StepFinished {
@@ -96,7 +96,7 @@ pub enum Happening {
     /// An artifact was written on this machine.
     Artifact {
         /// The artifact.
-        artifact: v1::Artifact,
+        artifact: Box<v1::Artifact>,
         /// Its path.
         path: PathBuf,
     },

@@ -54,6 +54,11 @@ fn what_one_of_them_is_told_all_of_them_know() {
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(kiln_harness::find(&fetched, "made").is_some(), "expected the artifact from `{name}`");
     }
+    // They have no signing key in common: none of them signs what only it could verify.
+    let keys = farm.kiln_at(&other, &["farm", "keys"]);
+    assert!(keys.code != 0 && keys.err.contains("no signing key in common"), "{keys:?}");
+    assert!(farm.log(&leader).contains("artifacts are not signed"), "{}", farm.log(&leader));
+    assert!(!dir.path().join("kiln-out/made.provenance.sigstore.json").exists());
     let drained = farm.kiln_at(&other, &["farm", "drain", "one"]);
     assert_eq!(drained.code, 0, "{drained:?}");
     farm.kill_coordinator(&leader);
@@ -176,6 +181,10 @@ fn with_tls_coordinators_know_each_other_and_their_members_by_the_farms_authorit
     // The token for workers has one use, whoever counts it.
     farm.kill_coordinator(&leader);
     assert_eq!(farm.wait_for_another(&leader), other);
+    // What one of them signed is verified with the keys that the other one tells: they share the farm's directory.
+    let made = dir.path().join("kiln-out/made");
+    let verified = farm.kiln_at(&other, &["verify", made.to_str().unwrap()]);
+    assert_eq!(verified.code, 0, "{verified:?}");
     farm.start_worker_with("two", &["--join", join.trim()]);
     until("a second worker to be refused", || farm.log("two").contains("no uses left").then_some(()));
 }

@@ -151,6 +151,28 @@ fn each_platform_of_an_image_is_verified() {
 }
 
 #[test]
+fn docker_build_attaches_the_signatures_of_what_was_asked_for() {
+    let Some(registry) = Registry::start() else { return };
+    let dir = project(&[("Dockerfile", "FROM scratch\nCOPY in /in\n"), ("in", "by docker build\n")]);
+    let keys = keys_of(farm(), dir.path());
+    let build = |tag: &str, more: &[&str]| {
+        let name = format!("{}/team/{tag}:1", registry.name);
+        let line = [&["docker", "build", "--push", "--tag", &name, "."], more].concat();
+        let mut command = farm().command(&line);
+        command.current_dir(dir.path());
+        let ran = kiln_harness::Ran::from(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        name
+    };
+    let name = build("max", &["--provenance=mode=max", "--sbom=true"]);
+    write(dir.path(), "policy.toml", "require = ['sbom', 'spdx']\nallow-dirty = true\n");
+    let policy = dir.path().join("policy.toml");
+    accepted(&at(&name, &keys, &["--policy", policy.to_str().unwrap()]));
+    // The farm's provenance has the commands that `mode=min` leaves out.
+    refused(&at(&build("min", &["--provenance=mode=min"]), &keys, &[]), &["no signed statement"]);
+}
+
+#[test]
 fn a_binary_in_a_registry_is_verified_by_its_files() {
     let Some(registry) = Registry::start() else { return };
     let dir = crate::tool("in a registry\n", "https://git.example/tool.git");

@@ -124,8 +124,10 @@ impl Signer {
             }
         };
         let id = key.public.id().to_owned();
+        if !key.public.verifies(&message, &bytes) {
+            return Err(Error::Sign(kiln_attest::Error::Forged { key: id }));
+        }
         let envelope = Envelope::new(statement, vec![Signature { key: id.clone(), bytes }]);
-        envelope.verify(&Keys::new(vec![key.clone()])).map_err(Error::Sign)?;
         Ok(Signed { bundle: kiln_attest::bundle(&envelope).map_err(Error::Sign)?, key: id })
     }
 }
