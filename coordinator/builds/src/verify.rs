@@ -56,6 +56,7 @@ impl Work {
             build: build.id,
             share: build.user,
             priority: if self.verify().steps { self.request.priority } else { LAST },
+            is_sample: !self.verify().steps,
         };
         self.seen.ran.lock().insert(digest, first);
     }

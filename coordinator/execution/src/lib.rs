@@ -130,6 +130,8 @@ pub struct Unlike {
     pub cpus: u32,
     /// What the new run takes for the name of its machine.
     pub host_name: String,
+    /// Whether it takes what is free and no worker is kept free for it.
+    pub opportunistic: bool,
 }
 
 /// The entries of build tools that steps share.
@@ -315,7 +317,8 @@ impl ExecutionHandle {
             // Whoever wants a step to run wants its compilers to run.
             prepared.split = known.split && !request.skip_cache_lookup;
             prepared.spread = known.spread && prepared.split;
-            prepared.requirements.opportunistic = known.call;
+            let waits_for_all = known.unlike.as_ref().is_some_and(|unlike| unlike.opportunistic);
+            prepared.requirements.opportunistic = known.call || waits_for_all;
             if let Some(bytes) = known.memory_bytes {
                 prepared.requirements.capacity.memory_bytes = bytes;
             }

@@ -46,6 +46,8 @@ pub struct First {
     pub share: String,
     /// Lower values are more urgent.
     pub priority: i32,
+    /// Whether nobody waits for it: it then takes what is free, and holds nothing else up.
+    pub is_sample: bool,
 }
 
 /// Runs actions again.
@@ -131,6 +133,7 @@ impl Reproducer {
             worker: before.worker.clone(),
             cpus: before.cpus,
             host_name: format!("kiln-{}", unique.get(..8).unwrap_or_default()),
+            opportunistic: first.is_sample,
         };
         let known = Known {
             action,

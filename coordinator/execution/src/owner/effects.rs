@@ -134,7 +134,7 @@ impl Owner {
             caches: prepared.caches.clone(),
             hosts: prepared.hosts.clone(),
             split: prepared.split,
-            call: prepared.requirements.opportunistic,
+            call: prepared.requirements.opportunistic && prepared.unlike.is_none(),
             tools: prepared.tools.name.clone(),
             tools_read_only: prepared.tools.read_only,
             shell: action.shell.as_ref().map(|wanted| wanted.shell.clone()),
