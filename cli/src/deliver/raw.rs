@@ -76,7 +76,7 @@ fn is_there(list: &[u8], stored: &Stored) -> bool {
     let list: serde_json::Value = serde_json::from_slice(list).unwrap_or_default();
     let files = list["files"].as_array().map(Vec::as_slice).unwrap_or_default();
     let is_listed = |(path, digest): (&str, &Digest)| {
-        files.iter().any(|file| file["path"] == path && file[digest.function.name()] == digest.hex().to_string())
+        files.iter().any(|file| file["path"] == path && file[digest.function.name()] == digest.hex())
     };
     list["id"] == stored.artifact.id.as_str() && stored.files().all(is_listed)
 }

@@ -201,7 +201,7 @@ impl Stored {
 }
 
 fn item(path: &str, digest: &Digest) -> Item {
-    Item { name: path.to_owned(), digests: [(digest.function.name().to_owned(), digest.hex().to_string())].into() }
+    Item { name: path.to_owned(), digests: [(digest.function.name().to_owned(), digest.hex())].into() }
 }
 
 /// What there is to verify of an artifact on the farm.
