@@ -12,16 +12,22 @@ fn a_command_runs_inside_the_image_as_its_user_with_its_variables_and_directory(
     let run = "test \"$(id -u):$PWD:$MODE\" = 1000:/srv:prod; test \"$(cat /one)\" = one; echo x > here; test ! -w /one\n\
                ls /sys/class/net | grep -qx lo; test \"$(ls /sys/class/net | wc -l)\" = 1\n\
                grep -q CycloneDX \"$KILN_SBOM\"; test -e \"$KILN_ARTIFACT/index.json\"; grep -q rule \"$KILN_INPUTS/rules/one\"; test \"$OWN\" = gate";
-    let gates =
-        format!("[gates.smoke]\ninside = true\ninputs = [\"rules\"]\nenv = {{ OWN = \"gate\" }}\nrun = '''{run}'''\n");
+    let report = r#"{"scanner":{"uri":"urn:test","result":[]}}"#;
+    let gates = format!(
+        "[gates.smoke]\ninside = true\ninputs = [\"rules\"]\nenv = {{ OWN = \"gate\" }}\nrun = '''{run}'''\n\
+         [gates.files]\ninside = true\nrun = \"grep -q given $KILN_INPUTS/made\"\nfiles = {{ made = \"given\" }}\n\
+         [gates.scan]\ninside = true\nrun = '''echo '{report}' > found.json'''\npredicate = \"vuln\"\nreport = \"found.json\"\n"
+    );
     let Some(dir) = image("inside", DOCKERFILE, &gates) else { return };
     write(dir.path(), "rules/one", "a rule\n");
     let farm = Farm::shared();
-    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("smoke", false)]);
-    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), [passed("smoke", true)]);
+    let all = |cached: bool| ["files", "scan", "smoke"].map(|name| passed(name, cached));
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), all(false));
+    assert_eq!(ended(&farm.build(dir.path(), &[]).well()), all(true));
     // The image is stored as it was before the gate wrote to it.
     let [artifact] = &stored(farm, "inside")[..] else { panic!("expected one artifact") };
-    assert_eq!(artifact["gates"][0]["result"], "passed");
+    assert!(artifact["gates"].as_array().unwrap().iter().all(|gate| gate["result"] == "passed"));
+    assert_eq!(artifact["gates"][2]["predicate_type"], "https://in-toto.io/attestation/vulns/v0.1");
 }
 
 #[test]

@@ -99,6 +99,11 @@ fn what_cannot_be_a_gate_is_refused_with_its_place_and_a_suggestion() {
         ),
         ("[gates.a]\nrunn = \"true\"\n", "line 14: unknown key `runn` in `[gates.a]`: did you mean `run`?"),
         ("[gates.a]\nrun = [\"a\", \"b\"]\n", "line 14: `run` must be a string, found a list"),
+        ("[gates.a]\nrun = \"true\"\nmemory = \"auto\"\n", "line 15: `memory` is `auto`: expected a size"),
+        (
+            "[gates.a]\nartifact = \"shop\"\ninside = true\nrun = \"true\"\nreport = \"x\"\n",
+            "line 17: `report` is `x`: expected none, because results of tests",
+        ),
         ("[gates.A]\nrun = \"true\"\n", "invalid gate name `A`"),
     ];
     for (text, expected) in cases {

@@ -206,8 +206,9 @@ async fn make(
         return Ok((passed.add_to(work, known).await?, found));
     }
     record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;
-    record.attestations.extend(passed.attestations);
-    record.gates = passed.results;
+    let (gates, stated) = passed.stated(work).await?;
+    record.attestations.extend(stated);
+    record.gates = gates;
     let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
     let sbom = serde_json::to_vec_pretty(&sbom).map_err(Unsuccessful::farms)?;
     let spdx = spdx.map(|spdx| serde_json::to_vec_pretty(&spdx)).transpose().map_err(Unsuccessful::farms)?;

@@ -42,14 +42,23 @@ pub(super) struct Subject<'a> {
     pub(super) provenance: &'a Value,
 }
 
-/// What an artifact has passed.
+/// What an artifact has passed, with the statement about each.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
-    pub(super) results: Vec<v1::GateResult>,
-    pub(super) attestations: Vec<v1::Attestation>,
+    results: Vec<v1::GateResult>,
+    statements: Vec<Value>,
 }
 
 impl Passed {
+    /// States what it has passed.
+    pub(super) async fn stated(self, work: &Work) -> Result<(Vec<v1::GateResult>, Vec<v1::Attestation>), Unsuccessful> {
+        let mut attestations = Vec::new();
+        for (result, statement) in self.results.iter().zip(&self.statements) {
+            attestations.push(attest::put_statement(work, &format!("gate-{}", result.name), statement).await?);
+        }
+        Ok((self.results, attestations))
+    }
+
     /// Adds what an artifact has passed that was there before; what it has passed then counts as well.
     pub(super) async fn add_to(self, work: &Work, known: v1::Artifact) -> Result<v1::Artifact, Unsuccessful> {
         let facts = |gate: &v1::GateResult| (gate.name.clone(), gate.warned, gate.message.clone());
@@ -57,7 +66,8 @@ impl Passed {
         if !self.results.iter().any(is_new) {
             return Ok(known);
         }
-        work.records.add_gates(&known.id, self.results, self.attestations).await.map_err(Unsuccessful::farms)
+        let (results, attestations) = self.stated(work).await?;
+        work.records.add_gates(&known.id, results, attestations).await.map_err(Unsuccessful::farms)
     }
 }
 
@@ -99,12 +109,12 @@ pub(super) fn of<'a>(work: &'a Work, artifact: &str) -> Vec<&'a Gate> {
 /// Runs all gates of an artifact.
 pub(super) async fn pass(subject: &Subject<'_>, gates: &[&Gate]) -> Result<Passed, Unsuccessful> {
     let ended = join_all(gates.iter().map(|gate| one(subject, gate))).await;
-    let (mut passed, mut statements, mut failed) = (Passed::default(), Vec::new(), Vec::new());
+    let (mut passed, mut failed) = (Passed::default(), Vec::new());
     for ended in ended {
         match ended {
             Ok((result, predicate)) => {
                 let about = kiln_artifacts::about(&subject.made.subjects, &result.predicate_type, predicate);
-                statements.push((format!("gate-{}", result.name), about));
+                passed.statements.push(about);
                 passed.results.push(result);
             }
             Err(why) => failed.push(why),
@@ -113,12 +123,7 @@ pub(super) async fn pass(subject: &Subject<'_>, gates: &[&Gate]) -> Result<Passe
     // What is the project's fault stays that, whatever the farm's is.
     let status = failed.iter().map(|failed| failed.status).min_by_key(|status| *status != BuildStatus::Failed);
     match status {
-        None => {
-            for (name, statement) in statements {
-                passed.attestations.push(attest::put_statement(subject.on.work, &name, &statement).await?);
-            }
-            Ok(passed)
-        }
+        None => Ok(passed),
         Some(status) => {
             let message = failed.into_iter().map(|failed| failed.words).collect::<Vec<_>>().join("; ");
             Err(Unsuccessful { status, message })
@@ -277,7 +282,7 @@ async fn in_image(subject: &Subject<'_>, gate: &Gate, command: &Command, shown: 
     let roots = Roots::new(work.stores.clone(), work.request.instance.trim_matches('/'), work.function);
     let lowering = Lowering { source: &work.source, store: &*work.stores.blobs, function: work.function };
     let inputs = match &command.step.inputs[..] {
-        [nothing, ..] if nothing == "!**" => None,
+        [nothing, ..] if nothing == "!**" && command.step.files.is_empty() => None,
         _ => {
             let tree = lowering.own_inputs(&command.step).await.map_err(Failed::farms)?;
             Some(trees::store_tree(&*work.stores.blobs, work.function, &tree).await.map_err(Failed::farms)?)

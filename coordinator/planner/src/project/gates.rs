@@ -96,6 +96,16 @@ fn command(name: &str, table: &Reader<'_>) -> Result<Command, Error> {
         }
     };
     let report = table.string("report")?;
+    if step.memory_auto {
+        return Err(table.bad("memory", units::AUTO, units::SIZE));
+    }
+    if let Some(report) = report.as_deref().filter(|_| predicate == Predicate::TestResult && place != Place::Beside) {
+        return Err(table.bad(
+            "report",
+            report,
+            "none, because results of tests are read of a command beside the artifact",
+        ));
+    }
     if predicate == Predicate::Vulnerabilities && report.is_none() {
         return Err(table.missing("report"));
     }
