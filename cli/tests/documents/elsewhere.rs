@@ -211,6 +211,13 @@ pub const ELSEWHERE: &[Elsewhere] = &[
 pub const BLOCKS: &[Elsewhere] = &[
     (
         "cli/README.md",
+        "kiln farm keys > farm.pem",
+        "an_image_in_a_registry_is_verified_and_a_tampered_registry_is_noticed",
+    ),
+    ("cli/README.md", "kiln verify kiln-out/shop --key farm.pem", "what_was_built_is_verified_without_the_farm"),
+    ("coordinator/README.md", "aws kms sign", "a_command_signs_in_place_of_a_file_and_is_named_when_it_fails"),
+    (
+        "cli/README.md",
         "kiln up --listen 127.0.0.1:8980",
         "the_first_chapter_leads_from_nothing_to_an_image_for_two_architectures_in_a_registry",
     ),
