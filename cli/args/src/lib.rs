@@ -556,7 +556,7 @@ pub struct Fetch {
 #[derive(Debug, Clone, Args)]
 pub struct Verify {
     /// A file or a directory that a build left, with its bundles beside it; an OCI image layout; an image in a registry, as
-    /// HOST/NAME[:TAG][@DIGEST]; or an artifact on the farm, as `kiln fetch` takes it.
+    /// `HOST/NAME:TAG` or `HOST/NAME@DIGEST`; or an artifact on the farm, as `kiln fetch` takes it.
     #[arg(value_name = "ARTIFACT")]
     pub what: String,
     /// Public keys to trust, in PEM, such as `kiln farm keys` prints them; repeatable. Without this, the farm (`--farm`) is asked for its keys.
