@@ -6,6 +6,7 @@
 //! Invariant: a MAC for one purpose is invalid for any other.
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::watched::Watched;
 
 /// Length of a key and of a MAC, in bytes.
 pub const BYTES: usize = 32;
+/// Rights that nobody should have but the owner and its group.
+const OTHERS: u32 = 0o007;
 /// Keys that a rotation keeps in the file: the new one and the previous one.
 const KEPT: usize = 2;
 
@@ -76,6 +79,12 @@ impl FarmKey {
         let paths = vec![path.to_owned()];
         let watched = Watched::begin(paths);
         let (sender, receiver) = watch::channel(Arc::new(read(path)?));
+        if std::fs::metadata(path).is_ok_and(|found| found.mode() & OTHERS != 0) {
+            tracing::warn!(
+                file = %path.display(),
+                "every user of this machine can read the farm's key, and so write results that the farm believes: `chmod 600` it"
+            );
+        }
         let path = path.to_owned();
         tokio::spawn(watched.follow(move || {
             sender.send_replace(Arc::new(read(&path)?));
