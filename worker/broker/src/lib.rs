@@ -318,10 +318,13 @@ impl Serving {
     pub async fn finish(mut self) -> Calls {
         self.cancel.cancel();
         self.accepting.abort();
-        let step = self.step.clone();
-        self.keeping.spawn(async move { tokio::join!(step.keep_ahead(), goahead::keep(&step)) });
         self.keeping.close();
-        if tokio::time::timeout(KEEPING, self.keeping.wait()).await.is_err() {
+        let kept = async {
+            self.keeping.wait().await;
+            // Only now all calls have said what they were answered with.
+            tokio::join!(self.step.keep_ahead(), goahead::keep(&self.step))
+        };
+        if tokio::time::timeout(KEEPING, kept).await.is_err() {
             tracing::warn!(waited_s = KEEPING.as_secs(), "the farm takes too long to keep results of calls");
         }
         self.step.verify_the_rest(&mut self.verifying).await;
