@@ -4,6 +4,7 @@
 
 mod examples;
 mod kinds;
+mod liar;
 mod rebuild;
 mod sample;
 

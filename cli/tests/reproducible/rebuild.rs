@@ -1,6 +1,8 @@
 //! `kiln rebuild`: an artifact again from its provenance alone.
 
-use kiln_harness::{commit, project, write};
+use std::time::SystemTime;
+
+use kiln_harness::{commit, project, until, write};
 use serde_json::Value;
 
 use crate::farm;
@@ -38,14 +40,20 @@ fn an_artifact_comes_out_the_same_from_what_its_provenance_says() {
     assert_eq!(farm().kiln(&["rebuild", "no-such-artifact"]).code, 2);
 }
 
+/// What a step writes of the time are seconds: waits for others.
+fn until_another_second() {
+    let second = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let began = second();
+    until("another second", || (second() > began).then_some(()));
+}
+
 #[test]
 fn what_differs_is_named_in_its_files() {
     let config = SAME.replace("cat in > d/in", "date +%s > d/when");
     let dir = project(&[("kiln.toml", &config), ("in", "different\n")]);
     commit(dir.path());
     let id = built(&dir);
-    // It says seconds.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    until_another_second();
     let (code, result, err) = rebuilt(&[&id]);
     assert_eq!(code, 1, "{err}");
     let one = &result["result"]["differences"][0];
@@ -67,7 +75,7 @@ fn a_rebuilt_image_names_its_layers_and_their_files() {
                   [artifacts.layered]\nkind = \"image\"\nbase = \"scratch\"\nfrom = \"one\"\nfiles = [{ path = \"d\", dest = \"/d\" }]\ncmd = [\"/d/when\"]\n";
     let dir = project(&[("kiln.toml", config)]);
     let id = built(&dir);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    until_another_second();
     let (code, result, err) = rebuilt(&[&id]);
     assert_eq!(code, 1, "{err}");
     let differences = result["result"]["differences"].as_array().unwrap();
