@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_harness::{Farm, Ran, cannot_run, write};
+use kiln_harness::{Farm, Ran, cannot_run, until, write};
 use kiln_proto::v1::invocations_client::InvocationsClient;
 use kiln_proto::v1::{self, Invocation, InvocationResult, InvocationStatus};
 
@@ -358,7 +358,8 @@ fn what_bazel_tells_of_an_invocation_is_kept_with_its_failed_and_flaky_tests() {
     let id = "6dd0dd6c-0000-4000-8000-00000000000e";
     assert_eq!(Ran::from(bazel.command("clean")).code, 0);
     run("build", publish(id, &["//:number"])).well();
-    let again = asked(&farm, id);
+    // They are recorded while the answer is on its way.
+    let again = until("the action to be recorded", || Some(asked(&farm, id)).filter(|actions| !actions.is_empty()));
     assert!(again.len() == 1 && again[0].is_hit && again[0].output.ends_with("number.h"), "{again:?}");
 
     // An action that fails, and a target that there is not.

@@ -130,7 +130,7 @@ fn the_farm_inside_the_command_drops_its_oldest_artifacts_and_says_so() {
     let first = kiln(dir.path(), &["fetch", &ids[0]]);
     assert_eq!(first.code, 3, "{}", first.err);
     assert!(
-        first.err.contains("no longer has artifact `one`") && first.err.contains("build it again"),
+        first.err.contains("no longer has all of artifact `one`") && first.err.contains("build it again"),
         "{}",
         first.err
     );

@@ -67,7 +67,7 @@ async fn stores_keep_everything_over_a_restart() {
     assert_eq!(stores.blobs.bytes(), 3_000_010);
     assert_eq!(stores.blobs.get(&SHA256.digest(&small)).await.unwrap(), small);
     assert_eq!(read(&*stores.blobs, &blake, 0, None).await.unwrap(), large);
-    assert_eq!(stores.actions.get("i", &action).await.unwrap(), Some(result));
+    assert_eq!(as_written(stores.actions.get("i", &action).await.unwrap()), Some(result));
     assert_eq!(stores.artifacts.get(&artifact).await.unwrap(), "artifact");
     assert_eq!(stores.blobs.get(&artifact).await.unwrap(), "artifact", "expected reads to fall through to artifacts");
     assert!(stores.blobs.find_missing(&[artifact]).await.unwrap().is_empty());
@@ -334,8 +334,17 @@ async fn fill_the_disk(dir: &Path) {
     std::fs::remove_file(&ballast).unwrap();
     let result = reapi::ActionResult { exit_code: 7, ..Default::default() };
     stores.actions.put("", &action, result.clone()).await.unwrap();
-    assert_eq!(stores.actions.get("", &action).await.unwrap(), Some(result));
+    assert_eq!(as_written(stores.actions.get("", &action).await.unwrap()), Some(result));
     println!("\nDISK FILLED");
+}
+
+/// A result as it was written, without metadata. When it was recorded is the store's to say.
+fn as_written(found: Option<reapi::ActionResult>) -> Option<reapi::ActionResult> {
+    found.map(|mut result| {
+        let metadata = result.execution_metadata.take().unwrap();
+        assert!(kiln_proto::made::recorded(&metadata).is_some(), "{metadata:?}");
+        result
+    })
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use kiln_auth::FarmKey;
 use kiln_store::Error;
 
-use crate::coordinator::{coordinator, redis_or_skip};
+use crate::coordinator::{as_written, coordinator, redis_or_skip};
 use crate::support::{SHA256, noise};
 use kiln_harness::redis::Redis;
 
@@ -15,7 +15,7 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
     let redis = Redis::start();
     let (one, other) = (coordinator(&redis.url()).await, coordinator(&redis.url()).await);
     let (action, result, blobs) = one.put_result("team/a", 1).await;
-    assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), Some(result.clone()));
+    assert_eq!(as_written(other.stores.cached_result("team/a", &action).await.unwrap()), Some(result.clone()));
     assert_eq!(other.stores.cached_result("team/b", &action).await.unwrap(), None, "expected tenants to be separate");
     assert_eq!(other.stores.cached_result("", &action).await.unwrap(), None);
     for blob in &blobs {
@@ -26,7 +26,7 @@ async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole(
         assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), None, "expected none without {blob}");
         // The one that still has it shares it again with the next result.
         one.stores.actions.put("team/a", &action, result.clone()).await.unwrap();
-        assert_eq!(other.stores.cached_result("team/a", &action).await.unwrap(), Some(result.clone()));
+        assert_eq!(as_written(other.stores.cached_result("team/a", &action).await.unwrap()), Some(result.clone()));
     }
 }
 
@@ -41,7 +41,7 @@ async fn a_removed_result_is_removed_for_every_coordinator() {
     other.stores.actions.remove("", &action).await.unwrap();
     assert_eq!(one.stores.cached_result("", &action).await.unwrap(), None);
     other.stores.actions.put("", &action, result.clone()).await.unwrap();
-    assert_eq!(one.stores.cached_result("", &action).await.unwrap(), Some(result));
+    assert_eq!(as_written(one.stores.cached_result("", &action).await.unwrap()), Some(result));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,5 +123,5 @@ async fn who_can_write_to_redis_causes_misses_and_nothing_else() {
     assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), None);
     // Whoever has the farm's key writes it again.
     one.stores.actions.put("shop", &action, result.clone()).await.unwrap();
-    assert_eq!(other.stores.cached_result("shop", &action).await.unwrap(), Some(result));
+    assert_eq!(as_written(other.stores.cached_result("shop", &action).await.unwrap()), Some(result));
 }
