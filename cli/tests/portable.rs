@@ -48,7 +48,8 @@ fn make() -> Result<PathBuf, String> {
 /// Runs the client in this directory. Each call has Windows of its own, so that tests do not share its settings.
 fn kiln(in_directory: &Path, arguments: &[&str]) -> Output {
     static PREFIX: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let prefix = PREFIX.get_or_init(|| tempfile::tempdir().unwrap());
+    // Nobody drops a static.
+    let prefix = PREFIX.get_or_init(kiln_harness::caretaker::directory);
     let mut command = Command::new(WINE);
     command.arg(windows().unwrap()).args(arguments).current_dir(in_directory);
     command.env("WINEPREFIX", prefix.path()).env("WINEDEBUG", "-all").env("WINEDLLOVERRIDES", "mscoree=;mshtml=");
