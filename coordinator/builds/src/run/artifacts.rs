@@ -245,9 +245,11 @@ fn is_of(known: &v1::Artifact, source: &v1::Source) -> bool {
     known.dirty == source.dirty && known.repository == source.repository && known.branch == source.branch
 }
 
-/// Keeps an artifact's content where nothing is evicted.
+/// Keeps an artifact's content where nothing is evicted. A build that changes nothing asks for all of it once.
 async fn keep_all(work: &Work, made: &kiln_artifacts::Made) -> Result<(), Unsuccessful> {
-    let copies: Vec<_> = made.blobs.iter().map(|blob| keep(work, *blob)).collect();
+    let missing = work.stores.artifacts.find_missing(&made.blobs).await.map_err(Unsuccessful::farms)?;
+    let copies: Vec<_> =
+        missing.iter().map(|blob| kiln_store::copy(&*work.stores.blobs, &*work.stores.artifacts, blob)).collect();
     stream::iter(copies).buffer_unordered(KEPT_AT_ONCE).map_err(Unsuccessful::farms).try_collect().await
 }
 
