@@ -345,7 +345,8 @@ impl Run {
     fn finish(&mut self, which: usize, fault: bool) -> bool {
         let Some((worker, lease, key)) = self.lease(which) else { return false };
         let outcome = if fault { Outcome::WorkerFault("broken".into()) } else { Outcome::Completed };
-        if fault {
+        // The fault of a lease that was cancelled says nothing about where its action runs next.
+        if fault && self.model.live.get(&key) == Some(&lease) {
             self.model.faulted.insert(key, worker.clone());
         }
         self.model.off(lease);
