@@ -43,7 +43,7 @@ fn a_step_its_files_artifacts_comparisons_and_the_farm_are_shown_and_fit_a_narro
 }
 
 #[test]
-fn an_artifacts_page_lists_the_gates_that_it_passed() {
+fn an_artifacts_page_lists_the_gates_that_it_passed_and_what_is_stated() {
     let (farm, pages) = farm(&["one"]);
     let text = "name = \"gated\"\nversion = \"1\"\n[steps.make]\nrun = \"echo x > out\"\noutputs = [\"out\"]\n\
                 [artifacts.gated]\nfrom = \"make\"\nfiles = [\"out\"]\n[gates.budget]\nuse = \"size\"\nmax = \"1MB\"\n";
@@ -54,6 +54,14 @@ fn an_artifacts_page_lists_the_gates_that_it_passed() {
     let page = curl(&[&format!("{pages}/artifacts/{id}")]).body;
     let (_, gates) = page.split_once("id=\"gates-title\"").expect("expected a section of gates");
     assert!(gates.contains("budget") && gates.contains("gated: 2 bytes of at most 1000000"), "{gates}");
+    let (_, stated) = page.split_once("id=\"stated-title\"").expect("expected a section of statements");
+    for name in ["provenance", "sbom", "gate-budget"] {
+        let path = format!("/artifacts/{id}/statements/{name}");
+        assert!(stated.contains(&format!("href=\"{path}\"")), "{stated}");
+        let bundle: serde_json::Value = serde_json::from_str(&curl(&[&format!("{pages}{path}")]).body).unwrap();
+        assert!(bundle["dsseEnvelope"]["payload"].is_string(), "{bundle}");
+    }
+    assert_eq!(curl(&[&format!("{pages}/artifacts/{id}/statements/none")]).status, 404);
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/artifacts/{id}/layers", get(pages::layers::page))
         .route("/artifacts/{id}/layers/{number}", get(pages::layers::files))
         .route("/artifacts/{id}/{document}", get(pages::document))
+        .route("/artifacts/{id}/statements/{name}", get(pages::statement))
         .route("/artifacts/{id}/files", get(pages::artifact_files))
         .route("/artifacts/{id}/files/", get(pages::artifact_files))
         .route("/artifacts/{id}/files/{*path}", get(pages::artifact_files))

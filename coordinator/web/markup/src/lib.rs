@@ -3,6 +3,7 @@
 pub mod drawing;
 pub mod notified;
 pub mod reproduced;
+pub mod stated;
 pub mod tree;
 pub mod words;
 

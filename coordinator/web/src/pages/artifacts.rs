@@ -13,7 +13,7 @@ use super::download::download_blob;
 use super::{Guest, layers};
 use crate::answer::Failure;
 use crate::blobs::{self, Files, Found, Space};
-use crate::markup::{Section, encoded, nothing, reproduced, tree, words};
+use crate::markup::{Section, encoded, nothing, reproduced, stated, tree, words};
 
 /// Artifacts of one list.
 const LISTED: u32 = 200;
@@ -89,6 +89,7 @@ pub(crate) async fn page(guest: Guest, Path(id): Path<String>) -> Result<Markup,
         (gates(&artifact))
         (contents(&guest, &artifact, &base).await)
         (reproduced::section(&artifact.reproducibility))
+        (stated::section(&base, &artifact.attestations))
         (self::provenance(&base, provenance.as_ref()))
         (self::sbom(&base, sbom.as_ref()))
     };
@@ -245,6 +246,21 @@ pub(crate) async fn document(guest: Guest, Path((id, kind)): Path<(String, Strin
     let Some(digest) = digest else { return Err(Failure::not_found("The artifact has no such document.")) };
     let name = format!("{}.{kind}.json", artifact.id);
     download_blob(&guest.client, &Space::of_artifact(&artifact), &digest, &name, "application/json").await
+}
+
+/// A statement about an artifact: its bundle if it is signed.
+pub(crate) async fn statement(guest: Guest, Path((id, name)): Path<(String, String)>) -> Result<Response, Failure> {
+    let artifact = get(&guest, &id).await?;
+    let found = artifact.attestations.iter().find(|one| one.name == name);
+    let document = found.and_then(|one| {
+        let signed = one.bundle.as_ref().map(|digest| (digest, "sigstore.json"));
+        signed.or(one.statement.as_ref().map(|digest| (digest, "json")))
+    });
+    let Some((digest, ending)) = document else {
+        return Err(Failure::not_found("The artifact has no such statement."));
+    };
+    let file = format!("{}.{name}.{ending}", artifact.id);
+    download_blob(&guest.client, &Space::of_artifact(&artifact), digest, &file, "application/json").await
 }
 
 /// Its files, at a path.

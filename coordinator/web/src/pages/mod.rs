@@ -26,7 +26,7 @@ use crate::calls::{Calls, Client};
 use crate::markup::{Frame, Section};
 
 pub(crate) use artifacts::{
-    browse as artifact_files, document, get as artifact, list as artifacts, page as artifact_page,
+    browse as artifact_files, document, get as artifact, list as artifacts, page as artifact_page, statement,
 };
 pub(crate) use builds::{Filter, changed as changed_builds, list as builds};
 pub(crate) use compare::page as compare;
