@@ -155,6 +155,41 @@ fn a_reproducible_artifact_is_proven_on_another_worker_and_a_known_one_too() {
     assert!(table.contains("reproduced") && table.contains("yes"), "{table}");
 }
 
+/// Whether an artifact is what a policy demands that asks for reproducible ones, and what is said.
+fn is_accepted(farm: &Farm, what: &str) -> (bool, String) {
+    let policy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(policy.path(), "reproducible = true\nallow-dirty = true\n").unwrap();
+    let ran = farm.kiln(&["verify", what, "--farm", &farm.url, "--policy", policy.path().to_str().unwrap()]);
+    assert!(matches!(ran.code, 0 | 1), "{}", ran.err);
+    (ran.code == 0, ran.out + &ran.err)
+}
+
+#[test]
+fn what_a_later_verification_finds_is_signed_and_counts_for_policies() {
+    let farm = farm();
+    let dir = project(&[("kiln.toml", &CHAIN.replace("proven", "later")), ("in", "later\n")]);
+    let built = farm.build(dir.path(), &[]).well();
+    let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    let (accepted, words) = is_accepted(farm, &id);
+    assert!(!accepted && words.contains("was not made a second time"), "{words}");
+    let later = farm.build(dir.path(), &["--verify-reproducible"]).well();
+    assert_eq!(later.of_type("artifact")[0]["id"], id.as_str());
+    let (accepted, words) = is_accepted(farm, &id);
+    assert!(accepted && words.contains("made again step by step"), "{words}");
+    // The statement is beside the files, too.
+    let file = find(&dir.path().join("kiln-out"), ".tar.zst").unwrap();
+    assert!(find(&dir.path().join("kiln-out"), ".reproduced.sigstore.json").is_some());
+    assert!(is_accepted(farm, file.to_str().unwrap()).0);
+    // One that differs, on an artifact that nothing was known of.
+    let causes = [("uuid.txt", "cat /proc/sys/kernel/random/uuid > out/uuid.txt", "build-id")];
+    let dir = project(&[("kiln.toml", &config(&causes, ""))]);
+    let built = farm.build(dir.path(), &[]).well();
+    let id = built.of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(farm.build(dir.path(), &["--verify-reproducible"]).0.code, 1);
+    let (accepted, words) = is_accepted(farm, &id);
+    assert!(!accepted && words.contains("it came out different") && words.contains("step `s0`"), "{words}");
+}
+
 #[test]
 fn what_a_step_fetches_may_differ_unless_everything_must_be_the_same() {
     let causes = [("seconds.txt", "date +%s > out/seconds.txt", "time")];

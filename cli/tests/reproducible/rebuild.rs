@@ -30,6 +30,12 @@ fn an_artifact_comes_out_the_same_from_what_its_provenance_says() {
     assert_eq!(code, 0, "{err}");
     assert_eq!((&result["artifact"], &result["result"]["outcome"]), (&id.as_str().into(), &"same".into()));
     assert!(err.contains("one") && err.contains("came out the same from its sources"), "{err}");
+    // That is stated, and signed.
+    let policy = dir.path().join("policy.toml");
+    write(dir.path(), "policy.toml", "reproducible = true\nallow-dirty = true\n");
+    let verified = farm().kiln(&["verify", &id, "--farm", &farm().url, "--policy", policy.to_str().unwrap()]);
+    assert!(verified.code == 0 && verified.out.contains("built again from its sources"), "{verified:?}");
+    std::fs::remove_file(policy).unwrap();
     // Sources that are given must be those.
     let refused = farm().kiln(&["rebuild", &id, "--source", dir.path().to_str().unwrap()]);
     assert_eq!(refused.code, 2, "{}", refused.err);

@@ -10,6 +10,7 @@ use crate::evidence::{Evidence, Target};
 use crate::policy::{Patterns, Policy, Required};
 use crate::provenance::{PROVENANCE, Provenance, Source};
 use crate::report::{Check, Report, Verdict};
+use crate::reproduced::{REPRODUCED, Verification};
 use crate::statements::{self, Proven, Statements};
 
 const TEST_RESULT: &str = "https://in-toto.io/attestation/test-result/v0.1";
@@ -47,6 +48,9 @@ fn verdict(target: &Target, evidence: &Evidence, statements: &Statements, policy
             if !target.is_index {
                 checks.extend(required(target, statements, policy));
                 checks.extend(gates(target, statements, policy));
+                if policy.reproducible {
+                    checks.push(reproducible(Provenance::of(proven), statements.about(target, REPRODUCED)));
+                }
             }
         }
         None => checks.extend(unproven(evidence, statements)),
@@ -87,9 +91,6 @@ fn provenance(proven: &Proven, target: &Target, policy: &Policy, now: SystemTime
         return checks;
     }
     checks.extend(dependencies::check(stated.dependencies(), &policy.dependencies));
-    if policy.reproducible {
-        checks.push(reproducible(stated));
-    }
     checks
 }
 
@@ -176,7 +177,15 @@ fn age(finished: Option<SystemTime>, proven: &Proven, policy: &Policy, now: Syst
     }
 }
 
-fn reproducible(stated: Provenance<'_>) -> Check {
+/// Whether it came out the same each time: as the latest verification found that is conclusive, or as the provenance states.
+fn reproducible<'a>(stated: Provenance<'_>, later: impl Iterator<Item = &'a Proven>) -> Check {
+    let mut later: Vec<Verification<'_>> = later.map(Verification::of).collect();
+    later.sort_by_key(|one| std::cmp::Reverse(one.finished()));
+    if let Some((last, same)) = later.iter().find_map(|one| Some((one, one.is_same()?))) {
+        let words = format!("{} by the build `{}`", last.how(), last.build());
+        let wrong = (!same).then(|| format!("it came out different when it was {words}{}", last.differing()));
+        return Check::of("reproducible", &words, wrong);
+    }
     let wrong = match stated.not_reproduced() {
         None => Some("no step is stated".to_owned()),
         Some(steps) if steps.is_empty() => None,

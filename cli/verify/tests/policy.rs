@@ -202,6 +202,51 @@ fn each_demand_that_is_not_met_is_refused_in_words() {
 }
 
 #[test]
+fn the_latest_verification_that_tells_decides_whether_it_is_reproducible() {
+    let farm = Farm::new();
+    let found = |way: &str, outcome: &str, day: u8, steps: &[&str]| {
+        let step = |outcome: &&str| json!({ "name": "compile", "reproduced": { "outcome": outcome } });
+        json!({
+            "way": way, "outcome": outcome, "invocationId": format!("build-{day}"),
+            "finishedOn": format!("2026-11-{day:02}T12:00:00Z"), "steps": steps.iter().map(step).collect::<Vec<_>>(),
+        })
+    };
+    let judge = |first: &str, later: &[Value]| {
+        let outcome = "/runDetails/byproducts/0/annotations/reproduced/outcome";
+        let own = provenance(|predicate| *predicate.pointer_mut(outcome).unwrap() = json!(first));
+        let own = farm.bundle("provenance", &own);
+        let stated = |one: &Value| farm.bundle("reproduced", &statement("urn:kiln:reproduced:v1", DIGEST, one.clone()));
+        let bundles = std::iter::once(own).chain(later.iter().map(stated)).collect();
+        verify(&evidence(bundles), &farm.keys(None, None), &policy("reproducible = true"), now())
+    };
+    let (same, rebuilt) = (found("reproduced", "same", 5, &["same"]), found("rebuilt", "same", 6, &[]));
+    assert!(judge("not-run", std::slice::from_ref(&same)).verified);
+    assert!(judge("not-run", std::slice::from_ref(&rebuilt)).verified);
+    let different = |way, day| found(way, "different", day, &["different"]);
+    refused(&judge("same", &[different("reproduced", 4)]), "reproducible", "step `compile`");
+    refused(
+        &judge("same", &[different("sampled", 7), same.clone()]),
+        "reproducible",
+        "made again in parts by the build `build-7`",
+    );
+    refused(&judge("same", &[found("rebuilt", "different", 8, &[]), same.clone()]), "reproducible", "build-8");
+    assert!(judge("same", &[different("reproduced", 4), same.clone()]).verified, "the later one tells");
+    // What fetches counts for a policy, although no build fails for it.
+    refused(&judge("same", &[found("reproduced", "same", 9, &["different"])]), "reproducible", "build-9");
+    // These do not tell: not all of it was made again.
+    for open in [found("sampled", "same", 9, &["same"]), found("reproduced", "not-run", 9, &["not-run", "same"])] {
+        assert!(judge("not-run", &[open.clone(), same.clone()]).verified);
+        refused(&judge("not-run", &[open]), "reproducible", "not made a second time");
+    }
+    // Nor does what a stranger states, or what is about something else.
+    let stranger = Farm::new();
+    let strange = stranger.bundle("strange", &statement("urn:kiln:reproduced:v1", DIGEST, different("reproduced", 9)));
+    let own = farm.bundle("provenance", &provenance(|_| ()));
+    let report = verify(&evidence(vec![own, strange]), &farm.keys(None, None), &policy("reproducible = true"), now());
+    assert!(report.verified, "{report:?}");
+}
+
+#[test]
 fn without_a_policy_everything_that_is_stated_is_told_and_nothing_demanded() {
     let farm = Farm::new();
     let bundle = farm.bundle("provenance", &provenance(|predicate| predicate["buildDefinition"] = json!({})));

@@ -1,7 +1,7 @@
 //! Verification: the steps of artifacts run again, and what they make is compared.
 //!
-//! Invariant: an artifact's record never changes: what a verification found is a record of its own, and in the provenance of an artifact that is
-//! recorded after it.
+//! Invariant: an artifact's provenance never changes: what a verification found is a record and a statement of its own, and in the provenance of
+//! an artifact that is recorded after it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ impl Work {
     pub(super) async fn compare_rebuilt(
         &self,
         made: &v1::Artifact,
-    ) -> Result<Option<(String, v1::Reproducibility)>, String> {
+    ) -> Result<Option<(v1::Artifact, v1::Reproducibility)>, String> {
         let wanted = self.verify().rebuild;
         if wanted.is_empty() {
             return Ok(None);
@@ -128,7 +128,7 @@ impl Work {
             let compared = self.reproducer().artifacts(roots, &conditions).await;
             found.differences = compared.map_err(|error| error.to_string())?;
         }
-        Ok(Some((first.id, found)))
+        Ok(Some((first, found)))
     }
 
     /// Records what was found of an artifact, and tells of it. Returns why the build fails, if it does.
@@ -163,8 +163,8 @@ impl Work {
             if let Some(metrics) = &self.metrics {
                 metrics.compared(&found);
             }
-            if let Err(error) = self.records.add_reproducibility(&artifact, &found).await {
-                tracing::error!(%error, artifact, "cannot record what a verification found");
+            if let Err(error) = self.sampled(&artifact, &found).await {
+                tracing::error!(error, artifact, "cannot record what a verification found");
             }
         }
     }

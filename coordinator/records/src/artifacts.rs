@@ -40,11 +40,12 @@ impl Records {
         Ok(artifact)
     }
 
-    /// Adds what a later build found about an artifact that is there, and what is stated about it. What was known by the same name is replaced.
+    /// Adds the gates that an artifact has passed since it was recorded, and what is stated about it since then. What was known by the same name
+    /// is replaced.
     ///
     /// # Errors
     /// If it is not there, or the journal fails.
-    pub async fn add_gates(
+    pub async fn add_statements(
         &self,
         id: &str,
         gates: Vec<GateResult>,

@@ -60,11 +60,11 @@ async fn what_an_artifact_passes_later_is_added_and_replaces_what_had_its_name()
     };
     records.put_artifact(first.clone()).await.unwrap();
     let added =
-        records.add_gates("shop-1", vec![gate("size", "2 bytes")], vec![stated("gate-size", "c")]).await.unwrap();
+        records.add_statements("shop-1", vec![gate("size", "2 bytes")], vec![stated("gate-size", "c")]).await.unwrap();
     assert_eq!(added.gates, [gate("smoke", ""), gate("size", "2 bytes")]);
     assert_eq!(added.attestations, [stated("sbom", "a"), stated("gate-size", "c")]);
     assert_eq!(records.artifact("shop-1").await.unwrap(), Some(added));
-    let absent = records.add_gates("shop-2", Vec::new(), Vec::new()).await.unwrap_err();
+    let absent = records.add_statements("shop-2", Vec::new(), Vec::new()).await.unwrap_err();
     assert!(absent.to_string().contains("`shop-2` is not recorded"), "{absent}");
 }
 

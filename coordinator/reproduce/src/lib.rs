@@ -13,5 +13,5 @@ mod sample;
 pub use again::{First, Reproducer};
 pub use asked::{request, steps_of};
 pub use made::Error;
-pub use report::{as_json, outcome, summary, verdict};
+pub use report::{PREDICATE_TYPE, as_json, outcome, predicate, summary, verdict, way};
 pub use sample::chosen;

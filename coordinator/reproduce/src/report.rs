@@ -1,8 +1,11 @@
-//! What comes of several steps: the outcome of an artifact, in words and in its provenance.
+//! What comes of several steps: the outcome of an artifact, in words, in its provenance, and as a statement of its own.
 
 use kiln_proto::v1::{self, Reproduced};
 use kiln_proto::{clock, protobuf::Timestamp};
 use serde_json::{Value, json};
+
+/// The type of a statement about what a verification found: `BUILDTYPE.md` of the artifacts.
+pub const PREDICATE_TYPE: &str = "urn:kiln:reproduced:v1";
 
 /// Steps that are recorded with an artifact.
 const RECORDED: usize = 200;
@@ -70,10 +73,42 @@ pub fn as_json(step: &v1::ReproducedStep) -> Value {
         "worker": step.second.as_ref().map_or("", |second| second.worker.as_str()),
         "conditions": { "first": conditions(&step.first), "second": conditions(&step.second) },
         "files": step.files,
-        "differences": step.differences.iter().map(|one| json!({
-            "path": one.path, "kind": one.kind, "words": one.words,
-        })).collect::<Vec<_>>(),
+        "differences": step.differences.iter().map(difference).collect::<Vec<_>>(),
     })
+}
+
+/// In which way an artifact was verified: `reproduced` if all of its steps ran again, `sampled` if some of them did, `rebuilt` if it was
+/// built again from its sources.
+pub fn way(found: &v1::Reproducibility) -> &'static str {
+    match found {
+        found if found.rebuilt => "rebuilt",
+        found if found.sampled > 0 => "sampled",
+        _ => "reproduced",
+    }
+}
+
+/// The predicate of a statement about what a verification found.
+pub fn predicate(found: &v1::Reproducibility) -> Value {
+    let step = |step: &v1::ReproducedStep| {
+        let name = step.step.as_ref().map_or("", |step| step.step.as_str());
+        json!({ "name": name, "network": step.network, "reproduced": as_json(step) })
+    };
+    json!({
+        "way": way(found),
+        "outcome": name(found.outcome()),
+        "invocationId": found.build,
+        "finishedOn": found.at.as_ref().map(clock::rfc3339),
+        "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
+        "stepsCompared": found.compared,
+        "stepsDifferent": found.different,
+        "stepsInAll": (found.sampled > 0).then_some(found.sampled),
+        "differences": found.differences.iter().map(difference).collect::<Vec<_>>(),
+        "artifact": (!found.artifact.is_empty()).then_some(&found.artifact),
+    })
+}
+
+fn difference(one: &v1::FileDifference) -> Value {
+    json!({ "path": one.path, "kind": one.kind, "words": one.words })
 }
 
 fn name(outcome: Reproduced) -> &'static str {

@@ -46,10 +46,17 @@ pub(super) async fn make_artifacts(
             list.extend(finished.iter().map(|finished| finished.fact.clone()));
         }
         let made = make(work, target, chosen, artifact, &outputs, (facts, others)).instrument(span).await?;
-        let (made, found) = made;
+        let (mut made, found) = made;
+        if let Some(found) = &found {
+            made = attest::found(work, made, found).await?;
+        }
         work.build.lock().artifacts.push(made.clone());
         work.tell(event::Event::Artifact(made.clone()));
         let rebuilt = work.compare_rebuilt(&made).await.map_err(Unsuccessful::farms)?;
+        if let Some((first, found)) = &rebuilt {
+            attest::found(work, first.clone(), found).await?;
+        }
+        let rebuilt = rebuilt.map(|(first, found)| (first.id, found));
         for (id, found) in found.map(|found| (made.id, found)).into_iter().chain(rebuilt) {
             if let Err((is_projects, words)) = work.compared(&id, found).await {
                 different = Err(if is_projects { Unsuccessful::projects(words) } else { Unsuccessful::farms(words) });
@@ -139,7 +146,7 @@ async fn make(
     own.sort_by(|a, b| a.name.cmp(&b.name));
     facts.extend(own);
     work.made(&id, &facts);
-    let mut found = work.reproduce(&mut facts).await;
+    let found = work.reproduce(&mut facts).await;
     let all = [others, facts].concat();
     let known = work.records.artifact(&id).await.map_err(Unsuccessful::farms)?;
     let known = known.filter(|known| known.root == Some(made.root.to_wire()));
@@ -198,11 +205,6 @@ async fn make(
     let (sbom, spdx) = materials(work, artifact, &record, &made, origin.created);
     let passed = pass(&on_worker, &gates, (&record, &statement), &made).await?;
     if let Some(known) = known.clone().filter(|_| is_stated) {
-        if let Some(found) = &mut found {
-            // Its own provenance stays as it was.
-            let statement = serde_json::to_vec_pretty(&statement).map_err(Unsuccessful::farms)?;
-            found.provenance = put_beside(work, Some(statement)).await?;
-        }
         return Ok((passed.add_to(work, known).await?, found));
     }
     record.attestations = attest::about(work, &made.subjects, statement.clone(), &sbom, spdx.as_ref()).await?;

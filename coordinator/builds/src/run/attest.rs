@@ -1,6 +1,7 @@
 //! What the farm states about an artifact: in-toto statements, signed, and stored where nothing is evicted.
 
 use kiln_artifacts::Subject;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1;
 use serde_json::Value;
 
@@ -26,6 +27,37 @@ pub(super) async fn about(
         statements.push(("spdx", kiln_artifacts::about(subjects, SPDX, spdx.clone())));
     }
     futures::future::try_join_all(statements.iter().map(|(name, statement)| put_statement(work, name, statement))).await
+}
+
+/// States what a verification found of a recorded artifact. What an earlier one found in the same way is replaced.
+///
+/// # Errors
+///
+/// If what the artifact consists of is not stated, or it cannot be signed or recorded.
+pub(super) async fn found(
+    work: &Work,
+    artifact: v1::Artifact,
+    found: &v1::Reproducibility,
+) -> Result<v1::Artifact, Unsuccessful> {
+    let function = DigestFunction::from_wire(artifact.digest_function).map_err(Unsuccessful::farms)?;
+    let provenance = Digest::required(function, artifact.provenance.as_ref()).map_err(Unsuccessful::farms)?;
+    let provenance = work.stores.artifacts.get(&provenance).await.map_err(Unsuccessful::farms)?;
+    let mut statement: Value = serde_json::from_slice(&provenance).map_err(Unsuccessful::farms)?;
+    statement["predicateType"] = kiln_reproduce::PREDICATE_TYPE.into();
+    statement["predicate"] = kiln_reproduce::predicate(found);
+    let stated = put_statement(work, kiln_reproduce::way(found), &statement).await?;
+    work.records.add_statements(&artifact.id, Vec::new(), vec![stated]).await.map_err(Unsuccessful::farms)
+}
+
+impl Work {
+    /// Records and states what a sample found of an artifact.
+    pub(crate) async fn sampled(&self, artifact: &str, sample: &v1::Reproducibility) -> Result<(), String> {
+        self.records.add_reproducibility(artifact, sample).await.map_err(|error| error.to_string())?;
+        let known = self.records.artifact(artifact).await.map_err(|error| error.to_string())?;
+        let known = known.ok_or_else(|| format!("artifact `{artifact}` is not recorded any more"))?;
+        found(self, known, sample).await.map_err(|error| error.message)?;
+        Ok(())
+    }
 }
 
 /// Signs an in-toto statement about an artifact, and stores it where nothing is evicted.

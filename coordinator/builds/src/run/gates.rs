@@ -67,7 +67,7 @@ impl Passed {
             return Ok(known);
         }
         let (results, attestations) = self.stated(work).await?;
-        work.records.add_gates(&known.id, results, attestations).await.map_err(Unsuccessful::farms)
+        work.records.add_statements(&known.id, results, attestations).await.map_err(Unsuccessful::farms)
     }
 }
 
