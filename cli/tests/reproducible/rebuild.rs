@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use kiln_harness::{commit, project, until, write};
+use kiln_harness::registry::Registry;
+use kiln_harness::{Farm, commit, project, until, write};
 use serde_json::Value;
 
 use crate::farm;
@@ -88,4 +89,29 @@ fn a_rebuilt_image_names_its_layers_and_their_files() {
     let layer = differences.iter().find(|one| one["path"] == "layer 1").unwrap_or_else(|| panic!("{result:#}"));
     assert_eq!(layer["kind"], "time");
     assert!(layer["words"].as_str().unwrap().starts_with("member `d/when`: line 1"), "{layer}");
+}
+
+#[test]
+fn a_tag_stands_for_the_image_that_the_artifact_was_made_with() {
+    let Some(registry) = Registry::start() else { return };
+    let farm = Farm::with(&["--allow-registry", &registry.name], &["one"]);
+    let tag = format!("{}/base:1", registry.name);
+    let base = |content: &str| {
+        let config = "name = \"base\"\nversion = \"1\"\n[steps.one]\nrun = \"mkdir d; cat in > d/base\"\noutputs = [\"d\"]\n\
+                      [artifacts.base]\nkind = \"image\"\nbase = \"scratch\"\nfrom = \"one\"\nfiles = [{ path = \"d\", dest = \"/d\" }]\n";
+        let dir = project(&[("kiln.toml", config), ("in", content)]);
+        farm.build(dir.path(), &["--push", &tag, "--push-over"]).well();
+    };
+    base("first\n");
+    let config = format!(
+        "name = \"on\"\nversion = \"1\"\n[steps.one]\nrun = \"mkdir e; cat in > e/own\"\noutputs = [\"e\"]\n\
+         [artifacts.on]\nkind = \"image\"\nbase = \"{tag}\"\nfrom = \"one\"\nfiles = [{{ path = \"e\", dest = \"/e\" }}]\n"
+    );
+    let dir = project(&[("kiln.toml", &config), ("in", "own\n")]);
+    let built = || farm.build(dir.path(), &[]).well().of_type("artifact")[0]["id"].as_str().unwrap().to_owned();
+    let id = built();
+    base("second\n");
+    let again = farm.kiln(&["rebuild", "--progress", "plain", &id]);
+    assert!(again.code == 0 && again.err.contains("came out the same from its sources"), "{again:?}");
+    assert_ne!(built(), id, "a new build is made with what the tag stands for now");
 }

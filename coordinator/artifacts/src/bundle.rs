@@ -154,7 +154,7 @@ async fn carry(
         wanted.extend(others.cloned());
         if digest.function == DigestFunction::Sha256 {
             let path = found.paths.get(&name).map(String::as_str).unwrap_or_default();
-            materials.push(Material { uri: format!("file://{path}"), sha256: digest.hex() });
+            materials.push(Material { name: String::new(), uri: format!("file://{path}"), sha256: digest.hex() });
         }
         let place = format!("{directory}/{name}");
         tree.insert(&place, Entry::file(*digest, false)).map_err(|error| refused(error.to_string()))?;

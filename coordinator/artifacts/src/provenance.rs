@@ -27,6 +27,8 @@ pub struct Subject {
 /// Something that an artifact was made from besides the sources, such as an image's base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
+    /// What the project calls it, such as the reference of a base; empty if it has no name.
+    pub name: String,
     /// Its URI.
     pub uri: String,
     /// Its SHA-256, in hex.
@@ -132,9 +134,13 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "digest": { facts.artifact_function(): root.hash },
         }));
     }
-    let materials = facts.materials.iter();
-    dependencies
-        .extend(materials.map(|material| json!({ "uri": material.uri, "digest": { "sha256": material.sha256 } })));
+    dependencies.extend(facts.materials.iter().map(|material| {
+        let mut one = json!({ "uri": material.uri, "digest": { "sha256": material.sha256 } });
+        if !material.name.is_empty() {
+            one["name"] = material.name.as_str().into();
+        }
+        one
+    }));
     let images: std::collections::BTreeSet<&str> = steps.iter().filter_map(|step| step.image.as_deref()).collect();
     for image in images {
         let hash = image.rsplit_once("sha256:").map_or("", |(_, hash)| hash);

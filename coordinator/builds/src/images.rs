@@ -63,6 +63,7 @@ impl Images {
 /// The job with its image named by digest, and with the root that it runs in if it runs in one; unchanged if it names no image.
 pub(super) async fn fix(work: &Work, job: &Job) -> Result<Job, Ended> {
     let Some(image) = &job.step.image else { return Ok(job.clone()) };
+    let image = work.pins.steps.get(&job.step.name).unwrap_or(image);
     if in_root::is_possible(work, job, image).await.map_err(|refused| refused.of(job))? {
         let root = in_root::root(work, job, image).await.map_err(|refused| refused.of(job))?;
         let step = Step { image: Some(root.image.clone()), ..job.step.clone() };

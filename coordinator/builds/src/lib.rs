@@ -125,6 +125,8 @@ pub(crate) struct Work {
     pub(crate) source: Arc<SourceTree>,
     pub(crate) function: DigestFunction,
     pub(crate) bases: Bases,
+    /// What names of images stand for, if an artifact is made again.
+    pub(crate) pins: kiln_reproduce::Pins,
     /// Without its secrets, which are in memory only.
     pub(crate) request: SubmitRequest,
     pub(crate) secrets: Arc<Secrets>,

@@ -98,6 +98,7 @@ impl Builds {
             settings,
             notices: self.shared.notices.clone(),
             seen: verify::Seen::default(),
+            pins: kiln_reproduce::Pins::default(),
         };
         let builds = self.clone();
         let working = async move {
@@ -107,7 +108,7 @@ impl Builds {
             {
                 tracing::warn!(%error, "cannot look for the sources of a build that is being resumed");
             }
-            let work = run::run(work).await;
+            let work = run::run(work.pinned().await).await;
             builds.forget(&id).await;
             work.sample().await;
         };

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_proto::digest::Digest;
+use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::{self, Reproduced, event};
 use kiln_reproduce::{First, Reproducer};
 use parking_lot::Mutex;
@@ -93,6 +93,35 @@ impl Work {
             found
         };
         Some(cell.get_or_init(run).await.clone())
+    }
+
+    /// This work with the images that the artifact was made with that it makes again, if it does that.
+    pub(super) async fn pinned(mut self) -> Self {
+        let id = self.verify().rebuild;
+        if id.is_empty() {
+            return self;
+        }
+        match self.pins_of(&id).await {
+            Ok(pins) => {
+                self.bases.pin(pins.bases.clone());
+                self.pins = pins;
+            }
+            Err(error) => {
+                let text =
+                    format!("names of images stand for what they name now, not for what `{id}` was made with: {error}");
+                self.tell(event::Event::Warning(v1::Warning { text }));
+            }
+        }
+        self
+    }
+
+    async fn pins_of(&self, id: &str) -> Result<kiln_reproduce::Pins, String> {
+        let artifact = self.records.artifact(id).await.map_err(|error| error.to_string())?;
+        let artifact = artifact.ok_or_else(|| "it is not recorded any more".to_owned())?;
+        let function = DigestFunction::from_wire(artifact.digest_function).map_err(|error| error.to_string())?;
+        let digest = Digest::required(function, artifact.provenance.as_ref()).map_err(|error| error.to_string())?;
+        let provenance = self.stores.artifacts.get(&digest).await.map_err(|error| error.to_string())?;
+        kiln_reproduce::Pins::read(&provenance).map_err(|error| error.to_string())
     }
 
     /// Compares an artifact with the one that the build makes again, if it is that one.

@@ -11,7 +11,7 @@ mod report;
 mod sample;
 
 pub use again::{First, Reproducer};
-pub use asked::{request, steps_of};
+pub use asked::{Pins, request, steps_of};
 pub use made::Error;
 pub use report::{PREDICATE_TYPE, as_json, outcome, predicate, summary, verdict, way};
 pub use sample::chosen;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OnceCell};
 
+use super::Material;
 use super::feed::{self, Piece, Reader};
 use kiln_auth::credentials::Credentials;
 use kiln_store::files::{self, PutError};
@@ -107,6 +108,13 @@ pub(super) struct Stored {
     pub(super) uri: String,
 }
 
+impl Stored {
+    /// It as something that an artifact was made from.
+    pub(super) fn material(&self) -> Material {
+        Material { name: self.name.clone(), uri: self.uri.clone(), sha256: self.base.digest.hex() }
+    }
+}
+
 #[derive(Serialize)]
 struct Recipe<'a> {
     image_base: u32,
@@ -135,6 +143,8 @@ pub struct Bases {
     credentials: Credentials,
     registries: OnceCell<Registries>,
     tops: Known<String, Document>,
+    /// The manifests that references stand for, in hex, whatever they stand for in their registry.
+    pins: BTreeMap<String, String>,
     stored: Known<(String, String), Arc<Stored>>,
 }
 
@@ -148,7 +158,12 @@ impl Bases {
     ) -> Self {
         let instance = instance.trim_matches('/').to_owned();
         let (registries, tops, stored) = (OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { stores, instance, function, options, credentials, registries, tops, stored }
+        Self { stores, instance, function, options, credentials, registries, tops, pins: BTreeMap::new(), stored }
+    }
+
+    /// Has references stand for these manifests (SHA-256, in hex), wherever they point in their registry.
+    pub fn pin(&mut self, manifests: BTreeMap<String, String>) {
+        self.pins = manifests;
     }
 
     /// Fetches the registry bases of a plan for a target, so that a wrong one is reported before anything is built.
@@ -182,19 +197,21 @@ impl Bases {
         let reference: Reference = text.parse()?;
         let once = self.stored.lock().await.entry((reference.to_string(), platform.to_string())).or_default().clone();
         let stored = once.get_or_try_init(|| async {
+            let pin = self.pins.get(&reference.to_string()).and_then(|hex| format!("sha256:{hex}").parse().ok());
+            let wanted = pin.map_or_else(|| reference.clone(), |digest| reference.at_digest(digest));
             // A digest that is in the store already needs no registry.
-            if let Some(digest) = reference.digest()
+            if let Some(digest) = wanted.digest()
                 && let Some(found) = self.find(&digest.to_string(), platform, &reference).await?
             {
                 return Ok(Arc::new(found));
             }
-            let top = self.top(&reference).await?;
+            let top = self.top(&wanted).await?;
             let digest = top.descriptor.digest.to_string();
             if let Some(found) = self.find(&digest, platform, &reference).await? {
                 return Ok(Arc::new(found));
             }
             let registries = self.registries().await?.clone();
-            let blobs = Repository { registries, reference: reference.clone() };
+            let blobs = Repository { registries, reference: wanted };
             let base = base::resolve(&blobs, &top, platform).await?;
             let kept = self.keep(&digest, platform, base, &blobs).await?;
             Ok::<_, BaseError>(Arc::new(named(kept, &reference)))
@@ -312,6 +329,11 @@ impl Bases {
         };
         let files = blobs.iter().map(|(name, digest)| (layout::blob_path(name), *digest)).collect();
         self.recipes().keep(&recipe, &kept, &files).await?;
+        // An image of several platforms is known by its own manifest, too.
+        let own = base.digest.to_string();
+        if own != digest {
+            self.recipes().keep(&Recipe { digest: &own, ..recipe }, &kept, &files).await?;
+        }
         Ok((base, blobs, contents))
     }
 

@@ -84,10 +84,7 @@ pub(super) async fn assemble(
     Ok(Made {
         content: given.function.digest(&manifest.data),
         subjects: vec![Subject { name: given.artifact.name.clone(), digest: subject }],
-        materials: on
-            .map(|base| Material { uri: base.uri.clone(), sha256: base.base.digest.hex() })
-            .into_iter()
-            .collect(),
+        materials: on.map(|base| base.material()).into_iter().collect(),
         wants,
         checksums: checksums(tree),
         ..made

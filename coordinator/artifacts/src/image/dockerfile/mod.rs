@@ -124,7 +124,7 @@ impl Maker<'_> {
     /// The images that it is made from.
     async fn materials(&self) -> Vec<Material> {
         let bases = self.bases.lock().await;
-        bases.values().map(|base| Material { uri: base.uri.clone(), sha256: base.base.digest.hex() }).collect()
+        bases.values().map(|base| base.material()).collect()
     }
 
     /// The tag in its layout.
