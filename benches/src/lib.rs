@@ -1,6 +1,7 @@
 //! Benchmarks of a farm: what an engineer waits for, and what a client of the Remote Execution API gets.
 //!
-//! Invariant: every figure is measured with real processes over real sockets; nothing here uses the farm's internals.
+//! Invariant: every figure is measured with real processes over real sockets, but for those of a part alone (the scheduler, MACs and
+//! signatures), which say so; nothing else here uses the farm's internals.
 
 pub mod actions;
 pub mod blob;
@@ -17,6 +18,7 @@ pub mod load;
 pub mod pages;
 pub mod process;
 pub mod project;
+pub mod proof;
 pub mod registry;
 pub mod report;
 pub mod scheduler;

@@ -9,7 +9,8 @@ use kiln_benches::load::document::Document;
 use kiln_benches::load::{compare, table};
 use kiln_benches::report::{self, Figure};
 use kiln_benches::{
-    blob, calls, cost, crowd, dockerfile, execute, image, layer, load, pages, project, scheduler, spread, workers,
+    blob, calls, cost, crowd, dockerfile, execute, image, layer, load, pages, project, proof, scheduler, spread,
+    workers,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +49,8 @@ enum Command {
     Crowd(crowd::Options),
     /// Open 1,000 live pages of a build that prints, and measure the coordinator.
     Pages(pages::Options),
+    /// Measure MACs, signatures, and `kiln verify` of an image.
+    Proof(proof::Options),
     /// Measure the scheduler alone: 1,000,000 actions on 10,000 workers, in memory.
     Scheduler(scheduler::Options),
     /// Measure a coordinator with 10,000 connected workers whose actions do nothing.
@@ -87,6 +90,7 @@ async fn main() -> anyhow::Result<()> {
             Some(Command::Spread(options)) => spread::run(options).await,
             Some(Command::Calls(options)) => calls::run(options).await,
             Some(Command::Cost(options)) => cost::run(options).await,
+            Some(Command::Proof(options)) => proof::run(options).await,
             Some(Command::Crowd(options)) => crowd::run(options).await,
             Some(Command::Scheduler(options)) => scheduler::run(&options),
             Some(Command::Workers(options)) => workers::run(options).await,

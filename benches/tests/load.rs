@@ -136,6 +136,22 @@ fn every_open_page_gets_every_line() {
     assert!(came.unwrap()["value"].as_f64() >= Some(5.0), "{out}");
 }
 
+#[test]
+fn an_image_that_is_verified_is_hashed_as_well() {
+    let (out, _) = well(&["proof", "--repeats", "2", "--rounds", "1", "--layer", "1", "--json"]);
+    let figures: Value = serde_json::from_str(&out).unwrap();
+    let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    for figure in [
+        "a MAC over",
+        "a statement of 8 KB",
+        "a statement of 200 KB",
+        "`kiln verify` of a layout of 20",
+        "hashing its 0.",
+    ] {
+        assert!(names.iter().any(|name| name.starts_with(figure)), "`{figure}` is not in {names:?}");
+    }
+}
+
 /// `.ci/long` runs this.
 mod long {
     use super::*;
