@@ -97,16 +97,19 @@ fn parse_blob<'a>(segments: &'a [&'a str], name: &str) -> Result<(Digest, Compre
     }
 }
 
+/// Whether the name of a blob begins with this segment.
+fn is_blob(segment: &&str) -> bool {
+    matches!(*segment, "blobs" | "compressed-blobs")
+}
+
 impl ReadName {
     /// Parses a name.
     pub fn parse(name: &str) -> Result<Self, Error> {
         let segments = segments(name)?;
-        let at = segments
-            .iter()
-            .position(|segment| matches!(*segment, "blobs" | "compressed-blobs"))
-            .ok_or_else(|| syntax(name))?;
-        let (digest, compression, _) = parse_blob(&segments[at..], name)?;
-        Ok(Self { instance: segments[..at].join("/"), digest, compression })
+        let at = segments.iter().position(is_blob).and_then(|at| segments.split_at_checked(at));
+        let (instance, blob) = at.ok_or_else(|| syntax(name))?;
+        let (digest, compression, _) = parse_blob(blob, name)?;
+        Ok(Self { instance: instance.join("/"), digest, compression })
     }
 }
 
@@ -116,10 +119,11 @@ impl WriteName {
         let segments = segments(name)?;
         let at = segments
             .windows(3)
-            .position(|w| w[0] == "uploads" && matches!(w[2], "blobs" | "compressed-blobs"))
-            .ok_or_else(|| syntax(name))?;
-        let (digest, compression, _) = parse_blob(&segments[at + 2..], name)?;
-        Ok(Self { instance: segments[..at].join("/"), upload: segments[at + 1].to_owned(), digest, compression })
+            .position(|three| matches!(three, ["uploads", _, blob] if is_blob(blob)))
+            .and_then(|at| segments.split_at_checked(at));
+        let Some((instance, [_, upload, blob @ ..])) = at else { return Err(syntax(name)) };
+        let (digest, compression, _) = parse_blob(blob, name)?;
+        Ok(Self { instance: instance.join("/"), upload: (*upload).to_owned(), digest, compression })
     }
 }
 

@@ -3,6 +3,9 @@
 //! Tools print errors long before they end: the last lines of a parallel build come from whatever was still running.
 //! Pure: text in, lines out.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+
 use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
@@ -103,18 +106,17 @@ fn plain(text: &str) -> String {
 
 /// The lines that belong to the error that starts at `at`.
 fn excerpt(lines: &[&str], at: usize) -> Vec<String> {
-    let first = lines[at];
-    let rest = &lines[at + 1..];
+    let Some((&first, rest)) = lines.get(at..).and_then(<[&str]>::split_first) else { return Vec::new() };
     let indented = |line: &&&str| line.starts_with([' ', '\t']) && !line.trim().is_empty();
     let (mut found, heads_its_block): (Vec<&str>, bool) =
         if first.starts_with("Traceback (most") || first.contains(", line ") {
             // The exception follows the frames; the last frame names the line.
             let end = rest.iter().position(|line| !line.is_empty() && !line.starts_with([' ', '\t']));
-            match end {
-                Some(end) => {
-                    let frame = rest[..end].iter().rposition(|line| line.trim_start().starts_with("File "));
-                    let frame = frame.map_or(&[][..], |frame| &rest[frame..end]);
-                    ([&[rest[end]], frame].concat(), false)
+            match end.and_then(|end| Some((rest.get(..end)?, *rest.get(end)?))) {
+                Some((frames, exception)) => {
+                    let last = frames.iter().rposition(|line| line.trim_start().starts_with("File "));
+                    let last = last.and_then(|last| frames.get(last..)).unwrap_or_default();
+                    ([&[exception], last].concat(), false)
                 }
                 None => (vec![first], true),
             }
@@ -151,14 +153,15 @@ pub fn instruction(name: &str) -> String {
     const LONGEST: usize = 60;
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
     match name.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", name[..end].trim_end()),
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default().trim_end()),
         None => name,
     }
 }
 
 /// What an exit code means: a shell adds 128 to the number of the signal that ended its command.
 pub fn exit_code(code: i32) -> String {
-    let signal = match code - 128 {
+    let number = code.saturating_sub(128);
+    let signal = match number {
         1 => "SIGHUP",
         2 => "SIGINT",
         3 => "SIGQUIT",
@@ -172,7 +175,7 @@ pub fn exit_code(code: i32) -> String {
         15 => "SIGTERM",
         _ => return format!("exit code {code}"),
     };
-    format!("exit code {code} (as after signal {}, {signal})", code - 128)
+    format!("exit code {code} (as after signal {}, {signal})", number)
 }
 
 #[cfg(test)]
@@ -283,5 +286,6 @@ mod tests {
         assert_eq!(exit_code(254), "exit code 254");
         assert_eq!(exit_code(137), "exit code 137 (as after signal 9, SIGKILL)");
         assert_eq!(exit_code(2), "exit code 2");
+        assert_eq!(exit_code(i32::MIN), "exit code -2147483648");
     }
 }

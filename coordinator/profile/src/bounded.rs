@@ -26,7 +26,7 @@ impl<R> Bounded<R> {
     }
 
     fn take(&mut self, byte: u8) {
-        self.piece += 1;
+        self.piece = self.piece.saturating_add(1);
         match byte {
             _ if self.is_escaped => self.is_escaped = false,
             b'\\' if self.in_string => self.is_escaped = true,

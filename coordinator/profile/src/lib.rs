@@ -2,6 +2,9 @@
 //!
 //! Invariant: what is kept is bounded, whatever the file has; a file that breaks off says what it says up to there.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+
 mod bounded;
 mod event;
 
@@ -128,7 +131,7 @@ impl Collector {
                 self.critical.add(Span { name, is_critical: true, ..span });
             }
             "action processing" if phase == "X" => {
-                self.count += 1;
+                self.count = self.count.saturating_add(1);
                 self.took = self.took.saturating_add(span.took);
                 self.actions.add(span);
             }
@@ -150,7 +153,7 @@ impl Collector {
         // A phase lasts until the next one.
         let next: Vec<i64> = phases.iter().skip(1).map(|phase| phase.at).chain([end]).collect();
         for (phase, next) in phases.iter_mut().zip(next) {
-            phase.took = phase.took.max(next - phase.at);
+            phase.took = phase.took.max(next.saturating_sub(phase.at));
         }
         Profile { phases, critical, longest, actions: self.count, actions_took: self.took, begin, end, is_cut }
     }

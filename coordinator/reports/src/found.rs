@@ -21,7 +21,7 @@ impl Found<'_> {
         }
         self.is_report = true;
         self.tests.push(test);
-        Ok(self.tests.len() - 1)
+        Ok(self.tests.len().saturating_sub(1))
     }
 }
 

@@ -126,7 +126,7 @@ impl Reading {
         let Event { action, package, import_path, failed_build, test: name, elapsed, output } = event;
         // What compilers say of a package that is not compiled.
         if package.is_empty() {
-            if action == "build-output" && self.events.len() < 2 * found.limits.tests {
+            if action == "build-output" && self.events.len() / 2 < found.limits.tests {
                 add(self.events.entry((import_path, String::new())).or_default(), &output, found.limits.text);
             }
             return Ok(action.starts_with("build-"));
@@ -134,14 +134,14 @@ impl Reading {
         found.is_report = true;
         let key = (cut(&package, found.limits.name), cut(&name, found.limits.name));
         let outcome = match action.as_str() {
-            "output" if self.events.contains_key(&key) || self.events.len() < 2 * found.limits.tests => {
+            "output" if self.events.contains_key(&key) || self.events.len() / 2 < found.limits.tests => {
                 let is_frame = ["=== ", "--- "].iter().any(|begin| output.trim_start().starts_with(begin));
                 if !is_frame {
                     add(self.events.entry(key).or_default(), &output, found.limits.text);
                 }
                 return Ok(true);
             }
-            "run" if self.events.len() < 2 * found.limits.tests => {
+            "run" if self.events.len() / 2 < found.limits.tests => {
                 self.events.entry(key).or_default();
                 return Ok(true);
             }
@@ -253,9 +253,12 @@ fn package(line: &str) -> Option<(&str, &str, &str)> {
     if !matches!(word, "ok" | "FAIL" | "?") {
         return None;
     }
-    let mut fields = rest.trim_start().split(['\t', ' ']);
-    let package = fields.next().filter(|package| !package.is_empty())?;
-    let took = rest.trim_start()[package.len()..].trim();
+    let rest = rest.trim_start();
+    let (package, took) = rest.split_once(['\t', ' ']).unwrap_or((rest, ""));
+    let took = took.trim();
+    if package.is_empty() {
+        return None;
+    }
     let is_one = word != "FAIL" || took.starts_with('[') || took.ends_with('s');
     is_one.then_some((package, word, took))
 }

@@ -3,6 +3,9 @@
 //!
 //! Invariant: whatever the bytes are, reading them takes time and memory in proportion to them; nothing is fetched or expanded.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 mod ctest;
@@ -112,7 +115,7 @@ pub fn read(data: &[u8], limits: &Limits) -> Result<Vec<Test>, Error> {
     if begins.is_empty() {
         return Ok(Vec::new());
     }
-    if begins[0] == b'<' {
+    if begins.starts_with(b"<") {
         return junit::read(data, limits);
     }
     if jest::is_like(begins) {

@@ -152,7 +152,7 @@ impl Program {
         suite: &str,
         found: &mut Found<'_>,
     ) -> Result<(), Error> {
-        self.told += 1;
+        self.told = self.told.saturating_add(1);
         self.pending = None;
         let mut test = Test::new(suite, name, outcome, found.limits);
         test.duration = seconds(took);

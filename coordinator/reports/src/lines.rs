@@ -33,7 +33,7 @@ pub(crate) fn read(out: &[u8], err: &[u8], limits: &Limits) -> Result<Vec<Test>,
     if found.is_report || out.trim_ascii().is_empty() {
         return Ok(found.tests);
     }
-    let text = String::from_utf8_lossy(&out[..out.len().min(200)]);
+    let text = String::from_utf8_lossy(out.get(..200).unwrap_or(out));
     let first = first_line(&text);
     Err(Error::Unknown { found: cut(first, 60.min(limits.name)) })
 }

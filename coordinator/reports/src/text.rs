@@ -4,27 +4,19 @@ use std::borrow::Cow;
 
 /// The beginning of a text.
 pub(crate) fn cut(text: &str, most: usize) -> String {
-    let mut end = most.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    (0..=most.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default().to_owned()
 }
 
 /// The end of a text, which says more than its beginning.
 pub(crate) fn end_of(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
+    (text.len().saturating_sub(most)..=text.len()).find_map(|from| text.get(from..)).unwrap_or_default()
 }
 
 /// Adds to a text of which the end is kept.
 pub(crate) fn add(to: &mut String, more: &str, most: usize) {
     to.push_str(more);
     // Twice as much, so that not every piece moves all that is kept.
-    if to.len() > 2 * most {
+    if to.len() / 2 > most {
         *to = end_of(to, most).to_owned();
     }
 }
@@ -37,8 +29,7 @@ pub(crate) fn colourless(line: Cow<'_, str>) -> Cow<'_, str> {
     let mut parts = line.split("\u{1b}[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let end = part.find(|c: char| ('@'..='~').contains(&c));
-        plain.push_str(end.map_or("", |end| &part[end + 1..]));
+        plain.push_str(part.split_once(|c: char| ('@'..='~').contains(&c)).map_or("", |(_, after)| after));
     }
     Cow::Owned(plain)
 }

@@ -62,7 +62,7 @@ impl Share {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= inner.most);
         match inner.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => {
-                self.bytes += bytes;
+                self.bytes = self.bytes.saturating_add(bytes);
                 Ok(())
             }
             Err(_) => Err(Refusal::Full("too many entries are being sent at once; send it again later".to_owned())),
@@ -130,7 +130,7 @@ impl Pieces {
         match next.map_err(|_| cut(format!("nothing arrived for {} s", SILENCE.as_secs())))? {
             None => Ok(None),
             Some(Ok(piece)) => {
-                self.received += piece.len() as u64;
+                self.received = self.received.saturating_add(piece.len() as u64);
                 Ok(Some(piece))
             }
             Some(Err(error)) => Err(cut(error.to_string())),
@@ -144,7 +144,7 @@ impl Pieces {
     pub async fn whole(&mut self, most: usize) -> Result<Vec<u8>, Refusal> {
         let mut data = Vec::new();
         while let Some(piece) = self.next().await? {
-            if data.len() + piece.len() > most {
+            if data.len().saturating_add(piece.len()) > most {
                 return Err(Refusal::TooLarge(format!("the body is larger than {most} bytes")));
             }
             data.extend_from_slice(&piece);
@@ -219,7 +219,7 @@ impl Room {
 
     async fn append(&self, sink: Sink, piece: &[u8]) -> Result<Sink, Refusal> {
         let mut file = match sink {
-            Sink::Memory(mut data) if data.len() + piece.len() <= IN_MEMORY => {
+            Sink::Memory(mut data) if data.len().saturating_add(piece.len()) <= IN_MEMORY => {
                 data.extend_from_slice(piece);
                 return Ok(Sink::Memory(data));
             }

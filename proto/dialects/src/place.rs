@@ -59,7 +59,7 @@ impl Place {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let segments: Vec<String> =
             if rest.is_empty() { Vec::new() } else { rest.split('/').map(plain).collect::<Result<_, _>>()? };
-        if segments.iter().map(|segment| segment.len() + 1).sum::<usize>() > MAX_KEY {
+        if segments.iter().fold(segments.len(), |length, segment| length.saturating_add(segment.len())) > MAX_KEY {
             return Err(Refusal::Malformed(format!("the key is too long; expected at most {MAX_KEY} bytes")));
         }
         Ok(Self { tool, scope, segments })

@@ -62,8 +62,8 @@ fn has_others(file: &mut File) -> io::Result<bool> {
         if file.read_exact(&mut header).is_err() {
             return Ok(true);
         }
-        let text = |range: std::ops::Range<usize>| std::str::from_utf8(&header[range]).map(str::trim_end);
-        let (Ok(name), Ok(Ok(size))) = (text(NAME), text(SIZE).map(str::parse::<u64>)) else { return Ok(true) };
+        let text = |range| std::str::from_utf8(header.get(range)?).ok().map(str::trim_end);
+        let (Some(name), Some(Ok(size))) = (text(NAME), text(SIZE).map(str::parse::<u64>)) else { return Ok(true) };
         if !OF_GO.contains(&name.trim_end_matches('/')) {
             return Ok(true);
         }

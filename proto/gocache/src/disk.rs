@@ -115,12 +115,12 @@ impl Disk {
         reader: &mut Reader<impl AsyncRead + Unpin>,
     ) -> Result<Result<Found, String>, Error> {
         let mut file = self.begin();
-        let (mut hasher, mut received) = (Sha256::new(), 0);
+        let (mut hasher, mut received) = (Sha256::new(), 0_u64);
         if size > 0 {
             reader
                 .body(|piece| {
                     hasher.update(piece);
-                    received += piece.len() as u64;
+                    received = received.saturating_add(piece.len() as u64);
                     if let Ok(open) = &mut file
                         && let Err(error) = open.write_all(piece)
                     {

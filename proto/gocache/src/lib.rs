@@ -5,6 +5,9 @@
 //! Invariant: an entry is answered with a file that is whole and stays until `go` ends. A slow or absent farm costs at
 //! most the wait of one look-up, several times.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+
 mod content;
 mod disk;
 mod error;
@@ -72,7 +75,7 @@ impl Body {
     pub fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         self.file.write_all(piece)?;
         self.hasher.update(piece);
-        self.size += piece.len() as u64;
+        self.size = self.size.saturating_add(piece.len() as u64);
         Ok(())
     }
 }
@@ -198,7 +201,7 @@ pub async fn serve(
             }
             Command::Put => {
                 let answer = cache.put(&request, &mut reader, &limits.1).await?;
-                served.puts += 1;
+                served.puts = served.puts.saturating_add(1);
                 let _ = answers.send(answer);
             }
             Command::Close => {

@@ -158,11 +158,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if there.is_empty() {
                 return Err(pipe(std::io::ErrorKind::UnexpectedEof.into()));
             }
-            let end = there.iter().position(|byte| *byte == b'"');
-            let taken = end.unwrap_or(there.len()).min(PIECE - held.len());
-            held.extend_from_slice(&there[..taken]);
-            let is_over = end == Some(taken);
-            self.0.consume(taken + usize::from(is_over));
+            let (body, follows) = there.split_at(there.iter().position(|byte| *byte == b'"').unwrap_or(there.len()));
+            let (taken, left) = body.split_at_checked(PIECE.saturating_sub(held.len())).unwrap_or((body, &[]));
+            held.extend_from_slice(taken);
+            let is_over = left.is_empty() && !follows.is_empty();
+            let consumed = taken.len().saturating_add(usize::from(is_over));
+            self.0.consume(consumed);
             if is_over || held.len() == PIECE {
                 each(&STANDARD.decode(&held).map_err(|error| broken(format!("a body is not base64: {error}")))?);
                 held.clear();

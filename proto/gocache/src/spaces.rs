@@ -114,7 +114,7 @@ impl Spaces {
             }
             // A step that has the file has it by another name.
             if std::fs::remove_file(path).is_ok() {
-                bytes -= size;
+                bytes = bytes.saturating_sub(size);
             }
         }
     }

@@ -43,7 +43,8 @@ pub fn tree(data: &[u8]) {
             .directories
             .iter()
             .filter_map(|node| Some((Digest::required(F, node.digest.as_ref()).ok()?, node.name.len())));
-        let entries = directory.files.len() + directory.directories.len() + directory.symlinks.len();
+        let entries =
+            [directory.files.len(), directory.directories.len(), directory.symlinks.len()].iter().sum::<usize>();
         let node = Node { entries: entries as u64, longest: 1, below: below.collect() };
         nodes.insert(F.digest(&directory.encode_to_vec()), node);
     }

@@ -66,7 +66,7 @@ pub fn decode(digest: &Digest, data: &[u8]) -> Result<reapi::Directory, Error> {
     while rest.has_remaining() {
         let (tag, wire_type) = decode_key(&mut rest).map_err(malformed)?;
         skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(malformed)?;
-        entries += 1;
+        entries = entries.saturating_add(1);
         if entries > MAX_ENTRIES {
             return Err(Error::Directory { digest: *digest });
         }
@@ -110,8 +110,8 @@ pub struct Shape {
 impl Shape {
     fn add(&mut self, name: usize, below: &Self) -> Result<(), Error> {
         self.entries = self.entries.saturating_add(below.entries);
-        self.depth = self.depth.max(below.depth + 1);
-        self.path_bytes = self.path_bytes.max(name + 1 + below.path_bytes);
+        self.depth = self.depth.max(below.depth.saturating_add(1));
+        self.path_bytes = self.path_bytes.max(name.saturating_add(1).saturating_add(below.path_bytes));
         match self {
             Self { entries, .. } if *entries > MAX_ENTRIES => Err(Error::Entries),
             Self { depth, .. } if *depth > MAX_DEPTH => Err(Error::Depth),
@@ -149,7 +149,7 @@ pub fn measure(root: &Digest, nodes: &HashMap<Digest, Node>) -> Result<Shape, Er
         };
         match known.get(below) {
             Some(Some(measured)) => {
-                *next += 1;
+                *next = next.saturating_add(1);
                 shape.add(*name, measured)?;
             }
             Some(None) => return Err(Error::Cycle { digest: *below }),

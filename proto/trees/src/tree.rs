@@ -164,12 +164,10 @@ impl<'a> Builder<'a> {
         while self.open.len() > same {
             self.leave()?;
         }
-        let mut end = wanted.iter().take(same).map(|name| name.len() + 1).sum::<usize>();
-        for name in wanted.into_iter().skip(same) {
-            end += name.len();
-            let mode = directory.get(..end).and_then(|path| self.modes.get(path)).copied();
-            self.open.push((name.to_owned(), Tree { mode, ..Tree::default() }));
-            end += 1;
+        for (at, name) in wanted.iter().enumerate().skip(same) {
+            let path = wanted.iter().take(at).chain([name]).copied().collect::<Vec<_>>().join("/");
+            let mode = self.modes.get(path.as_str()).copied();
+            self.open.push(((*name).to_owned(), Tree { mode, ..Tree::default() }));
         }
         directory.clone_into(&mut self.path);
         Ok(())

@@ -3,6 +3,9 @@
 //! Used for command lines, variables and `kiln.toml`. Crates for this accept more than Kiln should: for `humantime`,
 //! `30M` is thirty months. Invariant: what a `show_` function writes, its counterpart parses to the same value.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 const SIZES: [(&str, u64); 14] = [
@@ -71,11 +74,11 @@ pub fn bound(text: &str) -> Result<Bound, Error> {
 pub fn size(text: &str) -> Result<u64, Error> {
     let read = || {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let number: f64 = text[..end].parse().ok()?;
-        let unit = text[end..].trim();
+        let (digits, unit) = text.split_at_checked(end)?;
+        let (number, unit): (f64, &str) = (digits.parse().ok()?, unit.trim());
         let factor = if unit.is_empty() { 1 } else { SIZES.iter().find(|(name, _)| *name == unit)?.1 };
         // Whole numbers are exact, however large.
-        let bytes = match text[..end].parse::<u64>() {
+        let bytes = match digits.parse::<u64>() {
             Ok(whole) => whole.checked_mul(factor)?,
             Err(_) => (number * factor as f64) as u64,
         };
@@ -93,11 +96,12 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
         let mut rest = text;
         let mut total_ms: u64 = 0;
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-            let end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |length| digits + length);
-            let (_, factor) = TIMES.iter().find(|(name, _)| *name == &rest[digits..end])?;
-            total_ms = total_ms.checked_add(rest[..digits].parse::<u64>().ok()?.checked_mul(*factor)?)?;
-            rest = &rest[end..];
+            let (digits, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
+            let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+            let (unit, after) = after.split_at_checked(end)?;
+            let (_, factor) = TIMES.iter().find(|(name, _)| *name == unit)?;
+            total_ms = total_ms.checked_add(digits.parse::<u64>().ok()?.checked_mul(*factor)?)?;
+            rest = after;
         }
         (!text.is_empty() && total_ms / 1000 < MAX_SECONDS).then(|| Duration::from_millis(total_ms))
     };
@@ -106,15 +110,15 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
 
 /// A size in the largest binary unit in which it is a whole number.
 pub fn show_size(bytes: u64) -> String {
-    let (unit, factor) = SIZES[..SHOWN_SIZES].iter().find(|(_, f)| bytes.is_multiple_of(*f)).unwrap_or(&("B", 1));
-    format!("{}{unit}", bytes / factor)
+    let (unit, factor) = SIZES.iter().take(SHOWN_SIZES).find(|(_, f)| bytes.is_multiple_of(*f)).unwrap_or(&("B", 1));
+    format!("{}{unit}", bytes.checked_div(*factor).unwrap_or(bytes))
 }
 
 /// A duration in the largest of hours, minutes, seconds and milliseconds in which it is a whole number.
 pub fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis() as u64;
-    let (unit, factor) = TIMES[2..].iter().find(|(_, f)| ms.is_multiple_of(*f)).unwrap_or(&("ms", 1));
-    format!("{}{unit}", ms / factor)
+    let (unit, factor) = TIMES.iter().skip(2).find(|(_, f)| ms.is_multiple_of(*f)).unwrap_or(&("ms", 1));
+    format!("{}{unit}", ms.checked_div(*factor).unwrap_or(ms))
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Forest {
                         Some(Node::Directory(below)) => Some(*below),
                         _ => None,
                     };
-                    match self.merge(below, *over, depth + 1)? {
+                    match self.merge(below, *over, depth.saturating_add(1))? {
                         Some(digest) => Node::Directory(digest),
                         None => {
                             whole = false;

@@ -30,7 +30,7 @@ impl Forest {
             let node = match (old.entries.get(name), new.entries.get(name)) {
                 (Some(old), Some(new)) if old == new => continue,
                 (Some(Node::Directory(old)), Some(Node::Directory(new))) => {
-                    match self.between(*old, *new, depth + 1)? {
+                    match self.between(*old, *new, depth.saturating_add(1))? {
                         Some(digest) => Node::Directory(digest),
                         None => {
                             whole = false;

@@ -40,7 +40,7 @@ impl Forest {
     fn resolved(&mut self, root: &Digest, path: &[u8], follow: Follow) -> Result<Option<Resolved>, Error> {
         let mut left: VecDeque<Vec<u8>> = parts(path);
         let mut way: Vec<(Name, Digest)> = Vec::new();
-        let (mut links, mut missing) = (0, Vec::new());
+        let (mut links, mut missing) = (0_usize, Vec::new());
         while let Some(part) = left.pop_front() {
             if part == b".." {
                 if missing.pop().is_none() {
@@ -60,7 +60,7 @@ impl Forest {
                 Some(Node::Leaf(Leaf { content: Content::Symlink(target), .. }))
                     if follow == Follow::All || (follow == Follow::Parents && !left.is_empty()) =>
                 {
-                    links += 1;
+                    links = links.saturating_add(1);
                     if links > MAX_LINKS {
                         return Err(Error::Links { path: shown(path) });
                     }

@@ -36,7 +36,7 @@ impl Name {
 
     /// The name as text, whatever its bytes: `%` and what is not UTF-8 as `%XX`.
     pub(super) fn escaped(&self) -> String {
-        let mut text = String::with_capacity(self.0.len() + 8);
+        let mut text = String::with_capacity(self.0.len().saturating_add(8));
         for chunk in self.0.utf8_chunks() {
             text.push_str(&chunk.valid().replace('%', "%25"));
             for byte in chunk.invalid() {

@@ -32,13 +32,14 @@ pub struct InvalidTimes;
 impl Times {
     /// The times as a blob.
     pub fn encode(&self) -> Vec<u8> {
-        let mut data = Vec::with_capacity(self.0.len() * 16);
+        let mut data = Vec::with_capacity(self.0.len().saturating_mul(16));
         let (mut before, mut seconds): (&[u8], i64) = (&[], 0);
         for (path, time) in &self.0 {
             let common = before.iter().zip(path).take_while(|(a, b)| a == b).count();
             varint(&mut data, common as u64);
-            varint(&mut data, (path.len() - common) as u64);
-            data.extend_from_slice(&path[common..]);
+            let own = path.get(common..).unwrap_or_default();
+            varint(&mut data, own.len() as u64);
+            data.extend_from_slice(own);
             let step = time.seconds.wrapping_sub(seconds);
             varint(&mut data, ((step << 1) ^ (step >> 63)) as u64);
             varint(&mut data, u64::from(time.nanos));
@@ -57,14 +58,15 @@ impl Times {
         while !data.is_empty() {
             let common = usize::try_from(take_varint(&mut data)?).map_err(|_| InvalidTimes)?;
             let rest = usize::try_from(take_varint(&mut data)?).map_err(|_| InvalidTimes)?;
-            if common > path.len() || rest > data.len() {
+            if common > path.len() {
                 return Err(InvalidTimes);
             }
             path.truncate(common);
-            path.extend_from_slice(&data[..rest]);
-            data = &data[rest..];
+            let (own, after) = data.split_at_checked(rest).ok_or(InvalidTimes)?;
+            path.extend_from_slice(own);
+            data = after;
             let step = take_varint(&mut data)?;
-            seconds = seconds.wrapping_add((step >> 1) as i64 ^ -((step & 1) as i64));
+            seconds = seconds.wrapping_add((step >> 1) as i64 ^ ((step & 1) as i64).wrapping_neg());
             let nanos = u32::try_from(take_varint(&mut data)?).ok().filter(|nanos| *nanos < 1_000_000_000);
             let time = Time { seconds, nanos: nanos.ok_or(InvalidTimes)? };
             // Sorted, and none twice.

@@ -44,7 +44,7 @@ pub fn read(
         if names.len() > MAX_DEPTH || path.len() > shape::MAX_PATH_BYTES {
             return Err(entry(&path, "its path is too long"));
         }
-        reader.count += 1;
+        reader.count = reader.count.saturating_add(1);
         if reader.count > MAX_ENTRIES {
             return Err(TarError::Io(io::Error::other(shape::Error::Entries)));
         }
@@ -359,12 +359,17 @@ type Record<'a> = (&'a str, &'a [u8]);
 /// The first of some PAX records, as key and value, and what follows it: `LENGTH KEY=VALUE`, a line feed. The value is any bytes, line
 /// feeds among them, so that only the length tells where it ends.
 fn record(data: &[u8]) -> Option<(Record<'_>, &[u8])> {
-    let space = data.iter().position(|byte| *byte == b' ')?;
-    let length: usize = std::str::from_utf8(&data[..space]).ok()?.parse().ok()?;
-    let (record, after) = data.split_at_checked(length)?;
-    let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|byte| *byte == b'=')?;
-    Some(((std::str::from_utf8(&record[..equals]).ok()?, &record[equals + 1..]), after))
+    let (length, _) = split_once(data, b' ')?;
+    let (record, after) = data.split_at_checked(std::str::from_utf8(length).ok()?.parse().ok()?)?;
+    let (_, record) = split_once(record, b' ')?;
+    let (key, value) = split_once(record.strip_suffix(b"\n")?, b'=')?;
+    Some(((std::str::from_utf8(key).ok()?, value), after))
+}
+
+/// What is before the first of these bytes, and what after it.
+fn split_once(data: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let (before, after) = data.split_at_checked(data.iter().position(|byte| *byte == at)?)?;
+    Some((before, after.get(1..)?))
 }
 
 /// A PAX time: seconds with a fraction.
@@ -378,7 +383,7 @@ fn time(text: &str) -> Option<Time> {
     let nanos: u32 = digits.parse().ok()?;
     // Before the epoch the fraction leads away from it.
     match (text.starts_with('-'), nanos) {
-        (true, 1..) => Some(Time { seconds: seconds.checked_sub(1)?, nanos: 1_000_000_000 - nanos }),
+        (true, 1..) => Some(Time { seconds: seconds.checked_sub(1)?, nanos: 1_000_000_000_u32.checked_sub(nanos)? }),
         _ => Some(Time { seconds, nanos }),
     }
 }

@@ -49,7 +49,7 @@ pub fn contents(forest: &Forest, layer: &Digest) -> Result<Vec<Digest>, TarError
         let directory = forest.get(digest).ok_or_else(|| Error::Unread(vec![*digest]))?;
         for node in directory.entries.values() {
             match node {
-                Node::Directory(below) => of(forest, below, depth + 1, links, found)?,
+                Node::Directory(below) => of(forest, below, depth.saturating_add(1), links, found)?,
                 Node::Leaf(Leaf { content: Content::File(digest), links: group, .. })
                     if group.is_none_or(|group| links.insert(group)) =>
                 {
@@ -104,7 +104,7 @@ impl<W: Write> Writer<'_, W> {
                 return Err(entry(path, "an archive of a layer cannot hold it: its name is that of a whiteout"));
             }
             match node {
-                Node::Directory(digest) => self.directory(path, digest, depth + 1)?,
+                Node::Directory(digest) => self.directory(path, digest, depth.saturating_add(1))?,
                 Node::Leaf(leaf) => self.leaf(path, leaf)?,
                 Node::Whiteout => {}
             }
@@ -221,9 +221,12 @@ struct Exact<'a> {
 
 impl Read for Exact<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.inner.read(&mut buffer[..most])?;
-        self.left -= read as u64;
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let read = match buffer.split_at_mut_checked(most) {
+            Some((wanted, _)) => self.inner.read(wanted)?,
+            None => self.inner.read(buffer)?,
+        };
+        self.left = self.left.saturating_sub(read as u64);
         Ok(read)
     }
 }
