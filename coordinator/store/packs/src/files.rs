@@ -47,6 +47,11 @@ impl Files {
         Ok(self.keep(number, Both { data, list: make(list_path(&self.dir, number))? }))
     }
 
+    /// The files of a pack, if they are open.
+    pub(super) fn is_open(&self, number: u32) -> Option<Arc<Both>> {
+        self.open.lock().get(&number).cloned()
+    }
+
     pub(super) fn open(&self, number: u32) -> io::Result<Arc<Both>> {
         if let Some(files) = self.open.lock().get(&number) {
             return Ok(files.clone());

@@ -34,6 +34,30 @@ fn with_places(blobs: &[(Digest, Bytes)], places: Vec<Place>) -> Vec<(Digest, Pl
 }
 
 #[test]
+fn what_is_in_memory_is_read_at_once_and_what_is_not_there_is_not_made_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs: Vec<(Digest, Bytes)> = (1..50).map(|name| blob(name, name as usize * 100)).collect();
+    let there = {
+        let (packs, _) = open(&dir);
+        let there = with_places(&blobs, packs.append(&blobs, 1).unwrap());
+        for ((digest, place), (_, data)) in there.iter().zip(&blobs) {
+            assert_eq!(packs.read_now(digest, *place).as_ref(), Some(data), "it was just written");
+        }
+        let (digest, last) = there.last().unwrap();
+        let longer = Digest { size: digest.size + 1, ..*digest };
+        assert_eq!(packs.read_now(&longer, *last), None, "the pack ends before");
+        there
+    };
+    let more: Vec<(Digest, Bytes)> = (100..101).map(|name| blob(name, 100)).collect();
+    let (packs, _) = open(&dir);
+    packs.append(&more, 2).unwrap();
+    // The newest pack is open; another is not opened for this.
+    let (digest, place) = there[0];
+    assert_eq!(packs.read_now(&digest, Place { pack: place.pack + 1, ..place }), None);
+    assert_eq!(packs.read_now(&digest, place), Some(blobs[0].1.clone()));
+}
+
+#[test]
 fn what_was_appended_is_there_after_a_restart_with_its_last_use_and_what_was_removed_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let blobs: Vec<(Digest, Bytes)> = (0..500).map(|name| blob(name, name as usize * 13)).collect();

@@ -340,6 +340,9 @@ impl BlobStore for Disk {
     }
 
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
+        if let Some(found) = self.inner.get_now(digest) {
+            return found;
+        }
         let (inner, digest) = (self.inner.clone(), *digest);
         blocking(move || inner.get(&digest)).await
     }
