@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Resign,
     /// It may lead again.
     Resume,
+    /// Whoever leads did not answer as one who does: what is known may be out of date.
+    Doubt,
 }
 
 /// What a replica does.
@@ -73,6 +75,8 @@ pub(crate) struct Holder {
     /// The last term of this replica that has ended.
     ended: Option<Term>,
     asked: Option<Asked>,
+    /// When it asked last.
+    last: Moment,
     claims: u64,
     /// When to ask next.
     next: Moment,
@@ -82,7 +86,18 @@ pub(crate) struct Holder {
 impl Holder {
     pub(crate) fn new(me: String, timing: Timing, now: Moment) -> Self {
         let (known, all) = (Known::Nobody, Vec::new());
-        Self { me, timing, resigned: false, known, ended: None, asked: None, claims: 0, next: now, all }
+        Self {
+            me,
+            timing,
+            resigned: false,
+            known,
+            ended: None,
+            asked: None,
+            last: Moment::ZERO,
+            claims: 0,
+            next: now,
+            all,
+        }
     }
 
     /// When it wants to be woken.
@@ -128,6 +143,7 @@ impl Holder {
                 self.resigned = false;
                 self.next = now;
             }
+            Event::Doubt => self.next = self.next.min((self.last + self.timing.renew / 10).max(now)),
         }
         if self.asked.is_none() && now >= self.next {
             effects.push(self.ask(now));
@@ -139,6 +155,7 @@ impl Holder {
         self.claims += 1;
         let number = self.claims;
         self.asked = Some(Asked { number, at: now });
+        self.last = now;
         let held = match &self.known {
             Known::Me { term, .. } => Some(term.clone()),
             _ => None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub struct Replicas {
     commands: mpsc::UnboundedSender<Command>,
     standing: watch::Receiver<Standing>,
     all: watch::Receiver<Vec<Replica>>,
+    trouble: watch::Receiver<Option<Arc<str>>>,
+    doubts: Arc<Notify>,
 }
 
 impl Replicas {
@@ -40,6 +42,8 @@ impl Replicas {
         }
         let (standing, watched) = watch::channel(Standing::Vacant);
         let (all, all_watched) = watch::channel(vec![me.clone()]);
+        let (trouble, trouble_watched) = watch::channel(None);
+        let doubts = Arc::new(Notify::new());
         let (commands, received) = mpsc::unbounded_channel();
         let me = Arc::new(me);
         let began = Instant::now();
@@ -51,7 +55,8 @@ impl Replicas {
             began,
             holder,
             claiming: None,
-            failing: false,
+            trouble,
+            doubts: doubts.clone(),
             releasing: None,
             resigning: Vec::new(),
             lead: None,
@@ -65,7 +70,7 @@ impl Replicas {
                 std::process::abort();
             }
         });
-        Ok(Self { register, me, commands, standing: watched, all: all_watched })
+        Ok(Self { register, me, commands, standing: watched, all: all_watched, trouble: trouble_watched, doubts })
     }
 
     /// Who leads, and each change of it.
@@ -76,6 +81,16 @@ impl Replicas {
     /// All replicas that are known, this one among them.
     pub fn all(&self) -> Vec<Replica> {
         self.all.borrow().clone()
+    }
+
+    /// Why it cannot find out who leads, for as long as it cannot.
+    pub fn trouble(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.trouble.clone()
+    }
+
+    /// Asks at once who leads, because whoever did is not to be reached, or says that it does not.
+    pub fn doubt(&self) {
+        self.doubts.notify_one();
     }
 
     /// This replica.
@@ -112,8 +127,9 @@ struct Task {
     began: Instant,
     holder: Holder,
     claiming: Option<BoxFuture<'static, (u64, Result<Claimed, Error>)>>,
-    /// The last claim failed.
-    failing: bool,
+    /// Why the last claim failed, if it did.
+    trouble: watch::Sender<Option<Arc<str>>>,
+    doubts: Arc<Notify>,
     releasing: Option<BoxFuture<'static, ()>>,
     resigning: Vec<oneshot::Sender<()>>,
     lead: Option<Lead>,
@@ -162,6 +178,7 @@ impl Task {
                         Event::Resign
                     }
                 },
+                () = self.doubts.notified() => Event::Doubt,
                 () = woken => Event::Wake,
             };
             self.step(event);
@@ -220,7 +237,8 @@ impl Task {
     }
 
     fn answered(&mut self, number: u64, answer: Result<Claimed, Error>) -> Event {
-        let failed_before = std::mem::replace(&mut self.failing, answer.is_err());
+        let why = answer.as_ref().err().map(|error| Arc::from(error.to_string()));
+        let failed_before = self.trouble.send_replace(why).is_some();
         match answer {
             Ok(claimed) => {
                 if failed_before {

@@ -199,7 +199,11 @@ impl World {
         }
         if self.rng.random_bool(0.002) {
             let at = self.rng.random_range(0..count);
-            let event = if self.rng.random_bool(0.5) { Event::Resign } else { Event::Resume };
+            let event = match self.rng.random_range(0..3) {
+                0 => Event::Resign,
+                1 => Event::Resume,
+                _ => Event::Doubt,
+            };
             if self.nodes[at].stopped <= self.now {
                 self.step(at, event);
             }
@@ -252,6 +256,12 @@ proptest! {
         prop_assert!(next.len() == 1 && next != leaders, "nobody leads after 8 s: {:?}", next);
         world.step(next[0], Event::Resign);
         prop_assert!(world.leaders().is_empty(), "a leader that has resigned leads");
+        // Once the lease has been given back, the first that is told so leads: it does not wait until it would have asked.
+        world.run(Duration::from_millis(100));
+        let rest: Vec<usize> = (0..count).filter(|at| *at != next[0] && *at != leaders[0]).collect();
+        rest.iter().for_each(|at| world.step(*at, Event::Doubt));
+        world.run(Duration::from_millis(300));
+        prop_assert_eq!(world.leaders().len(), rest.len().min(1));
     }
 }
 
