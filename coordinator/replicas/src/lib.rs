@@ -3,6 +3,7 @@
 //! Invariants: whoever leads stops before its lease ends, by its own monotonic clock, counted from when it asked for the lease. Whatever
 //! a coordinator believes, its commits are refused unless its term holds the lease at the moment of the commit.
 
+mod clock;
 mod error;
 mod holder;
 pub mod memory;

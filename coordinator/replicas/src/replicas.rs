@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::holder::{Effect, Event, Holder, Moment};
 use crate::register::{Claimed, Register};
@@ -46,13 +46,12 @@ impl Replicas {
         let doubts = Arc::new(Notify::new());
         let (commands, received) = mpsc::unbounded_channel();
         let me = Arc::new(me);
-        let began = Instant::now();
         let holder = Holder::new(me.name.clone(), timing, Moment::ZERO);
         let task = Task {
             register: register.clone(),
             me: me.clone(),
             timing,
-            began,
+            clock: Clock::begin(),
             holder,
             claiming: None,
             trouble,
@@ -124,7 +123,7 @@ struct Task {
     register: Arc<dyn Register>,
     me: Arc<Replica>,
     timing: Timing,
-    began: Instant,
+    clock: Clock,
     holder: Holder,
     claiming: Option<BoxFuture<'static, (u64, Result<Claimed, Error>)>>,
     /// Why the last claim failed, if it did.
@@ -151,13 +150,7 @@ impl Task {
                     return;
                 }
             }
-            let wake = self.began.checked_add(self.holder.wake_at());
-            let woken = async {
-                match wake {
-                    Some(wake) => tokio::time::sleep_until(wake).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let woken = tokio::time::sleep(self.clock.until(self.holder.wake_at()));
             let event = tokio::select! {
                 (number, answer) = pending_or(&mut self.claiming) => {
                     self.claiming = None;
@@ -186,7 +179,7 @@ impl Task {
     }
 
     fn step(&mut self, event: Event) {
-        let now = self.began.elapsed();
+        let now = self.clock.now();
         for effect in self.holder.step(now, event, rand::random()) {
             self.perform(effect);
         }
@@ -198,13 +191,13 @@ impl Task {
             Effect::Release(term) => self.release(term),
             Effect::Lead(term, until) => {
                 tracing::info!(%term, "this coordinator leads the farm");
-                let lead = Lead::new(term, self.began + until);
+                let lead = Lead::new(term, self.clock, until);
                 self.lead = Some(lead.clone());
                 self.standing.send_replace(Standing::Leads(lead));
             }
             Effect::Extend(until) => {
                 if let Some(lead) = &self.lead {
-                    lead.extend(self.began + until);
+                    lead.extend(until);
                 }
             }
             Effect::Over => {

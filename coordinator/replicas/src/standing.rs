@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
+use crate::holder::Moment;
 use crate::replica::{Replica, Term};
 
 /// Who leads, as this replica knows.
@@ -32,21 +33,23 @@ pub struct Lead {
     pub term: Term,
     /// Cancelled before another replica can have the lease.
     pub over: CancellationToken,
-    until: Arc<Mutex<Instant>>,
+    clock: Clock,
+    until: Arc<Mutex<Moment>>,
 }
 
 impl Lead {
     /// A leadership until then, unless it is extended.
-    pub(crate) fn new(term: Term, until: Instant) -> Self {
-        Self { term, over: CancellationToken::new(), until: Arc::new(Mutex::new(until)) }
+    pub(crate) fn new(term: Term, clock: Clock, until: Moment) -> Self {
+        Self { term, over: CancellationToken::new(), clock, until: Arc::new(Mutex::new(until)) }
     }
 
-    pub(crate) fn extend(&self, until: Instant) {
+    pub(crate) fn extend(&self, until: Moment) {
         *self.until.lock() = until;
     }
 
-    /// Whether it has ended. Compares clocks, so that a process that was stopped knows it at once when it continues.
+    /// Whether it has ended. Compares clocks, so that a process that was stopped knows it at once when it continues,
+    /// and one whose machine was suspended too.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled() || Instant::now() >= *self.until.lock()
+        self.over.is_cancelled() || self.clock.now() >= *self.until.lock()
     }
 }
