@@ -19,7 +19,8 @@ pub mod tenants;
 mod toolchains;
 
 pub use config::Config;
+pub use kiln_peers::Network;
 pub use live::{Reload, Reloads};
 pub use program::{Arguments, main};
-pub use seat::{Agreement, Network};
+pub use seat::Agreement;
 pub use serve::{run, run_on, run_reloading};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kiln_ledger::Pages;
+use kiln_peers::{Peers, Relay};
 use kiln_replicas::{Lead, Replicas, Standing};
 use tokio::sync::watch;
 
 use super::held::{Held, Home};
-use super::peers::Peers;
-use super::relay::Relay;
-use super::{Base, Pages, Seat, Seats, Term};
+use super::{Base, Seat, Seats, Term};
 use crate::tenants::Journals;
 
 /// How long a coordinator leaves the lease to others after it could not begin its term.

@@ -4,28 +4,23 @@
 //! blobs and results, and pass on the rest to it. What a coordinator has only while it leads (workers, the queue, builds, journals) is
 //! its [`Term`]; what it has in any case (stores, credentials, listeners) is its [`Base`].
 
+mod agreement;
 mod base;
 mod follow;
 mod held;
-mod ledger;
-mod network;
-mod peers;
-mod relay;
 mod route;
 mod term;
 
 use std::sync::Arc;
 
+use kiln_peers::Relay;
 use tokio::sync::watch;
 use tonic::Status;
 
+pub use agreement::Agreement;
 pub(crate) use base::{Base, Counted, Hooks};
 pub(crate) use follow::join;
 use held::Held;
-pub(crate) use ledger::Pages;
-pub use network::{Agreement, Network};
-pub(crate) use peers::Peers;
-use relay::Relay;
 pub(crate) use route::{BySeat, Common};
 pub(crate) use term::Term;
 

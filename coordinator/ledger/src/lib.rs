@@ -21,7 +21,7 @@ const MEMBERS: Space = "members";
 
 /// The farm's ledger. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Pages {
+pub struct Pages {
     register: Arc<dyn Register>,
     shelf: Arc<dyn Shelf>,
     /// The journal of the term in which this coordinator leads, if it does. One page at a time is written.
@@ -115,13 +115,13 @@ impl Seen {
 
 impl Pages {
     /// `data_dir`: where this coordinator remembers the latest pages.
-    pub(crate) fn new(register: Arc<dyn Register>, shelf: Arc<dyn Shelf>, data_dir: &Path) -> Self {
+    pub fn new(register: Arc<dyn Register>, shelf: Arc<dyn Shelf>, data_dir: &Path) -> Self {
         let seen = Seen { directory: data_dir.join("ledger"), pages: HashMap::new(), told: None };
         Self { register, shelf, journal: Arc::default(), seen: Arc::new(Mutex::new(seen)) }
     }
 
     /// This coordinator leads in this term, or no more.
-    pub(super) async fn leads(&self, term: Option<&Term>) {
+    pub async fn leads(&self, term: Option<&Term>) {
         *self.journal.lock().await = term.map(|term| self.register.journal(JOURNAL, term));
         if term.is_some() {
             for name in ledger::PAGES {
@@ -160,7 +160,7 @@ impl Pages {
     ///
     /// # Errors
     /// If the ledger cannot be reached.
-    pub(super) async fn take_over(&self, data_dir: &Path) -> Result<(), String> {
+    pub async fn take_over(&self, data_dir: &Path) -> Result<(), String> {
         let file = data_dir.join(ledger::JOINED_FILE);
         if !file.exists() || self.read(ledger::JOINED).await?.is_some() {
             return Ok(());

@@ -21,14 +21,14 @@ use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::{Service, http};
 use tonic::transport::Channel;
 
-use super::peers::{LIFE, Peers};
+use crate::peers::{LIFE, Peers};
 
 /// Calls in progress on one connection, below the number that the other end allows; beyond that there is another connection.
 const CALLS: usize = 200;
 
 /// The way to one leader. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Relay(Arc<Inner>);
+pub struct Relay(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -61,13 +61,13 @@ impl Drop for Place {
 
 impl Relay {
     /// To the coordinator at this URL. Connects when there are calls.
-    pub(crate) fn to(address: &str, key: FarmKey, peers: Peers) -> Self {
+    pub fn to(address: &str, key: FarmKey, peers: Peers) -> Self {
         let (connections, over) = (Mutex::default(), CancellationToken::new());
         Self(Arc::new(Inner { key, address: address.to_owned(), peers, connections, over }))
     }
 
     /// Ends all calls in progress: their callers call again.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.0.over.cancel();
     }
 
@@ -92,7 +92,7 @@ impl Relay {
     }
 
     /// Passes a call on.
-    pub(crate) async fn pass(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+    pub async fn pass(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
         let passing = self.try_pass(request);
         let answer = tokio::select! {
             answer = passing => answer,

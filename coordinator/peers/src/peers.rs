@@ -9,18 +9,18 @@ use kiln_auth::tls::Files;
 use kiln_auth::{Authenticator, Role, authority};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::Network;
+use crate::network::Network;
 
 /// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How often the other end is pinged, and how long its answer may take.
 const PING: Duration = Duration::from_secs(3);
 /// How long a certificate for a connection is valid. It is shown again whenever that connects again.
-pub(super) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The way to other coordinators. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Peers {
+pub struct Peers {
     authenticator: Authenticator,
     tls: Option<Tls>,
     network: Network,
@@ -39,7 +39,7 @@ impl Peers {
     ///
     /// # Errors
     /// If coordinators could not authenticate each other.
-    pub(crate) fn open(authenticator: Authenticator, files: Option<&Files>, network: Network) -> anyhow::Result<Self> {
+    pub fn open(authenticator: Authenticator, files: Option<&Files>, network: Network) -> anyhow::Result<Self> {
         let Some(files) = files else { return Ok(Self { authenticator, tls: None, network }) };
         let Some((authority, _)) = authenticator.authority() else {
             anyhow::bail!(
@@ -56,7 +56,7 @@ impl Peers {
     ///
     /// # Errors
     /// If the URL or the certificates cannot be used.
-    pub(crate) fn connect(&self, address: &str) -> anyhow::Result<Channel> {
+    pub fn connect(&self, address: &str) -> anyhow::Result<Channel> {
         let mut endpoint = Endpoint::from_shared(address.to_owned())
             .with_context(|| format!("invalid address `{address}` of another coordinator"))?
             .connect_timeout(CONNECT)
