@@ -281,7 +281,7 @@ async fn serve(
     let files = Files::read(&config)?;
     let shelf = farm.as_ref().map(|farm| Arc::new(farm.ledger.clone()) as Arc<dyn kiln_auth::Shelf>);
     let (quotas, rules) = (Limits::new(files.quotas), Current::new(files.rules));
-    let stopping = CancellationToken::new();
+    let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
     let pages_url = config.web.base(config.auth.tls()?.is_some());
     let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
     let base = Base {
@@ -319,7 +319,7 @@ async fn serve(
         .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
-    let (leaving, seats) = match farm {
+    let (replicas, seats) = match farm {
         None => (None, Seats::alone(Term::open(&base, Journals::Files(config.fsync)).await?)),
         Some(farm) => {
             let (replicas, seats) = farm.join(&base).await?;
@@ -327,7 +327,7 @@ async fn serve(
         }
     };
     if let Some(metrics) = metrics {
-        metrics.serve(seats.clone(), budget, &config.pools, stopping.clone())?;
+        metrics.serve(seats.clone(), budget, &config.pools, leaving.clone())?;
     }
     if let Some(listener) = caches {
         let farm = kiln_toolcaches::Farm {
@@ -377,11 +377,15 @@ async fn serve(
         .add_service(health_server)
         .add_service(health::reflection()?);
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    let stop = stopping.clone();
+    let (stop, serves) = (stopping.clone(), seats.clone());
     let shutdown = async move {
         shutdown.await;
-        stop.cancel();
+        leaving.cancel();
         health::stopping(&health).await;
+        if let Some(replicas) = &replicas {
+            hand_over(&serves, replicas).await;
+        }
+        stop.cancel();
     };
     let incoming = kiln_auth::connections::bounded(incoming, config.max_connections, "`--max-connections`");
     let serving = server.serve_with_incoming_shutdown(incoming, shutdown);
@@ -396,11 +400,20 @@ async fn serve(
     if let Some(held) = seats.held() {
         held.term.tenants.settle().await;
     }
-    if let Some(replicas) = leaving {
-        // Another can lead at once.
-        replicas.resign().await;
-    }
     served
+}
+
+/// Has another coordinator lead, if there is one, while this one still takes calls, which it passes on to that one.
+async fn hand_over(seats: &Seats, replicas: &Replicas) {
+    if let Some(held) = seats.held()
+        && tokio::time::timeout(GRACE, held.term.tenants.settle()).await.is_err()
+    {
+        tracing::error!("the last of the journal is not written: whoever leads next resumes from what is there");
+    }
+    replicas.resign().await;
+    if replicas.all().len() > 1 {
+        seats.follows(GRACE).await;
+    }
 }
 
 /// The token that calls must carry if no other authentication is configured.

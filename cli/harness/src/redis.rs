@@ -141,6 +141,14 @@ impl Redis {
         self.child = Some(child);
     }
 
+    /// Asks it to stop, and waits for its end.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
     /// Kills it, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::farm::{log, tools_cache};
 use crate::proxy::Proxy;
 use crate::redis::Redis;
-use crate::run::{Built, Ran, Running, kiln, signal, spawn};
+use crate::run::{self, Built, Ran, Running, kiln, signal, spawn};
 use crate::s3::S3;
 use crate::{caretaker, has, until};
 
@@ -37,7 +37,9 @@ pub struct Replicas {
     pub s3: S3,
     /// The address of HAProxy, which knows them all.
     pub url: String,
-    front: Child,
+    front: Mutex<Child>,
+    /// What coordinators and workers are started from.
+    program: Mutex<PathBuf>,
     coordinators: Mutex<BTreeMap<String, Coordinator>>,
     workers: Mutex<BTreeMap<String, Child>>,
     pids: Mutex<Vec<u32>>,
@@ -66,10 +68,19 @@ fn front(dir: &Path, listen: &str, coordinators: &BTreeMap<String, Coordinator>)
             coordinator.listen
         );
     }
-    let config = dir.join("haproxy.cfg");
-    std::fs::write(&config, text).unwrap();
+    std::fs::write(dir.join("haproxy.cfg"), text).unwrap();
+    haproxy(dir)
+}
+
+/// Starts HAProxy with the configuration that is there.
+fn haproxy(dir: &Path) -> Child {
     let mut command = Command::new("haproxy");
-    command.args(["-db", "-f"]).arg(&config).stdout(Stdio::null()).stderr(log(dir, "haproxy")).stdin(Stdio::null());
+    command
+        .args(["-db", "-f"])
+        .arg(dir.join("haproxy.cfg"))
+        .stdout(Stdio::null())
+        .stderr(log(dir, "haproxy"))
+        .stdin(Stdio::null());
     spawn(command)
 }
 
@@ -88,18 +99,30 @@ impl Replicas {
         scheme: &'static str,
         access: Vec<(String, String)>,
     ) -> Option<Self> {
-        let farm = Self::prepare(coordinators, redis, more, scheme, access)?;
+        let farm = Self::prepare(coordinators, || Redis::with(redis), more, scheme, access)?;
+        Some(farm.started(coordinators, workers))
+    }
+
+    /// A farm that agrees in a Valkey, which can wait for its disk; none if something that it needs is not installed.
+    pub fn on_valkey(coordinators: &[&str], workers: &[&str]) -> Option<Self> {
+        let valkey = Redis::valkey(&KEEPS)?;
+        let farm = Self::prepare(coordinators, || valkey, &["--insecure"], "http", Vec::new())?;
+        Some(farm.started(coordinators, workers))
+    }
+
+    fn started(self, coordinators: &[&str], workers: &[&str]) -> Self {
+        let farm = self;
         coordinators.iter().for_each(|name| farm.start_coordinator(name));
         farm.wait_until_led();
         workers.iter().for_each(|name| farm.start_worker(name));
         workers.iter().for_each(|name| farm.wait_for_worker(name));
-        Some(farm)
+        farm
     }
 
     /// All that a farm needs, before its first coordinator is started.
     fn prepare(
         coordinators: &[&str],
-        redis: &[&str],
+        redis: impl FnOnce() -> Redis,
         more: &[&str],
         scheme: &'static str,
         access: Vec<(String, String)>,
@@ -108,7 +131,7 @@ impl Replicas {
             return None;
         }
         let s3 = S3::start()?;
-        let redis = Redis::with(redis);
+        let redis = redis();
         let dir = caretaker::directory();
         std::fs::write(dir.path().join("farm.key"), "17".repeat(32) + "\n").unwrap();
         let of = |name: &&str| {
@@ -123,7 +146,8 @@ impl Replicas {
             dir,
             redis: Mutex::new(redis),
             s3,
-            front,
+            front: Mutex::new(front),
+            program: Mutex::new(run::program()),
             coordinators: Mutex::new(all),
             workers: Mutex::default(),
             pids: Mutex::default(),
@@ -135,7 +159,7 @@ impl Replicas {
 
     /// A farm that begins with a coordinator which was alone before, whose data directory is copied; without workers.
     pub fn beginning_with(first: &str, data_dir: &Path, coordinators: &[&str]) -> Option<Self> {
-        let farm = Self::prepare(coordinators, &KEEPS, &["--insecure"], "http", Vec::new())?;
+        let farm = Self::prepare(coordinators, || Redis::with(&KEEPS), &["--insecure"], "http", Vec::new())?;
         let copied = Command::new("cp").arg("-a").arg(data_dir).arg(farm.dir.path().join(first)).status().unwrap();
         assert!(copied.success());
         farm.start_coordinator(first);
@@ -149,12 +173,43 @@ impl Replicas {
         until("the farm to answer", || (self.kiln(&["workers", "--json"]).code == 0).then_some(()));
     }
 
+    fn process(&self) -> Command {
+        run::started(&self.program.lock().unwrap(), &[])
+    }
+
+    /// From now on, coordinators and workers are started from another version: the same program, built from another commit as far as it
+    /// can tell. Returns that commit.
+    pub fn upgrade(&self) -> String {
+        let (built, next) = (run::program(), self.dir.path().join("kiln-next"));
+        let commit = |program: &Path| {
+            let about = Command::new(program).arg("--version").output().unwrap().stdout;
+            let about = String::from_utf8(about).unwrap();
+            about.split("(commit ").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned()
+        };
+        let (before, after) = (commit(&built), "0".repeat(12));
+        std::fs::copy(&built, &next).unwrap();
+        let change = format!("s/{before}/{after}/g");
+        let changed = Command::new("sed").env("LC_ALL", "C").args(["-i", &change]).arg(&next).status().unwrap();
+        assert!(changed.success());
+        assert_eq!(commit(&next), after, "expected another version than that of commit {before}");
+        *self.program.lock().unwrap() = next;
+        after
+    }
+
+    /// Asks HAProxy to stop, which ends all connections, and starts it again.
+    pub fn restart_front(&self) {
+        let mut front = self.front.lock().unwrap();
+        signal(&front, Signal::SIGTERM);
+        front.wait().unwrap();
+        *front = haproxy(self.dir.path());
+    }
+
     /// `kiln coordinator` as this one is started.
     pub fn coordinator_command(&self, name: &str) -> Command {
         let coordinators = self.coordinators.lock().unwrap();
         let coordinator = &coordinators[name];
         let redis = coordinator.redis.url.replace("http://", "redis://");
-        let mut command = kiln();
+        let mut command = self.process();
         command
             .env("KILN_LOG", "info")
             .envs(self.s3.variables())
@@ -252,7 +307,7 @@ impl Replicas {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
-        let mut command = kiln();
+        let mut command = self.process();
         command
             .env("KILN_LOG", "info")
             .args(["worker", "--coordinator", &self.url, "--name", name, "--grace", "30s"])
@@ -364,7 +419,8 @@ impl Drop for Replicas {
         let mut workers = self.workers.lock().unwrap_or_else(|broken| broken.into_inner());
         let mut coordinators = self.coordinators.lock().unwrap_or_else(|broken| broken.into_inner());
         let coordinators = coordinators.values_mut().filter_map(|coordinator| coordinator.child.as_mut());
-        for child in workers.values_mut().chain(coordinators).chain([&mut self.front]) {
+        let mut front = self.front.lock().unwrap_or_else(|broken| broken.into_inner());
+        for child in workers.values_mut().chain(coordinators).chain([&mut *front]) {
             let _ = child.kill();
             let _ = child.wait();
         }

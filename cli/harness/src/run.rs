@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::Duration;
@@ -29,10 +30,14 @@ pub(crate) fn signal(child: &Child, what: nix::sys::signal::Signal) {
 
 /// `kiln`, executed by the program named before it.
 pub(crate) fn kiln_behind(before: &[&str]) -> Command {
-    let program = program();
+    started(&program(), before)
+}
+
+/// A program in place of the built `kiln`, executed by the one named before it.
+pub(crate) fn started(program: &Path, before: &[&str]) -> Command {
     let mut command = Command::new(before.first().map_or(program.as_os_str(), |first| first.as_ref()));
     if let [_, rest @ ..] = before {
-        command.args(rest).arg(&program);
+        command.args(rest).arg(program);
     }
     command.env_remove("KILN_FARM").env_remove("KILN_LOG").env("USER", "tester").stdin(Stdio::null());
     // Whoever runs the tests may have a farm of their own.

@@ -7,6 +7,7 @@
 
 mod faults;
 mod members;
+mod rolling;
 mod storm;
 mod trials;
 

@@ -8,4 +8,4 @@ mod relay;
 
 pub use network::Network;
 pub use peers::Peers;
-pub use relay::Relay;
+pub use relay::{Relay, status};

@@ -12,14 +12,15 @@ use bytes::Bytes;
 use http_body::Frame;
 use kiln_auth::relay::{Answered, HEADER, Relayed};
 use kiln_auth::{Caller, FarmKey, Guarded, Identity};
+use kiln_replicas::Replicas;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::{Service, http};
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::peers::{LIFE, Peers};
 
@@ -35,6 +36,8 @@ struct Inner {
     key: FarmKey,
     address: String,
     peers: Peers,
+    /// Are told when this leader seems to be none any more.
+    replicas: Replicas,
     connections: Mutex<Vec<Connection>>,
     /// Cancelled when this leader leads no more, as far as is known.
     over: CancellationToken,
@@ -61,9 +64,9 @@ impl Drop for Place {
 
 impl Relay {
     /// To the coordinator at this URL. Connects when there are calls.
-    pub fn to(address: &str, key: FarmKey, peers: Peers) -> Self {
+    pub fn to(address: &str, key: FarmKey, peers: Peers, replicas: Replicas) -> Self {
         let (connections, over) = (Mutex::default(), CancellationToken::new());
-        Self(Arc::new(Inner { key, address: address.to_owned(), peers, connections, over }))
+        Self(Arc::new(Inner { key, address: address.to_owned(), peers, replicas, connections, over }))
     }
 
     /// Ends all calls in progress: their callers call again.
@@ -100,16 +103,22 @@ impl Relay {
         };
         let (answer, place) = match answer {
             Ok(answer) => answer,
-            Err(status) => return Ok(status.into_http()),
+            Err(refused) => {
+                self.0.replicas.doubt();
+                return Ok(refused.into_http());
+            }
         };
-        let over = self.0.over.clone();
+        if status(&answer) == Some(Code::Unavailable) {
+            self.0.replicas.doubt();
+        }
+        let (over, replicas) = (self.0.over.clone(), self.0.replicas.clone());
         let end = Box::pin(async move {
             // For as long as the answer lasts.
             let _place = place;
             over.cancelled().await;
             changed()
         });
-        let mut answer = answer.map(|body| Body::new(Guarded::new(Whole(Some(body)), end)));
+        let mut answer = answer.map(|body| Body::new(Guarded::new(Whole(Some(body), replicas), end)));
         answer.extensions_mut().insert(Answered);
         Ok(answer)
     }
@@ -139,7 +148,7 @@ impl Relay {
 }
 
 /// The body of an answer that was passed on: if it breaks off, the caller is told so in words, as by the leader itself.
-struct Whole(Option<Body>);
+struct Whole(Option<Body>, Replicas);
 
 impl http_body::Body for Whole {
     type Data = Bytes;
@@ -153,6 +162,7 @@ impl http_body::Body for Whole {
         };
         tracing::debug!(%error, "an answer of the coordinator that leads broke off");
         self.0 = None;
+        self.1.doubt();
         let mut trailers = http::HeaderMap::new();
         let status = Status::unavailable(
             "the coordinator that leads the farm is gone; another takes over within seconds: try again",
@@ -169,6 +179,11 @@ impl http_body::Body for Whole {
     }
 }
 
+/// The status of an answer that consists of nothing else.
+pub fn status<B>(answer: &http::Response<B>) -> Option<Code> {
+    Status::from_header_map(answer.headers()).map(|status| status.code())
+}
+
 fn changed() -> Status {
-    Status::unavailable("another coordinator leads the farm now; try again")
+    Status::unavailable("this coordinator does not pass calls on to that leader any more; try again")
 }

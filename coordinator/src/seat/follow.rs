@@ -14,13 +14,16 @@ use crate::tenants::Journals;
 
 /// How long a coordinator leaves the lease to others after it could not begin its term.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long calls that were passed on may continue when this coordinator stops: then their callers are told to go to another one, and not
+/// cut off.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Takes part in a farm, until the process ends.
 pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) -> Seats {
     let (seat, seats) = watch::channel(Seat::Vacant);
-    let member = Member { base, replicas, peers, ledger, seat };
-    tokio::spawn(member.live());
-    Seats(seats)
+    let trouble = replicas.trouble();
+    tokio::spawn(Member { base, replicas, peers, ledger, seat }.live());
+    Seats { seat: seats, trouble }
 }
 
 struct Member {
@@ -41,11 +44,14 @@ impl Member {
                     self.seat.send_replace(Seat::Vacant);
                 }
                 Standing::Follows { leader, term } => {
-                    let relay = Relay::to(&leader.address, self.base.key.clone(), self.peers.clone());
+                    let relay = self.relay(&leader.address);
                     self.seat.send_replace(Seat::Follows(relay.clone()));
                     let is_led =
                         |now: &Standing| matches!(now, Standing::Follows { term: other, .. } if *other == term);
-                    let ended = standing.wait_for(|now| !is_led(now)).await.is_err();
+                    let ended = tokio::select! {
+                        changed = standing.wait_for(|now| !is_led(now)) => changed.is_err(),
+                        () = self.leaves() => true,
+                    };
                     self.seat.send_replace(Seat::Vacant);
                     relay.end();
                     self.base.common.elsewhere.forget();
@@ -54,7 +60,10 @@ impl Member {
                     }
                     continue;
                 }
-                Standing::Leads(lead) => self.lead(lead).await,
+                Standing::Leads(lead) => {
+                    self.lead(lead).await;
+                    self.seat.send_replace(Seat::Vacant);
+                }
             }
             if standing.changed().await.is_err() {
                 return;
@@ -62,10 +71,14 @@ impl Member {
         }
     }
 
+    fn relay(&self, leader: &str) -> Relay {
+        Relay::to(leader, self.base.key.clone(), self.peers.clone(), self.replicas.clone())
+    }
+
     /// Leads for as long as the lease lasts.
     async fn lead(&self, lead: Lead) {
         let epoch = lead.term.epoch;
-        self.seat.send_replace(Seat::Vacant);
+        self.seat.send_replace(Seat::Begins);
         // On a network of its own, a farm has a clock of its own, which other threads do not have.
         let home = if self.base.config.agreement.is_some() { Ok(Home::here()) } else { Home::own() };
         let home = match home {
@@ -118,7 +131,14 @@ impl Member {
         }
     }
 
+    /// Completes when the calls in progress have had their time after this coordinator was asked to stop.
+    async fn leaves(&self) {
+        self.base.stopping.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    }
+
     async fn pause(&self) {
+        self.seat.send_replace(Seat::Vacant);
         self.replicas.resign().await;
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => self.replicas.resume(),

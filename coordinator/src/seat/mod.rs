@@ -12,7 +12,9 @@ mod route;
 mod term;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
 use kiln_peers::Relay;
 use tokio::sync::watch;
 use tonic::Status;
@@ -29,6 +31,8 @@ pub(crate) use term::Term;
 pub(crate) enum Seat {
     /// It leads.
     Leads(Arc<Held>),
+    /// It has the lease, and is about to lead.
+    Begins,
     /// Another one leads, which is reached so.
     Follows(Relay),
     /// Nobody is known to lead.
@@ -37,31 +41,73 @@ pub(crate) enum Seat {
 
 /// A coordinator's seat as it changes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Seats(watch::Receiver<Seat>);
+pub(crate) struct Seats {
+    seat: watch::Receiver<Seat>,
+    /// Why this coordinator cannot find out who leads, as long as it cannot.
+    trouble: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// How long a call waits for a coordinator to lead: longer than until one has taken over from one that left in order.
+const WAIT: Duration = Duration::from_secs(5);
 
 impl Seats {
     /// That of the only coordinator of a farm.
     pub(crate) fn alone(term: Term) -> Self {
-        Self(watch::channel(Seat::Leads(Arc::new(Held::forever(term)))).1)
+        let seat = watch::channel(Seat::Leads(Arc::new(Held::forever(term)))).1;
+        Self { seat, trouble: watch::channel(None).1 }
     }
 
     /// What it is now.
     pub(crate) fn now(&self) -> Seat {
-        self.0.borrow().clone()
+        self.seat.borrow().clone()
+    }
+
+    /// Why this coordinator cannot find out who leads, as long as it cannot.
+    fn trouble(&self) -> Option<Arc<str>> {
+        self.trouble.borrow().clone()
+    }
+
+    /// What it is once it is known who leads. Waits only where that helps: not while this coordinator cannot find it out, and for a call
+    /// that another one passed on, only while this one is about to lead.
+    async fn settled(&self, is_passed_on: bool) -> Seat {
+        let (mut seat, mut trouble) = (self.seat.clone(), self.trouble.clone());
+        let is_settled = |seat: &Seat| match seat {
+            Seat::Leads(_) | Seat::Follows(_) => true,
+            Seat::Begins => false,
+            Seat::Vacant => is_passed_on,
+        };
+        tokio::select! {
+            biased;
+            () = seat.wait_for(is_settled).map(drop) => {}
+            () = trouble.wait_for(Option::is_some).map(drop) => {}
+            () = tokio::time::sleep(WAIT) => {}
+        }
+        self.now()
+    }
+
+    /// Waits until another coordinator leads, for so long at most.
+    pub(crate) async fn follows(&self, longest: Duration) {
+        let mut seat = self.seat.clone();
+        let _ = tokio::time::timeout(longest, seat.wait_for(|seat| matches!(seat, Seat::Follows(_)))).await;
+    }
+
+    /// The answer to a call for the leader where none is known.
+    fn vacant(&self) -> Status {
+        match self.trouble() {
+            Some(why) => Status::unavailable(format!(
+                "this coordinator cannot find out which one leads the farm: {why}; others may know: try again, or at another address"
+            )),
+            None => Status::unavailable(
+                "no coordinator of the farm leads it at the moment; another takes over within seconds: try again",
+            ),
+        }
     }
 
     /// The term in which it leads, if it does.
     pub(crate) fn held(&self) -> Option<Arc<Held>> {
         match self.now() {
             Seat::Leads(held) => Some(held),
-            Seat::Follows(_) | Seat::Vacant => None,
+            Seat::Begins | Seat::Follows(_) | Seat::Vacant => None,
         }
     }
-}
-
-/// The answer to a call for the leader while there is none.
-fn vacant() -> Status {
-    Status::unavailable(
-        "no coordinator of the farm leads it at the moment; another takes over within seconds: try again",
-    )
 }

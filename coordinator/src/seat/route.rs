@@ -11,13 +11,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use kiln_auth::relay::HEADER;
 use kiln_auth::{Identity, Role};
 use kiln_execution::Elsewhere;
+use kiln_peers::{Relay, status};
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
 use kiln_proto::scope;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::{Code, Status};
 
-use super::{Held, Relay, Seat, Seats, Term, vacant};
+use super::{Held, Seat, Seats, Term};
 use crate::tenants::AllStores;
 
 type Answer = Result<http::Response<Body>, Infallible>;
@@ -137,17 +138,21 @@ async fn lead(held: Arc<Held>, mut request: http::Request<Body>) -> Answer {
     }
 }
 
-/// Answers a call from what a coordinator has in any case, or passes it on to the one that leads, if there is one.
-async fn follow(relay: Option<Relay>, common: Common, request: http::Request<Body>) -> Answer {
-    // A call is passed on once: two coordinators that take each other for the leader would send it to and fro.
-    let relay = relay.filter(|_| !request.headers().contains_key(HEADER));
-    let Some(relay) = relay else {
-        let is_ours = is_of(&request, &OF_EVERYBODY) && !has_lease(&request);
-        return if is_ours { common.answer(request).await } else { Ok(vacant().into_http()) };
-    };
+/// Whether only the coordinator that leads can answer a call, or say that another one may.
+fn is_for_the_leader<B>(request: &http::Request<B>) -> bool {
+    has_lease(request) || !is_of(request, &OF_EVERYBODY)
+}
+
+/// Whether another coordinator passed a call on. That is done once: two that take each other for the leader would send it to and fro.
+fn is_passed_on<B>(request: &http::Request<B>) -> bool {
+    request.headers().contains_key(HEADER)
+}
+
+/// Answers a call from what a coordinator has in any case, or passes it on to the one that leads.
+async fn follow(relay: Relay, common: Common, request: http::Request<Body>) -> Answer {
     // Small requests whose answer another coordinator may have although this one lacks it.
     let is_read = is_of(&request, &READS);
-    if has_lease(&request) || !is_of(&request, &OF_EVERYBODY) {
+    if is_for_the_leader(&request) {
         return if is_read && has_lease(&request) {
             read_for_lease(relay, common, request).await
         } else {
@@ -190,11 +195,6 @@ async fn read_for_lease(relay: Relay, common: Common, request: http::Request<Bod
 
 fn has_lease<B>(request: &http::Request<B>) -> bool {
     request.headers().contains_key(scope::LEASE_HEADER)
-}
-
-/// The status of an answer that consists of nothing else.
-fn status(answer: &http::Response<Body>) -> Option<Code> {
-    Status::from_header_map(answer.headers()).map(|status| status.code())
 }
 
 fn is_absent(answer: &http::Response<Body>) -> bool {
@@ -255,12 +255,15 @@ where
         if is_of(&request, &OF_SERVERS) {
             return Box::pin(self.inner.call(request));
         }
-        let (seat, common) = (self.seats.now(), self.common.clone());
+        let (seats, common) = (self.seats.clone(), self.common.clone());
         Box::pin(async move {
+            let (for_the_leader, passed_on) = (is_for_the_leader(&request), is_passed_on(&request));
+            let seat = if for_the_leader { seats.settled(passed_on).await } else { seats.now() };
             match seat {
                 Seat::Leads(held) => held.answer(lead(held.clone(), request).boxed()).await,
-                Seat::Follows(relay) => follow(Some(relay), common, request).boxed().await,
-                Seat::Vacant => follow(None, common, request).boxed().await,
+                Seat::Follows(relay) if !passed_on => follow(relay, common, request).boxed().await,
+                _ if for_the_leader => Ok(seats.vacant().into_http()),
+                _ => common.answer(request).boxed().await,
             }
         })
     }
