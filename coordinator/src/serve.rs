@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use kiln_proto::local::Published;
+use kiln_proto::v1::coordinators_server::CoordinatorsServer;
 use kiln_telemetry::calls::Calls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use crate::Config;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
-use crate::seat::{self, Base, BySeat, Common, Counted, Hooks, Seats, Term};
+use crate::seat::{self, Base, BySeat, Common, Coordinators, Counted, Hooks, Seats, Term};
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::health;
 use crate::tenants::{AllStores, Journals, Limits};
@@ -206,12 +207,6 @@ struct Farm {
 impl Farm {
     /// None for the only coordinator of a farm, which listens there.
     async fn of(config: &Config, key: &FarmKey, listens: Option<SocketAddr>) -> anyhow::Result<Option<Self>> {
-        let member = |name: &str, address: String| Replica {
-            name: format!("{name}-{:08x}", rand::random::<u32>()),
-            address,
-            version: kiln_version::TEXT.lines().next().unwrap_or_default().to_owned(),
-            protocol: kiln_proto::protocol::PROTOCOL,
-        };
         type Common = (Arc<dyn Register>, Arc<dyn Shelf>);
         let ((register, shelf), me, network): (Common, _, _) = match (&config.agreement, &config.replicas) {
             (Some(own), _) => {
@@ -227,8 +222,7 @@ impl Farm {
                 };
                 let redis = config.redis_address(url)?;
                 let register = Arc::new(RedisRegister::open(redis, &config.redis_prefix, key.clone()).await?);
-                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-                ((register.clone(), register), member(&host, address), Network::default())
+                ((register.clone(), register), member(&host(), address), Network::default())
             }
             (None, None) => return Ok(None),
         };
@@ -241,10 +235,25 @@ impl Farm {
     }
 
     /// Takes part in the farm: follows, and leads when it is this coordinator's turn.
-    async fn join(self, base: &Base) -> anyhow::Result<(Replicas, Seats)> {
+    async fn join(self, base: &Base) -> anyhow::Result<(Replicas, Seats, Coordinators)> {
         let peers = Peers::open(base.authenticator.clone(), base.config.auth.tls()?.as_ref(), self.network)?;
         let replicas = Replicas::join(self.register, self.me, Timing::default()).await?;
-        Ok((replicas.clone(), seat::join(base.clone(), replicas, peers, self.ledger)))
+        let (seats, coordinators) = seat::join(base.clone(), replicas.clone(), peers, self.ledger);
+        Ok((replicas, seats, coordinators))
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A coordinator of this host that others reach at this URL.
+fn member(host: &str, address: String) -> Replica {
+    Replica {
+        name: format!("{host}-{:08x}", rand::random::<u32>()),
+        address,
+        version: kiln_version::TEXT.lines().next().unwrap_or_default().to_owned(),
+        protocol: kiln_proto::protocol::PROTOCOL,
     }
 }
 
@@ -319,11 +328,15 @@ async fn serve(
         .map(|path| Audit::open(path).with_context(|| format!("cannot write the audit log `{}`", path.display())));
     let audit = audit.transpose()?;
     let (health, health_server) = health::serving().await;
-    let (replicas, seats) = match farm {
-        None => (None, Seats::alone(Term::open(&base, Journals::Files(config.fsync)).await?)),
+    let (replicas, seats, coordinators) = match farm {
+        None => {
+            let seats = Seats::alone(Term::open(&base, Journals::Files(config.fsync)).await?);
+            let me = member(&host(), address.to_owned());
+            (None, seats.clone(), Coordinators::new(me, seats, authenticator.clone(), None))
+        }
         Some(farm) => {
-            let (replicas, seats) = farm.join(&base).await?;
-            (Some(replicas), seats)
+            let (replicas, seats, coordinators) = farm.join(&base).await?;
+            (Some(replicas), seats, coordinators)
         }
     };
     if let Some(metrics) = metrics {
@@ -375,6 +388,7 @@ async fn serve(
         .layer(budgeted)
         .layer(BySeat::new(seats.clone(), base.common.clone()))
         .add_service(health_server)
+        .add_service(CoordinatorsServer::new(coordinators))
         .add_service(health::reflection()?);
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let (stop, serves) = (stopping.clone(), seats.clone());

@@ -124,6 +124,12 @@ pub enum Membership {
         #[arg(long, env = "KILN_FARM_DIR", value_name = "DIR")]
         farm_dir: Option<PathBuf>,
     },
+    /// List the farm's coordinators: which leads, since when, their clocks and versions, and what is wrong with each.
+    Coordinators {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the public keys that the farm signs with, in PEM: with them, `kiln verify --key FILE` works without the farm.
     Keys {
         /// Print JSON.

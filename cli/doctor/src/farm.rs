@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use kiln_proto::channel::{self, Access, MAX_MESSAGE_BYTES};
 use kiln_proto::v1::check::State;
+use kiln_proto::v1::coordinators_client::CoordinatorsClient;
 use kiln_proto::v1::farm_client::FarmClient;
-use kiln_proto::v1::{Check, FarmStatus, StatusRequest};
+use kiln_proto::v1::{Check, FarmStatus, ListCoordinatorsRequest, StatusRequest};
 use kiln_proto::{clock, join};
 use tonic::Code;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{lacks, ok};
+use crate::{coordinators, lacks, ok};
 
 /// How long anything may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub(crate) async fn look(url: &str, access: &Access) -> (Vec<Check>, Option<Farm
     };
     // With bad credentials no coordinator can be told from another: that is found below.
     let states = channel::states(url, access).await.unwrap_or_default();
-    let mut checks = coordinators(&states);
+    let mut checks = addresses(&states);
     let is_away = |url: &String| {
         let of_url = |name: &String| name == url || name.starts_with(&format!("{url} "));
         states
@@ -71,6 +72,10 @@ pub(crate) async fn look(url: &str, access: &Access) -> (Vec<Check>, Option<Farm
             return (checks, None);
         }
     };
+    let mut speaking = CoordinatorsClient::new(channel.clone());
+    let listing = speaking.list(ListCoordinatorsRequest { only_itself: false });
+    // Who may not see them, or calls an earlier version, does without.
+    let listed = tokio::time::timeout(TIMEOUT, listing).await.ok().and_then(Result::ok);
     let mut client = FarmClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let before = SystemTime::now();
     let asked = tokio::time::timeout(TIMEOUT, client.status(StatusRequest {})).await;
@@ -84,13 +89,14 @@ pub(crate) async fn look(url: &str, access: &Access) -> (Vec<Check>, Option<Farm
     checks.push(ok("connection", "the coordinator answers", REACHED));
     checks.push(ok("credentials", "accepted", KNOWN));
     checks.push(version(&status));
+    checks.extend(listed.iter().flat_map(|listed| coordinators::checks(&listed.get_ref().coordinators)));
     checks.extend(time(&status, before, SystemTime::now()));
     checks.extend(status.stores.iter().cloned());
     (checks, Some(status))
 }
 
 /// Whether each of several coordinators answers. The farm works with one of them.
-fn coordinators(states: &[(String, Result<(), channel::Error>)]) -> Vec<Check> {
+fn addresses(states: &[(String, Result<(), channel::Error>)]) -> Vec<Check> {
     let state = if states.iter().any(|(_, state)| state.is_ok()) { State::Warning } else { State::Missing };
     let check = |(url, found): &(String, Result<(), channel::Error>)| match found {
         Ok(()) => ok("coordinator", format!("`{url}` answers"), SEVERAL),

@@ -3,6 +3,7 @@
 //! Invariant: it looks and changes nothing. Whatever cannot be looked at is a finding, and never ends the command.
 
 mod client;
+pub mod coordinators;
 mod farm;
 mod registries;
 mod report;

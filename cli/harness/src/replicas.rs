@@ -304,13 +304,18 @@ impl Replicas {
 
     /// A worker with additional arguments.
     pub fn start_worker_with(&self, name: &str, more: &[&str]) {
+        self.start_worker_at(name, &self.url, more);
+    }
+
+    /// A worker that knows these addresses, instead of HAProxy's.
+    pub fn start_worker_at(&self, name: &str, url: &str, more: &[&str]) {
         let state = self.dir.path().join(name);
         std::fs::create_dir_all(&state).unwrap();
         let _ = std::fs::copy(tools_cache(), state.join("tools.json"));
         let mut command = self.process();
         command
             .env("KILN_LOG", "info")
-            .args(["worker", "--coordinator", &self.url, "--name", name, "--grace", "30s"])
+            .args(["worker", "--coordinator", url, "--name", name, "--grace", "30s"])
             .args(["--parent", &std::process::id().to_string(), "--state-dir"])
             .arg(&state)
             .args(more)

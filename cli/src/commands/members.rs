@@ -108,6 +108,16 @@ pub(super) async fn list_at(farm: &Farm, as_json: bool) -> Result<Code, Error> {
     print(&members, &farm.status().await?, as_json)
 }
 
+/// Lists the coordinators of a running farm.
+pub(super) async fn coordinators(farm: &Farm, as_json: bool) -> Result<Code, Error> {
+    let request = v1::ListCoordinatorsRequest { only_itself: false };
+    let all = farm.call(farm.coordinators().list(request)).await?.into_inner().coordinators;
+    if as_json {
+        return local::print_json(&kiln_doctor::coordinators::objects(&all));
+    }
+    local::print(kiln_doctor::coordinators::table(&all).for_stdout().as_bytes())
+}
+
 /// A row of the list.
 struct Member {
     kind: &'static str,

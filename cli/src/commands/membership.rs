@@ -27,6 +27,7 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
             members::unrevoke_at(farm, name.unwrap_or_default(), serial.unwrap_or_default()).await
         }
         Membership::List { json, .. } => members::list_at(farm, json).await,
+        Membership::Coordinators { json } => members::coordinators(farm, json).await,
         Membership::Keys { json } => super::verify::keys(farm, json).await,
         Membership::Drain { worker } => members::drain(farm, worker, false).await,
         Membership::Undrain { worker } => members::drain(farm, worker, true).await,
@@ -53,7 +54,7 @@ fn on_directory(_farm: &args::Farm, args: Membership) -> Result<ControlFlow<Code
             let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
             Err(Error::Usage(format!(
                 "`kiln farm {name}` works on a farm's directory; this `kiln` is a client only. Use the one on the machine of the \
-                 farm's coordinator, or ask a running farm: `kiln farm list`, `keys`, `drain`, `undrain`, `distrust`, `trust`, `revoke`, `unrevoke`"
+                 farm's coordinator, or ask a running farm: `kiln farm list`, `coordinators`, `keys`, `drain`, `undrain`, `distrust`, `trust`, `revoke`, `unrevoke`"
             )))
         }
         asked => Ok(ControlFlow::Continue(asked)),

@@ -22,6 +22,7 @@ use kiln_proto::transfer;
 use kiln_proto::v1::artifacts_client::ArtifactsClient;
 use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_client::CacheClient;
+use kiln_proto::v1::coordinators_client::CoordinatorsClient;
 use kiln_proto::v1::farm_client::FarmClient;
 use kiln_proto::v1::membership_client::MembershipClient;
 use kiln_proto::v1::shells_client::ShellsClient;
@@ -121,6 +122,11 @@ impl Farm {
     /// The service for the farm's administration.
     pub fn farm(&self) -> FarmClient<Traced<Channel>> {
         FarmClient::new(traced(self.channel.clone()))
+    }
+
+    /// The service in which coordinators speak for themselves.
+    pub fn coordinators(&self) -> CoordinatorsClient<Traced<Channel>> {
+        CoordinatorsClient::new(traced(self.channel.clone()))
     }
 
     /// The service for memberships.

@@ -8,6 +8,7 @@
 mod faults;
 mod members;
 mod rolling;
+mod split;
 mod storm;
 mod trials;
 

@@ -13,7 +13,7 @@ pub enum Needs {
     AnyOf(&'static [Role]),
 }
 
-use Role::{Admin, Builder, CacheReader, CacheWriter, FarmAdmin, Worker};
+use Role::{Admin, Builder, CacheReader, CacheWriter, Coordinator, FarmAdmin, Worker};
 
 const BUILD: Needs = Needs::AnyOf(&[Builder, Admin]);
 const READ: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Worker, Admin]);
@@ -25,6 +25,8 @@ const WORK: Needs = Needs::AnyOf(&[Worker]);
 const ADMINISTER: Needs = Needs::AnyOf(&[Admin]);
 const RUN_THE_FARM: Needs = Needs::AnyOf(&[FarmAdmin]);
 const SEE_THE_FARM: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin]);
+
+const SEE_THE_COORDINATORS: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin, Coordinator]);
 
 /// Service, method, requirement.
 pub const TABLE: &[(&str, &str, Needs)] = &[
@@ -90,6 +92,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Farm", "DrainWorker", RUN_THE_FARM),
     ("kiln.v1.Farm", "OpenPages", SEE_THE_FARM),
     ("kiln.v1.Farm", "Keys", Needs::Anybody),
+    ("kiln.v1.Coordinators", "List", SEE_THE_COORDINATORS),
     ("grpc.health.v1.Health", "Check", Needs::Nothing),
     ("grpc.health.v1.Health", "Watch", Needs::Nothing),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Needs::Anybody),

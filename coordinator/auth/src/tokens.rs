@@ -169,6 +169,13 @@ impl Tokens {
         self.0.contains_key(sha256)
     }
 
+    /// The hashes of all of them, sorted.
+    pub fn hashes(&self) -> impl Iterator<Item = &str> {
+        let mut hashes: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        hashes.sort_unstable();
+        hashes.into_iter()
+    }
+
     /// Identifies the holder of a token.
     ///
     /// # Errors

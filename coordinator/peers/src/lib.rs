@@ -3,9 +3,11 @@
 //! Invariant: nothing here decides who leads.
 
 mod network;
+mod others;
 mod peers;
 mod relay;
 
 pub use network::Network;
-pub use peers::Peers;
+pub use others::Others;
+pub use peers::{Peers, myself};
 pub use relay::{Relay, status};

@@ -34,6 +34,15 @@ struct Tls {
     authority: String,
 }
 
+/// Who calls when a coordinator calls on its own behalf.
+pub fn myself() -> kiln_auth::Identity {
+    kiln_auth::Identity {
+        name: "coordinator".to_owned(),
+        roles: [Role::Coordinator].into(),
+        ..kiln_auth::Identity::anonymous()
+    }
+}
+
 impl Peers {
     /// Over this network; with TLS where the farm has these certificates.
     ///
@@ -67,11 +76,7 @@ impl Peers {
             .initial_stream_window_size(4 * 1024 * 1024)
             .initial_connection_window_size(16 * 1024 * 1024);
         if let Some(Tls { host, authority }) = &self.tls {
-            let me = kiln_auth::Identity {
-                name: "coordinator".to_owned(),
-                roles: [Role::Coordinator].into(),
-                ..kiln_auth::Identity::anonymous()
-            };
+            let me = myself();
             let Some((issuer, _)) = self.authenticator.authority() else {
                 anyhow::bail!("the farm's authority is gone")
             };

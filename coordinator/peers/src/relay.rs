@@ -69,6 +69,11 @@ impl Relay {
         Self(Arc::new(Inner { key, address: address.to_owned(), peers, replicas, connections, over }))
     }
 
+    /// The URL of the coordinator that calls are passed on to.
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
     /// Ends all calls in progress: their callers call again.
     pub fn end(&self) {
         self.0.over.cancel();

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_ledger::Pages;
-use kiln_peers::{Peers, Relay};
+use kiln_peers::{Others, Peers, Relay};
 use kiln_replicas::{Lead, Replicas, Standing};
-use tokio::sync::watch;
 
 use super::held::{Held, Home};
-use super::{Base, Seat, Seats, Term};
+use super::{Base, Chair, Coordinators, Seat, Seats, Term};
 use crate::tenants::Journals;
 
 /// How long a coordinator leaves the lease to others after it could not begin its term.
@@ -19,19 +18,33 @@ const PAUSE: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(1);
 
 /// Takes part in a farm, until the process ends.
-pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) -> Seats {
-    let (seat, seats) = watch::channel(Seat::Vacant);
-    let trouble = replicas.trouble();
-    tokio::spawn(Member { base, replicas, peers, ledger, seat }.live());
-    Seats { seat: seats, trouble }
+pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) -> (Seats, Coordinators) {
+    let chair = Chair::new(Seat::Vacant);
+    let seats = Seats { seat: chair.0.subscribe(), trouble: replicas.trouble() };
+    let others = Others::new(base.key.clone(), peers.clone(), replicas.clone());
+    let (me, authenticator) = (replicas.me().clone(), base.authenticator.clone());
+    let coordinators = Coordinators::new(me, seats.clone(), authenticator, Some(others.clone()));
+    tokio::spawn(Member { base, replicas, peers, others, ledger, chair }.live());
+    (seats, coordinators)
+}
+
+/// How often the others are asked who leads while this coordinator cannot find it out.
+const HEAR: Duration = Duration::from_secs(1);
+
+/// Who leads according to the others.
+#[derive(Debug)]
+struct Heard {
+    leader: String,
+    relay: Relay,
 }
 
 struct Member {
     base: Base,
     replicas: Replicas,
     peers: Peers,
+    others: Others,
     ledger: Pages,
-    seat: watch::Sender<Seat>,
+    chair: Chair,
 }
 
 impl Member {
@@ -41,18 +54,31 @@ impl Member {
             let now = standing.borrow_and_update().clone();
             match now {
                 Standing::Vacant => {
-                    self.seat.send_replace(Seat::Vacant);
+                    self.chair.take(Seat::Vacant);
+                    let mut heard = None;
+                    let changed = tokio::select! {
+                        changed = standing.changed() => changed,
+                        () = self.hear(&mut heard) => Ok(()),
+                    };
+                    if let Some(Heard { relay, .. }) = heard {
+                        self.chair.take(Seat::Vacant);
+                        relay.end();
+                    }
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
                 }
                 Standing::Follows { leader, term } => {
                     let relay = self.relay(&leader.address);
-                    self.seat.send_replace(Seat::Follows(relay.clone()));
+                    self.chair.take(Seat::Follows(relay.clone()));
                     let is_led =
                         |now: &Standing| matches!(now, Standing::Follows { term: other, .. } if *other == term);
                     let ended = tokio::select! {
                         changed = standing.wait_for(|now| !is_led(now)) => changed.is_err(),
                         () = self.leaves() => true,
                     };
-                    self.seat.send_replace(Seat::Vacant);
+                    self.chair.take(Seat::Vacant);
                     relay.end();
                     self.base.common.elsewhere.forget();
                     if ended {
@@ -62,7 +88,7 @@ impl Member {
                 }
                 Standing::Leads(lead) => {
                     self.lead(lead).await;
-                    self.seat.send_replace(Seat::Vacant);
+                    self.chair.take(Seat::Vacant);
                 }
             }
             if standing.changed().await.is_err() {
@@ -75,10 +101,38 @@ impl Member {
         Relay::to(leader, self.base.key.clone(), self.peers.clone(), self.replicas.clone())
     }
 
+    /// For as long as this coordinator cannot find out who leads, it asks the others, and passes calls on to the one that they name. Its own
+    /// lease, if it had one, is over: what they say changes nothing but that. Ends when the coordinator stops.
+    async fn hear(&self, heard: &mut Option<Heard>) {
+        let trouble = self.replicas.trouble();
+        loop {
+            let is_in_trouble = trouble.borrow().is_some();
+            let leader = if is_in_trouble { self.others.leader().await } else { None };
+            if heard.as_ref().map(|heard| &heard.leader) != leader.as_ref() {
+                let before = std::mem::take(heard);
+                *heard = leader.map(|leader| Heard { relay: self.relay(&leader), leader });
+                match &heard {
+                    Some(Heard { leader, relay }) => {
+                        tracing::warn!(leader, "passing calls on to the coordinator that leads according to others");
+                        self.chair.take(Seat::Follows(relay.clone()));
+                    }
+                    None => self.chair.take(Seat::Vacant),
+                }
+                if let Some(Heard { relay, .. }) = before {
+                    relay.end();
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(HEAR) => {}
+                () = self.leaves() => return,
+            }
+        }
+    }
+
     /// Leads for as long as the lease lasts.
     async fn lead(&self, lead: Lead) {
         let epoch = lead.term.epoch;
-        self.seat.send_replace(Seat::Begins);
+        self.chair.take(Seat::Begins);
         // On a network of its own, a farm has a clock of its own, which other threads do not have.
         let home = if self.base.config.agreement.is_some() { Ok(Home::here()) } else { Home::own() };
         let home = match home {
@@ -110,10 +164,10 @@ impl Member {
                     );
                 }
                 let held = Held::leased(term, &home, lead.clone());
-                self.seat.send_replace(Seat::Leads(Arc::new(held)));
+                self.chair.take(Seat::Leads(Arc::new(held)));
                 lead.over.cancelled().await;
                 tracing::warn!(epoch, "this coordinator leads no more");
-                self.seat.send_replace(Seat::Vacant);
+                self.chair.take(Seat::Vacant);
                 stopping.cancel();
                 drop(home);
                 self.ledger.leads(None).await;
@@ -138,7 +192,7 @@ impl Member {
     }
 
     async fn pause(&self) {
-        self.seat.send_replace(Seat::Vacant);
+        self.chair.take(Seat::Vacant);
         self.replicas.resign().await;
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => self.replicas.resume(),

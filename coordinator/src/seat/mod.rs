@@ -6,13 +6,14 @@
 
 mod agreement;
 mod base;
+mod coordinators;
 mod follow;
 mod held;
 mod route;
 mod term;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use kiln_peers::Relay;
@@ -21,6 +22,7 @@ use tonic::Status;
 
 pub use agreement::Agreement;
 pub(crate) use base::{Base, Counted, Hooks};
+pub(crate) use coordinators::Coordinators;
 pub(crate) use follow::join;
 use held::Held;
 pub(crate) use route::{BySeat, Common};
@@ -39,10 +41,37 @@ pub(crate) enum Seat {
     Vacant,
 }
 
+/// A seat, and since when it is the coordinator's.
+#[derive(Debug, Clone)]
+struct Taken {
+    seat: Seat,
+    since: SystemTime,
+}
+
+/// Gives a coordinator its seat.
+#[derive(Debug)]
+struct Chair(watch::Sender<Taken>);
+
+impl Chair {
+    fn new(seat: Seat) -> Self {
+        Self(watch::channel(Taken { seat, since: SystemTime::now() }).0)
+    }
+
+    /// The coordinator has this seat from now on.
+    fn take(&self, seat: Seat) {
+        self.0.send_modify(|taken| {
+            if std::mem::discriminant(&taken.seat) != std::mem::discriminant(&seat) {
+                taken.since = SystemTime::now();
+            }
+            taken.seat = seat;
+        });
+    }
+}
+
 /// A coordinator's seat as it changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Seats {
-    seat: watch::Receiver<Seat>,
+    seat: watch::Receiver<Taken>,
     /// Why this coordinator cannot find out who leads, as long as it cannot.
     trouble: watch::Receiver<Option<Arc<str>>>,
 }
@@ -53,13 +82,19 @@ const WAIT: Duration = Duration::from_secs(5);
 impl Seats {
     /// That of the only coordinator of a farm.
     pub(crate) fn alone(term: Term) -> Self {
-        let seat = watch::channel(Seat::Leads(Arc::new(Held::forever(term)))).1;
-        Self { seat, trouble: watch::channel(None).1 }
+        let chair = Chair::new(Seat::Leads(Arc::new(Held::forever(term))));
+        Self { seat: chair.0.subscribe(), trouble: watch::channel(None).1 }
     }
 
     /// What it is now.
     pub(crate) fn now(&self) -> Seat {
-        self.seat.borrow().clone()
+        self.seat.borrow().seat.clone()
+    }
+
+    /// The same, and since when it has been.
+    fn now_since(&self) -> (Seat, SystemTime) {
+        let Taken { seat, since } = self.seat.borrow().clone();
+        (seat, since)
     }
 
     /// Why this coordinator cannot find out who leads, as long as it cannot.
@@ -71,7 +106,7 @@ impl Seats {
     /// that another one passed on, only while this one is about to lead.
     async fn settled(&self, is_passed_on: bool) -> Seat {
         let (mut seat, mut trouble) = (self.seat.clone(), self.trouble.clone());
-        let is_settled = |seat: &Seat| match seat {
+        let is_settled = |taken: &Taken| match taken.seat {
             Seat::Leads(_) | Seat::Follows(_) => true,
             Seat::Begins => false,
             Seat::Vacant => is_passed_on,
@@ -88,7 +123,7 @@ impl Seats {
     /// Waits until another coordinator leads, for so long at most.
     pub(crate) async fn follows(&self, longest: Duration) {
         let mut seat = self.seat.clone();
-        let _ = tokio::time::timeout(longest, seat.wait_for(|seat| matches!(seat, Seat::Follows(_)))).await;
+        let _ = tokio::time::timeout(longest, seat.wait_for(|taken| matches!(taken.seat, Seat::Follows(_)))).await;
     }
 
     /// The answer to a call for the leader where none is known.

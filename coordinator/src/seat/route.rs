@@ -53,8 +53,9 @@ pub(crate) struct Routed<S> {
     inner: S,
 }
 
-/// Services of any server.
-const OF_SERVERS: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+/// Services of any server, and the one in which each coordinator speaks for itself.
+const OF_SERVERS: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/kiln.v1.Coordinators/"];
 
 /// Services that every coordinator of a farm has.
 const OF_EVERYBODY: [&str; 4] = [
