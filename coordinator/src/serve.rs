@@ -25,7 +25,7 @@ use crate::Config;
 use crate::files::Files;
 use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
-use crate::seat::{self, Base, BySeat, Common, Coordinators, Counted, Hooks, Seats, Term};
+use crate::seat::{self, Base, BySeat, Common, Coordinators, Counted, Hooks, Leader, Seats, Term};
 use crate::services::budget::{Budget, Budgeted};
 use crate::services::health;
 use crate::tenants::{AllStores, Journals, Limits};
@@ -354,6 +354,11 @@ async fn serve(
         };
         tokio::spawn(kiln_toolcaches::serve(listener, &config.tool_caches, farm, stopping.clone())?);
     }
+    let by_seat = BySeat::new(seats.clone(), base.common.clone());
+    if let Some(served) = base.hooks.served() {
+        let (leader, counted) = (Arc::new(Leader::by(&by_seat)), base.counted.webhooks.clone());
+        tokio::spawn(kiln_webhooks::serve(served, leader, counted, stopping.clone()).await?);
+    }
     tokio::spawn(Live::of(&base).follow(reloads));
     let gate = Gate::new(authenticator.clone(), audit.clone());
     let budgeted = Budgeted::layer(Budget::new(config.call_memory));
@@ -363,7 +368,7 @@ async fn serve(
             .layer(calls.clone())
             .layer(gate.clone())
             .layer(budgeted.clone())
-            .layer(BySeat::new(seats.clone(), base.common.clone()))
+            .layer(by_seat.clone())
             .service(Routes::default());
         let farm = kiln_web::Farm {
             tls: config.auth.tls()?,
@@ -386,7 +391,7 @@ async fn serve(
         .layer(calls)
         .layer(gate)
         .layer(budgeted)
-        .layer(BySeat::new(seats.clone(), base.common.clone()))
+        .layer(by_seat)
         .add_service(health_server)
         .add_service(CoordinatorsServer::new(coordinators))
         .add_service(health::reflection()?);

@@ -94,7 +94,7 @@ mod tests {
         for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Workers/Link", "/google.bytestream.ByteStream/Write"] {
             assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
         }
-        assert_eq!(services().len(), 20, "{:?}", services());
+        assert_eq!(services().len(), 22, "{:?}", services());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod forge;
+mod replicas;
 
 use axum::http::StatusCode;
 use forge::{Forge, TOKEN, git};
@@ -73,28 +74,13 @@ impl Hooked {
 
     /// A push as GitHub delivers it, signed with the secret.
     fn github(&self, name: &str, body: &Value) -> (u16, String) {
-        let signature = format!("sha256={}", signed(&body.to_string()));
-        let delivery = unique().to_string();
-        let headers = [
-            ("content-type", "application/json"),
-            ("x-github-event", "push"),
-            ("x-github-delivery", &delivery),
-            ("x-hub-signature-256", &signature),
-        ];
+        let headers = headers(body);
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.deliver(name, &headers, body)
     }
 
     fn payload(&self, reference: &str, commit: &str) -> Value {
-        let url = &self.forge.url;
-        json!({
-            "ref": reference, "before": NOTHING, "after": commit, "head_commit": {"id": commit},
-            "repository": {
-                "full_name": "team/shop", "clone_url": format!("{url}/team/shop.git"), "html_url": format!("{url}/team/shop"),
-                "ssh_url": "git@forge.example:team/shop.git", "pushed_at": unique(),
-                "default_branch": "main",
-            },
-            "pusher": {"name": "ann"},
-        })
+        payload(&self.forge, reference, commit)
     }
 
     /// `kiln` as a user of a tenant.
@@ -107,6 +93,30 @@ impl Hooked {
     fn builds(&self, tenant: &str) -> Vec<Value> {
         serde_json::from_str(&well(Ran::from(self.of_tenant(tenant, &["builds", "--json"])))).unwrap()
     }
+}
+
+/// A push as GitHub tells of it.
+fn payload(forge: &Forge, reference: &str, commit: &str) -> Value {
+    let url = &forge.url;
+    json!({
+        "ref": reference, "before": NOTHING, "after": commit, "head_commit": {"id": commit},
+        "repository": {
+            "full_name": "team/shop", "clone_url": format!("{url}/team/shop.git"), "html_url": format!("{url}/team/shop"),
+            "ssh_url": "git@forge.example:team/shop.git", "pushed_at": unique(),
+            "default_branch": "main",
+        },
+        "pusher": {"name": "ann"},
+    })
+}
+
+/// The headers of a delivery of GitHub's, signed with the secret.
+fn headers(body: &Value) -> Vec<(&'static str, String)> {
+    vec![
+        ("content-type", "application/json".to_owned()),
+        ("x-github-event", "push".to_owned()),
+        ("x-github-delivery", unique().to_string()),
+        ("x-hub-signature-256", format!("sha256={}", signed(&body.to_string()))),
+    ]
 }
 
 fn unique() -> u64 {

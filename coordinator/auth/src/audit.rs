@@ -74,7 +74,7 @@ pub struct Requested<'a> {
 }
 
 /// Calls that change what others see. Uploads of blobs are not among them: they cannot change existing blobs.
-const CHANGES: [&str; 17] = [
+const CHANGES: [&str; 18] = [
     "/build.bazel.remote.execution.v2.ActionCache/UpdateActionResult",
     "/build.bazel.remote.execution.v2.Execution/Execute",
     "/google.longrunning.Operations/CancelOperation",
@@ -83,6 +83,7 @@ const CHANGES: [&str; 17] = [
     "/kiln.v1.Builds/Cancel",
     "/kiln.v1.Builds/CancelAll",
     "/kiln.v1.Cache/Prune",
+    "/kiln.v1.Deliveries/Take",
     "/kiln.v1.Farm/DrainWorker",
     "/kiln.v1.Membership/Join",
     "/kiln.v1.Membership/Renew",

@@ -26,6 +26,7 @@ const ADMINISTER: Needs = Needs::AnyOf(&[Admin]);
 const RUN_THE_FARM: Needs = Needs::AnyOf(&[FarmAdmin]);
 const SEE_THE_FARM: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin]);
 
+const COORDINATE: Needs = Needs::AnyOf(&[Coordinator]);
 const SEE_THE_COORDINATORS: Needs = Needs::AnyOf(&[CacheReader, CacheWriter, Builder, Admin, FarmAdmin, Coordinator]);
 
 /// Service, method, requirement.
@@ -93,6 +94,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Farm", "OpenPages", SEE_THE_FARM),
     ("kiln.v1.Farm", "Keys", Needs::Anybody),
     ("kiln.v1.Coordinators", "List", SEE_THE_COORDINATORS),
+    ("kiln.v1.Deliveries", "Take", COORDINATE),
     ("grpc.health.v1.Health", "Check", Needs::Nothing),
     ("grpc.health.v1.Health", "Watch", Needs::Nothing),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Needs::Anybody),

@@ -1,7 +1,5 @@
 //! What a coordinator has whether it leads or not.
 
-use std::sync::Arc;
-
 use kiln_auth::credentials::Credentials;
 use kiln_auth::{Authenticator, FarmKey};
 use kiln_builds::BuildMetrics;
@@ -11,7 +9,6 @@ use kiln_planner::plan::Toolchains;
 use kiln_signing::Signer;
 use kiln_state::Current;
 use kiln_webhooks::WebhookMetrics;
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -53,41 +50,29 @@ pub(crate) struct Counted {
     pub webhooks: Option<WebhookMetrics>,
 }
 
-/// The file of webhooks, and who serves it at the moment. Cheap to clone.
+/// What the file of webhooks says, if there is one. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Hooks(Arc<Mutex<State>>);
-
-#[derive(Debug)]
-struct State {
-    config: Option<kiln_webhooks::Config>,
-    served: Option<kiln_webhooks::Served>,
-}
+pub(crate) struct Hooks(Option<kiln_webhooks::Served>);
 
 impl Hooks {
     pub(crate) fn new(config: Option<kiln_webhooks::Config>) -> Self {
-        Self(Arc::new(Mutex::new(State { config, served: None })))
+        Self(config.map(kiln_webhooks::Served::new))
     }
 
-    /// What to serve in a term that begins.
-    pub(super) fn config(&self) -> Option<kiln_webhooks::Config> {
-        self.0.lock().config.clone()
-    }
-
-    pub(super) fn serves(&self, served: kiln_webhooks::Served) {
-        self.0.lock().served = Some(served);
+    /// What is served.
+    pub(crate) fn served(&self) -> Option<&kiln_webhooks::Served> {
+        self.0.as_ref()
     }
 
     /// Takes over another file, and answers what of it takes effect after a restart only.
     pub(crate) fn replace(&self, config: Option<kiln_webhooks::Config>) -> Option<&'static str> {
-        let mut state = self.0.lock();
-        let late = match (&state.served, &config) {
-            (Some(served), Some(config)) if served.replace(config.clone()) => None,
-            (Some(_), Some(_)) => Some("`listen`, `certificate` and `key` in `--webhooks`"),
+        match (&self.0, config) {
+            (Some(served), Some(config)) => {
+                (!served.replace(config)).then_some("`listen`, `certificate` and `key` in `--webhooks`")
+            }
             (None, None) => None,
             // There is no listener yet, or one that must go.
             (Some(_), None) | (None, Some(_)) => Some("`webhooks`"),
-        };
-        state.config = config;
-        late
+        }
     }
 }

@@ -9,6 +9,7 @@ mod base;
 mod coordinators;
 mod follow;
 mod held;
+mod leader;
 mod route;
 mod term;
 
@@ -25,6 +26,7 @@ pub(crate) use base::{Base, Counted, Hooks};
 pub(crate) use coordinators::Coordinators;
 pub(crate) use follow::join;
 use held::Held;
+pub(crate) use leader::Leader;
 pub(crate) use route::{BySeat, Common};
 pub(crate) use term::Term;
 

@@ -75,7 +75,7 @@ const READS: [&str; 3] = [
 const MAX_READ_BYTES: usize = MAX_MESSAGE_BYTES;
 
 /// Services that belong to the farm rather than a tenant.
-const OF_THE_FARM: [&str; 2] = ["/kiln.v1.Workers/", "/kiln.v1.Membership/"];
+const OF_THE_FARM: [&str; 3] = ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/kiln.v1.Deliveries/"];
 
 /// Services that workers call for a lease.
 const OF_LEASES: [&str; 6] = [

@@ -2,8 +2,10 @@
 
 use kiln_execution::{ExecutionHandle, Memory};
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
+use kiln_proto::v1::deliveries_server::DeliveriesServer;
 use kiln_proto::v1::membership_server::MembershipServer;
 use kiln_proto::v1::workers_server::WorkersServer;
+use kiln_webhooks::Webhooks;
 use tonic::service::Routes;
 
 use super::Base;
@@ -62,7 +64,8 @@ impl Term {
         };
         let tenants = Tenants::open(shared, journal.clone()).await?;
         tenants.resume().await?;
-        if let Some(hooks) = base.hooks.config() {
+        let mut webhooks = None;
+        if let Some(served) = base.hooks.served() {
             let farm = kiln_webhooks::Farm {
                 data_dir: data_dir.clone(),
                 journal,
@@ -70,9 +73,7 @@ impl Term {
                 metrics: base.counted.webhooks.clone(),
                 pages: base.pages.clone(),
             };
-            let (served, serving) = kiln_webhooks::serve(hooks, farm, base.stopping.clone()).await?;
-            base.hooks.serves(served);
-            tokio::spawn(serving);
+            webhooks = Some(Webhooks::open(served, farm, base.stopping.clone()).await?);
         }
         macro_rules! sized {
             ($service:expr) => {
@@ -85,8 +86,11 @@ impl Term {
             std::sync::Arc::new(tenants.clone()),
             base.beliefs.clone(),
         );
-        let farm = Routes::new(sized!(MembershipServer::new(members)))
+        let mut farm = Routes::new(sized!(MembershipServer::new(members)))
             .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));
+        if let Some(webhooks) = webhooks {
+            farm = farm.add_service(sized!(DeliveriesServer::new(webhooks)));
+        }
         Ok(Self { tenants, farm })
     }
 

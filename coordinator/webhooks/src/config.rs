@@ -54,8 +54,9 @@ pub struct Config {
 /// Where deliveries are received, which stays as it is while the coordinator runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listens {
-    address: SocketAddr,
-    tls: Option<tls::Files>,
+    pub(super) address: SocketAddr,
+    /// Its certificate; without one, all connections come from one address, that of a proxy.
+    pub(super) tls: Option<tls::Files>,
 }
 
 /// One webhook.
@@ -189,13 +190,8 @@ impl Config {
         Listens { address: self.listen, tls: self.tls() }
     }
 
-    /// Whether all connections come from one address, that of a proxy.
-    pub(super) fn is_behind_proxy(&self) -> bool {
-        self.certificate.is_none()
-    }
-
     /// The listener's certificate, if it has one.
-    pub(super) fn tls(&self) -> Option<tls::Files> {
+    fn tls(&self) -> Option<tls::Files> {
         let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
         Some(tls::Files { certificate, key, own: None, client_ca: None, protocols: tls::HTTP_1 })
     }

@@ -1,7 +1,8 @@
 //! Builds every push: webhooks of GitHub, GitLab and Gitea become builds, and builds become commit statuses.
 //!
-//! A delivery is verified ([`forge`]), recorded ([`deliveries`]) and answered; then its commit is fetched
-//! ([`checkout`]), scanned and submitted like any build ([`submit`]), followed to its end and reported ([`job`]).
+//! A delivery is verified by the coordinator that receives it ([`forge`], [`receive`]). The one that leads the farm records it
+//! ([`take`], [`deliveries`]), and it is answered; then its commit is fetched ([`checkout`]), scanned and submitted like any build
+//! ([`submit`]), followed to its end and reported ([`job`]).
 //!
 //! Invariant: nothing in a delivery is used before its signature has been verified, and an accepted push is built even
 //! if the coordinator restarts in between. Only repositories that the configuration names are fetched.
@@ -19,6 +20,7 @@ mod report;
 mod repository;
 mod submit;
 mod submodules;
+mod take;
 
 pub use metrics::WebhookMetrics;
 use std::collections::BTreeMap;
@@ -34,22 +36,23 @@ use config::Hook;
 pub use config::{Config, Error};
 use deliveries::{Deliveries, Job, Key};
 use kiln_builds::Builds;
+use kiln_proto::v1;
 use kiln_state::Current;
 use kiln_store::Stores;
 
 /// Repositories that are fetched and scanned at once.
 const FETCHES: usize = 2;
 
-/// What is needed to turn a delivery into a build. Cheap to clone.
+/// Turns pushes into builds, at the coordinator that leads its farm. Cheap to clone.
 #[derive(Debug, Clone)]
-struct Webhooks {
+pub struct Webhooks {
     shared: Arc<Shared>,
 }
 
 /// The webhooks by name.
 type Hooks = BTreeMap<String, Arc<Hook>>;
 
-/// Webhooks that are served: they may be replaced.
+/// What the file of webhooks says, as long as the coordinator runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Served {
     hooks: Current<Hooks>,
@@ -57,6 +60,11 @@ pub struct Served {
 }
 
 impl Served {
+    /// What this file says.
+    pub fn new(config: Config) -> Self {
+        Self { listens: config.listens(), hooks: Current::new(config.hooks()) }
+    }
+
     /// Takes over another file, and answers whether its listener is still as it says: address and certificate stay until a restart.
     pub fn replace(&self, config: Config) -> bool {
         let is_same = config.listens() == self.listens;
@@ -110,43 +118,61 @@ pub struct Farm {
     pub pages: Option<url::Url>,
 }
 
-/// Listens for deliveries, and resumes those that an earlier run accepted and did not finish.
+/// The coordinator that leads the farm, wherever it is.
+#[tonic::async_trait]
+pub trait Leader: std::fmt::Debug + Send + Sync {
+    /// Has it take a push.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` while none leads, `FAILED_PRECONDITION` if it builds no such pushes.
+    async fn take(&self, push: v1::TakeDeliveryRequest) -> Result<v1::TakeDeliveryResponse, tonic::Status>;
+}
+
+/// Listens for deliveries, verifies them, and hands them to the coordinator that leads.
 ///
 /// # Errors
-/// If the address, the certificate or the data directory cannot be used.
+/// If the address or the certificate cannot be used.
 pub async fn serve(
-    config: Config,
-    farm: Farm,
+    served: &Served,
+    leader: Arc<dyn Leader>,
+    metrics: Option<WebhookMetrics>,
     stopping: CancellationToken,
-) -> anyhow::Result<(Served, impl Future<Output = ()> + Send + 'static)> {
-    let directory = farm.data_dir.join("webhooks");
-    std::fs::create_dir_all(&directory)?;
-    let tls = config.tls().map(kiln_auth::tls::open).transpose()?;
-    let listener =
-        TcpListener::bind(config.listen).await.map_err(|source| Error::Bind { at: config.listen, source })?;
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let config::Listens { address: at, tls } = served.listens.clone();
+    let is_behind_proxy = tls.is_none();
+    let tls = tls.map(kiln_auth::tls::open).transpose()?;
+    let listener = TcpListener::bind(at).await.map_err(|source| Error::Bind { at, source })?;
     let address = listener.local_addr()?;
-    let is_behind_proxy = config.is_behind_proxy();
-    let served = Served { listens: config.listens(), hooks: Current::new(config.hooks()) };
-    let webhooks = Webhooks {
-        shared: Arc::new(Shared {
-            deliveries: Deliveries::open(farm.journal.clone(), &directory.join("journal.redb")).await?,
-            checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
-            fetching: Semaphore::new(FETCHES),
-            http: kiln_auth::outgoing::client(report::REPORT_TIMEOUT)?,
-            stopping: stopping.clone(),
-            farm,
-            hooks: served.hooks.clone(),
-        }),
-    };
-    for (key, job) in webhooks.shared.deliveries.pending().await? {
-        webhooks.begin(key, job);
-    }
-    tracing::info!(%address, tls = tls.is_some(), hooks = webhooks.shared.hooks.get().len(), "accepting webhooks");
-    let router = receive::router(webhooks, is_behind_proxy);
-    Ok((served, listener::serve(listener, tls, router, is_behind_proxy, stopping)))
+    tracing::info!(%address, tls = tls.is_some(), hooks = served.hooks.get().len(), "accepting webhooks");
+    let router = receive::router(served.hooks.clone(), leader, metrics, is_behind_proxy);
+    Ok(listener::serve(listener, tls, router, is_behind_proxy, stopping))
 }
 
 impl Webhooks {
+    /// Builds pushes, and resumes those that an earlier run took and did not finish.
+    ///
+    /// # Errors
+    /// If the journal or the data directory cannot be used.
+    pub async fn open(served: &Served, farm: Farm, stopping: CancellationToken) -> anyhow::Result<Self> {
+        let directory = farm.data_dir.join("webhooks");
+        std::fs::create_dir_all(&directory)?;
+        let webhooks = Self {
+            shared: Arc::new(Shared {
+                deliveries: Deliveries::open(farm.journal.clone(), &directory.join("journal.redb")).await?,
+                checkouts: checkout::Checkouts::open(directory.join("repositories"))?,
+                fetching: Semaphore::new(FETCHES),
+                http: kiln_auth::outgoing::client(report::REPORT_TIMEOUT)?,
+                stopping,
+                farm,
+                hooks: served.hooks.clone(),
+            }),
+        };
+        for (key, job) in webhooks.shared.deliveries.pending().await? {
+            webhooks.begin(key, job);
+        }
+        Ok(webhooks)
+    }
+
     /// Runs a job in the background.
     fn begin(&self, key: Key, job: Job) {
         let webhooks = self.clone();

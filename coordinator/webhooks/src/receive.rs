@@ -1,5 +1,6 @@
 //! The endpoint that a forge calls: `POST /webhooks/NAME`.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, HttpBody};
@@ -10,11 +11,14 @@ use axum::routing::post;
 use axum::{Extension, Router};
 use futures::StreamExt;
 
-use super::Webhooks;
-use super::config::Hook;
-use super::deliveries::{Job, Key, Taken};
-use super::forge::{Event, Push};
+use super::deliveries::Key;
+use super::forge::Event;
+use super::{Hooks, Leader, WebhookMetrics, take};
 use kiln_auth::peers::{Peer, Share, Shares};
+use kiln_proto::v1;
+use kiln_proto::v1::take_delivery_response::Taken;
+use kiln_state::Current;
+use tonic::Code;
 
 /// Maximum bytes of a delivery: GitHub sends none that is larger.
 const MAX_BYTES: usize = 25 << 20;
@@ -34,35 +38,46 @@ impl IntoResponse for Answer {
     }
 }
 
-/// What deliveries need besides the webhooks.
+/// How long the coordinator that leads may take, and the pause before it is asked again: forges wait for ten seconds.
+const HAND: Duration = Duration::from_secs(9);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What deliveries need.
 #[derive(Debug, Clone)]
 struct Receiving {
-    webhooks: Webhooks,
+    hooks: Current<Hooks>,
+    leader: Arc<dyn Leader>,
+    metrics: Option<WebhookMetrics>,
     /// Bytes of bodies that are being read or handled.
     bodies: Shares,
 }
 
-pub(super) fn router(webhooks: Webhooks, is_behind_proxy: bool) -> Router {
+pub(super) fn router(
+    hooks: Current<Hooks>,
+    leader: Arc<dyn Leader>,
+    metrics: Option<WebhookMetrics>,
+    is_behind_proxy: bool,
+) -> Router {
     let each = if is_behind_proxy { MAX_BODIES } else { MAX_BODIES_OF_ONE };
-    let receiving = Receiving { webhooks, bodies: Shares::new(MAX_BODIES, each) };
+    let receiving = Receiving { hooks, leader, metrics, bodies: Shares::new(MAX_BODIES, each) };
     Router::new().route("/webhooks/{name}", post(deliver)).with_state(receiving)
 }
 
 async fn deliver(
-    State(Receiving { webhooks, bodies }): State<Receiving>,
+    State(receiving): State<Receiving>,
     Path(name): Path<String>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let share = bodies.of(peer);
-    let answer = receive(&webhooks, &name, &headers, body, share).await.unwrap_or_else(|refused| refused);
+    let share = receiving.bodies.of(peer);
+    let answer = receive(&receiving, &name, &headers, body, share).await.unwrap_or_else(|refused| refused);
     if answer.0.is_client_error() || answer.0.is_server_error() {
         tracing::warn!(hook = name, code = answer.0.as_u16(), reason = answer.1, "refused a delivery");
     } else {
         tracing::info!(hook = name, answer = answer.1, "received a delivery");
     }
-    if let Some(metrics) = &webhooks.shared.farm.metrics {
+    if let Some(metrics) = &receiving.metrics {
         metrics.answered(answer.0.as_u16());
     }
     answer
@@ -91,7 +106,7 @@ async fn read(body: Body, share: &mut Share) -> Result<Vec<u8>, Answer> {
 }
 
 async fn receive(
-    webhooks: &Webhooks,
+    receiving: &Receiving,
     name: &str,
     headers: &HeaderMap,
     body: Body,
@@ -103,7 +118,7 @@ async fn receive(
         tracing::warn!(hook = name, reason, "cannot authenticate a delivery");
         unknown()
     };
-    let hook = webhooks.shared.hooks.get().get(name).cloned().ok_or_else(unknown)?;
+    let hook = receiving.hooks.get().get(name).cloned().ok_or_else(unknown)?;
     let secret = hook.secret().map_err(|reason| {
         tracing::error!(hook = name, reason, "cannot read the secret of a webhook");
         Answer(StatusCode::SERVICE_UNAVAILABLE, "cannot read the webhook's secret".to_owned())
@@ -117,34 +132,41 @@ async fn receive(
         Event::Push(push) => push,
         Event::Other(words) => return Ok(Answer(StatusCode::OK, words)),
     };
-    let Some(repository) = push.addresses.iter().find(|address| hook.builds_repository(address)).cloned() else {
+    if !push.addresses.iter().any(|address| hook.builds_repository(address)) {
         let words = format!("`{}` is not among this webhook's `repositories`", push.addresses.join("`, `"));
         return Err(Answer(StatusCode::FORBIDDEN, words));
-    };
+    }
     if let Err(words) = hook.builds_reference(&push) {
         return Ok(Answer(StatusCode::OK, words));
     }
-    accept(webhooks, &hook, Key::new(name, body), push, repository).await
+    let words = format!("commit {} of `{}` will be built", push.commit, push.reference);
+    hand(receiving.leader.as_ref(), take::request(name, Key::new(name, body), push))
+        .await
+        .map(|()| Answer(StatusCode::ACCEPTED, words))
 }
 
-async fn accept(webhooks: &Webhooks, hook: &Hook, key: Key, push: Push, repository: String) -> Result<Answer, Answer> {
-    let words = format!("commit {} of `{}` will be built", push.commit, push.reference);
-    let job = Job { hook: hook.name().to_owned(), push, repository };
-    match webhooks.shared.deliveries.take(key, job.clone()).await {
-        Ok(Taken::New) => {
-            webhooks.begin(key, job);
-            Ok(Answer(StatusCode::ACCEPTED, words))
+/// Hands a push to the coordinator that leads.
+async fn hand(leader: &dyn Leader, push: v1::TakeDeliveryRequest) -> Result<(), Answer> {
+    let later = |words: &str| Answer(StatusCode::SERVICE_UNAVAILABLE, format!("{words}; deliver it again later"));
+    let handing = async {
+        loop {
+            match leader.take(push.clone()).await {
+                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(PAUSE).await,
+                answer => return answer,
+            }
         }
+    };
+    let answer = tokio::time::timeout(HAND, handing).await;
+    match answer.map_err(|_| later("no coordinator leads the farm at the moment"))?.map(|answer| answer.taken()) {
+        Ok(Taken::New) => Ok(()),
         Ok(Taken::Before) => {
             Err(Answer(StatusCode::CONFLICT, "this delivery was already accepted; each push is built once".to_owned()))
         }
-        Ok(Taken::Full) => Err(Answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many pushes are queued; deliver it again later".to_owned(),
-        )),
-        Err(error) => {
-            tracing::error!(%error, "cannot record a push");
-            Err(Answer(StatusCode::INTERNAL_SERVER_ERROR, "cannot record the push".to_owned()))
+        Ok(Taken::Full) => Err(later("too many pushes are queued")),
+        Ok(Taken::Unspecified) => Err(later("the coordinator that leads the farm is of another version")),
+        Err(status) => {
+            tracing::error!(reason = status.message(), "cannot hand a push to the coordinator that leads the farm");
+            Err(Answer(StatusCode::SERVICE_UNAVAILABLE, status.message().to_owned()))
         }
     }
 }
