@@ -27,7 +27,7 @@ use crate::live::{Live, Reloads};
 use crate::metrics::Metrics;
 use crate::seat::{self, Base, BySeat, Common, Coordinators, Counted, Hooks, Leader, Seats, Term};
 use crate::services::budget::{Budget, Budgeted};
-use crate::services::health;
+use crate::services::{health, notes};
 use crate::tenants::{AllStores, Journals, Limits};
 use kiln_auth::Beliefs;
 use kiln_auth::audit::Audit;
@@ -293,10 +293,11 @@ async fn serve(
     let (leaving, stopping) = (CancellationToken::new(), CancellationToken::new());
     let pages_url = config.web.base(config.auth.tls()?.is_some());
     let counted_notify = metrics.as_ref().map(|metrics| metrics.notify.clone());
+    let (notes, noted) = notes();
     let base = Base {
         authenticator: authenticator.clone(),
         common: Common {
-            stores: AllStores::open(kept, quotas.clone(), config.collect_every).await?,
+            stores: AllStores::open(kept, quotas.clone(), config.collect_every, notes).await?,
             elsewhere: Elsewhere::new(key.clone(), rules.clone()),
         },
         key,
@@ -355,10 +356,12 @@ async fn serve(
         tokio::spawn(kiln_toolcaches::serve(listener, &config.tool_caches, farm, stopping.clone())?);
     }
     let by_seat = BySeat::new(seats.clone(), base.common.clone());
+    let leader = Leader::by(&by_seat);
     if let Some(served) = base.hooks.served() {
-        let (leader, counted) = (Arc::new(Leader::by(&by_seat)), base.counted.webhooks.clone());
+        let (leader, counted) = (Arc::new(leader.clone()), base.counted.webhooks.clone());
         tokio::spawn(kiln_webhooks::serve(served, leader, counted, stopping.clone()).await?);
     }
+    tokio::spawn(leader.note(noted));
     tokio::spawn(Live::of(&base).follow(reloads));
     let gate = Gate::new(authenticator.clone(), audit.clone());
     let budgeted = Budgeted::layer(Budget::new(config.call_memory));

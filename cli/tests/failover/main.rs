@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod invocations;
 mod members;
 mod rolling;
 mod split;

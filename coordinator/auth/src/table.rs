@@ -69,6 +69,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Invocations", "Get", BUILD),
     ("kiln.v1.Invocations", "Log", BUILD),
     ("kiln.v1.Invocations", "Actions", BUILD),
+    ("kiln.v1.Invocations", "Note", COORDINATE),
     ("kiln.v1.Artifacts", "List", LOOK),
     ("kiln.v1.Artifacts", "Get", LOOK),
     ("kiln.v1.Artifacts", "SignIndex", BUILD),

@@ -67,6 +67,15 @@ impl invocations_server::Invocations for Show {
         Ok(Response::new(self.invocations.actions(&id, from).await?))
     }
 
+    async fn note(&self, request: Request<v1::NoteRequest>) -> Result<Response<v1::NoteResponse>, Status> {
+        for v1::NotedAction { invocation, caller, action } in request.into_inner().actions {
+            if let Some(action) = action {
+                self.invocations.ran(&invocation, &caller, action);
+            }
+        }
+        Ok(Response::new(v1::NoteResponse {}))
+    }
+
     type LogStream = Pin<Box<dyn Stream<Item = Result<v1::InvocationLogPart, Status>> + Send>>;
 
     async fn log(&self, request: Request<v1::InvocationLogRequest>) -> Result<Response<Self::LogStream>, Status> {

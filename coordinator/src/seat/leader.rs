@@ -1,5 +1,6 @@
 //! Calls of a coordinator on its own behalf to the one that leads, which may be itself.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 
@@ -7,6 +8,8 @@ use kiln_auth::Identity;
 use kiln_peers::myself;
 use kiln_proto::v1;
 use kiln_proto::v1::deliveries_client::DeliveriesClient;
+use kiln_proto::v1::invocations_client::InvocationsClient;
+use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::client::GrpcService;
@@ -16,6 +19,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceExt};
 
 use super::route::BySeat;
+use crate::services::Noted;
 
 /// The coordinator that leads. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +30,9 @@ impl fmt::Debug for Leader {
         f.write_str("Leader")
     }
 }
+
+/// Actions that it is told of in one call.
+const AT_ONCE: usize = 500;
 
 impl Leader {
     /// The one that calls are taken to by this.
@@ -43,6 +50,27 @@ impl Leader {
             call.extensions_mut().insert(identity.clone());
             call
         })
+    }
+
+    /// Tells it of actions as long as there are any. While none leads, they are lost: no page of an invocation is shown then either.
+    pub(crate) async fn note(self, mut noted: mpsc::Receiver<Noted>) {
+        let mut batch = Vec::new();
+        while noted.recv_many(&mut batch, AT_ONCE).await > 0 {
+            let mut by_tenant: BTreeMap<String, Vec<v1::NotedAction>> = BTreeMap::new();
+            for (tenant, action) in batch.drain(..) {
+                by_tenant.entry(tenant).or_default().push(action);
+            }
+            for (tenant, actions) in by_tenant {
+                let told = InvocationsClient::new(self.of(&tenant)).note(v1::NoteRequest { actions }).await;
+                if let Err(status) = told {
+                    tracing::debug!(
+                        tenant,
+                        reason = status.message(),
+                        "cannot tell of actions that invocations asked for"
+                    );
+                }
+            }
+        }
     }
 }
 

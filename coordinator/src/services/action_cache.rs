@@ -6,10 +6,9 @@ use kiln_proto::reapi::{self, action_cache_server};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::asked::Asked;
+use super::asked::{Asked, Keeps};
 use crate::status::bad_digest;
 use kiln_auth::audit::Subject;
-use kiln_bazel::Invocations;
 use kiln_store::Stores;
 
 /// Maximum size of an Action message.
@@ -26,19 +25,19 @@ const UNKNOWN_WORKER: &str = "unknown";
 pub struct ActionCache {
     stores: Stores,
     /// Told of the hits of invocations of Bazel.
-    invocations: Option<Invocations>,
+    keeps: Option<Keeps>,
 }
 
 impl ActionCache {
     /// Serves these stores.
     pub fn new(stores: Stores) -> Self {
-        Self { stores, invocations: None }
+        Self { stores, keeps: None }
     }
 
-    /// The same; the hits of invocations of Bazel are told to these.
+    /// The same; the hits of invocations of Bazel are told to whoever keeps them.
     #[must_use]
-    pub fn telling(self, invocations: Invocations) -> Self {
-        Self { invocations: Some(invocations), ..self }
+    pub(crate) fn telling(self, keeps: Keeps) -> Self {
+        Self { keeps: Some(keeps), ..self }
     }
 
     /// Inlines the requested contents into a result while they fit. Contents that are stored as blobs and were not
@@ -176,7 +175,7 @@ impl action_cache_server::ActionCache for ActionCache {
         &self,
         request: Request<reapi::GetActionResultRequest>,
     ) -> Result<Response<reapi::ActionResult>, Status> {
-        let asked = self.invocations.as_ref().and_then(|invocations| Asked::of(invocations, &request));
+        let asked = self.keeps.as_ref().and_then(|keeps| Asked::of(keeps, &request));
         let request = request.into_inner();
         let action = digest_of(request.digest_function, request.action_digest.as_ref())?;
         let found = self.stores.cached_result(&request.instance_name, &action).await?;

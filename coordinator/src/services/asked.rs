@@ -4,15 +4,51 @@ use kiln_bazel::Invocations;
 use kiln_proto::clock;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi::{ActionResult, ExecuteResponse};
-use kiln_proto::v1::RemoteAction;
+use kiln_proto::v1::{NotedAction, RemoteAction};
+use tokio::sync::mpsc;
 use tonic::Request;
 
 use super::metadata;
 
+/// Actions that wait to be told to the coordinator that leads; beyond them, they are missing on the pages of their invocations.
+const WAITING: usize = 10_000;
+
+/// An action of a tenant's invocation that another coordinator than the one that leads has answered.
+pub(crate) type Noted = (String, NotedAction);
+
+/// Who keeps what invocations ask for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) enum Keeps {
+    /// This coordinator, as it leads.
+    Own(Invocations),
+    /// The one that leads: it is told of this tenant's.
+    Leader(String, mpsc::Sender<Noted>),
+}
+
+/// The way of actions to the coordinator that leads.
+pub(crate) fn notes() -> (mpsc::Sender<Noted>, mpsc::Receiver<Noted>) {
+    mpsc::channel(WAITING)
+}
+
+impl Keeps {
+    fn ran(&self, invocation: &str, caller: &str, action: RemoteAction) {
+        match self {
+            Self::Own(invocations) => invocations.ran(invocation, caller, action),
+            Self::Leader(tenant, notes) => {
+                let (invocation, caller) = (invocation.to_owned(), caller.to_owned());
+                let noted = NotedAction { invocation, caller, action: Some(action) };
+                if notes.try_send((tenant.clone(), noted)).is_err() {
+                    tracing::debug!("too many actions wait to be told to the coordinator that leads: one is left out");
+                }
+            }
+        }
+    }
+}
+
 /// Who asks for an action, and for which invocation.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    invocations: Invocations,
+    keeps: Keeps,
     invocation: String,
     caller: String,
     mnemonic: String,
@@ -21,10 +57,10 @@ pub(super) struct Asked {
 
 impl Asked {
     /// What a request says of itself; none if it belongs to no invocation.
-    pub(super) fn of<T>(invocations: &Invocations, request: &Request<T>) -> Option<Self> {
+    pub(super) fn of<T>(keeps: &Keeps, request: &Request<T>) -> Option<Self> {
         let who = metadata::read(request);
         (!who.invocation.is_empty()).then(|| Self {
-            invocations: invocations.clone(),
+            keeps: keeps.clone(),
             invocation: who.invocation,
             caller: kiln_auth::identity(request).name,
             mnemonic: who.mnemonic,
@@ -35,7 +71,7 @@ impl Asked {
     /// Its result was known.
     pub(super) fn hit(&self, instance: &str, digest: &Digest, result: &ActionResult) {
         let action = RemoteAction { is_hit: true, ..self.action(instance, digest, Some(result)) };
-        self.invocations.ran(&self.invocation, &self.caller, action);
+        self.keeps.ran(&self.invocation, &self.caller, action);
     }
 
     /// It was executed, or should have been.
@@ -55,7 +91,7 @@ impl Asked {
             action.queued_ms = clock::milliseconds_between(queued.as_ref(), started.as_ref());
             action.run_ms = clock::milliseconds_between(started.as_ref(), ended.as_ref());
         }
-        self.invocations.ran(&self.invocation, &self.caller, action);
+        self.keeps.ran(&self.invocation, &self.caller, action);
     }
 
     fn action(&self, instance: &str, digest: &Digest, result: Option<&ActionResult>) -> RemoteAction {

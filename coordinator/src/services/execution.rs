@@ -22,10 +22,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 
-use super::asked::Asked;
+use super::asked::{Asked, Keeps};
 use super::metadata;
 use kiln_auth::audit::Subject;
-use kiln_bazel::Invocations;
 use kiln_builds::{ImageActions, InRoot, Runs};
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
@@ -106,7 +105,7 @@ pub struct Execution {
     stopping: CancellationToken,
     operations: Arc<Mutex<Known>>,
     images: Arc<ImageActions>,
-    invocations: Invocations,
+    keeps: Keeps,
 }
 
 type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
@@ -114,15 +113,15 @@ type Operations = Pin<Box<dyn Stream<Item = Result<Operation, Status>> + Send>>;
 impl Execution {
     /// Runs actions in this execution. An action that no client has waited for during `abandoned_after` is cancelled;
     /// when `stopping` is cancelled, waiting clients are told to retry.
-    /// Actions that name an image become others by `images`. Those that an invocation of Bazel asks for are told to `invocations`.
-    pub fn new(
+    /// Actions that name an image become others by `images`. Those that an invocation of Bazel asks for are told to `keeps`.
+    pub(crate) fn new(
         execution: ExecutionHandle,
         images: ImageActions,
-        invocations: Invocations,
+        keeps: Keeps,
         abandoned_after: Duration,
         stopping: CancellationToken,
     ) -> Self {
-        Self { execution, abandoned_after, stopping, operations: Arc::default(), images: Arc::new(images), invocations }
+        Self { execution, abandoned_after, stopping, operations: Arc::default(), images: Arc::new(images), keeps }
     }
 
     /// The states of an operation from now on, ending after `done`.
@@ -310,7 +309,7 @@ impl execution_server::Execution for Execution {
 
     async fn execute(&self, request: Request<reapi::ExecuteRequest>) -> Result<Response<Operations>, Status> {
         let mut who = metadata::read(&request);
-        let asked = Asked::of(&self.invocations, &request);
+        let asked = Asked::of(&self.keeps, &request);
         let identity = kiln_auth::identity(&request);
         if !identity.is_anonymous() {
             who.tenant = identity.name;

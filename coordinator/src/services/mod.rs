@@ -36,6 +36,7 @@ use kiln_store::Stores;
 use tonic::service::Routes;
 
 pub use action_cache::ActionCache;
+pub(crate) use asked::{Keeps, Noted, notes};
 pub use bytestream::ByteStream;
 pub use capabilities::Capabilities;
 pub use cas::ContentAddressableStorage;
@@ -45,8 +46,8 @@ pub use kiln_execution::log::{NoLogs, ReadLogs};
 /// the envelope; the servers' own limit is [`kiln_proto::channel::MAX_MESSAGE_BYTES`].
 pub const MAX_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The services that need nothing but a tenant's stores.
-pub(crate) fn over_stores(stores: &Stores) -> Routes {
+/// The services that need nothing but a tenant's stores. Hits of invocations of Bazel are told to whoever keeps them.
+pub(crate) fn over_stores(stores: &Stores, keeps: Keeps) -> Routes {
     macro_rules! sized {
         ($service:expr) => {
             $service.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -55,7 +56,7 @@ pub(crate) fn over_stores(stores: &Stores) -> Routes {
     Routes::new(sized!(CapabilitiesServer::new(Capabilities)))
         .add_service(ContentAddressableStorage::server(stores.clone()))
         .add_service(sized!(ByteStreamServer::new(ByteStream::new(stores.clone(), Arc::new(NoLogs)))))
-        .add_service(sized!(ActionCacheServer::new(ActionCache::new(stores.clone()))))
+        .add_service(sized!(ActionCacheServer::new(ActionCache::new(stores.clone()).telling(keeps))))
 }
 
 /// An action's name in the audit log.

@@ -33,7 +33,7 @@ use super::stores::{AllStores, Opened};
 use super::{Limits as TenantLimits, cannot_open};
 use crate::Config;
 use crate::services::{
-    action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
+    Keeps, action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
 };
 use kiln_assets::{Assets, Downloads};
 use kiln_auth::Known;
@@ -142,8 +142,8 @@ impl Stack {
         );
         let (abandoned_after, stopping) = (shared.config.abandoned_after, shared.stopping.clone());
         let invocations = Invocations::over(journal.clone());
-        let asked = invocations.clone();
-        let operations = execution::Execution::new(execution.clone(), images, asked, abandoned_after, stopping);
+        let keeps = Keeps::Own(invocations.clone());
+        let operations = execution::Execution::new(execution.clone(), images, keeps.clone(), abandoned_after, stopping);
         let tenant = Tenant { stores: stores.clone(), builds: builds.clone() };
         let agents = agents::SshAgents::new(builds.clone());
         let shells = shells::Shells::new(builds.clone());
@@ -162,7 +162,7 @@ impl Stack {
             .add_service(sized!(PublishBuildEventServer::new(Publish::new(invocations.clone()))))
             .add_service(sized!(InvocationsServer::new(Show::new(invocations.clone()))))
             .add_service(sized!(CallsServer::new(calls::Calls::new(stores.clone(), execution.clone()))))
-            .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores).telling(invocations))))
+            .add_service(sized!(ActionCacheServer::new(action_cache::ActionCache::new(stores).telling(keeps))))
             .add_service(sized!(ExecutionServer::new(operations.clone())))
             .add_service(sized!(OperationsServer::new(operations)))
             .add_service(sized!(FarmServer::new(farm::Farm::new(

@@ -9,13 +9,13 @@ use futures::future::BoxFuture;
 use kiln_auth::check_name;
 use kiln_store::Stores;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::service::Routes;
 
 use super::Limits;
-use crate::services;
+use crate::services::{self, Keeps, Noted};
 
 /// Maximum number of open tenants: each needs open files and memory.
 const MAX_TENANTS: usize = 1_000;
@@ -33,10 +33,10 @@ pub struct Opened {
 }
 
 impl Opened {
-    async fn open(kept: kiln_store::Config, collect_every: Duration) -> Result<Self, kiln_store::Error> {
+    async fn open(kept: kiln_store::Config, collect_every: Duration, keeps: Keeps) -> Result<Self, kiln_store::Error> {
         let stores = Stores::open(&kept).await?;
         let collecting = tokio::spawn(stores.collector.clone().run(collect_every));
-        let routes = services::over_stores(&stores);
+        let routes = services::over_stores(&stores, keeps);
         Ok(Self { stores, kept, routes, _collecting: AbortOnDropHandle::new(collecting) })
     }
 
@@ -54,13 +54,16 @@ pub struct AllStores {
     kept: Arc<kiln_store::Config>,
     quotas: Limits,
     collect_every: Duration,
+    /// Takes what invocations ask for to the coordinator that leads.
+    notes: mpsc::Sender<Noted>,
     open: Arc<Mutex<HashMap<String, Cell>>>,
 }
 
 type Cell = Arc<OnceCell<Arc<Opened>>>;
 
 impl AllStores {
-    /// Opens the default tenant's stores; `collect_every` is how often unused data is removed.
+    /// Opens the default tenant's stores; `collect_every` is how often unused data is removed, and `notes` takes what
+    /// invocations ask for to the coordinator that leads.
     ///
     /// # Errors
     /// If they cannot be used.
@@ -68,11 +71,12 @@ impl AllStores {
         kept: kiln_store::Config,
         quotas: Limits,
         collect_every: Duration,
+        notes: mpsc::Sender<Noted>,
     ) -> Result<Self, kiln_store::Error> {
         let mut own = kept.clone();
         quotas.of("").bound(&mut own);
-        let own = Arc::new(Opened::open(own, collect_every).await?);
-        Ok(Self { own, kept: Arc::new(kept), quotas, collect_every, open: Arc::default() })
+        let own = Arc::new(Opened::open(own, collect_every, Keeps::Leader(String::new(), notes.clone())).await?);
+        Ok(Self { own, kept: Arc::new(kept), quotas, collect_every, notes, open: Arc::default() })
     }
 
     /// The default tenant's.
@@ -122,7 +126,8 @@ impl AllStores {
             redis.prefix = format!("{}@@{tenant}", redis.prefix);
         }
         kept.s3 = kept.s3.map(|address| address.below(&format!("tenants/{tenant}")));
-        let opened = Opened::open(kept, self.collect_every).await?;
+        let opened =
+            Opened::open(kept, self.collect_every, Keeps::Leader(tenant.to_owned(), self.notes.clone())).await?;
         tracing::info!(tenant, "a tenant's stores are open");
         Ok(Arc::new(opened))
     }
