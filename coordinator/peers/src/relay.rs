@@ -2,6 +2,7 @@
 //!
 //! Invariant: a call goes to the leader as it came, with its caller in place of its credentials, and ends when that leader leads no more.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -132,11 +133,12 @@ impl Relay {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(AUTHORIZATION);
         parts.headers.remove(HEADER);
-        if let Some(identity) = parts.extensions.get::<Identity>() {
-            let address = parts.extensions.get::<Caller>().and_then(|caller| caller.address);
-            let relayed = Relayed { identity: identity.clone(), address };
-            parts.headers.insert(HEADER, relayed.seal(&self.0.key, parts.uri.path())?);
-        }
+        // A call that needs no identity comes from somewhere, too.
+        let nobody = || Identity { roles: BTreeSet::new(), ..Identity::anonymous() };
+        let identity = parts.extensions.get::<Identity>().cloned().unwrap_or_else(nobody);
+        let address = parts.extensions.get::<Caller>().and_then(|caller| caller.address);
+        let relayed = Relayed { identity, address };
+        parts.headers.insert(HEADER, relayed.seal(&self.0.key, parts.uri.path())?);
         parts.extensions.clear();
         let unreachable = |error: &dyn std::fmt::Display| {
             tracing::debug!(%error, "cannot pass a call on to the coordinator that leads");
