@@ -171,6 +171,14 @@ fn with_tls_coordinators_know_each_other_and_their_members_by_the_farms_authorit
         });
     }
     farm.access = admins;
+    // A revocation in a file is not undone by a call, which says where it is.
+    let directory = farm_dir.to_str().unwrap();
+    kiln(&["farm", "revoke", "ann", "--farm-dir", directory]);
+    let refused = farm.kiln_at(&other, &["farm", "unrevoke", "ann"]);
+    assert!(refused.code != 0 && refused.err.contains("kiln farm unrevoke ann --farm-dir"), "{refused:?}");
+    kiln(&["farm", "unrevoke", "ann", "--farm-dir", directory]);
+    let ran = farm.kiln_at(&other, &["farm", "unrevoke", "ann"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
     // A caller who is not a coordinator cannot speak for others, not even with the farm's key.
     let key = std::fs::read_to_string(farm_dir.join("farm.key")).unwrap();
     let key: [u8; 32] = hex::decode(key.lines().next().unwrap()).unwrap().try_into().unwrap();

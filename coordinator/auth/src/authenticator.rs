@@ -184,9 +184,24 @@ impl Authenticator {
     /// Withdraws a revocation; in effect when this returns.
     ///
     /// # Errors
-    /// As for [`revoke`](Self::revoke); `NOT_FOUND` if the identity was not revoked.
+    /// As for [`revoke`](Self::revoke); `NOT_FOUND` if the identity was not revoked, `FAILED_PRECONDITION` if a file says so that calls to a
+    /// farm with several coordinators do not change.
     pub async fn unrevoke(&self, identity: &Identity) -> Result<(), Status> {
         let gone = identity.clone();
+        if self.0.others.is_some()
+            && let Some(path) = self.0.revoked.clone()
+        {
+            let shown = path.display().to_string();
+            let read = tokio::task::spawn_blocking(move || revoked::File::read(&path)).await;
+            if read.is_ok_and(|read| read.is_ok_and(|file| file.has(identity))) {
+                let what =
+                    identity.serial.as_ref().map_or(identity.name.clone(), |serial| format!("--serial {serial}"));
+                return Err(Status::failed_precondition(format!(
+                    "it is revoked by `{shown}` on the machine of the coordinator that leads; run `kiln farm unrevoke {what} --farm-dir DIR` there, and \
+                     on the machine of each other coordinator that has it in its file, and then this again"
+                )));
+            }
+        }
         self.change_revoked(
             move |file| {
                 let serial = gone.serial.clone().unwrap_or_default();
