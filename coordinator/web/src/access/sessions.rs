@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a browser holds is a random number that is stored here only as a hash; the credentials behind it are not kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(12 * 60 * 60);
 const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often it is written down that a session is used.
 const USED_EVERY: Duration = Duration::from_secs(60);
-/// Maximum number of sessions; a further one ends the one that was not used for longest.
+/// Maximum number of sessions; a further one ends the one that was not used for longest, or on a shelf the oldest that this coordinator began.
 const MOST: usize = 10_000;
 
 /// A random text that nobody can guess.
@@ -52,6 +52,8 @@ pub(super) struct Sessions {
     own: Mutex<HashMap<[u8; 32], Session>>,
     /// Where they are instead, if the farm has several coordinators: a browser may come to another one.
     shelf: Option<Arc<dyn Shelf>>,
+    /// The names of those that this coordinator put there, in order.
+    shelved: Mutex<VecDeque<String>>,
 }
 
 fn now() -> u64 {
@@ -78,7 +80,7 @@ async fn renew(shelf: &dyn Shelf, secret: &str, session: &Shelved) -> Result<(),
 impl Sessions {
     /// Sessions that are kept in memory, or on a shelf.
     pub(super) fn new(shelf: Option<Arc<dyn Shelf>>) -> Self {
-        Self { own: Mutex::default(), shelf }
+        Self { shelf, ..Self::default() }
     }
 
     /// Begins a session. Returns its secret.
@@ -89,6 +91,14 @@ impl Sessions {
         let secret = secret();
         if let Some(shelf) = &self.shelf {
             keep(&**shelf, &secret, &Shelved { identity, began: now(), used: now() }).await?;
+            let oldest = {
+                let mut shelved = self.shelved.lock();
+                shelved.push_back(named(&secret));
+                if shelved.len() > MOST { shelved.pop_front() } else { None }
+            };
+            if let Some(oldest) = oldest {
+                shelf.take(&oldest).await?;
+            }
             return Ok(secret);
         }
         let now = Instant::now();
@@ -193,6 +203,18 @@ mod tests {
         async fn take(&self, name: &str) -> Result<Option<String>, String> {
             Ok(self.0.lock().remove(name))
         }
+    }
+
+    #[tokio::test]
+    async fn a_shelf_has_no_more_sessions_of_a_coordinator_than_its_memory_would() {
+        let plank = Arc::new(Plank::default());
+        let sessions = Sessions::new(Some(plank.clone()));
+        let first = sessions.begin(Identity::anonymous()).await.unwrap();
+        for _ in 0..MOST {
+            sessions.begin(Identity::anonymous()).await.unwrap();
+        }
+        assert_eq!(plank.0.lock().len(), MOST);
+        assert_eq!(sessions.get(&first).await, None, "expected the oldest to have ended");
     }
 
     #[tokio::test]
