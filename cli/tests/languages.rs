@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "languages/beside.rs"]
+mod beside;
 #[path = "languages/java.rs"]
 mod java_programs;
 #[path = "languages/members.rs"]

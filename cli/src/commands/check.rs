@@ -149,14 +149,22 @@ fn describe(worker: &v1::Worker) -> String {
     format!("{} ({} {})", worker.worker, environment.isa, environment.os)
 }
 
+/// The command that makes a lock file good.
+fn relock(error: &kiln_detect::Error) -> Option<&str> {
+    match error.cause() {
+        kiln_detect::Error::MissingLock { command, .. } | kiln_detect::Error::StaleLock { command, .. } => {
+            Some(command)
+        }
+        _ => None,
+    }
+}
+
 fn locked(project: &Project, plan: &Result<Plan, plan::Error>) -> Point {
     const NAME: &str = "all dependencies locked";
     // The findings about lock files are valid with or without a `kiln.toml`.
     let found = project.detected();
     match &found {
-        Err(plan::Error::Detect(
-            error @ (kiln_detect::Error::MissingLock { command, .. } | kiln_detect::Error::StaleLock { command, .. }),
-        )) => {
+        Err(plan::Error::Detect(error)) if let Some(command) = relock(error) => {
             return fail(NAME, error.to_string(), format!("run `{command}` and commit the result"));
         }
         Err(_) if plan.is_err() => return no_plan(NAME),

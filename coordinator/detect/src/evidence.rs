@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{Language, deno, hugo, tree};
+use super::{Language, deno, hugo, java, php, ruby, tree};
 use kiln_plan::Source;
 
 /// The evidence for a language.
@@ -76,8 +76,7 @@ fn go(source: &dyn Source, evidence: &mut Evidence) {
 }
 
 fn java(source: &dyn Source, evidence: &mut Evidence) {
-    let manifests = ["pom.xml", "build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts"];
-    if let Some(file) = tree::first_of(source, &manifests) {
+    if let Some(file) = tree::first_of(source, &java::BUILD_FILES) {
         evidence.add(50, format!("`{file}` is a build file"));
     } else if source.paths().iter().any(|path| path.ends_with(".java")) {
         evidence.add(5, "there are Java sources");
@@ -134,8 +133,7 @@ fn php(source: &dyn Source, evidence: &mut Evidence) {
         return;
     }
     evidence.add(40, "`composer.json` is a package");
-    let application = ["artisan", "bin/console", "index.php", "public/index.php", "web/index.php"];
-    if let Some(file) = tree::first_of(source, &application) {
+    if let Some(file) = php::application(source) {
         evidence.add(30, format!("`{file}` is an application's"));
     }
 }
@@ -213,7 +211,7 @@ fn ruby(source: &dyn Source, evidence: &mut Evidence) {
         return;
     }
     evidence.add(30, "`Gemfile` is there");
-    if let Some(file) = tree::first_of(source, &["config.ru", "config/application.rb", "bin/rails", "_config.yml"]) {
+    if let Some(file) = ruby::application(source).or_else(|| tree::first_of(source, &["_config.yml"])) {
         evidence.add(40, format!("`{file}` is an application's"));
     } else if source.paths().iter().any(|path| path.ends_with(".gemspec") && !path.contains('/')) {
         evidence.add(15, "a `.gemspec` describes a gem");
@@ -233,7 +231,7 @@ fn c(source: &dyn Source, evidence: &mut Evidence) {
 }
 
 /// The command in a `Procfile` that runs this language.
-fn started_by(procfile: &str, language: Language) -> Option<&str> {
+pub(super) fn started_by(procfile: &str, language: Language) -> Option<&str> {
     let tools: &[&str] = match language {
         Language::Ruby => &["bundle", "rails", "puma", "ruby", "rake", "rackup", "unicorn"],
         Language::Python => {

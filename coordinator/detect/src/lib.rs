@@ -4,6 +4,7 @@
 //! only the steps that fetch dependencies have network access.
 
 mod below;
+mod beside;
 mod c;
 mod evidence;
 mod git;
@@ -13,9 +14,11 @@ mod java;
 mod owned;
 mod php;
 mod pins;
+mod products;
 mod python;
 mod ruby;
 mod rust;
+mod several;
 mod shell;
 mod submodules;
 mod tests_of;
@@ -50,30 +53,48 @@ pub fn builtin_name(content: &str) -> Option<&'static str> {
     BUILTIN.iter().find(|(_, known)| *known == content).map(|(name, _)| *name)
 }
 
-/// How to build the tree, and which other languages its files suggest. `directory_name` is the project's name if
-/// nothing else provides one; `language` is the user's choice, if any.
+/// How to build the tree: the language with the strongest evidence first, then those that make something of their own beside it; and which
+/// others were considered. `directory_name` is the project's name if nothing else provides one; `language` is the user's choice, if any.
 ///
 /// # Errors
-/// What is wrong with the project in the language that its files suggest most. Problems in other languages are ignored.
+/// What is wrong with the project in one of the languages that are built. Problems in other languages are ignored.
 pub fn detect(
     source: &dyn Source,
     directory_name: &str,
     language: Option<Language>,
-) -> Result<(Detected, Vec<String>), Error> {
+) -> Result<(Vec<Detected>, Vec<String>), Error> {
     if let Some(language) = language {
         let found = in_language(language, source, directory_name)?;
         let found = found.ok_or(Error::NotInLanguage { language, expected: manifests(language) })?;
-        return Ok((found, Vec::new()));
+        return Ok((vec![found], Vec::new()));
     }
-    let weighed = evidence::weigh(source);
-    for candidate in &weighed {
-        let Some(found) = in_language(candidate.language, source, directory_name)? else { continue };
-        let others = weighed.iter().filter(|other| other.language != candidate.language);
-        let considered = others.map(|other| format!("{} ({})", other.language, other.because.join("; ")));
-        let foreign =
-            unsupported::find(source).map(|(file, what, _)| format!("{what} (`{file}`), which needs a `kiln.toml`"));
-        let considered = considered.chain(foreign);
-        return Ok((found, considered.collect()));
+    let mut weighed = evidence::weigh(source);
+    while let Some(first) = weighed.first().map(|evidence| evidence.language) {
+        let Some(found) = in_language(first, source, directory_name)? else {
+            weighed.remove(0);
+            continue;
+        };
+        let (chosen, mut considered) = beside::choose(source, weighed);
+        let mut first_found = Some(found);
+        let mut all = Vec::new();
+        for (language, made) in chosen {
+            let found = match first_found.take() {
+                Some(found) => Some(found),
+                None => in_language(language, source, directory_name).map_err(|error| Error::Beside {
+                    language,
+                    first,
+                    source: Box::new(error),
+                })?,
+            };
+            let Some(mut found) = found else { continue };
+            found.because.extend(made);
+            all.push(found);
+        }
+        several::set_apart(&mut all);
+        considered.extend(
+            unsupported::find(source).map(|(file, what, _)| format!("{what} (`{file}`), which needs a `kiln.toml`")),
+        );
+        return Ok((all, considered));
     }
     Err(nothing(source))
 }

@@ -39,6 +39,11 @@ pub(super) fn range(source: &dyn Source) -> Option<String> {
     root.get("require")?.get("php")?.as_str().map(str::to_owned)
 }
 
+/// The file that starts an application, if the project is one.
+pub(super) fn application(source: &dyn Source) -> Option<&'static str> {
+    tree::first_of(source, &["artisan", "bin/console", "index.php", "public/index.php", "web/index.php"])
+}
+
 /// Detects a PHP project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(root) = tree::json(source, MANIFEST)? else { return Ok(None) };

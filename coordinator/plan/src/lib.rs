@@ -23,8 +23,8 @@ pub use gates::Gate;
 pub use image::{Base, Compression, Image, SCRATCH, read_owner, read_port};
 pub use inputs::{compile as compile_globs, glob_error, input_files, matches};
 pub use model::{
-    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, PRINTED, Plan, Split,
-    Step, Target, VersionOrigin, default_libraries,
+    Artifact, ArtifactFile, ArtifactKind, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Libc, Origin, PRINTED, Part, Plan,
+    Split, Step, Target, VersionOrigin, default_libraries,
 };
 pub use notify::{Ending, Notify};
 pub use paths::{below, join, parent, path_problem};

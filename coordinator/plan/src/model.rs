@@ -53,13 +53,44 @@ pub enum Origin {
     KilnToml,
     /// Detected from the project's files.
     Detected {
-        /// The language and its tool: `rust`, `python (uv)`.
-        language: String,
-        /// The files that led to the detection, and why.
-        because: Vec<String>,
+        /// What is built, the language with the strongest evidence first: at least one.
+        parts: Vec<Part>,
         /// Other languages that were found, with the reason.
         considered: Vec<String>,
     },
+}
+
+impl Origin {
+    /// What was detected; nothing in a plan of a `kiln.toml`.
+    pub fn parts(&self) -> &[Part] {
+        match self {
+            Self::KilnToml => &[],
+            Self::Detected { parts, .. } => parts,
+        }
+    }
+}
+
+/// What is detected in one language.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The language and its tool: `rust`, `python (uv)`.
+    pub language: String,
+    /// The files that led to the detection, and why.
+    pub because: Vec<String>,
+    /// The names of its steps.
+    pub steps: Vec<String>,
+}
+
+impl Part {
+    /// Whether a step is one of it.
+    pub fn has(&self, step: &str) -> bool {
+        self.steps.iter().any(|name| name == step)
+    }
+
+    /// Whether an artifact is made of its steps.
+    pub fn makes(&self, artifact: &Artifact) -> bool {
+        artifact.from.iter().any(|step| self.has(step))
+    }
 }
 
 /// Where the project's version comes from.

@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use kiln_planner::plan::gates::{Check, Gate, Place};
-use kiln_planner::plan::{Artifact, ArtifactKind, Dockerfile, Image, Origin, Plan, Step, Target, VersionOrigin};
+use kiln_planner::plan::{Artifact, ArtifactKind, Dockerfile, Image, Origin, Part, Plan, Step, Target, VersionOrigin};
 use serde_json::{Value, json};
 
 use super::{Expected, cpus};
 
 /// The plan as an object.
 pub fn object(plan: &Plan, expected: &Expected) -> Value {
-    let (origin, because, considered) = match &plan.origin {
-        Origin::KilnToml => ("kiln.toml".to_owned(), Vec::new(), Vec::new()),
-        Origin::Detected { language, because, considered } => (language.clone(), because.clone(), considered.clone()),
+    let (origin, considered) = match &plan.origin {
+        Origin::KilnToml => ("kiln.toml".to_owned(), &[][..]),
+        Origin::Detected { parts, considered } => {
+            let languages: Vec<&str> = parts.iter().map(|part| part.language.as_str()).collect();
+            (languages.join(", "), &considered[..])
+        }
     };
+    let because: Vec<&String> = plan.origin.parts().iter().flat_map(|part| &part.because).collect();
     let version_origin = match plan.version_origin {
         VersionOrigin::KilnToml => "kiln.toml",
         VersionOrigin::Manifest => "manifest",
@@ -27,6 +31,7 @@ pub fn object(plan: &Plan, expected: &Expected) -> Value {
         "version_origin": version_origin,
         "origin": origin,
         "because": because,
+        "languages": plan.origin.parts().iter().map(|one| part(plan, one)).collect::<Vec<_>>(),
         "considered": considered,
         "targets": plan.targets.iter().map(target).collect::<Vec<_>>(),
         "steps": plan.steps.iter().map(|planned| step(planned, expected.get(&planned.name))).collect::<Vec<_>>(),
@@ -35,6 +40,17 @@ pub fn object(plan: &Plan, expected: &Expected) -> Value {
         "exclude": plan.exclude,
         "excludable": plan.excludable,
         "notes": plan.notes,
+    })
+}
+
+fn part(plan: &Plan, part: &Part) -> Value {
+    let steps = plan.steps.iter().map(|step| &step.name).filter(|name| part.has(name));
+    let artifacts = plan.artifacts.iter().filter(|artifact| part.makes(artifact)).map(|artifact| &artifact.name);
+    json!({
+        "language": part.language,
+        "because": part.because,
+        "steps": steps.collect::<Vec<_>>(),
+        "artifacts": artifacts.collect::<Vec<_>>(),
     })
 }
 

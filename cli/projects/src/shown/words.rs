@@ -21,8 +21,10 @@ fn write_words(out: &mut String, plan: &Plan, expected: &Expected) -> std::fmt::
     writeln!(out, "{} {version}", plan.name)?;
     match &plan.origin {
         Origin::KilnToml => writeln!(out, "from kiln.toml")?,
-        Origin::Detected { language, because, considered } => {
-            writeln!(out, "{language}: {}", because.join("; "))?;
+        Origin::Detected { parts, considered } => {
+            for part in parts {
+                writeln!(out, "{}: {}", part.language, part.because.join("; "))?;
+            }
             for other in considered {
                 writeln!(out, "not built as {other}")?;
             }

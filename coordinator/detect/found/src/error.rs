@@ -112,6 +112,16 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// One of several languages of a root cannot be planned.
+    #[error("{source}; this is for {language}, which is built beside {first}: `--language {first}` builds that alone")]
+    Beside {
+        /// The language.
+        language: crate::Language,
+        /// The one with the strongest evidence.
+        first: crate::Language,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// A submodule that the build needs is not checked out.
     #[error("{note}; `{by}` reads it")]
     MissingSubmodule {
@@ -120,4 +130,14 @@ pub enum Error {
         /// The file that needs it.
         by: String,
     },
+}
+
+impl Error {
+    /// What is wrong, whichever of the root's languages it is in.
+    pub fn cause(&self) -> &Error {
+        match self {
+            Self::Beside { source, .. } => source.cause(),
+            error => error,
+        }
+    }
 }

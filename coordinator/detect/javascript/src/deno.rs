@@ -62,6 +62,27 @@ fn members(root: &Value) -> Vec<String> {
     globs.map(|glob| glob.trim_start_matches("./").trim_matches('/').to_owned()).collect()
 }
 
+/// What the project makes; `None` if the manifest may only be an editor's or a formatter's. One that cannot be read counts, so that its
+/// error is reported.
+pub fn product(source: &dyn Source) -> Option<String> {
+    let manifest = tree::first_of(source, &MANIFESTS)?;
+    let Ok(root) = tree::jsonc(source, manifest) else { return Some(format!("`{manifest}` is there")) };
+    let root = root.unwrap_or_default();
+    let task = ["build", "compile", "start", "serve"].into_iter().find(|name| {
+        let task = root.get("tasks").and_then(|tasks| tasks.get(*name));
+        let text = task.and_then(|task| task.as_str().or_else(|| task.get("command")?.as_str()));
+        text.is_some_and(|text| text.contains("deno "))
+    });
+    if let Some(task) = task {
+        return Some(format!("the task `{task}` runs Deno"));
+    }
+    if root.get("exports").is_some() {
+        return Some("others import what it exports".to_owned());
+    }
+    let main = ["main.ts", "main.tsx", "mod.ts", "server.ts", "src/main.ts"];
+    tree::first_of(source, &main).map(|file| format!("`{file}` is its program"))
+}
+
 /// Detects a Deno project in the root of the tree.
 ///
 /// # Errors

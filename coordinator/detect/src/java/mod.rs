@@ -26,6 +26,10 @@ pub(super) fn detect_plain(source: &dyn Source, directory_name: &str) -> Result<
     Ok(plain::detect(source, directory_name))
 }
 
+/// The build files of Maven and Gradle.
+pub(super) const BUILD_FILES: [&str; 5] =
+    ["pom.xml", "build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts"];
+
 /// The project's name and version in the build file.
 pub(super) fn identity(source: &dyn Source) -> Identity {
     let maven = maven::identity(source);

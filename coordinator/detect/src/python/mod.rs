@@ -51,6 +51,22 @@ pub(super) fn requirements_file(source: &dyn Source) -> Option<String> {
     requirements::main_file(source)
 }
 
+/// What the files make: a package or an application. A manifest that cannot be read counts, so that its error is reported.
+pub(super) fn product(source: &dyn Source) -> Option<String> {
+    let Ok(pyproject) = tree::toml(source, "pyproject.toml") else {
+        return Some("`pyproject.toml` is there".to_owned());
+    };
+    let requirements = requirements::main_file(source);
+    let listed = requirements.is_some() || tree::has(source, "Pipfile");
+    let project = Project { source, pyproject: pyproject.unwrap_or_default(), requirements, manifests: Vec::new() };
+    if project.is_package() {
+        return Some("it is built as a package".to_owned());
+    }
+    let file = APPLICATION.into_iter().find(|file| *file != "Procfile" && tree::has(source, file));
+    let described = listed || project.pyproject.contains_key("project");
+    file.filter(|_| described).map(|file| format!("`{file}` starts an application"))
+}
+
 /// Detects a Python project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let pyproject = tree::toml(source, "pyproject.toml")?;

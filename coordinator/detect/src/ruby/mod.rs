@@ -42,6 +42,11 @@ pub(super) fn identity(source: &dyn Source) -> Identity {
     Identity { name: field(".name"), version: field(".version").filter(literal) }
 }
 
+/// The file that starts an application, if the project is one.
+pub(super) fn application(source: &dyn Source) -> Option<&'static str> {
+    tree::first_of(source, &["config.ru", "config/application.rb", "bin/rails"])
+}
+
 /// Detects a Ruby project in the root of the tree.
 pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detected>, Error> {
     let Some(gemfile) = tree::text(source, "Gemfile") else { return Ok(None) };

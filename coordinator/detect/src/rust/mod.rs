@@ -11,4 +11,5 @@ mod steps;
 mod targets;
 
 pub(super) use manifest::identity;
+pub(super) use outputs::product;
 pub(super) use steps::detect;

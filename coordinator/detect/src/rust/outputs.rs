@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::{
     super::{Error, found::artifact, staging, tree},
-    manifest::Package,
+    manifest::{Package, local_packages},
     steps::Project,
     targets,
 };
-use kiln_plan::{Artifact, ArtifactKind, matches};
+use kiln_plan::{Artifact, ArtifactKind, Source, matches};
 
 /// The outputs of a build.
 pub(super) struct Handed {
@@ -46,7 +46,7 @@ impl Handed {
 
 /// The outputs of a plain `cargo build` that go into the artifact.
 pub(super) fn handed(project: &Project<'_>, name: &str) -> Result<Handed, Error> {
-    let chosen = project.member.map_or_else(|| default_packages(project), |member| vec![member]);
+    let chosen = project.member.map_or_else(|| default_packages(project.root, project.packages), |member| vec![member]);
     let directory = output_directory(project);
     let mut handed = Handed { outputs: Vec::new(), artifacts: Vec::new(), notes: Vec::new(), shared: Vec::new() };
     let mut owners: BTreeMap<String, Vec<&Package>> = BTreeMap::new();
@@ -118,16 +118,34 @@ impl Handed {
     }
 }
 
+/// What a plain `cargo build` makes for others than Rust: a program, or a library that they load or link. A manifest that cannot be read
+/// counts, so that its error is reported.
+pub(in super::super) fn product(source: &dyn Source) -> Option<String> {
+    let read = || {
+        let root = tree::toml(source, "Cargo.toml")?.unwrap_or_default();
+        Ok::<_, Error>((local_packages(source, &root)?, root))
+    };
+    let Ok((packages, root)) = read() else { return Some("`Cargo.toml` is a manifest".to_owned()) };
+    default_packages(&root, &packages).into_iter().find_map(|package| {
+        if let Some(binary) = targets::binaries(source, package).first() {
+            return Some(format!("`{binary}` is a program"));
+        }
+        let library = targets::library(source, package).filter(|_| !is_macro(package));
+        let file = library.and_then(|_| library_files(package).into_iter().find(|file| !file.ends_with(".rlib")));
+        file.map(|file| format!("`{file}` is a library for other languages"))
+    })
+}
+
 /// The packages that Cargo builds by default.
-fn default_packages<'a>(project: &Project<'a>) -> Vec<&'a Package> {
-    let default = project.root.get("workspace").and_then(|w| w.get("default-members")).and_then(Value::as_array);
-    let members = project.packages.iter().filter(|p| p.member);
+fn default_packages<'a>(root: &Table, packages: &'a [Package]) -> Vec<&'a Package> {
+    let default = root.get("workspace").and_then(|w| w.get("default-members")).and_then(Value::as_array);
+    let members = packages.iter().filter(|p| p.member);
     match default {
         Some(globs) => {
             let globs: Vec<String> = globs.iter().filter_map(Value::as_str).filter_map(|g| tree::join("", g)).collect();
             members.filter(|p| globs.contains(&p.directory) || matches(&globs, &p.directory)).collect()
         }
-        None if project.root.contains_key("package") => members.filter(|p| p.directory.is_empty()).collect(),
+        None if root.contains_key("package") => members.filter(|p| p.directory.is_empty()).collect(),
         None => members.collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Checks that steps and artifacts form a valid build, and sorts the steps.
 //!
 //! Invariant: a plan that passes can be run front to back, each step finding what it needs, and two steps that do not
-//! depend on each other never write the same path.
+//! depend on each other never write the same path of one tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -196,7 +196,7 @@ pub(super) fn check(steps: Vec<Step>, artifacts: &[Artifact]) -> Result<Vec<Step
         check_step(step, &steps)?;
     }
     let steps = sort(steps)?;
-    check_outputs(&steps)?;
+    check_outputs(&steps, artifacts)?;
     for artifact in artifacts {
         check_artifact(artifact, &steps)?;
     }
@@ -354,34 +354,49 @@ fn cycle_words(steps: &[String]) -> String {
     words.join(" needs ")
 }
 
-fn check_outputs(sorted: &[Step]) -> Result<(), Error> {
+fn check_outputs(sorted: &[Step], artifacts: &[Artifact]) -> Result<(), Error> {
     let mut before: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let mut written: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for step in sorted {
         let mut known: BTreeSet<&str> = BTreeSet::new();
         for need in &step.needs {
             known.insert(need);
             known.extend(before.get(need.as_str()).into_iter().flatten());
         }
-        let outputs: Vec<&str> = step.outputs.iter().map(|o| o.trim_end_matches('/')).collect();
-        for (index, output) in outputs.iter().enumerate() {
-            if outputs[index + 1..].iter().any(|other| overlap(output, other)) {
-                return Err(Error::RepeatedOutput { step: step.name.clone(), path: (*output).to_owned() });
+        before.insert(&step.name, known);
+    }
+    let outputs = |step: &'_ Step| step.outputs.iter().map(|o| o.trim_end_matches('/').to_owned()).collect::<Vec<_>>();
+    for (at, step) in sorted.iter().enumerate() {
+        let own = outputs(step);
+        for (index, output) in own.iter().enumerate() {
+            if own[index + 1..].iter().any(|other| overlap(output, other)) {
+                return Err(Error::RepeatedOutput { step: step.name.clone(), path: output.clone() });
             }
         }
-        for (other, theirs) in written.iter().filter(|(name, _)| !known.contains(*name)) {
-            if let Some(path) = outputs.iter().find(|mine| theirs.iter().any(|their| overlap(mine, their))) {
+        for other in sorted[..at].iter().filter(|other| !before[step.name.as_str()].contains(other.name.as_str())) {
+            let theirs = outputs(other);
+            let Some(path) = own.iter().find(|mine| theirs.iter().any(|their| overlap(mine, their))) else { continue };
+            if meet(&other.name, &step.name, &before, artifacts) {
                 return Err(Error::SharedOutput {
-                    first: (*other).to_owned(),
+                    first: other.name.clone(),
                     second: step.name.clone(),
-                    path: (*path).to_owned(),
+                    path: path.clone(),
                 });
             }
         }
-        written.insert(&step.name, outputs);
-        before.insert(&step.name, known);
     }
     Ok(())
+}
+
+/// Whether the outputs of two steps may be in one tree: a step or an artifact takes both, or nothing takes one of them.
+fn meet(one: &str, other: &str, before: &BTreeMap<&str, BTreeSet<&str>>, artifacts: &[Artifact]) -> bool {
+    let takers = |step: &str| -> BTreeSet<(bool, String)> {
+        let steps =
+            before.iter().filter(|(_, needs)| needs.contains(step)).map(|(name, _)| (false, (*name).to_owned()));
+        let artifacts = artifacts.iter().filter(|artifact| artifact.from.iter().any(|from| from == step));
+        steps.chain(artifacts.map(|artifact| (true, artifact.name.clone()))).collect()
+    };
+    let (one, other) = (takers(one), takers(other));
+    one.is_empty() || other.is_empty() || !one.is_disjoint(&other)
 }
 
 /// Whether one path equals the other or is a directory above it.

@@ -3,8 +3,9 @@
 //! Invariant: every plan that is returned has passed `check`.
 
 use super::{
-    Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Plan, Platform, Scope, Source, Step, Target, Toolchains,
-    VersionOrigin, View, caches, check, gated, gates, go_cache, runnable, scope, toolchains, unmatched, within, words,
+    Artifact, ArtifactKind, DOCKERFILE, Dockerfile, Origin, Part, Plan, Platform, Scope, Source, Step, Target,
+    Toolchains, VersionOrigin, View, caches, check, gated, gates, go_cache, runnable, scope, toolchains, unmatched,
+    within, words,
 };
 use crate::project;
 use kiln_detect::{self as detect, Language};
@@ -239,12 +240,13 @@ fn in_release_directory(options: &Options) -> Named {
 
 /// A lock file that is only missing because it is ignored need not be created.
 fn explain_ignored(error: Error, options: &Options) -> Error {
-    match error {
-        Error::Detect(detect::Error::MissingLock { lock, .. }) if options.ignored.contains(&lock) => {
-            detect::Error::IgnoredLock { lock }.into()
-        }
-        error => error,
+    if let Error::Detect(detected) = &error
+        && let detect::Error::MissingLock { lock, .. } = detected.cause()
+        && options.ignored.contains(lock)
+    {
+        return detect::Error::IgnoredLock { lock: lock.clone() }.into();
     }
+    error
 }
 
 fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<Plan, Error> {
@@ -267,15 +269,29 @@ fn from_kiln_toml(source: &dyn Source, options: &Named, text: &[u8]) -> Result<P
             return Ok(assemble(source, options, project, identity, Origin::KilnToml, Vec::new()));
         }
     };
-    let base = project::Base { steps: found.steps, artifacts: found.artifacts };
+    let (identity, mut parts, base, notes) = joined(found);
     let mut project = project::parse(text, options.host, base)?;
-    if let (Some(name), Some(old)) = (&project.name, &found.identity.name) {
+    if let (Some(name), Some(old)) = (&project.name, &identity.name) {
         rename_artifact(&mut project.artifacts, old, name);
     }
-    let mut because = found.because;
-    because.push("`kiln.toml` changes what was detected".to_owned());
-    let origin = Origin::Detected { language: found.language, because, considered };
-    Ok(assemble(source, options, project, found.identity, origin, found.notes))
+    for part in &mut parts {
+        part.because.push("`kiln.toml` changes what was detected".to_owned());
+    }
+    Ok(assemble(source, options, project, identity, Origin::Detected { parts, considered }, notes))
+}
+
+/// What was found in each language as one plan, with the identity that the strongest evidence gives.
+fn joined(found: Vec<detect::Detected>) -> (detect::Identity, Vec<Part>, project::Base, Vec<String>) {
+    let identity = found.first().map(|first| first.identity.clone()).unwrap_or_default();
+    let (mut parts, mut base, mut notes) = (Vec::new(), project::Base::default(), Vec::new());
+    for one in found {
+        let steps = one.steps.iter().map(|step| step.name.clone()).collect();
+        parts.push(Part { language: one.language, because: one.because, steps });
+        base.steps.extend(one.steps);
+        base.artifacts.extend(one.artifacts);
+        notes.extend(one.notes);
+    }
+    (identity, parts, base, notes)
 }
 
 /// Keeps an artifact named after the project when the project is renamed.
@@ -330,19 +346,20 @@ fn from_files(source: &dyn Source, options: &Named, scope: Scope) -> Result<Plan
         return Ok(plan);
     }
     let (found, considered) = detect::detect(source, &options.directory_name, options.language)?;
-    let (version, version_origin) = version(found.identity.version, options);
+    let (identity, parts, base, notes) = joined(found);
+    let (version, version_origin) = version(identity.version, options);
     Ok(Plan {
-        name: found.identity.name.unwrap_or_else(|| options.directory_name.clone()),
+        name: identity.name.unwrap_or_else(|| options.directory_name.clone()),
         version,
         version_origin,
-        origin: Origin::Detected { language: found.language, because: found.because, considered },
+        origin: Origin::Detected { parts, considered },
         targets: Vec::new(),
-        steps: found.steps,
-        artifacts: found.artifacts,
+        steps: base.steps,
+        artifacts: base.artifacts,
         gates: Vec::new(),
         exclude: Vec::new(),
         excludable: Vec::new(),
-        notes: found.notes,
+        notes,
         notify: None,
     })
 }
@@ -372,7 +389,10 @@ fn from_dockerfile(options: &Named, dockerfile: Dockerfile) -> Plan {
         name: options.directory_name.clone(),
         version,
         version_origin,
-        origin: Origin::Detected { language: "dockerfile".to_owned(), because: vec![because], considered: Vec::new() },
+        origin: Origin::Detected {
+            parts: vec![Part { language: "dockerfile".to_owned(), because: vec![because], steps: Vec::new() }],
+            considered: Vec::new(),
+        },
         targets: Vec::new(),
         steps: Vec::new(),
         artifacts: vec![Artifact {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
     Artifact, ArtifactKind, Cache, Compression, DEFAULT_MEMORY_BYTES, DEFAULT_MILLI_CPUS, Dockerfile, Ending, Image,
-    Notify, Origin, Plan, Sharing, Split, Step, Target, VersionOrigin, default_libraries,
+    Notify, Plan, Sharing, Split, Step, Target, VersionOrigin, default_libraries,
 };
 use kiln_detect as detect;
 use kiln_units::{show_duration, show_size};
@@ -15,8 +15,8 @@ use kiln_units::{show_duration, show_size};
 /// The plan as a `kiln.toml`, as written by `kiln init`.
 pub fn to_kiln_toml(plan: &Plan) -> String {
     let mut out = String::new();
-    if let Origin::Detected { language, because, .. } = &plan.origin {
-        line(&mut out, format_args!("# {language}: {}", because.join("; ").replace('\n', " ")));
+    for part in plan.origin.parts() {
+        line(&mut out, format_args!("# {}: {}", part.language, part.because.join("; ").replace('\n', " ")));
     }
     key(&mut out, "name", &quote(&plan.name));
     match (&plan.version, plan.version_origin) {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the plan says everything, so a `kiln.toml` with the same keys gives the same image.
 
-use kiln_plan::{ArtifactKind, Base, Compression, Image, Origin, Plan, Source, Target};
+use kiln_plan::{Artifact, ArtifactKind, Base, Compression, Image, Origin, Part, Plan, Source, Target};
 
 use super::planner::Error;
 
@@ -46,12 +46,23 @@ const RUNTIMES: [(&str, &str, &[&str]); 2] =
 
 /// Makes images of the artifacts of a detected plan, on this base if it is not empty.
 pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<(), Error> {
-    let Origin::Detected { language, .. } = &plan.origin else { return Err(Error::NotDetected) };
-    let (language, tool) = language.split_once(' ').unwrap_or((language, ""));
-    let (language, tool) = (language.to_owned(), tool.trim_matches(['(', ')']).to_owned());
+    let Origin::Detected { parts, .. } = &plan.origin else { return Err(Error::NotDetected) };
+    for part in parts.clone() {
+        apply_to(plan, &part, source, base);
+    }
+    Ok(())
+}
+
+/// The same for the artifacts of one language; what a `kiln.toml` adds belongs to the only one.
+fn apply_to(plan: &mut Plan, part: &Part, source: &dyn Source, base: &str) {
+    let only = plan.origin.parts().len() == 1;
+    let is_own = |artifact: &Artifact| only || part.makes(artifact);
+    let (language, tool) = part.language.split_once(' ').unwrap_or((&part.language, ""));
+    let tool = tool.trim_matches(['(', ')']);
     let runtime = RUNTIMES.iter().find(|(name, ..)| *name == tool || *name == language);
     // What Bun or Deno compiled into a program needs neither.
-    let is_program = runtime.is_some() && plan.artifacts.iter().all(|artifact| artifact.kind == ArtifactKind::Binary);
+    let mut own = plan.artifacts.iter().filter(|artifact| is_own(artifact));
+    let is_program = runtime.is_some() && own.all(|artifact| artifact.kind == ArtifactKind::Binary);
     let runtime = runtime.filter(|_| !is_program);
     let base = match (runtime, base) {
         (Some((_, own, _)), "") => base_of(&plan.targets).unwrap_or_else(|| (*own).to_owned()),
@@ -71,8 +82,8 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
         names.sort();
         names
     });
-    let command = if is_program { None } else { command(&language, &tool, source) };
-    for artifact in &mut plan.artifacts {
+    let command = if is_program { None } else { command(language, tool, source) };
+    for artifact in plan.artifacts.iter_mut().filter(|artifact| is_own(artifact)) {
         if !matches!(artifact.kind, ArtifactKind::Binary | ArtifactKind::Archive) {
             continue;
         }
@@ -90,7 +101,6 @@ pub(super) fn apply(plan: &mut Plan, source: &dyn Source, base: &str) -> Result<
         // The image has the libraries of its base.
         artifact.bundle_libraries = false;
     }
-    Ok(())
 }
 
 /// What production runs, as far as the targets say.

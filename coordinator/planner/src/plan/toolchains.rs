@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use kiln_detect::Language;
-use kiln_plan::{Origin, Plan, Tool};
+use kiln_plan::{Part, Plan, Step, Tool};
 
 /// Images by language and version.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -85,20 +85,32 @@ fn tools(language: Language) -> &'static [&'static str] {
 
 /// Lets a detected plan's steps run in the farm's image for their language and version, if it has one.
 pub(super) fn apply(plan: &mut Plan, toolchains: &Toolchains) {
-    let Origin::Detected { language, .. } = &plan.origin else { return };
-    let Some(language) = language.split(' ').next().and_then(|name| Language::from_str(name).ok()) else { return };
     if plan.targets.iter().any(|target| target.image.is_some()) {
         return;
     }
-    let entries = || plan.steps.iter().filter(|step| step.image.is_none()).flat_map(|step| &step.tools);
+    for part in plan.origin.parts().to_vec() {
+        apply_to(plan, &part, toolchains);
+    }
+}
+
+/// The same for the steps of one language. A step that a `kiln.toml` adds runs where those of the only language run.
+fn apply_to(plan: &mut Plan, part: &Part, toolchains: &Toolchains) {
+    let language = part.language.split(' ').next().and_then(|name| Language::from_str(name).ok());
+    let Some(language) = language else { return };
+    let only = plan.origin.parts().len() == 1;
+    let is_own = |step: &Step| step.image.is_none() && (only || part.has(&step.name));
+    let entries = plan.steps.iter().filter(|step| is_own(step)).flat_map(|step| &step.tools);
     let is_languages = |entry: &&String| tools(language).contains(&Tool::read(entry).name);
     // The strictest entry says what is pinned.
-    let Some(entry) = entries().filter(is_languages).max_by_key(|entry| entry.len()).cloned() else { return };
+    let Some(entry) = entries.filter(is_languages).max_by_key(|entry| entry.len()).cloned() else { return };
     let Some(image) = toolchains.image(language, &entry).map(str::to_owned) else { return };
-    for step in plan.steps.iter_mut().filter(|step| step.image.is_none()) {
+    for step in plan.steps.iter_mut().filter(|step| is_own(step)) {
         step.image = Some(image.clone());
     }
-    plan.notes.push(format!("the steps run in `{image}`, the farm's toolchain for `{entry}`"));
+    plan.notes.push(match only {
+        true => format!("the steps run in `{image}`, the farm's toolchain for `{entry}`"),
+        false => format!("the steps of {language} run in `{image}`, the farm's toolchain for `{entry}`"),
+    });
 }
 
 #[cfg(test)]

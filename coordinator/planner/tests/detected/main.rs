@@ -1,10 +1,13 @@
-//! The plans of detected projects: Bun, Deno, Zig, PHP, Pipenv, Hugo. Those of the other languages are in `src/plan/tests`.
+//! The plans of detected projects: Bun, Deno, Zig, PHP, Pipenv, Hugo, several languages in one root, and what a `kiln.toml` changes of them.
+//! Those of the other languages are in `src/plan/tests`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod overrides;
 mod php;
 mod pipenv;
 mod runtimes;
+mod several;
 mod sites;
 mod zig;
 

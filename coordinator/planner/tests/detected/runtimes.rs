@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use crate::{assert_sound, options, planned, refused, tree};
-use kiln_planner::plan::{ArtifactKind, Options, Origin, Plan, Step, plan, unversioned};
+use kiln_planner::plan::{ArtifactKind, Options, Plan, Step, plan, unversioned};
 
 const BUN: (&str, &str) = ("bun.lock", "{\n  \"packages\": {\n    \"ms\": [\"ms@2.1.3\"],\n  }, // \"ms\": \"2\"\n}\n");
 
@@ -12,10 +12,8 @@ fn step<'a>(plan: &'a Plan, name: &str) -> &'a Step {
 }
 
 fn because(plan: &Plan) -> String {
-    match &plan.origin {
-        Origin::Detected { language, because, .. } => format!("{language}: {}", because.join("; ")),
-        Origin::KilnToml => panic!("expected a detected plan"),
-    }
+    let part = &plan.origin.parts()[0];
+    format!("{}: {}", part.language, part.because.join("; "))
 }
 
 #[test]

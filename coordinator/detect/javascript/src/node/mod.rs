@@ -12,6 +12,7 @@ mod managers;
 mod manifest;
 mod members;
 mod pinned;
+mod product;
 mod scripts;
 mod site;
 
@@ -33,6 +34,7 @@ pub use manifest::{is_member, package_paths};
 pub use members::MEMBER;
 use members::{Member, RUNTIME};
 use pinned::Pinned;
+pub use product::{build_scripts, product};
 
 /// The name and version of the root package.
 pub fn identity(source: &dyn Source) -> Identity {

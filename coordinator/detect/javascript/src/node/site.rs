@@ -14,6 +14,8 @@ pub(super) struct Site {
     pub(super) tool: &'static str,
     /// Its possible output directories, most likely first.
     pub(super) directories: Vec<String>,
+    /// The directory with its pages' sources, in the package; empty for the package's own.
+    pub(super) root: String,
     /// Whether its files are in some subdirectory of that directory.
     pub(super) nested: bool,
     /// What identified it as a site.
@@ -67,7 +69,7 @@ const SERVERS: [&str; 24] = [
 ];
 
 /// Commands in a `start` script that run a program.
-const RUNNERS: [&str; 10] =
+pub(super) const RUNNERS: [&str; 10] =
     ["node", "nodemon", "tsx", "ts-node", "pm2", "pm2-runtime", "nest", "remix-serve", "electron", "bun"];
 
 /// The site that a package is, if it is one.
@@ -130,11 +132,11 @@ fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     let directories: Vec<String> = directories.iter().filter_map(|path| tree::join(&root.directory, path)).collect();
     let shown = format!("{tool} {command}").trim_end().to_owned();
     let because = format!("its build is `{shown}`, so the artifact is the site in `{}`", directories[0]);
-    Some(Site { tool, nested: tool == "ng", directories, because })
+    Some(Site { tool, root: own_root, nested: tool == "ng", directories, because })
 }
 
 /// The build script and the scripts that it calls.
-fn build_texts(root: &Package) -> Vec<String> {
+pub(super) fn build_texts(root: &Package) -> Vec<String> {
     let mut left: Vec<String> = ["prebuild", "build", "postbuild"].map(str::to_owned).to_vec();
     let mut done: BTreeSet<String> = BTreeSet::new();
     let mut texts = Vec::new();

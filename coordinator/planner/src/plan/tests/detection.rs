@@ -4,11 +4,9 @@ use super::{options, planned, refused, tree};
 use crate::plan::{Artifact, ArtifactKind, Dockerfile, Options, Origin, Plan, plan, to_kiln_toml};
 use kiln_detect::Language;
 
+/// The language with the strongest evidence.
 fn language(files: &[(&str, &str)]) -> String {
-    match planned(files).origin {
-        Origin::Detected { language, .. } => language.split(' ').next().unwrap().to_owned(),
-        Origin::KilnToml => "kiln.toml".to_owned(),
-    }
+    planned(files).origin.parts()[0].language.split(' ').next().unwrap().to_owned()
 }
 
 #[test]
@@ -71,9 +69,7 @@ fn what_was_considered_is_told_with_its_reason() {
 fn the_user_chooses_the_language_on_the_command_line_or_in_kiln_toml() {
     let files = [("Gemfile", ""), ("Gemfile.lock", ""), ("config.ru", ""), ("package.json", "{\"name\":\"a\"}")];
     let as_ = |language| plan(&tree(&files), &Options { language: Some(language), ..options() });
-    let Origin::Detected { language, .. } = as_(Language::Node).unwrap().origin else {
-        panic!("expected a detected plan")
-    };
+    let language = as_(Language::Node).unwrap().origin.parts()[0].language.clone();
     assert!(language.starts_with("node"), "{language}");
     let words = as_(Language::Go).unwrap_err().to_string();
     assert_eq!(words, "the project cannot be built as go: expected `go.mod` or `go.work` in its root");

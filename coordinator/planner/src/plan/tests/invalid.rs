@@ -44,6 +44,22 @@ fn outputs_stay_in_the_tree_and_apart() {
 }
 
 #[test]
+fn steps_whose_outputs_never_meet_may_write_the_same_path() {
+    let two = "[steps.a]\nrun = \"x\"\noutputs = [\"o\"]\n[steps.b]\nrun = \"x\"\noutputs = [\"o\"]\n";
+    let artifact = |name: &str, from: &str| format!("[artifacts.{name}]\nfrom = {from}\nfiles = [\"o\"]\n");
+    let apart = format!("{two}{}{}", artifact("a", "\"a\""), artifact("b", "\"b\""));
+    assert_eq!(planned(&[("kiln.toml", &apart)]).artifacts.len(), 2);
+    let refused = |more: &str| {
+        let words = kiln(&format!("{two}{more}"));
+        assert!(words.starts_with("steps `a` and `b` both write `o`"), "{words}");
+    };
+    refused(&artifact("a", "[\"a\", \"b\"]"));
+    refused(&artifact("a", "\"a\""));
+    refused("[steps.c]\nrun = \"x\"\nneeds = [\"a\", \"b\"]\n");
+    refused("[steps.c]\nrun = \"x\"\nneeds = [\"a\"]\n[steps.d]\nrun = \"x\"\nneeds = [\"b\", \"c\"]\n");
+}
+
+#[test]
 fn a_step_may_write_over_what_it_needs() {
     let plan = planned(&[(
         "kiln.toml",

@@ -1,7 +1,7 @@
 //! One member of a workspace: only it is built, with what it needs.
 
 use super::{options, tree};
-use crate::plan::{Options, Origin, Plan, Scope, Source, Step, input_files, plan_for};
+use crate::plan::{Options, Plan, Scope, Source, Step, input_files, plan_for};
 
 fn member(directory: &str, files: &[(&str, &str)]) -> Plan {
     let name = directory.rsplit('/').next().unwrap_or_default();
@@ -15,8 +15,11 @@ fn step<'a>(plan: &'a Plan, name: &str) -> &'a Step {
 
 /// What the plan contains for the member.
 fn said(plan: &Plan) -> &str {
-    let Origin::Detected { because, .. } = &plan.origin else { panic!("it is detected") };
-    because.iter().find(|fact| fact.starts_with("of its ")).expect("the plan says which member it is of")
+    plan.origin.parts()[0]
+        .because
+        .iter()
+        .find(|fact| fact.starts_with("of its "))
+        .expect("the plan says which member it is of")
 }
 
 const API: &str = r#"{"name":"@shop/api","version":"2.1.0","scripts":{"build":"x","test":"y"},

@@ -6,7 +6,6 @@ mod directories;
 mod invalid;
 mod languages;
 mod members;
-mod overrides;
 mod planning;
 mod testing;
 mod unversioned;

@@ -195,7 +195,7 @@ fn a_site_is_handed_over_as_its_files_alone() {
     assert!(plan.steps.iter().all(|step| step.name != "production"), "no package is handed over");
     let bundle = step(&plan, "bundle");
     assert!(bundle.run.contains("for site in public_html dist build out; do"), "{}", bundle.run);
-    let crate::plan::Origin::Detected { because, .. } = &plan.origin else { panic!("it is detected") };
+    let because = &plan.origin.parts()[0].because;
     assert_snapshot!(because.last().unwrap(), @"its build is `vite build`, so the artifact is the site in `public_html`");
 }
 

@@ -1,7 +1,7 @@
 //! A `kiln.toml` that changes parts of the detected plan.
 
-use super::{planned, refused};
-use crate::plan::{ArtifactKind, Origin, Plan, Step};
+use crate::{planned, refused};
+use kiln_planner::plan::{ArtifactKind, Origin, Plan, Step};
 
 const GO: [(&str, &str); 2] =
     [("go.mod", "module example.com/shop\n\ngo 1.19\n"), ("main.go", "package main\nfunc main() {}\n")];
@@ -21,7 +21,7 @@ fn a_name_or_a_target_alone_leaves_the_detected_steps() {
     assert_eq!((named.name.as_str(), named.version.as_deref()), ("other", Some("2")));
     assert_eq!(named.steps, plain.steps);
     assert_eq!((plain.artifacts[0].name.as_str(), named.artifacts[0].name.as_str()), ("shop", "other"));
-    let Origin::Detected { because, .. } = &named.origin else { panic!("expected a detected plan") };
+    let because = &named.origin.parts()[0].because;
     assert!(because.iter().any(|one| one.contains("kiln.toml")), "{because:?}");
     let targeted = with("[targets.prod]\nplatform = \"linux/arm64\"\nos = \"debian:12\"\n");
     assert_eq!((targeted.targets[0].name.as_str(), targeted.targets[0].os.as_deref()), ("prod", Some("debian:12")));
