@@ -134,6 +134,30 @@ fn the_output_of_ctest_and_the_json_of_jest_are_read() {
 }
 
 #[test]
+fn node_vitest_and_unittest_are_read() {
+    let node = "const test = require('node:test');\ntest('adds', () => {});\ntest('cart', (t) => t.test('totals', () => { throw new Error('expected 7'); }));\n";
+    let keys = "run = \"node --test --test-reporter=tap\"\nreports = [\"-\"]\n";
+    let (lines, all) = run(&tested(keys, &[("cart.test.js", node)]), 1);
+    assert_eq!(lines, [" adds passed", " cart failed", "cart totals failed"]);
+    assert_eq!(all.iter().find(|test| test["name"] == "totals").unwrap()["message"], "expected 7");
+
+    let vitest = "import { describe, expect, test } from 'vitest';\ntest('adds', () => {});\ndescribe('cart', () => { test('totals', () => { expect(8).toBe(7); }); });\n";
+    let files = [("package.json", "{\"type\": \"module\"}"), ("cart.test.js", vitest)];
+    let keys = "run = \"HOME=/build vitest run --reporter=tap\"\nreports = [\"-\"]\n";
+    let (lines, all) = run(&tested(keys, &files), 1);
+    assert_eq!(lines, ["cart.test.js > cart totals failed", "cart.test.js adds passed"]);
+    assert!(all[0]["message"].as_str().unwrap().starts_with("expected 8 to be 7"), "{all:?}");
+    let keys = "run = \"HOME=/build vitest run --reporter=json --outputFile=v.json\"\noutputs = [\"v.json\"]\nreports = [\"v.json\"]\n";
+    assert_eq!(run(&tested(keys, &files), 1).0, ["cart.test.js adds passed", "cart.test.js cart totals failed"]);
+
+    let python = "import unittest\n\n\nclass Cart(unittest.TestCase):\n    def test_adds(self): pass\n    def test_totals(self): self.assertEqual(8, 7)\n";
+    let keys = "run = \"python3 -m unittest discover -v\"\nreports = [\"-\"]\n";
+    let (lines, all) = run(&tested(keys, &[("test_cart.py", python)]), 1);
+    assert_eq!(lines, ["test_cart.Cart test_adds passed", "test_cart.Cart test_totals failed"]);
+    assert_eq!(all[0]["message"], "AssertionError: 8 != 7");
+}
+
+#[test]
 fn the_file_of_pytest_is_read() {
     let pytest =
         "run = \"/opt/kiln-test-tools/bin/pytest --junit-xml=r.xml\"\noutputs = [\"r.xml\"]\nreports = [\"r.xml\"]\n";

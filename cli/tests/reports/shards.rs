@@ -69,6 +69,20 @@ fn each_test_of_each_runner_runs_in_one_shard() {
     let cmake = "cmake_minimum_required(VERSION 3.10)\nproject(shop NONE)\nenable_testing()\nforeach(n a b c)\n  add_test(NAME ${n} COMMAND true)\nendforeach()\n";
     divided("run = \"cmake -S . -B b && cd b && ctest\"\nreports = [\"-\"]\n", &[("CMakeLists.txt", cmake)], 3);
 
+    let python = "import unittest\n\n\nclass Cart(unittest.TestCase):\n    def test_adds(self): pass\n    def test_totals(self): pass\n";
+    let keys = "run = \"python3 -m unittest discover -v\"\nreports = [\"-\"]\n";
+    divided(keys, &[("test_cart.py", python)], 2);
+
+    let node = |name: &str| format!("require('node:test').test('{name}', () => {{}});\n");
+    let (one, two) = (node("one"), node("two"));
+    let keys = "run = \"node --test --test-reporter=tap\"\nreports = [\"-\"]\n";
+    divided(keys, &[("one.test.js", &one), ("two.test.js", &two)], 2);
+
+    let vitest = |name: &str| format!("import {{ test }} from 'vitest';\ntest('{name}', () => {{}});\n");
+    let (one, two) = (vitest("one"), vitest("two"));
+    let keys = "run = \"HOME=/build vitest run --reporter=tap\"\nreports = [\"-\"]\n";
+    divided(keys, &[("package.json", "{\"type\": \"module\"}"), ("one.test.js", &one), ("two.test.js", &two)], 2);
+
     let js = |name: &str| format!("test('{name}', () => {{}});\n");
     let (one, two) = (js("one"), js("two"));
     let keys = "run = \"HOME=/build jest --json --outputFile=jest.json\"\noutputs = [\"jest.json\"]\nreports = [\"jest.json\"]\n";
@@ -103,6 +117,41 @@ fn the_number_of_shards_follows_what_tests_took_and_stays_while_the_sources_do()
     assert!(tests.iter().all(|(name, shards)| name == "test_long" || *shards != tests["test_long"]), "{tests:?}");
     let (built, again, _) = ran(farm, dir.path(), 0);
     assert_eq!((again, caches(&built)), (tests, vec!["hit".to_owned(); 4]));
+}
+
+/// Runs a project's tests, and again as other sources, in two shards: by then it is known which of them takes long.
+fn twice(keys: &str, files: &[(&str, &str)]) -> BTreeMap<String, Vec<u64>> {
+    let farm = Farm::shared();
+    let dir = tested(&format!("{keys}shards = 2\n"), files);
+    let (_, first, _) = ran(farm, dir.path(), 0);
+    write(dir.path(), "salt", &uuid::Uuid::new_v4().to_string());
+    let (built, tests, shards) = ran(farm, dir.path(), 0);
+    assert!(shards == 2 && first.keys().eq(tests.keys()) && once(&tests), "{first:?} {tests:?} {}", built.log());
+    tests
+}
+
+#[test]
+fn nextest_and_jest_have_the_longest_test_alone_in_a_shard() {
+    let alone = |tests: BTreeMap<String, Vec<u64>>, long: &str| {
+        let shard = &tests[long];
+        assert!(tests.iter().all(|(name, shards)| name == long || shards != shard), "{tests:?}");
+    };
+    // The times are made up: nothing waits for them.
+    let files =
+        ["a", "b", "c", "long"].map(|name| (format!("{name}.test.js"), format!("test('{name}', () => {{}});\n")));
+    let mut files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let slow = "const fs = require('fs');\nconst all = JSON.parse(fs.readFileSync('jest.json'));\nfor (const file of all.testResults) for (const test of file.assertionResults) test.duration = test.title === 'long' ? 100000 : 1000;\nfs.writeFileSync('jest.json', JSON.stringify(all));\n";
+    files.extend([("package.json", "{\"name\": \"shop\"}"), ("slow.js", slow)]);
+    let keys = "run = \"HOME=/build jest --json --outputFile=jest.json; node slow.js\"\noutputs = [\"jest.json\"]\nreports = [\"jest.json\"]\n";
+    alone(twice(keys, &files), "long");
+    if has_nextest() {
+        let lib = ["a", "b", "c", "long"].map(|name| format!("#[test]\nfn {name}() {{}}\n")).concat();
+        let slow = "s/\\\\[ *[0-9.]*s\\\\] \\\\(.* long\\\\)$/[ 100.000s] \\\\1/";
+        let keys = format!(
+            "run = \"HOME=/build CARGO_HOME=/build/.cargo cargo nextest run --offline --color never 2>&1 | sed '{slow}'\"\nreports = [\"-\"]\n"
+        );
+        alone(twice(&keys, &[("Cargo.toml", CARGO), ("src/lib.rs", &lib)]), "long");
+    }
 }
 
 #[test]

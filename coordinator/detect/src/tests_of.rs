@@ -298,16 +298,14 @@ fn python(source: &dyn Source, found: &Detected) -> Vec<Step> {
     };
     let (why, run) = match &layer {
         Some(_) => ("runs `pytest`", format!("python3 -m pytest -p no:cacheprovider --junit-xml=/build/{REPORT}")),
-        None => ("runs `python3 -m unittest`", "python3 -m unittest discover".to_owned()),
+        None => ("runs `python3 -m unittest`", "python3 -m unittest discover -v".to_owned()),
     };
     let run = match source.member() {
         Some(member) => format!("cd {}\n{run}", tree::shell_word(member)),
         None => run,
     };
     let mut test = test_like(last, why, run);
-    if layer.is_some() {
-        test = reporting(test, REPORT);
-    }
+    test = if layer.is_some() { reporting(test, REPORT) } else { printing(test) };
     needs.extend(layer.iter().map(|layer| layer.name.clone()));
     test.needs = needs;
     test.env.insert("PYTHONPATH".into(), format!("{place}:/build/{PACKAGES}"));

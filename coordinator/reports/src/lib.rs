@@ -1,5 +1,5 @@
-//! What test runners report: JUnit XML, the JSON of `go test`, Jest, Vitest and libtest, and what `cargo test`,
-//! cargo-nextest, `go test` and `ctest` print.
+//! What test runners report: JUnit XML, the JSON of `go test`, Jest, Vitest and libtest, TAP, and what `cargo test`,
+//! cargo-nextest, `go test`, `ctest` and Python's `unittest` print.
 //!
 //! Invariant: whatever the bytes are, reading them takes time and memory in proportion to them; nothing is fetched or expanded.
 
@@ -16,7 +16,9 @@ mod junit;
 mod libtest;
 mod lines;
 mod nextest;
+mod tap;
 mod text;
+mod unittest;
 
 /// What a file may have.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +58,7 @@ pub enum Error {
     #[error("invalid JSON: {what}")]
     Json { what: String },
     #[error(
-        "expected JUnit XML, the JSON of `go test -json`, Jest or libtest, or the output of `cargo test`, cargo-nextest, `go test` or `ctest`; it begins with `{found}`"
+        "expected JUnit XML, the JSON of `go test -json`, Jest, Vitest or libtest, TAP, or the output of `cargo test`, cargo-nextest, `go test`, `ctest` or `unittest -v`; it begins with `{found}`"
     )]
     Unknown { found: String },
 }

@@ -2,7 +2,7 @@
 
 use crate::found::{Found, lines};
 use crate::text::{cut, end_of, first_line, reason};
-use crate::{Error, Limits, Outcome, Test, ctest, golang, libtest, nextest};
+use crate::{Error, Limits, Outcome, Test, ctest, golang, libtest, nextest, tap, unittest};
 
 /// Reads lines of an output, and of the standard error beside it.
 pub(crate) fn read(out: &[u8], err: &[u8], limits: &Limits) -> Result<Vec<Test>, Error> {
@@ -11,18 +11,22 @@ pub(crate) fn read(out: &[u8], err: &[u8], limits: &Limits) -> Result<Vec<Test>,
     let mut go = golang::Reading::default();
     let mut ctest = ctest::Reading::default();
     let mut nextest = nextest::Reading::default();
+    let mut tap = tap::Reading::default();
+    let mut unittest = unittest::Reading::default();
     for line in lines(out) {
         // What a test printed can look like another runner's line: who is in the middle of something has it.
         let _ = nextest.line(&line, &mut found)?
             || libtest.line(&line, &mut found)?
             || ctest.line(&line, &mut found)?
+            || tap.line(&line, &mut found)?
+            || unittest.line(&line, &mut found)?
             || go.line(&line, &mut found)?;
     }
     libtest.end(&mut found)?;
     go.end(&mut found)?;
-    // cargo-nextest prints its results on the standard error.
+    // cargo-nextest and `unittest` print their results on the standard error.
     for line in lines(err) {
-        nextest.line(&line, &mut found)?;
+        let _ = nextest.line(&line, &mut found)? || unittest.line(&line, &mut found)?;
     }
     for test in found.tests.iter_mut().filter(|test| test.outcome == Outcome::Failed || test.is_flaky) {
         test.output = end_of(test.output.trim_matches(['\n', '\r']), limits.text).to_owned();

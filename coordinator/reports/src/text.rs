@@ -48,6 +48,11 @@ pub(crate) fn seconds(text: &str) -> std::time::Duration {
         .unwrap_or_default()
 }
 
+/// A duration in milliseconds; zero if it is none.
+pub(crate) fn milliseconds(text: &str) -> std::time::Duration {
+    seconds(text).checked_div(1000).unwrap_or_default()
+}
+
 /// Why a test failed, in a line of what it said: what stands after the place of a panic in Rust, a line with a place in Go, or the first line.
 pub(crate) fn reason(output: &str) -> String {
     let mut lines = output.lines().skip_while(|line| !line.contains("panicked at "));

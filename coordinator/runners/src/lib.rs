@@ -54,7 +54,7 @@ pub fn only(run: &str, directory: Option<&str>, ran: &Ran<'_>) -> Option<Chosen>
         (list.len() <= MAX_LIST).then_some(list)
     };
     let mut chosen = Chosen { run: by_script(run, directory, "only"), files: BTreeMap::new() };
-    if tool == Tool::Pytest {
+    if matches!(tool, Tool::Pytest | Tool::Unittest) {
         // It is told what it need not run, so that what has not run for any reason does.
         let passed = list(ran.others.iter().filter_map(|(suite, name)| tool.unit(suite, name)).collect())?;
         chosen.files = files(tool, shares(ran.shares.unwrap_or_default()));
@@ -62,7 +62,7 @@ pub fn only(run: &str, directory: Option<&str>, ran: &Ran<'_>) -> Option<Chosen>
         return Some(chosen);
     }
     let units = ran.failed.iter().map(|(suite, name)| tool.unit(suite, name)).collect::<Option<Vec<_>>>()?;
-    if tool == Tool::Jest {
+    if matches!(tool, Tool::Jest | Tool::Vitest) {
         let pattern = format!("^({})$", units.iter().map(|unit| escaped(unit)).collect::<Vec<_>>().join("|"));
         chosen.files.insert(format!("{PLACE}/pattern"), Some(pattern).filter(|text| text.len() <= MAX_PATTERN)?);
     }
@@ -90,9 +90,16 @@ fn shares(shares: &[(u32, String)]) -> String {
 
 fn files(tool: Tool, list: String) -> BTreeMap<String, String> {
     let mut files = vec![("run.sh", include_str!("shell/run.sh").to_owned()), ("list", list)];
-    if tool == Tool::Pytest {
-        files.push(("kiln_tests.py", include_str!("shell/kiln_tests.py").to_owned()));
-    }
+    let more: &[(&str, &str)] = match tool {
+        Tool::Pytest => &[("kiln_tests.py", include_str!("shell/kiln_tests.py"))],
+        Tool::Unittest => &[
+            ("kiln_tests.py", include_str!("shell/kiln_tests.py")),
+            ("kiln_unittest.py", include_str!("shell/kiln_unittest.py")),
+        ],
+        Tool::Jest => &[("sequencer.cjs", include_str!("shell/sequencer.cjs"))],
+        _ => &[],
+    };
+    files.extend(more.iter().map(|(name, text)| (*name, (*text).to_owned())));
     files.into_iter().map(|(name, text)| (format!("{PLACE}/{name}"), text)).collect()
 }
 

@@ -125,10 +125,78 @@ fn every_test_is_in_one_shard_the_known_ones_in_theirs() {
     runner(at.path(), "cargo", "");
     let chosen = sharded("cargo nextest run --a -- --b", None, &[]).unwrap();
     assert_eq!(ran(at.path(), &chosen, 2), "ran <nextest> <run> <--a> <--partition> <count:2/2> <--> <--b>\n");
-    runner(at.path(), "jest", "");
-    let chosen = sharded("jest", None, &[]).unwrap();
-    assert_eq!(ran(at.path(), &chosen, 2), "ran <--passWithNoTests> <--shard=2/2>\n");
+    for (run, name) in [("jest", "jest"), ("vitest run", "vitest")] {
+        runner(at.path(), name, "");
+        let chosen = sharded(run, None, &[]).unwrap();
+        let said = ran(at.path(), &chosen, 2).replace(" <run>", "");
+        assert_eq!(said, "ran <--passWithNoTests> <--shard=2/2>\n");
+    }
+    runner(at.path(), "node", "");
+    let chosen = sharded("A=1 node --test --test-reporter=tap a.js", None, &[]).unwrap();
+    assert_eq!(ran(at.path(), &chosen, 2), "ran <--test-shard=2/2> <--test> <--test-reporter=tap> <a.js>\n");
     assert_eq!(sharded("./run-tests", None, &[]), None);
+}
+
+#[test]
+fn nextest_and_jest_are_told_what_each_shard_was_given() {
+    let at = tempfile::tempdir().unwrap();
+    runner(at.path(), "cargo", "");
+    let shares = [(1, "shop a"), (2, "shop b"), (2, "shop::it whole"), (3, "shop gone")];
+    let shares = shares.map(|(shard, unit)| (shard, unit.to_owned()));
+    let chosen = sharded("cargo nextest run -- --b", None, &shares).unwrap();
+    let second = "(binary_id(=shop)&(test(=b)))|(binary_id(=shop::it)&(test(=whole)))";
+    assert_eq!(ran(at.path(), &chosen, 2), format!("ran <nextest> <run> <-E> <{second}> <--> <--b>\n"));
+    // Whatever is not known is the first one's.
+    assert_eq!(ran(at.path(), &chosen, 1), format!("ran <nextest> <run> <-E> <not({second})> <--> <--b>\n"));
+    let chosen = sharded("cargo nextest run", None, &shares[..1]).unwrap();
+    assert_eq!(ran(at.path(), &chosen, 1), "ran <nextest> <run> <-E> <not(none())>\n");
+    assert_eq!(ran(at.path(), &chosen, 2), "ran <nextest> <run> <-E> <none()>\n");
+    // A filter of its own would be one more to choose from, and a long list is no argument.
+    let chosen = sharded("cargo nextest run -E 'test(a)'", None, &shares).unwrap();
+    assert_eq!(ran(at.path(), &chosen, 2), "ran <nextest> <run> <-E> <test(a)> <--partition> <count:2/2>\n");
+    let many: Vec<(u32, String)> =
+        (0..1000).map(|number| (1 + number % 2, format!("shop {}{number}", "a".repeat(100)))).collect();
+    let chosen = sharded("cargo nextest run", None, &many).unwrap();
+    for shard in [1, 2] {
+        assert_eq!(ran(at.path(), &chosen, shard), format!("ran <nextest> <run> <--partition> <count:{shard}/2>\n"));
+    }
+
+    runner(at.path(), "jest", "");
+    let chosen = sharded("jest --ci", None, &[(2, "a.test.js".to_owned())]).unwrap();
+    let root = at.path().canonicalize().unwrap();
+    let sequencer = format!("<--testSequencer={}/.kiln/tests/sequencer.cjs>", root.display());
+    assert_eq!(ran(at.path(), &chosen, 1), format!("ran <--ci> {sequencer} <--passWithNoTests> <--shard=1/2>\n"));
+}
+
+/// The names of the tests that Python's `unittest` ran.
+fn by_unittest(at: &Path, chosen: &Chosen, shard: u32) -> Vec<String> {
+    let run = Chosen { run: format!("({}) 2>&1", chosen.run), ..chosen.clone() };
+    let printed = ran(at, &run, shard);
+    let names = printed.lines().filter_map(|line| line.strip_suffix(" ... ok")?.split(' ').next().map(str::to_owned));
+    names.collect()
+}
+
+#[test]
+fn unittest_runs_what_a_shard_was_given_or_what_has_not_passed() {
+    let at = tempfile::tempdir().unwrap();
+    let tests = ["a", "b", "c", "d"].map(|name| format!("    def test_{name}(self): assert Cart.ready\n")).concat();
+    let fixture = "    @classmethod\n    def setUpClass(cls): cls.ready = True\n";
+    let text = format!("import unittest\n\n\nclass Cart(unittest.TestCase):\n{fixture}{tests}");
+    std::fs::write(at.path().join("test_cart.py"), text).unwrap();
+    let unit = |name: &str| format!("test_cart.Cart test_{name}");
+    let run = "python3 -m unittest discover -v";
+    let chosen = sharded(run, None, &[(2, unit("a")), (2, unit("b"))]).unwrap();
+    assert_eq!(by_unittest(at.path(), &chosen, 1), ["test_c"]);
+    assert_eq!(by_unittest(at.path(), &chosen, 2), ["test_a", "test_b", "test_d"]);
+    let all = ["a", "b", "c", "d"].map(|name| (1, unit(name)));
+    let none = sharded(run, None, &all).unwrap();
+    assert_eq!(by_unittest(at.path(), &none, 2), [""; 0], "a shard without tests has not failed");
+    let passed = ["a", "c"].map(|name| ("test_cart.Cart", name)).map(|(suite, name)| (suite, format!("test_{name}")));
+    let others = passed.iter().map(|(suite, name)| (*suite, name.as_str())).collect();
+    let retried = only(run, None, &Ran { others, ..failed(&[("test_cart.Cart", "test_b")]) }).unwrap();
+    assert_eq!(by_unittest(at.path(), &retried, 1), [""; 0], "it has none of those");
+    assert_eq!(by_unittest(at.path(), &retried, 2), ["test_b", "test_d"]);
+    assert_eq!(only("python3 -m unittest -f", None, &failed(&[("test_cart.Cart", "test_b")])), None);
 }
 
 #[test]
@@ -144,8 +212,16 @@ fn a_step_in_a_directory_finds_its_script() {
 #[test]
 fn a_runner_that_fails_fails() {
     let at = tempfile::tempdir().unwrap();
-    for (name, mode) in [("cargo", "only"), ("ctest", "only"), ("jest", "shard"), ("pytest", "shard"), ("go", "shard")]
-    {
+    for (name, mode) in [
+        ("cargo", "only"),
+        ("ctest", "only"),
+        ("jest", "shard"),
+        ("vitest", "only"),
+        ("node", "shard"),
+        ("unittest", "shard"),
+        ("pytest", "shard"),
+        ("go", "shard"),
+    ] {
         let path = at.path().join("bin").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, "#!/bin/sh\necho '  Test #1: t'\nexit 3\n").unwrap();
@@ -165,7 +241,7 @@ fn a_runner_that_fails_fails() {
 proptest! {
     #[test]
     fn no_command_makes_it_fail(run in "[ a-z;&|'\"\\\\\n#(<`\\-=]{0,40}", words in prop::collection::vec(prop::sample::select(vec![
-        "cargo", "test", "go", "pytest", "-m", "python3", "jest", "npx", "ctest", ";", "&&", "'", "\"", "\\", "\n", "A=1", "<<", "(", "ä",
+        "cargo", "test", "go", "pytest", "-m", "python3", "unittest", "jest", "vitest", "node", "--test", "npx", "ctest", ";", "&&", "'", "\"", "\\", "\n", "A=1", "<<", "(", "ä",
     ]), 0..20)) {
         for run in [run, words.join(" ")] {
             let _ = only(&run, Some("a"), &failed(&[("s", "n")]));

@@ -15,9 +15,19 @@ pub enum Tool {
     Pytest,
     /// Jest.
     Jest,
+    /// Vitest.
+    Vitest,
+    /// `node --test`.
+    Node,
     /// `ctest`.
     Ctest,
+    /// `python3 -m unittest`.
+    Unittest,
 }
+
+/// Options of Node that take a value.
+const NODE_VALUES: [&str; 8] =
+    ["--import", "-r", "--require", "--loader", "--experimental-loader", "--env-file", "-C", "--conditions"];
 
 /// Words that may stand before a runner without being the command themselves.
 const LAUNCHERS: [&str; 24] = [
@@ -27,7 +37,17 @@ const LAUNCHERS: [&str; 24] = [
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Cargo, Self::Nextest, Self::Go, Self::Pytest, Self::Jest, Self::Ctest];
+    pub const ALL: [Self; 9] = [
+        Self::Cargo,
+        Self::Nextest,
+        Self::Go,
+        Self::Pytest,
+        Self::Unittest,
+        Self::Jest,
+        Self::Vitest,
+        Self::Node,
+        Self::Ctest,
+    ];
 
     /// What a user calls it.
     pub fn command(self) -> &'static str {
@@ -37,7 +57,10 @@ impl Tool {
             Self::Go => "go test",
             Self::Pytest => "pytest",
             Self::Jest => "jest",
+            Self::Vitest => "vitest run",
+            Self::Node => "node --test",
             Self::Ctest => "ctest",
+            Self::Unittest => "python3 -m unittest",
         }
     }
 
@@ -49,7 +72,10 @@ impl Tool {
             Self::Go => "go",
             Self::Pytest => "pytest",
             Self::Jest => "jest",
+            Self::Vitest => "vitest",
+            Self::Node => "node",
             Self::Ctest => "ctest",
+            Self::Unittest => "unittest",
         }
     }
 
@@ -72,8 +98,11 @@ impl Tool {
             Self::Cargo | Self::Ctest | Self::Jest => name.to_owned(),
             Self::Go if suite.is_empty() => return None,
             Self::Go => format!("{suite}\t{}", name.split('/').next().unwrap_or_default()),
-            Self::Pytest => format!("{suite} {name}"),
-            Self::Nextest => return None,
+            Self::Pytest | Self::Unittest => format!("{suite} {name}"),
+            // In TAP, the suite is the file and the titles around the test.
+            Self::Vitest => suite.split(" > ").skip(1).chain([name]).collect::<Vec<_>>().join(" "),
+            // It chooses by the titles around a test too, which depends on its version; cargo-nextest runs them again itself.
+            Self::Node | Self::Nextest => return None,
         };
         let is_plain = |c: char| !c.is_control() || (c == '\t' && self == Self::Go);
         unit.chars().all(is_plain).then_some(unit)
@@ -91,17 +120,29 @@ impl Tool {
             Self::Cargo => !has(&["--no-fail-fast"]),
             Self::Go => has(&["-failfast", "--failfast"]),
             Self::Jest => has(&["--bail", "-b"]),
+            Self::Vitest => has(&["--bail"]),
             Self::Ctest => has(&["--stop-on-failure"]),
-            Self::Pytest | Self::Nextest => false,
+            Self::Unittest => has(&["-f", "--failfast"]),
+            Self::Pytest | Self::Nextest | Self::Node => false,
         }
     }
 
     /// What is given to one shard or another, from the names of a test in a report; `None` if the runner itself divides them.
     pub fn shared_unit(self, suite: &str, name: &str) -> Option<String> {
         match self {
-            Self::Jest | Self::Nextest => None,
-            Self::Go => Some(suite.to_owned()).filter(|suite| !suite.is_empty() && !suite.contains(char::is_control)),
-            Self::Cargo | Self::Pytest | Self::Ctest => self.unit(suite, name),
+            Self::Vitest | Self::Node => None,
+            // Packages and files.
+            Self::Go | Self::Jest => {
+                Some(suite.to_owned()).filter(|suite| !suite.is_empty() && !suite.contains(char::is_control))
+            }
+            // What needs no quotes in an expression.
+            Self::Nextest => {
+                let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '.' | '$');
+                let named = !suite.is_empty() && !name.is_empty();
+                let plain = named && suite.chars().chain(name.chars()).all(is_plain);
+                plain.then(|| format!("{suite} {name}"))
+            }
+            Self::Cargo | Self::Pytest | Self::Ctest | Self::Unittest => self.unit(suite, name),
         }
     }
 }
@@ -138,12 +179,15 @@ fn call(command: &[Word]) -> Option<Call> {
             "go" if next == "test" => Some(Tool::Go),
             "pytest" | "py.test" => Some(Tool::Pytest),
             "jest" => Some(Tool::Jest),
+            "vitest" if !matches!(next, "bench" | "list" | "init") => Some(Tool::Vitest),
+            "node" if tests_by_node(&command[at + 1..]) => Some(Tool::Node),
+            "unittest" if at > 0 && base(at - 1) == "-m" => Some(Tool::Unittest),
             "ctest" => Some(Tool::Ctest),
             _ => None,
         };
         if let Some(tool) = tool {
-            // The arguments of `go` are read, so it stands first; others keep what launches them.
-            let place = if tool == Tool::Go { at } else { 0 };
+            // The arguments of `go` and `node` are read, so these stand first; others keep what launches them.
+            let place = if matches!(tool, Tool::Go | Tool::Node) { at } else { 0 };
             return Some(Call { tool, at: command[place].at });
         }
         let word = base(at);
@@ -157,6 +201,23 @@ fn call(command: &[Word]) -> Option<Call> {
         }
     }
     None
+}
+
+/// Whether Node is told to run tests, by one of its own options: what follows a program's path is the program's.
+fn tests_by_node(arguments: &[Word]) -> bool {
+    let mut words = arguments.iter().map(|word| word.text.as_str());
+    while let Some(word) = words.next() {
+        if word == "--test" {
+            return true;
+        }
+        if !word.starts_with('-') {
+            return false;
+        }
+        if NODE_VALUES.contains(&word) {
+            words.next();
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -175,6 +236,9 @@ mod tests {
             ("npx jest src; node_modules/.bin/jest", Tool::Jest, 0),
             ("(cd b; ctest -j4)", Tool::Ctest, 7),
             ("/opt/bin/pytest", Tool::Pytest, 0),
+            ("npx vitest run --reporter=tap", Tool::Vitest, 0),
+            ("A=1 node --import tsx --test --test-reporter=tap src", Tool::Node, 4),
+            ("timeout 9 python3.12 -m unittest discover -v", Tool::Unittest, 0),
         ] {
             assert_eq!(Tool::of(run), Some(tool), "{run}");
             assert_eq!(calls(run)[0].at, at, "{run}");
@@ -189,6 +253,9 @@ mod tests {
             "cargo test && pytest",
             "cat <<E\ncargo test\nE",
             "go vet",
+            "vitest bench",
+            "node run.js --test",
+            "python3 unittest",
         ] {
             assert_eq!(Tool::of(run), None, "{run}");
         }
@@ -209,6 +276,11 @@ mod tests {
             assert_eq!(tool.unit(suite, name), None, "{name}");
         }
         assert_eq!(Tool::Go.shared_unit("shop", "(the package)").unwrap(), "shop");
-        assert_eq!(Tool::Jest.shared_unit("a.test.js", "a"), None);
+        assert_eq!(Tool::Jest.shared_unit("a.test.js", "a").unwrap(), "a.test.js");
+        assert_eq!(Tool::Vitest.unit("a.test.js > cart", "totals").unwrap(), "cart totals");
+        assert_eq!(Tool::Vitest.unit("a.test.js", "cart totals").unwrap(), "cart totals");
+        assert_eq!(Tool::Unittest.unit("test_a.Cart", "test_b").unwrap(), "test_a.Cart test_b");
+        assert_eq!(Tool::Nextest.shared_unit("shop::it", "a::b").unwrap(), "shop::it a::b");
+        assert_eq!(Tool::Nextest.shared_unit("shop", "a) | all("), None);
     }
 }

@@ -5,7 +5,19 @@ use proptest::prelude::*;
 use crate::*;
 
 /// What the formats are made of.
-const PARTS: [&str; 34] = [
+const PARTS: [&str; 46] = [
+    "TAP version 13\n",
+    "1..2\n",
+    "# Subtest: a\n",
+    "    not ok 1 - a # time=1e400ms {\n",
+    "}\n",
+    "  ---\n",
+    "  duration_ms: -1e300\n",
+    "  type: 'suite'\n",
+    "  ...\n",
+    "test_a (m.C.test_a) ... ",
+    "FAIL: test_a (m.C.test_a)\n",
+    "======================================================================\n",
     "running 3 tests\n",
     "test a ... ok\n",
     "test b ... FAILED\n",

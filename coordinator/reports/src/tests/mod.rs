@@ -5,6 +5,7 @@ use super::*;
 mod hostile;
 mod junit;
 mod printed;
+mod printed_tap;
 
 fn all(text: &str) -> Vec<Test> {
     read(text.as_bytes(), &Limits::default()).unwrap()

@@ -17,7 +17,8 @@ def _lines(name):
         return file.read().splitlines()
 
 
-def _wanted(names):
+def wanted(names):
+    """Whether each of these tests is to run."""
     shard, shards = int(os.environ.get("KILN_SHARD", 1)), int(os.environ.get("KILN_SHARDS", 1))
     known = dict(reversed(line.split("\t", 1)) for line in _lines("list"))
     passed = set(_lines("passed")) if os.environ["KILN_TESTS_MODE"] == "only" else set()
@@ -32,7 +33,7 @@ def _wanted(names):
 
 
 def pytest_collection_modifyitems(config, items):
-    chosen = _wanted([_name(item) for item in items])
+    chosen = wanted([_name(item) for item in items])
     left_out = [item for item, wanted in zip(items, chosen) if not wanted]
     items[:] = [item for item, wanted in zip(items, chosen) if wanted]
     config.hook.pytest_deselected(items=left_out)

@@ -37,6 +37,26 @@ none() {
   exit 0
 }
 
+# The expression of cargo-nextest for this shard's tests: those that it was given. The first has what was given to no other. Nothing, in all shards
+# alike, if there is no list, or the expressions could be too long for one argument.
+expression() {
+  awk -F "$tab" -v shard="${KILN_SHARD:-1}" -v shards="${KILN_SHARDS:-1}" '
+    { bytes += 2 * length($2) }
+    $1 <= shards && (shard == 1) != ($1 == shard) {
+      at = index($2, " ")
+      program = substr($2, 1, at - 1)
+      if (!(program in tests)) order[++programs] = program
+      tests[program] = tests[program] (tests[program] == "" ? "" : "|") "test(=" substr($2, at + 1) ")"
+    }
+    END {
+      if (NR == 0 || bytes > 96 * 1024) exit
+      for (i = 1; i <= programs; i++)
+        all = all (i == 1 ? "" : "|") "(binary_id(=" order[i] ")&(" tests[order[i]] "))"
+      if (all == "") all = "none()"
+      print shard == 1 ? "not(" all ")" : all
+    }' "$list"
+}
+
 # Each line of standard input as one more argument of the command.
 with_lines() {
   while IFS= read -r line; do set -- "$@" "$line"; done <"$lines"
@@ -52,8 +72,40 @@ pytest)
   "$@"
   exit
   ;;
-jest)
+unittest)
+  # The module that stands for it is beside this.
+  export PYTHONPATH="$KILN_TESTS${PYTHONPATH:+:$PYTHONPATH}" KILN_TESTS_MODE="$mode"
+  count=$#
+  last=
+  placed=
+  while [ "$count" -gt 0 ]; do
+    word=$1
+    shift
+    if [ "$last" = -m ] && [ "$word" = unittest ] && [ -z "$placed" ]; then
+      word=kiln_unittest
+      placed=1
+    fi
+    set -- "$@" "$word"
+    last=$word
+    count=$((count - 1))
+  done
+  "$@"
+  exit
+  ;;
+node)
+  # Before the files, which may be followed by what is theirs.
+  command=$1
+  shift
   if [ "$mode" = shard ]; then
+    "$command" --test-shard="$KILN_SHARD/$KILN_SHARDS" "$@"
+  else
+    "$command" "$@"
+  fi
+  exit
+  ;;
+jest | vitest)
+  if [ "$mode" = shard ]; then
+    if [ "$tool" = jest ] && [ -s "$list" ]; then set -- "$@" --testSequencer="$KILN_TESTS/sequencer.cjs"; fi
     "$@" --passWithNoTests --shard="$KILN_SHARD/$KILN_SHARDS"
   else
     "$@" --passWithNoTests --testNamePattern="$(cat "$KILN_TESTS/pattern")"
@@ -61,19 +113,34 @@ jest)
   exit
   ;;
 nextest)
+  # A filter of the command's own would be one more to choose from.
+  own=
+  for word in "$@"; do
+    case $word in
+    --) break ;;
+    -E* | --filterset* | --filter-expr*) own=1 ;;
+    esac
+  done
+  chosen=
+  [ -n "$own" ] || chosen=$(expression)
+  if [ -n "$chosen" ]; then
+    option=-E
+  else
+    option=--partition chosen="count:$KILN_SHARD/$KILN_SHARDS"
+  fi
   # Before what goes to the test programs.
   count=$#
   placed=
   while [ "$count" -gt 0 ]; do
     if [ "$1" = -- ] && [ -z "$placed" ]; then
-      set -- "$@" --partition "count:$KILN_SHARD/$KILN_SHARDS"
+      set -- "$@" "$option" "$chosen"
       placed=1
     fi
     set -- "$@" "$1"
     shift
     count=$((count - 1))
   done
-  [ -n "$placed" ] || set -- "$@" --partition "count:$KILN_SHARD/$KILN_SHARDS"
+  [ -n "$placed" ] || set -- "$@" "$option" "$chosen"
   NEXTEST_NO_TESTS=${NEXTEST_NO_TESTS:-pass} "$@"
   exit
   ;;

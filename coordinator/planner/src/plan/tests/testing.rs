@@ -106,7 +106,7 @@ fn each_language_runs_its_own_tool() {
         (&[("package.json", npm), ("index.js", "")], "npm run build\nnpm test"),
         (
             &[("pyproject.toml", "[project]\nname = \"shop\"\nversion = \"1\"\n"), ("tests/test_a.py", "")],
-            "python3 -m unittest discover",
+            "python3 -m unittest discover -v",
         ),
         (
             &[
