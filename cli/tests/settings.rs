@@ -155,6 +155,36 @@ fn flags_of_the_configuration_are_added_and_shown_and_the_command_line_wins() {
 }
 
 #[test]
+fn a_farm_that_is_called_like_a_command_is_no_command_and_farms_are_shown_with_their_flags() {
+    let dir = project(&[("kiln.toml", "name = \"x\"\n[steps.s]\nrun = \"true\"\n")]);
+    let config = dir.path().join("own.toml");
+    let farms = format!(
+        "farm = \"other\"\n[flags]\nplan = [\"--json\"]\n[farms.other]\nurl = \"http://127.0.0.1:9\"\n[farms.plan]\nurl = \"{}\"\n\
+         [farms.plan.flags]\nplan = [\"--platform\", \"linux/arm64\"]\n",
+        Farm::shared().url
+    );
+    write(dir.path(), "own.toml", &farms);
+    let run = |arguments: &[&str]| Ran::from(kiln(&config, dir.path(), arguments));
+    for farm in [&["--farm", "plan"][..], &["--farm=plan"]] {
+        let shown = well(run(&[farm, &["plan"]].concat()));
+        assert!(shown.contains("\"linux/arm64\""), "{shown}");
+    }
+    let shown = well(run(&["farm", "use"]));
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "* other  http://127.0.0.1:9");
+    assert!(lines[1].starts_with("  plan  http"), "{shown}");
+    assert_eq!(
+        lines[2..],
+        ["    kiln plan --platform linux/arm64  [farms.plan.flags]", "    kiln plan --json  [flags]"]
+    );
+    let used = run(&["farm", "use", "plan"]);
+    assert!(used.code == 0 && used.err.contains("kiln plan --platform linux/arm64  [farms.plan.flags]"), "{used:?}");
+    let shown: serde_json::Value = serde_json::from_str(&well(run(&["farm", "use", "--json"]))).unwrap();
+    assert_eq!((&shown["farms"][1]["name"], &shown["farms"][1]["used"]), (&"plan".into(), &true.into()));
+    assert_eq!(shown["farms"][1]["flags"]["plan"][1], "linux/arm64");
+}
+
+#[test]
 fn shells_complete_commands_and_there_are_manual_pages() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");

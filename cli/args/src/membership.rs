@@ -136,10 +136,13 @@ pub enum Membership {
         #[arg(long)]
         json: bool,
     },
-    /// Use another farm of your configuration from now on.
+    /// Use another farm of your configuration from now on, or print which there are.
     Use {
-        /// The farm's name.
-        name: String,
+        /// The farm's name. Without it, your farms are printed: their addresses, which of them is used here, and the flags that commands get.
+        name: Option<String>,
+        /// Print your farms as JSON.
+        #[arg(long, conflicts_with = "name")]
+        json: bool,
     },
     /// Stop sending new work to a worker; what it runs continues. Survives restarts of the worker and the coordinator.
     Drain {

@@ -54,7 +54,7 @@ pub fn read(line: &[OsString]) -> Result<Command, Error> {
     if added.is_empty() {
         return unchanged(cli);
     }
-    let whole = flags::with(line, &matches, &added);
+    let whole = flags::with(&root, line, &added);
     let parsed = root.try_get_matches_from(whole).and_then(|matches| args::Cli::from_arg_matches(&matches));
     let cli = parsed.map_err(|error| {
         let line = error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
@@ -77,7 +77,7 @@ pub fn check_flags(path: &Path) -> Result<(), Error> {
 }
 
 /// The name of the farm of the configuration that is used: the one that is given, that of the project, or the configuration's own.
-fn chosen(given: Option<&str>, directory: &Path, file: &File) -> Result<Option<String>, Error> {
+pub(crate) fn chosen(given: Option<&str>, directory: &Path, file: &File) -> Result<Option<String>, Error> {
     match given.map(str::trim).filter(|given| !given.is_empty()) {
         Some(given) if given.contains(':') => Ok(None),
         // A host's name alone is an address, too. One without a domain or a port is more likely a name that is written wrong.
@@ -121,16 +121,17 @@ pub fn apply(farm: &mut args::Farm, directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes another farm the one that is used.
+/// Makes another farm the one that is used; returns a line for each command that gets flags there.
 ///
 /// # Errors
 /// If there is none of that name, or the configuration cannot be written.
-pub fn choose(name: &str) -> Result<(), Error> {
+pub fn choose(name: &str) -> Result<Vec<String>, Error> {
     let path = File::path().ok_or(Error::Nowhere)?;
     let mut file = File::read(&path)?;
-    file.farm(name)?;
+    let shown = flags::lines(&file.farm(name)?.flags, Some(name));
     file.farm = Some(name.to_owned());
-    file.write(&path)
+    file.write(&path)?;
+    Ok([shown, flags::lines(&file.flags, None)].concat())
 }
 
 fn of_project(directory: &Path) -> Result<Option<String>, Error> {

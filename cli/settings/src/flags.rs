@@ -105,21 +105,51 @@ fn of_command(root: &Command, path: &[String], flags: &[String]) -> Result<Vec<(
 }
 
 /// The command line with these flags behind the command's name, where its own flags come after them.
-pub(crate) fn with(line: &[OsString], matches: &ArgMatches, added: &[Added]) -> Vec<OsString> {
-    let (path, _) = given(matches);
-    let mut whole: Vec<OsString> = Vec::new();
-    let (mut rest, mut names) = (line.iter(), path.iter().peekable());
-    whole.extend(rest.next().cloned());
-    while names.peek().is_some() {
-        let Some(word) = rest.next() else { break };
-        if names.peek().is_some_and(|name| word.to_str() == Some(name.as_str())) {
-            names.next();
+pub(crate) fn with(root: &Command, line: &[OsString], added: &[Added]) -> Vec<OsString> {
+    let (before, after) = line.split_at(behind_name(root, line));
+    let added = added.iter().flat_map(|added| added.arguments.iter().map(OsString::from));
+    before.iter().cloned().chain(added).chain(after.iter().cloned()).collect()
+}
+
+/// Where the words behind the command's name begin. What follows a flag that takes a value is no name, however it reads.
+fn behind_name(root: &Command, line: &[OsString]) -> usize {
+    let mut known: Vec<&Arg> = root.get_arguments().collect();
+    let (mut at, mut end, mut next) = (root, line.len().min(1), 1);
+    while let Some(word) = line.get(next).and_then(|word| word.to_str()) {
+        next += 1;
+        if word.starts_with('-') && word.len() > 1 {
+            next += values_behind(&known, word);
+        } else if let Some(below) = at.find_subcommand(word) {
+            known.extend(below.get_arguments());
+            (at, end) = (below, next);
+        } else {
+            break;
         }
-        whole.push(word.clone());
     }
-    whole.extend(added.iter().flat_map(|added| added.arguments.iter().map(OsString::from)));
-    whole.extend(rest.cloned());
-    whole
+    end
+}
+
+/// How many words behind a flag are its values.
+fn values_behind(known: &[&Arg], word: &str) -> usize {
+    let taken = |arg: &&Arg| match arg.get_action().takes_values() {
+        true => arg.get_num_args().map_or(1, |count| count.min_values()),
+        false => 0,
+    };
+    if let Some(long) = word.strip_prefix("--") {
+        let is_it = |arg: &&&Arg| {
+            arg.get_long() == Some(long) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&long))
+        };
+        return known.iter().find(is_it).map_or(0, taken);
+    }
+    // The first of several letters that takes a value has the rest of the word.
+    let mut letters = word.chars().skip(1);
+    while let Some(letter) = letters.next() {
+        let values = known.iter().find(|arg| arg.get_short() == Some(letter)).map_or(0, taken);
+        if values > 0 {
+            return if letters.next().is_some() { 0 } else { values };
+        }
+    }
+    0
 }
 
 /// The names of all commands that somebody may give.
@@ -196,6 +226,12 @@ fn words(error: &clap::Error, names: &[&str]) -> String {
     }
 }
 
+/// A line for each command that gets flags, on one farm or on all.
+pub(crate) fn lines(flags: &Flags, farm: Option<&str>) -> Vec<String> {
+    let table = farm.map_or("flags".to_owned(), |farm| format!("farms.{farm}.flags"));
+    flags.iter().map(|(command, all)| format!("    kiln {command} {}  [{table}]", all.join(" "))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -213,7 +249,7 @@ mod tests {
         let matches = root.clone().try_get_matches_from(&line).unwrap();
         let tables = [("farms.team.flags".to_owned(), of_farm), ("flags".to_owned(), of_all)];
         let added = added(&root, &matches, &tables, Path::new("FILE")).map_err(|error| error.to_string())?;
-        let whole = with(&line, &matches, &added);
+        let whole = with(&root, &line, &added);
         root.try_get_matches_from(&whole).map_err(|error| error.to_string())?;
         Ok(whole.iter().skip(1).map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" "))
     }
@@ -234,6 +270,15 @@ mod tests {
         );
         assert_eq!(of(&["--lost-after", "3", "cache", "list"]), "--lost-after 3 cache list --json");
         assert_eq!(of(&["plan"]), "plan");
+        // A farm, or another value, may be called like a command.
+        let few = flags(&[("build", &["--no-cache"])]);
+        let of = |given: &[&str]| line(given, &few, &Flags::default()).unwrap();
+        assert_eq!(of(&["--farm", "build", "build", "."]), "--farm build build --no-cache .");
+        assert_eq!(of(&["--farm=build", "build", "build"]), "--farm=build build --no-cache build");
+        assert_eq!(
+            of(&["--token-file", "cache", "--farm", "build", "build"]),
+            "--token-file cache --farm build build --no-cache"
+        );
     }
 
     #[test]

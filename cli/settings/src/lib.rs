@@ -4,8 +4,10 @@ mod choice;
 mod file;
 mod flags;
 mod login;
+mod shown;
 
 pub use choice::{Command, apply, check_flags, choose, read};
 pub use file::{Error, Farm, File, Flags};
 pub use flags::Added;
 pub use login::login;
+pub use shown::shown;

@@ -12,9 +12,14 @@ use crate::{Code, Error};
 use kiln_terminal as terminal;
 
 pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interrupts) -> Result<Code, Error> {
-    if let Membership::Use { name } = &args {
-        kiln_settings::choose(name)?;
+    if let Membership::Use { name, json } = &args {
+        let Some(name) = name else {
+            println!("{}", kiln_settings::shown(std::path::Path::new("."), *json)?);
+            return Ok(Code::Success);
+        };
+        let flags = kiln_settings::choose(name)?;
         terminal::say(&format!("`{name}` is the farm that is used from now on"));
+        flags.iter().for_each(|line| terminal::say(line));
         return Ok(Code::Success);
     }
     let asked = match on_directory(farm, args)? {
