@@ -1,4 +1,4 @@
-//! A receiver of traces: OTLP's trace service over gRPC, on a port of this machine.
+//! A receiver of traces: OTLP's trace service over gRPC, on a port of this machine, in plain or over TLS.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use parking_lot::Mutex;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// A span, and the service that it belongs to.
@@ -41,17 +42,58 @@ impl TraceService for Service {
     }
 }
 
+/// Certificates as an operator makes them: an authority, and what it has issued to the collector and to a client of it.
+pub struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("collector.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        std::fs::write(dir.path().join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        let run = |line: &str| {
+            kiln_harness::output("openssl", &line.split(' ').collect::<Vec<_>>(), dir.path());
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        run(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.pem"));
+        for name in ["collector", "client"] {
+            run(&format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+            run(&format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
+            ));
+        }
+        Self(dir)
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+}
+
 impl Collector {
     pub fn start() -> Self {
+        Self::serve(tonic::transport::Server::builder(), "http")
+    }
+
+    /// One over TLS, which asks clients for certificates of the same authority.
+    pub fn over_tls(certificates: &Certificates) -> Self {
+        let own = Identity::from_pem(certificates.read("collector.pem"), certificates.read("collector.key"));
+        let authority = Certificate::from_pem(certificates.read("ca.pem"));
+        let tls = ServerTlsConfig::new().identity(own).client_ca_root(authority);
+        Self::serve(tonic::transport::Server::builder().tls_config(tls).unwrap(), "https")
+    }
+
+    fn serve(mut server: tonic::transport::Server, scheme: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let service = TraceServiceServer::new(Service(received.clone()));
         runtime.spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
+            server.add_service(service).serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
         );
         Self { url, received, _runtime: runtime }
     }

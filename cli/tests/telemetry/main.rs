@@ -7,7 +7,7 @@ mod metrics;
 
 use std::process::Command;
 
-use collector::{Collector, Span};
+use collector::{Certificates, Collector, Span};
 use kiln_harness::{Farm, project, until};
 use serde_json::Value;
 
@@ -170,6 +170,79 @@ fn a_collector_that_is_away_costs_a_build_nothing_but_a_line_of_the_log() {
     until("the coordinator to say so", || farm.log("coordinator").contains(complaint).then_some(()));
     farm.build(dir.path(), &[]).well();
     assert_eq!(farm.log("coordinator").matches(complaint).count(), 1, "{}", farm.log("coordinator"));
+}
+
+#[test]
+fn spans_reach_a_collector_over_tls_from_whoever_trusts_it_and_has_a_certificate() {
+    let certificates = Certificates::new();
+    let collector = Collector::over_tls(&certificates);
+    let pairs = |more: &[(&str, String)]| -> Vec<(String, String)> {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        collector.variables().into_iter().chain(more).collect()
+    };
+    let authority = certificates.path("ca.pem");
+    let own = [
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", certificates.path("client.pem")),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", certificates.path("client.key")),
+    ];
+    // The coordinator trusts the authority that OpenTelemetry's variable names, and the worker that of the whole system.
+    let farm = Farm::with_variables(
+        pairs(&[&own[..], &[("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.clone())]].concat()),
+        &[],
+        &[],
+    );
+    let of_worker = pairs(&[&own[..], &[("SSL_CERT_FILE", authority.clone())]].concat());
+    let of_worker: Vec<(&str, &str)> = of_worker.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    farm.start_worker_in(&farm.url, "one", &[], &of_worker);
+    farm.wait_for_worker("one");
+    let dir = two_steps();
+    let mut command = farm.build_command(dir.path(), &[]);
+    // Only a call that belongs to a trace has spans.
+    command.env("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    command.envs(pairs(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", authority)]));
+    let built = kiln_harness::Built(kiln_harness::Ran::from(command)).well();
+    let build = wait_for(&collector, "the coordinator's span", called("kiln-coordinator", "build"));
+    assert_eq!(build.attributes["build"], built.id());
+    wait_for(&collector, "the worker's span", called("kiln-worker", "lease"));
+    let strangers = collector.spans().iter().filter(|span| span.process == "kiln").count();
+    assert_eq!(strangers, 0, "expected nothing of whoever has no certificate");
+}
+
+#[test]
+fn a_collector_that_is_not_trusted_costs_spans_and_no_build() {
+    let certificates = Certificates::new();
+    let collector = Collector::over_tls(&certificates);
+    let farm = Farm::with_variables(collector.variables(), &[], &["one"]);
+    let dir = two_steps();
+    let mut command = farm.build_command(dir.path(), &[]);
+    command.env("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    kiln_harness::Built(kiln_harness::Ran::from(command)).well();
+    until("the coordinator to say so", || farm.log("coordinator").contains("cannot export traces").then_some(()));
+    assert!(collector.spans().is_empty());
+}
+
+#[test]
+fn files_for_tls_that_cannot_be_used_are_refused_by_servers_and_no_matter_to_a_command() {
+    let dir = two_steps();
+    for (variable, value, words) in [
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/nowhere.pem",
+            "`/nowhere.pem`, which `OTEL_EXPORTER_OTLP_CERTIFICATE` names",
+        ),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "kiln.toml", "`OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` is not"),
+    ] {
+        let kiln = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+            command.args(arguments).current_dir(dir.path()).env_remove("KILN_FARM").env_remove("KILN_LOG");
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1").env(variable, value);
+            kiln_harness::Ran::from(command)
+        };
+        let plan = kiln(&["plan"]);
+        assert!(plan.code == 0 && plan.err.contains(words) && plan.err.contains("not traced"), "{plan:?}");
+        let server = kiln(&["coordinator", "--listen", "127.0.0.1:0", "--data-dir", "data"]);
+        assert!(server.code == 2 && server.err.contains(words), "{server:?}");
+    }
 }
 
 #[test]

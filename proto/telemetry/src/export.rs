@@ -6,16 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithTonicConfig};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
-use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::identity::{Error, Process};
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
+/// Authorities that are trusted in place of the system's.
+const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
+/// The client's certificate, and its key.
+const CLIENT_CERTIFICATES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"];
+const CLIENT_KEYS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"];
 
 /// TLS that trusts the system's authorities.
 #[cfg(not(target_vendor = "apple"))]
@@ -26,17 +33,41 @@ pub fn tls_of_system() -> ClientTlsConfig {
 /// TLS that trusts the authorities that are files; see [`kiln_system::authorities`].
 #[cfg(target_vendor = "apple")]
 pub fn tls_of_system() -> ClientTlsConfig {
-    ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(kiln_system::authorities()))
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(kiln_system::authorities()))
 }
 
-fn exporter() -> Result<SpanExporter, ExporterBuildError> {
+fn exporter() -> Result<SpanExporter, Error> {
     let exporter = SpanExporter::builder().with_tonic();
     let endpoint = ENDPOINTS.iter().find_map(|variable| set(variable)).unwrap_or_default();
     if endpoint.starts_with("https://") {
         // By itself it would speak TLS and trust nobody.
-        return exporter.with_tls_config(tls_of_system()).build();
+        return Ok(exporter.with_tls_config(tls()?).build()?);
     }
-    exporter.build()
+    Ok(exporter.build()?)
+}
+
+/// TLS as the environment wants it. The SDK does not read these variables for a configuration that it is given.
+fn tls() -> Result<ClientTlsConfig, Error> {
+    let tls = match file(&CERTIFICATES)? {
+        Some((_, authorities)) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)),
+        None => tls_of_system(),
+    };
+    match (file(&CLIENT_CERTIFICATES)?, file(&CLIENT_KEYS)?) {
+        (Some((_, certificate)), Some((_, key))) => Ok(tls.identity(Identity::from_pem(certificate, key))),
+        (None, None) => Ok(tls),
+        (Some((set, _)), None) => Err(Error::Half { set, unset: CLIENT_KEYS[1] }),
+        (None, Some((set, _))) => Err(Error::Half { set, unset: CLIENT_CERTIFICATES[1] }),
+    }
+}
+
+/// The file that the first of these variables names, with the variable.
+fn file(variables: &[&'static str]) -> Result<Option<(&'static str, Vec<u8>)>, Error> {
+    let named = variables.iter().find_map(|variable| Some((*variable, set(variable)?)));
+    let Some((variable, path)) = named else { return Ok(None) };
+    match std::fs::read(&path) {
+        Ok(content) => Ok(Some((variable, content))),
+        Err(source) => Err(Error::File { variable, path, source }),
+    }
 }
 
 fn set(variable: &str) -> Option<String> {

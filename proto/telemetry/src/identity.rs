@@ -23,11 +23,15 @@ pub enum Error {
     Protocol { variable: &'static str, found: String },
     #[error("cannot export traces: {0}; see the `OTEL_EXPORTER_OTLP_…` variables")]
     Exporter(#[from] ExporterBuildError),
+    #[error("cannot export traces: cannot read `{path}`, which `{variable}` names: {source}")]
+    File { variable: &'static str, path: String, source: std::io::Error },
+    #[error("cannot export traces: `{set}` is set and `{unset}` is not; a client's certificate needs both")]
+    Half { set: &'static str, unset: &'static str },
 }
 
 impl Error {
     /// Whether it only concerns traces, so that the process could continue without.
     pub fn is_about_traces(&self) -> bool {
-        matches!(self, Self::Protocol { .. } | Self::Exporter(_))
+        !matches!(self, Self::Filter(_))
     }
 }
