@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_harness::faults::{Clock, Dice, Link, SmallDisk};
+use kiln_harness::faults::{self, Clock, Dice, Link, SmallDisk};
 use kiln_harness::proxy::Proxy;
 use kiln_harness::redis::Redis;
 use kiln_harness::{Farm, cannot_run, caretaker, project, until};
@@ -184,32 +184,10 @@ fn chaos(builds: usize) {
         let built = kiln_harness::Built(kiln_harness::Ran::from(command));
         check(number, &built, dir.path(), &mut ends.lock().unwrap());
     };
-    let (next, ends, done) = (AtomicUsize::new(0), Mutex::new(Ends::default()), AtomicBool::new(false));
-    let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= builds {
-                            break;
-                        }
-                        // Every third has been built before: it may be a hit.
-                        run(if number % 3 == 2 { number / 2 } else { number }, &ends);
-                    }
-                })
-            })
-            .collect();
-        scope.spawn(|| {
-            clients.into_iter().for_each(|client| client.join().unwrap());
-            done.store(true, Ordering::Relaxed);
-        });
-        while !done.load(Ordering::Relaxed) {
-            *faults.entry(machines.fault(&mut dice)).or_default() += 1;
-            std::thread::sleep(Duration::from_millis(dice.roll(500)));
-        }
-    });
+    let ends = Mutex::new(Ends::default());
+    let pause = Duration::from_millis(500);
+    let build = |number: usize| run(number, &ends);
+    let faults = faults::storm(CLIENTS, builds, build, &mut dice, pause, |dice| machines.fault(dice));
     let elapsed = began.elapsed();
 
     // Once the faults are over, builds that the farm failed succeed, and every worker is back.

@@ -2,34 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kiln_harness::guarded::refused;
+use kiln_harness::options::{configured, files};
 use kiln_harness::{Lasting, Ran};
 use kiln_proto::v1;
 use kiln_proto::v1::farm_client::FarmClient;
 
-/// A directory with these files.
-fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-    dir
-}
-
 /// `kiln-coordinator` with the file `coordinator.toml` in this directory, and these further arguments.
 fn coordinator(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln-coordinator"));
-    command.arg("--config").arg(dir.join("coordinator.toml")).args(arguments).stdin(Stdio::null());
-    for variable in ["KILN_LOG", "KILN_LISTEN", "KILN_REDIS", "KILN_INSECURE"] {
-        command.env_remove(variable);
-    }
-    command
+    configured(env!("CARGO_BIN_EXE_kiln-coordinator"), &dir.join("coordinator.toml"), arguments)
 }
 
 const MINIMAL: &str = "listen = \"127.0.0.1:0\"\ndata-dir = \"data\"\ninsecure = true\n";
@@ -135,11 +119,6 @@ impl Running {
         Self { process, url: format!("http://{address}") }
     }
 
-    fn hang_up(&self) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    }
-
     /// The image that the farm has for Go.
     async fn go(&self) -> Option<String> {
         let channel = kiln_proto::channel::connect(&self.url, &Default::default()).await.unwrap();
@@ -159,38 +138,38 @@ async fn sighup_reads_the_file_again_and_an_invalid_one_changes_nothing() {
 
     // A file that the configuration names.
     write("toolchains.toml", "[toolchains]\ngo = \"registry.example/go:2\"\n");
-    running.hang_up();
+    running.process.hang_up();
     running.process.line_with("reloaded the configuration");
     assert_eq!(running.go().await.as_deref(), Some("registry.example/go:2"));
 
     // An invalid file of those, and an invalid configuration.
     write("toolchains.toml", "[toolchains]\ngo = \"No Image\"\n");
-    running.hang_up();
+    running.process.hang_up();
     let line = running.process.line_with("the previous one stays in effect");
     assert!(line.contains("the toolchains in") && line.contains("No Image"), "{line}");
     write("toolchains.toml", "[toolchains]\ngo = \"registry.example/go:3\"\n");
     write("coordinator.toml", &format!("{text}strage = 1\n"));
-    running.hang_up();
+    running.process.hang_up();
     let line = running.process.line_with("the previous one stays in effect");
     assert!(line.contains("line 5: there is no `strage`"), "{line}");
     assert_eq!(running.go().await.as_deref(), Some("registry.example/go:2"), "expected nothing to have changed");
 
     // Options that need a restart are named, by themselves.
     write("coordinator.toml", &format!("{text}max-connections = 9\nredis-prefix = \"x\"\n"));
-    running.hang_up();
+    running.process.hang_up();
     let line = running.process.line_with("takes effect after a restart");
     assert!(line.contains("changed=\"`max-connections`, `redis-prefix`\""), "{line}");
     assert_eq!(running.go().await.as_deref(), Some("registry.example/go:3"));
 
     // The option itself, and the log.
     write("coordinator.toml", &format!("{MINIMAL}log = \"warn\"\n"));
-    running.hang_up();
+    running.process.hang_up();
     kiln_harness::until("the toolchains to be gone", || {
         let asked = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(running.go()));
         asked.is_none().then_some(())
     });
     write("coordinator.toml", &format!("{MINIMAL}log = \"warn\"\nfsync = \"always\"\n"));
-    running.hang_up();
+    running.process.hang_up();
     let lines = running.process.lines_until("takes effect after a restart");
     assert!(!lines.iter().any(|line| line.contains(" INFO ")), "expected warnings only: {lines:#?}");
 }
@@ -217,7 +196,7 @@ fn webhooks_are_replaced_and_their_listener_stays() {
     let mut running = Running { process, url: String::new() };
     // A hook of this name is asked for a signature; of another one nobody learns whether it exists, but the log does.
     write(hooks("two", if port == 1 { 2 } else { 1 }));
-    running.hang_up();
+    running.process.hang_up();
     let line = running.process.line_with("takes effect after a restart");
     assert!(line.contains("`listen`, `certificate` and `key` in `--webhooks`"), "{line}");
     let deliver = |name: &str| {

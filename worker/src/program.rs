@@ -1,18 +1,14 @@
-//! The program: its options, `--check-config`, and what SIGHUP does.
+//! The program and its options.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use kiln_options::{Read, Settings};
-use kiln_telemetry::{LogFilter, Process, Telemetry};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use kiln_telemetry::Process;
 use tokio::sync::watch;
 
 use crate::{Config, check, serve};
-
-const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
 
 /// What `--help` says about the reach of steps; worker/README.md has the details.
 const REACH: &str = "\
@@ -44,81 +40,46 @@ pub struct Arguments {
     pub telemetry: kiln_telemetry::Options,
 }
 
+impl kiln_program::Arguments for Arguments {
+    type Config = Config;
+    const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
+    const RELOADED: &'static [&'static str] = &serve::RELOADED;
+
+    fn file(&self) -> &kiln_options::Options {
+        &self.file
+    }
+
+    fn config(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn parts(self) -> (Config, kiln_telemetry::Options) {
+        (self.config, self.telemetry)
+    }
+
+    fn problems(config: &Config) -> Vec<String> {
+        check::problems(config)
+    }
+}
+
+/// The configuration of a worker that runs.
+struct Current(watch::Sender<Arc<Config>>);
+
+impl kiln_program::Reload<Config> for Current {
+    async fn apply(&mut self, config: Config) -> Result<Vec<String>, Vec<String>> {
+        let problems = check::problems(&config);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.0.send_replace(Arc::new(config));
+        Ok(Vec::new())
+    }
+}
+
 /// Runs the program with this command line, from its start to its end. Must be called while the process has a single thread.
 pub fn main(line: Vec<OsString>) -> ExitCode {
-    let mut read = match kiln_options::read::<Arguments>(&line) {
-        Ok(read) => read,
-        Err(error) => return error.print(),
-    };
-    if read.arguments.file.check_config {
-        return kiln_options::report(&read.settings, &check::problems(&read.arguments.config));
-    }
-    read.arguments.config.take_ids();
-    match run(line, read) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Prints the chain of causes without a stack trace: the problem is outside this program.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-#[tokio::main]
-async fn run(line: Vec<OsString>, read: Read<Arguments>) -> anyhow::Result<()> {
-    // Before anything else: until then, SIGHUP ends the process.
-    let hangups = signal(SignalKind::hangup())?;
-    kiln_system::no_core_dumps();
-    let Read { arguments: Arguments { config, telemetry: options, .. }, settings } = read;
-    let telemetry = Telemetry::start(&PROCESS, &options)?;
-    let (sender, reloads) = watch::channel(Arc::new(config.clone()));
-    let filter = telemetry.filter();
-    tokio::spawn(Reloading { line, settings, filter, sender }.on(hangups));
-    let result = serve::run_reloading(config, stop_signal(), reloads).await;
-    telemetry.stop().await;
-    result
-}
-
-/// Reads the options again.
-struct Reloading {
-    line: Vec<OsString>,
-    settings: Settings,
-    filter: LogFilter,
-    sender: watch::Sender<Arc<Config>>,
-}
-
-impl Reloading {
-    async fn on(mut self, mut hangups: Signal) {
-        while hangups.recv().await.is_some() {
-            self.once();
-        }
-    }
-
-    fn once(&mut self) {
-        const KEPT: &str = "the configuration is invalid; the previous one stays in effect";
-        let Read { arguments, settings } = match kiln_options::read::<Arguments>(&self.line) {
-            Ok(read) => read,
-            Err(error) => return tracing::error!(error = error.in_one_line(), "{KEPT}"),
-        };
-        let problems = check::problems(&arguments.config);
-        if !problems.is_empty() {
-            return tracing::error!(error = problems.join("; "), "{KEPT}");
-        }
-        self.filter.reload(&arguments.telemetry);
-        self.sender.send_replace(Arc::new(arguments.config));
-        let change = self.settings.take_over(settings, &serve::RELOADED);
-        tracing::info!(changed = change.applied.join(", "), "reloaded the configuration");
-        if !change.late.is_empty() {
-            let late: Vec<String> = change.late.iter().map(|name| format!("`{name}`")).collect();
-            tracing::warn!(changed = late.join(", "), "takes effect after a restart");
-        }
-    }
-}
-
-async fn stop_signal() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    kiln_program::main::<Arguments, _, _>(line, Config::take_ids, |config| {
+        let (sender, reloads) = watch::channel(Arc::new(config.clone()));
+        (Current(sender), serve::run_reloading(config, kiln_program::stop_signal(), reloads))
+    })
 }

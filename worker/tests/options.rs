@@ -4,9 +4,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kiln_harness::guarded::refused;
+use kiln_harness::options::{configured, files};
 use kiln_harness::{Lasting, Ran};
 use kiln_proto::v1::worker_message::Message;
 use kiln_proto::v1::workers_server::{Workers, WorkersServer};
@@ -15,25 +16,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// A directory with these files.
-fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-    dir
-}
-
 /// `kiln-worker` with the file `worker.toml` in this directory, and these further arguments.
 fn worker(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln-worker"));
-    command.arg("--config").arg(dir.join("worker.toml")).args(arguments).stdin(Stdio::null());
-    for variable in ["KILN_LOG", "KILN_COORDINATOR", "KILN_JOIN", "KILN_JOIN_FILE", "KILN_TOKEN"] {
-        command.env_remove(variable);
-    }
-    command
+    configured(env!("CARGO_BIN_EXE_kiln-worker"), &dir.join("worker.toml"), arguments)
 }
 
 #[test]
@@ -138,18 +123,14 @@ async fn sighup_registers_the_worker_with_its_new_labels_and_names_what_needs_a_
     assert_eq!(labels(&first)["disk"], "ssd");
     assert_eq!(first.capacity.unwrap().memory_bytes, 1 << 30);
 
-    let hang_up = |process: &Lasting| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    };
     // One with an error changes nothing.
     write("label = [\"disk\"]\n");
-    hang_up(&process);
+    process.hang_up();
     let line = process.line_with("the previous one stays in effect");
     assert!(line.contains("line 6: invalid value `disk` for `label`"), "{line}");
 
     write("label = [\"gpu=a100\"]\nmemory = \"2GiB\"\ngrace = \"1m\"\n");
-    hang_up(&process);
+    process.hang_up();
     let line = process.line_with("reloaded the configuration");
     assert!(line.contains("changed=\"label, memory\""), "{line}");
     let line = process.line_with("takes effect after a restart");

@@ -1,7 +1,11 @@
-//! Faults of machines, made by the kernel and undone when dropped: a link that goes down, a disk that is full, a clock that jumps.
+//! Faults of machines, made by the kernel and undone when dropped: a link that goes down, a disk that is full, a clock that jumps. And clients
+//! that go on while they happen.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Random numbers, reproducible from a seed (SplitMix64).
 pub struct Dice(pub u64);
@@ -139,4 +143,39 @@ impl Clock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ]
     }
+}
+
+/// Clients that do numbered things one after the other, while faults happen with pauses of up to `pause` between them; returns how often each
+/// fault happened. Every third number is one that has been before, so that what it does may be in a cache.
+pub fn storm(
+    clients: usize,
+    things: usize,
+    run: impl Fn(usize) + Sync,
+    dice: &mut Dice,
+    pause: Duration,
+    mut fault: impl FnMut(&mut Dice) -> &'static str,
+) -> BTreeMap<&'static str, usize> {
+    let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut faults = BTreeMap::new();
+    let client = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= things {
+                break;
+            }
+            run(if number % 3 == 2 { number / 2 } else { number });
+        }
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+        scope.spawn(|| {
+            clients.into_iter().for_each(|client| client.join().unwrap());
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            *faults.entry(fault(dice)).or_default() += 1;
+            std::thread::sleep(Duration::from_millis(dice.roll(pause.as_millis() as u64)));
+        }
+    });
+    faults
 }

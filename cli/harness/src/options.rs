@@ -1,11 +1,35 @@
-//! Options of a program in its configuration file: a property test for any program.
+//! Programs with a configuration file: how they are started, and a property test of their options.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use clap::{ArgAction, CommandFactory, FromArgMatches};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
+
+/// A directory with these files, which nobody else can read.
+pub fn files(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    dir
+}
+
+/// A program of Kiln's with this configuration file and these further arguments, and without variables of its own.
+pub fn configured(program: &str, file: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--config").arg(file).args(arguments).stdin(Stdio::null());
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KILN_")) {
+        command.env_remove(variable);
+    }
+    command
+}
 
 /// Values, of which each option must take one at least.
 const SAMPLES: [&str; 21] = [

@@ -133,3 +133,12 @@ pub fn stage(operation: &Operation) -> reapi::ExecuteOperationMetadata {
 pub fn code(response: &reapi::ExecuteResponse) -> Code {
     Code::from_i32(response.status.as_ref().map_or(0, |status| status.code))
 }
+
+/// A result as it was written, without metadata. When it was recorded is the store's to say.
+pub fn as_written(found: Option<reapi::ActionResult>) -> Option<reapi::ActionResult> {
+    found.map(|mut result| {
+        let metadata = result.execution_metadata.take().unwrap();
+        assert!(kiln_proto::made::recorded(&metadata).is_some(), "{metadata:?}");
+        result
+    })
+}

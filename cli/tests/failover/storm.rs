@@ -1,11 +1,10 @@
 //! Builds through HAProxy while coordinators, workers and Redis are killed, stopped and cut off.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_harness::faults::Dice;
+use kiln_harness::faults::{self, Dice};
 use kiln_harness::replicas::Replicas;
 use kiln_harness::until;
 use nix::sys::signal::Signal;
@@ -80,42 +79,16 @@ fn storm(builds: usize) {
     eprintln!("failover: {builds} builds, KILN_FAILOVER_SEED={seed}");
     let Some(farm) = Replicas::start(&COORDINATORS, &WORKERS) else { return };
     let mut dice = Dice(seed);
-    let (next, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (ended, problems) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let mut faults: BTreeMap<&str, usize> = BTreeMap::new();
     let began = Instant::now();
     let run = |number: usize| {
         let word = format!("storm-{number}");
         let dir = tree(&word, 4);
         let built = farm.build(dir.path(), &[]);
-        wrong(&built, dir.path(), &word)
+        problems.lock().unwrap().extend(wrong(&built, dir.path(), &word));
+        ended.fetch_add(1, Ordering::Relaxed);
     };
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= builds {
-                            break;
-                        }
-                        // Every third has been built before.
-                        let problem = run(if number % 3 == 2 { number / 2 } else { number });
-                        problems.lock().unwrap().extend(problem);
-                        ended.fetch_add(1, Ordering::Relaxed);
-                    }
-                })
-            })
-            .collect();
-        scope.spawn(|| {
-            clients.into_iter().for_each(|client| client.join().unwrap());
-            done.store(true, Ordering::Relaxed);
-        });
-        while !done.load(Ordering::Relaxed) {
-            *faults.entry(fault(&farm, &mut dice)).or_default() += 1;
-            std::thread::sleep(Duration::from_millis(dice.roll(2_000)));
-        }
-    });
+    let faults = faults::storm(CLIENTS, builds, run, &mut dice, Duration::from_secs(2), |dice| fault(&farm, dice));
     let elapsed = began.elapsed();
     let problems = problems.into_inner().unwrap();
     eprintln!(

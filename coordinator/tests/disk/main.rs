@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt};
 use kiln_harness::cannot_run;
+use kiln_harness::remote::as_written;
 use kiln_proto::digest::Digest;
 use kiln_proto::reapi;
 use kiln_store::{BlobStore, Config, Error, Stores};
@@ -336,15 +337,6 @@ async fn fill_the_disk(dir: &Path) {
     stores.actions.put("", &action, result.clone()).await.unwrap();
     assert_eq!(as_written(stores.actions.get("", &action).await.unwrap()), Some(result));
     println!("\nDISK FILLED");
-}
-
-/// A result as it was written, without metadata. When it was recorded is the store's to say.
-fn as_written(found: Option<reapi::ActionResult>) -> Option<reapi::ActionResult> {
-    found.map(|mut result| {
-        let metadata = result.execution_metadata.take().unwrap();
-        assert!(kiln_proto::made::recorded(&metadata).is_some(), "{metadata:?}");
-        result
-    })
 }
 
 #[test]

@@ -5,9 +5,10 @@ use kiln_proto::digest::Digest;
 use kiln_store::Error;
 
 use crate::MIB;
-use crate::coordinator::{Coordinator, as_written, coordinator, redis_or_skip};
+use crate::coordinator::{Coordinator, coordinator, redis_or_skip};
 use crate::support::{BLAKE3, SHA256, noise};
 use kiln_harness::redis::{Cluster, Redis};
+use kiln_harness::remote::as_written;
 
 async fn shares_blobs(one: &Coordinator, other: &Coordinator) {
     for (function, size) in

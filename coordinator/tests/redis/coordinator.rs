@@ -123,12 +123,3 @@ pub fn redis_or_skip() -> bool {
     }
     installed
 }
-
-/// A result as it was written, without metadata. When it was recorded is the store's to say.
-pub fn as_written(found: Option<reapi::ActionResult>) -> Option<reapi::ActionResult> {
-    found.map(|mut result| {
-        let metadata = result.execution_metadata.take().unwrap();
-        assert!(kiln_proto::made::recorded(&metadata).is_some(), "{metadata:?}");
-        result
-    })
-}

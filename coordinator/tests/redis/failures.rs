@@ -4,9 +4,10 @@ use kiln_store::Error;
 use kiln_store::Health;
 
 use crate::MIB;
-use crate::coordinator::{as_written, coordinator, redis_or_skip};
+use crate::coordinator::{coordinator, redis_or_skip};
 use crate::support::noise;
 use kiln_harness::redis::Redis;
+use kiln_harness::remote::as_written;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_runs_out_evicts_and_never_fails_or_lies() {

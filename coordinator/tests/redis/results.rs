@@ -3,9 +3,10 @@
 use kiln_auth::FarmKey;
 use kiln_store::Error;
 
-use crate::coordinator::{as_written, coordinator, redis_or_skip};
+use crate::coordinator::{coordinator, redis_or_skip};
 use crate::support::{SHA256, noise};
 use kiln_harness::redis::Redis;
+use kiln_harness::remote::as_written;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_is_a_hit_through_the_other_coordinator_only_while_it_is_whole() {

@@ -1,0 +1,138 @@
+//! A program that serves until it is told to end: from its command line to its exit code.
+//!
+//! Invariant: an invalid configuration changes nothing in a program that runs.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kiln_options::{Read, Settings};
+use kiln_telemetry::{LogFilter, Process, Telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What the command line of a program gives.
+pub trait Arguments: Parser + Send + 'static {
+    /// What the program does.
+    type Config: Send + 'static;
+    /// How it is called in logs and traces.
+    const PROCESS: Process;
+    /// The options that a reload applies.
+    const RELOADED: &'static [&'static str];
+
+    /// The options about its configuration file.
+    fn file(&self) -> &kiln_options::Options;
+
+    /// What it does.
+    fn config(&mut self) -> &mut Self::Config;
+
+    /// What it does, and its logs and traces.
+    fn parts(self) -> (Self::Config, kiln_telemetry::Options);
+
+    /// All that is wrong with what a configuration names.
+    fn problems(config: &Self::Config) -> Vec<String>;
+}
+
+/// A program that runs, as far as its configuration can be replaced.
+pub trait Reload<C>: Send + 'static {
+    /// Applies a configuration, and answers what of it takes effect after a restart only, besides options.
+    ///
+    /// # Errors
+    /// What is wrong with its files. Nothing has changed then.
+    fn apply(&mut self, config: C) -> impl Future<Output = Result<Vec<String>, Vec<String>>> + Send;
+}
+
+/// Runs a program with this command line, from its start to its end. `prepare` is called while the process has a single thread; `serve` starts
+/// what the program does.
+pub fn main<A: Arguments, R: Reload<A::Config>, S: Future<Output = anyhow::Result<()>>>(
+    line: Vec<OsString>,
+    prepare: impl FnOnce(&mut A::Config),
+    serve: impl FnOnce(A::Config) -> (R, S),
+) -> ExitCode {
+    let mut read = match kiln_options::read::<A>(&line) {
+        Ok(read) => read,
+        Err(error) => return error.print(),
+    };
+    if read.arguments.file().check_config {
+        return kiln_options::report(&read.settings, &A::problems(read.arguments.config()));
+    }
+    prepare(read.arguments.config());
+    match run(line, read, serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Prints the chain of causes without a stack trace: the problem is outside this program.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run<A: Arguments, R: Reload<A::Config>, S: Future<Output = anyhow::Result<()>>>(
+    line: Vec<OsString>,
+    read: Read<A>,
+    serve: impl FnOnce(A::Config) -> (R, S),
+) -> anyhow::Result<()> {
+    // Before anything else: until then, SIGHUP ends the process.
+    let hangups = signal(SignalKind::hangup())?;
+    kiln_system::no_core_dumps();
+    let Read { arguments, settings } = read;
+    let (config, options) = arguments.parts();
+    let telemetry = Telemetry::start(&A::PROCESS, &options)?;
+    let filter = telemetry.filter();
+    let (reload, serving) = serve(config);
+    tokio::spawn(Reloading { line, settings, filter, reload }.on::<A>(hangups));
+    let result = serving.await;
+    telemetry.stop().await;
+    result
+}
+
+/// Reads the options again.
+struct Reloading<R> {
+    line: Vec<OsString>,
+    settings: Settings,
+    filter: LogFilter,
+    reload: R,
+}
+
+impl<R> Reloading<R> {
+    async fn on<A: Arguments>(mut self, mut hangups: Signal)
+    where
+        R: Reload<A::Config>,
+    {
+        while hangups.recv().await.is_some() {
+            self.once::<A>().await;
+        }
+    }
+
+    async fn once<A: Arguments>(&mut self)
+    where
+        R: Reload<A::Config>,
+    {
+        const KEPT: &str = "the configuration is invalid; the previous one stays in effect";
+        let Read { arguments, settings } = match kiln_options::read::<A>(&self.line) {
+            Ok(read) => read,
+            Err(error) => return tracing::error!(error = error.in_one_line(), "{KEPT}"),
+        };
+        let (config, options) = arguments.parts();
+        let late = match self.reload.apply(config).await {
+            Ok(late) => late,
+            Err(problems) => return tracing::error!(error = problems.join("; "), "{KEPT}"),
+        };
+        self.filter.reload(&options);
+        let change = self.settings.take_over(settings, A::RELOADED);
+        tracing::info!(changed = change.applied.join(", "), "reloaded the configuration");
+        let late: Vec<String> = change.late.into_iter().map(|name| format!("`{name}`")).chain(late).collect();
+        if !late.is_empty() {
+            tracing::warn!(changed = late.join(", "), "takes effect after a restart");
+        }
+    }
+}
+
+/// Ends when the process is asked to: SIGTERM, or an interrupt from the keyboard.
+pub async fn stop_signal() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
