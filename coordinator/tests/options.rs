@@ -7,9 +7,11 @@ use std::process::Command;
 
 use kiln_harness::guarded::refused;
 use kiln_harness::options::{configured, files};
+use kiln_harness::remote::{caller_of, shell};
 use kiln_harness::{Lasting, Ran};
-use kiln_proto::v1;
+use kiln_proto::digest::DigestFunction;
 use kiln_proto::v1::farm_client::FarmClient;
+use kiln_proto::{reapi, v1};
 
 /// `kiln-coordinator` with the file `coordinator.toml` in this directory, and these further arguments.
 fn coordinator(dir: &Path, arguments: &[&str]) -> Command {
@@ -172,6 +174,49 @@ async fn sighup_reads_the_file_again_and_an_invalid_one_changes_nothing() {
     running.process.hang_up();
     let lines = running.process.lines_until("takes effect after a restart");
     assert!(!lines.iter().any(|line| line.contains(" INFO ")), "expected warnings only: {lines:#?}");
+}
+
+/// What is answered to an action with this property: nothing is there that could run it.
+async fn asked_for(running: &Running, property: &str) -> Result<(), tonic::Status> {
+    let caller = caller_of(&running.url, DigestFunction::Sha256).await;
+    let property = reapi::platform::Property { name: property.to_owned(), value: "large".to_owned() };
+    let platform = Some(reapi::Platform { properties: vec![property] });
+    let action = caller.action(shell("true", &[]), &[], |action| action.platform = platform).await;
+    caller.start(&action, false).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_for_properties_are_replaced_and_invalid_ones_are_not_taken() {
+    let rule = |name: &str| format!("[[property]]\nname = \"{name}\"\nignore = true\n");
+    let text = format!("{MINIMAL}properties = \"properties.toml\"\n");
+    let dir = files(&[("coordinator.toml", &text), ("properties.toml", &rule("acme-one"))]);
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let mut running = Running::start(dir.path());
+    asked_for(&running, "acme-one").await.unwrap();
+    let refused = asked_for(&running, "acme-two").await.unwrap_err();
+    assert!(refused.message().contains("acme-two"), "{refused:?}");
+
+    write("properties.toml", &rule("acme-two"));
+    running.process.hang_up();
+    running.process.line_with("reloaded the configuration");
+    asked_for(&running, "acme-two").await.unwrap();
+    assert!(asked_for(&running, "acme-one").await.is_err());
+
+    // A rule that cannot be used changes nothing.
+    write("properties.toml", "[[property]]\nname = \"acme-two\"\n");
+    running.process.hang_up();
+    let line = running.process.line_with("the previous one stays in effect");
+    assert!(line.contains("needs either `ignore = true` or `to`"), "{line}");
+    asked_for(&running, "acme-two").await.unwrap();
+
+    // Without the option, there are no rules; and what needs a restart is named.
+    write("coordinator.toml", &format!("{MINIMAL}own-credentials = true\nallow-notify = [\"hooks.example\"]\n"));
+    running.process.hang_up();
+    let line = running.process.line_with("reloaded the configuration");
+    assert!(line.contains("changed=\"properties\""), "{line}");
+    let line = running.process.line_with("takes effect after a restart");
+    assert!(line.contains("`own-credentials`") && line.contains("`allow-notify`"), "{line}");
+    assert!(asked_for(&running, "acme-two").await.is_err());
 }
 
 #[test]
