@@ -197,6 +197,42 @@ fn php() {
     assert_eq!(output("php", &["shop"], unpacked.path()), "3 EUR\n");
 }
 
+/// Packages that are copied from the tree, or unpacked from archives in it: both are inputs of the layer.
+#[test]
+fn composer_takes_packages_from_directories_and_archives_of_the_tree() {
+    let manifest = |repository: &str| {
+        format!(
+            r#"{{"name":"k/shop","version":"1.0.0","require":{{"k/money":"*"}},"repositories":[{repository},{{"packagist.org":false}}],"bin":["shop"]}}"#
+        )
+    };
+    let package = r#"{"name":"k/money","version":"1.2.0","autoload":{"psr-4":{"Money\\":"src"}}}"#;
+    let class = |currency: &str| {
+        format!("<?php namespace Money; class M {{ static function t($x) {{ return \"$x {currency}\"; }} }}\n")
+    };
+    let shop = "<?php require __DIR__.'/vendor/autoload.php'; echo Money\\M::t(3), \"\\n\";\n";
+    let copied = r#"{"type":"path","url":"libs/*","options":{"symlink":false}}"#;
+    let zipped = r#"{"type":"artifact","url":"archives"}"#;
+    let zip = "import zipfile; z = zipfile.ZipFile('archives/money-1.2.0.zip', 'w'); [z.write('libs/money/' + f, f) for f in ['composer.json', 'src/M.php']]";
+    for repository in [copied, zipped] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        write(at, "composer.json", &manifest(repository));
+        write(at, "libs/money/composer.json", package);
+        write(at, "shop", shop);
+        let build = |currency: &str| {
+            write(at, "libs/money/src/M.php", &class(currency));
+            write(at, "archives/.keep", "");
+            output("python3", &["-c", zip], at);
+            output("composer", &["update", "--no-install", "--no-interaction", "--quiet"], at);
+            let built = Farm::shared().build(at, &[]).well();
+            let unpacked = unpack(&at.join("kiln-out"));
+            (output("php", &["shop"], unpacked.path()), built.caches()["deps"].clone())
+        };
+        assert_eq!(build("EUR").0, "3 EUR\n", "{repository}");
+        assert_eq!(build("USD"), ("3 USD\n".to_owned(), "miss".to_owned()), "{repository}");
+    }
+}
+
 #[test]
 fn python_with_pipenv() {
     let dir = built("python-pipenv");
