@@ -7,7 +7,6 @@ mod agents;
 mod caches;
 mod chosen;
 mod fetching;
-mod image_actions;
 mod images;
 mod in_root;
 mod indexes;
@@ -52,7 +51,6 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-pub use image_actions::{ImageActions, InRoot, Runs};
 use kiln_artifacts::Bases;
 use kiln_auth::Identity;
 use kiln_build_secrets::Secrets;

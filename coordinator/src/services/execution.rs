@@ -25,9 +25,9 @@ use tonic::{Code, Request, Response, Status};
 use super::asked::{Asked, Keeps};
 use super::metadata;
 use kiln_auth::audit::Subject;
-use kiln_builds::{ImageActions, InRoot, Runs};
 use kiln_execution::log::LiveLogs;
 use kiln_execution::{Attached, ExecutionHandle, Update, failed};
+use kiln_image_actions::{ImageActions, InRoot, Runs};
 
 /// Default time for which an execution continues after its clients have left: they can return with `WaitExecution`.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(30);

@@ -38,9 +38,10 @@ use crate::services::{
 use kiln_assets::{Assets, Downloads};
 use kiln_auth::Known;
 use kiln_bazel::{Invocations, Publish, Show};
-use kiln_builds::{BuildMetrics, Builds, ImageActions, Settings};
+use kiln_builds::{BuildMetrics, Builds, Settings};
 use kiln_caches::{Caches, Limits};
 use kiln_execution::ExecutionHandle;
+use kiln_image_actions::ImageActions;
 use kiln_journal::Journal;
 use kiln_layers::{self, LayerStore, Layers, OwnLayers, SharedLayers};
 use kiln_notify::Notifier;
