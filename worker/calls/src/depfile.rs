@@ -38,10 +38,8 @@ pub fn dep_info(depfile: &[u8]) -> DepInfo {
     }
     for line in depfile.split(|c| *c == b'\n') {
         let Some(variable) = line.strip_prefix(b"# env-dep:") else { continue };
-        let (name, value) = match variable.iter().position(|c| *c == b'=') {
-            Some(at) => (&variable[..at], Some(&variable[at + 1..])),
-            None => (variable, None),
-        };
+        let mut parts = variable.splitn(2, |c| *c == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next());
         found.environment.insert(unescaped(name), value.map(unescaped));
     }
     found
@@ -98,31 +96,36 @@ fn rule(line: &[u8]) -> Option<Rule> {
 fn names(line: &[u8]) -> Vec<(Vec<u8>, bool)> {
     let mut names = Vec::new();
     let mut name = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = line.get(at).copied() {
-        let next = line.get(at + 1).copied();
-        match (byte, next) {
-            (b'\\', Some(escaped @ (b' ' | b'\t' | b'#' | b':'))) => {
-                name.push(escaped);
-                at += 1;
+    let mut rest = line;
+    while let [byte, after @ ..] = rest {
+        rest = match (byte, after) {
+            (b'\\', [escaped @ (b' ' | b'\t' | b'#' | b':'), after @ ..]) => {
+                name.push(*escaped);
+                after
             }
             // Backslashes are doubled only before a blank that is escaped.
-            (b'\\', Some(b'\\')) if escapes_blank(&line[at..]) => {
+            (b'\\', [b'\\', both @ ..]) if escapes_blank(rest) => {
                 name.push(b'\\');
-                at += 1;
+                both
             }
-            (b'$', Some(b'$')) => {
+            (b'$', [b'$', both @ ..]) => {
                 name.push(b'$');
-                at += 1;
+                both
             }
-            (b' ' | b'\t', _) => names.push((std::mem::take(&mut name), false)),
+            (b' ' | b'\t', _) => {
+                names.push((std::mem::take(&mut name), false));
+                after
+            }
             // Of several, the first ends the targets; a name may have a colon elsewhere.
-            (b':', None | Some(b' ' | b'\t')) if !names.iter().any(|(_, ends)| *ends) => {
+            (b':', [] | [b' ' | b'\t', ..]) if !names.iter().any(|(_, ends)| *ends) => {
                 names.push((std::mem::take(&mut name), true));
+                after
             }
-            _ => name.push(byte),
-        }
-        at += 1;
+            _ => {
+                name.push(*byte);
+                after
+            }
+        };
     }
     names.push((name, false));
     names

@@ -6,6 +6,12 @@
 //!
 //! Invariant: no I/O. Whatever must be read is asked from the caller through [`Files`].
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod c;
 mod call;
 pub mod crates;

@@ -31,8 +31,9 @@ pub(crate) fn driver(program: &OsStr) -> Option<Driver> {
 
 /// Without `-12` or `-12.2.0`.
 fn without_version(name: &[u8]) -> &[u8] {
-    match name.iter().rposition(|c| *c == b'-') {
-        Some(at) if is_version(&name[at + 1..]) => &name[..at],
+    let mut parts = name.rsplitn(2, |c| *c == b'-');
+    match (parts.next(), parts.next()) {
+        (Some(version), Some(name)) if is_version(version) => name,
         _ => name,
     }
 }

@@ -39,8 +39,8 @@ pub(super) fn named(name: &OsStr) -> Result<Option<Language>, Refusal> {
 
 /// The language of a file by its name; `None` if it is for the linker.
 pub(super) fn of_file(path: &OsStr, driver: Driver) -> Option<Result<Language, Refusal>> {
-    let name = file_name(path);
-    let suffix = &name[name.iter().rposition(|c| *c == b'.')? + 1..];
+    let mut parts = file_name(path).rsplitn(2, |c| *c == b'.');
+    let (suffix, _) = (parts.next()?, parts.next()?);
     let (_, language) =
         SUFFIXES.iter().find(|(suffixes, _)| suffixes.iter().any(|known| known.as_bytes() == suffix))?;
     Some(match *language {

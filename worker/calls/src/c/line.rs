@@ -109,10 +109,8 @@ impl<'a> Line<'a> {
 
     /// The text of a `-D`.
     pub(super) fn define(&mut self, text: &[u8]) {
-        let (name, value) = match text.iter().position(|c| *c == b'=') {
-            Some(at) => (&text[..at], &text[at + 1..]),
-            None => (text, b"1".as_slice()),
-        };
+        let mut parts = text.splitn(2, |c| *c == b'=');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or(b"1"));
         self.defined.push(Defined { name: name.to_vec(), value: Some(value.to_vec()) });
     }
 

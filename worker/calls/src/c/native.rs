@@ -10,9 +10,8 @@ use crate::refusal::Refusal;
 /// The arguments with which the driver is to be asked what the call's `native` stands for. Its standard error is the answer that
 /// [`with_native`] takes.
 pub fn native_query(call: &Call) -> Vec<OsString> {
-    let about_cpu =
-        words(&call.arguments).filter_map(Result::ok).filter(|word| is_about_cpu(&call.arguments[word.at.start]));
-    let mut query: Vec<OsString> = about_cpu.flat_map(|word| call.arguments[word.at].iter().cloned()).collect();
+    let about_cpu = words(&call.arguments).filter_map(Result::ok).filter(|word| is_about_cpu(word.first));
+    let mut query: Vec<OsString> = about_cpu.flat_map(|word| word.arguments.iter().cloned()).collect();
     query.extend(["-###", "-E", "-x", call.language.name(), "/dev/null"].map(OsString::from));
     query
 }
@@ -91,8 +90,8 @@ fn of_gcc(words: &[OsString]) -> Vec<OsString> {
 /// What clang's driver tells the compiler proper about the CPU, in the form in which one can tell it oneself.
 fn of_clang(words: &[OsString]) -> Vec<OsString> {
     let about = ["-target-cpu", "-target-feature", "-tune-cpu"];
-    let pairs = words.windows(2).filter(|pair| about.iter().any(|option| pair[0] == *option));
-    pairs.flatten().flat_map(|word| [OsString::from("-Xclang"), word.clone()]).collect()
+    let pairs = words.iter().zip(words.iter().skip(1)).filter(|(name, _)| about.iter().any(|option| *name == option));
+    pairs.flat_map(|(name, value)| [name, value]).flat_map(|word| [OsString::from("-Xclang"), word.clone()]).collect()
 }
 
 /// The arguments with the expansion in the place of the first option that it stands for, and without the others.
@@ -100,10 +99,10 @@ fn replaced(arguments: &[OsString], expansion: Vec<OsString>, stands_for: impl F
     let mut expansion = Some(expansion);
     let mut all = Vec::new();
     for word in words(arguments).filter_map(Result::ok) {
-        if stands_for(&arguments[word.at.start]) {
+        if stands_for(word.first) {
             all.extend(expansion.take().into_iter().flatten());
         } else {
-            all.extend(arguments[word.at].iter().cloned());
+            all.extend(word.arguments.iter().cloned());
         }
     }
     all

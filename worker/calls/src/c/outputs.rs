@@ -118,10 +118,11 @@ pub(super) fn profile_base(line: &Line, source: &OsStr) -> OsString {
 
 /// A path without the last suffix of its file name.
 fn stem(path: &OsStr) -> &OsStr {
-    let bytes = path.as_bytes();
-    let name = bytes.iter().rposition(|c| *c == b'/').map_or(0, |at| at + 1);
-    match bytes.iter().rposition(|c| *c == b'.') {
-        Some(at) if at > name => OsStr::from_bytes(&bytes[..at]),
+    let mut parts = path.as_bytes().rsplitn(2, |c| *c == b'.');
+    match (parts.next(), parts.next()) {
+        (Some(suffix), Some(stem)) if !suffix.contains(&b'/') && !matches!(stem.last(), None | Some(b'/')) => {
+            OsStr::from_bytes(stem)
+        }
         _ => path,
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn understand(
     }
     let mut line = Line::new(driver, directory);
     for word in words(&arguments) {
-        take(&mut line, &word?, &arguments)?;
+        take(&mut line, &word?)?;
     }
     assembler::check(line.assembler.iter().map(Vec::as_slice))?;
     let (source, language) = source(&line)?;
@@ -130,9 +130,9 @@ fn probe(source: &OsStr, directory: &Path) -> Result<(), Refusal> {
 }
 
 /// Takes one word into account.
-fn take(line: &mut Line, word: &Word, arguments: &[OsString]) -> Result<(), Refusal> {
+fn take(line: &mut Line, word: &Word) -> Result<(), Refusal> {
     let value = word.value;
-    let option = || arguments[word.at.start].to_string_lossy().into_owned();
+    let option = || word.first.to_string_lossy().into_owned();
     let Some(row) = word.row else {
         line.files.push((value.to_owned(), line.language));
         return Ok(());
@@ -170,7 +170,7 @@ fn take(line: &mut Line, word: &Word, arguments: &[OsString]) -> Result<(), Refu
         Meaning::Include { macros_only } => line.include(value.as_bytes(), macros_only),
         Meaning::Define => line.define(value.as_bytes()),
         Meaning::Undefine => line.undefine(value.as_bytes()),
-        Meaning::Cpu if value.as_bytes().starts_with(b"native") => line.native.push(arguments[word.at.start].clone()),
+        Meaning::Cpu if value.as_bytes().starts_with(b"native") => line.native.push(word.first.clone()),
         Meaning::Cpu => {}
         Meaning::Assembler => line.assembler.extend(value.as_bytes().split(|c| *c == b',').map(<[u8]>::to_vec)),
         Meaning::Preprocessor => preprocessor::read(line, value.as_bytes())?,

@@ -43,7 +43,7 @@ fn expand_into(
         let content = files.read(&path).ok_or_else(|| refuse("it cannot be read"))?;
         let words =
             words(&content).ok_or_else(|| refuse("compilers differ in how they read its quotes and backslashes"))?;
-        expand_into(expanded, &words, directory, files, depth + 1)?;
+        expand_into(expanded, &words, directory, files, depth.saturating_add(1))?;
     }
     Ok(())
 }

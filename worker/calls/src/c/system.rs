@@ -13,7 +13,7 @@ use crate::paths::absolute;
 pub fn search_query(call: &Call) -> Vec<OsString> {
     let mut query = Vec::new();
     for word in words(&call.arguments).filter_map(Result::ok) {
-        let argument = call.arguments[word.at.start].as_encoded_bytes();
+        let argument = word.first.as_encoded_bytes();
         let counts = match word.meaning() {
             Some(
                 Meaning::Sysroot
@@ -30,7 +30,7 @@ pub fn search_query(call: &Call) -> Vec<OsString> {
             _ => false,
         };
         if counts {
-            query.extend(call.arguments[word.at].iter().cloned());
+            query.extend(word.arguments.iter().cloned());
         }
     }
     query.extend(["-v", "-E", "-x", call.language.name(), "/dev/null"].map(OsString::from));

@@ -1,7 +1,6 @@
 //! A command line's words: options with their values, and files.
 
 use std::ffi::{OsStr, OsString};
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use super::table::{Form, Meaning, Row, lookup};
@@ -14,8 +13,10 @@ pub(super) struct Word<'a> {
     pub(super) row: Option<&'static Row>,
     /// The option's value; empty if it has none. The file.
     pub(super) value: &'a OsStr,
-    /// Which arguments it consists of.
-    pub(super) at: Range<usize>,
+    /// The argument that it begins with.
+    pub(super) first: &'a OsString,
+    /// All arguments that it consists of.
+    pub(super) arguments: &'a [OsString],
 }
 
 impl Word<'_> {
@@ -27,29 +28,33 @@ impl Word<'_> {
 
 /// Splits arguments into words. Fails at an option that is not known.
 pub(super) fn words(arguments: &[OsString]) -> impl Iterator<Item = Result<Word<'_>, Refusal>> {
-    let mut next = 0;
+    let mut rest = arguments;
     std::iter::from_fn(move || {
-        let argument = arguments.get(next)?;
-        let start = next;
-        next += 1;
+        let all = rest;
+        let (argument, after) = rest.split_first()?;
+        rest = after;
+        let (alone, _) = all.split_at_checked(1)?;
         let bytes = argument.as_bytes();
         if !bytes.starts_with(b"-") || bytes == b"-" {
-            return Some(Ok(Word { row: None, value: argument, at: start..next }));
+            return Some(Ok(Word { row: None, value: argument, first: argument, arguments: alone }));
         }
         let option = || argument.to_string_lossy().into_owned();
         let Some((row, joined)) = lookup(bytes) else {
             return Some(Err(Refusal::UnknownOption { option: option() }));
         };
         let separate = row.form == Form::Separate || row.form == Form::Either && joined.is_empty();
-        let value = if separate {
-            let Some(value) = arguments.get(next) else {
-                return Some(Err(Refusal::MissingArgument { option: option() }));
-            };
-            next += 1;
-            value.as_os_str()
-        } else {
-            OsStr::from_bytes(joined)
+        if !separate {
+            return Some(Ok(Word {
+                row: Some(row),
+                value: OsStr::from_bytes(joined),
+                first: argument,
+                arguments: alone,
+            }));
+        }
+        let (Some((value, after)), Some((both, _))) = (after.split_first(), all.split_at_checked(2)) else {
+            return Some(Err(Refusal::MissingArgument { option: option() }));
         };
-        Some(Ok(Word { row: Some(row), value, at: start..next }))
+        rest = after;
+        Some(Ok(Word { row: Some(row), value, first: argument, arguments: both }))
     })
 }

@@ -121,10 +121,9 @@ fn index<K: Ord>(numbers: &Numbers<K>, key: &K) -> u32 {
 /// The directory and the name of an absolute path.
 fn split(path: &Path) -> Split<'_> {
     let bytes = path.as_os_str().as_bytes();
-    match bytes.iter().rposition(|c| *c == b'/') {
-        Some(at) => (&bytes[..at], &bytes[at + 1..]),
-        None => (&[], bytes),
-    }
+    let mut parts = bytes.rsplitn(2, |c| *c == b'/');
+    let name = parts.next().unwrap_or_default();
+    (parts.next().unwrap_or_default(), name)
 }
 
 fn number<K: Ord>(of: &mut Numbers<K>) {
@@ -179,14 +178,14 @@ fn paths(message: &Manifest) -> Result<Vec<PathBuf>, &'static str> {
     if message.path_directories.len() != message.path_names.len() {
         return Err("a path lacks its directory or its name");
     }
-    let mut total = 0;
+    let mut total = 0_usize;
     let parts = message.path_directories.iter().zip(&message.path_names);
     parts
         .map(|(directory, name)| {
             let directory =
                 message.directories.get(*directory as usize).ok_or("an index of a directory is out of range")?;
             let name = message.names.get(*name as usize).ok_or("an index of a name is out of range")?;
-            total += directory.len() + name.len() + 1;
+            total = total.saturating_add(directory.len()).saturating_add(name.len()).saturating_add(1);
             if total > MAX_PATH_BYTES {
                 return Err("its paths are too long");
             }

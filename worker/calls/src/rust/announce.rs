@@ -22,9 +22,9 @@ pub fn announced<'a>(call: &'a Call, stderr: &[u8]) -> Option<Announced<'a>> {
     if !details.announces_artifacts {
         return None;
     }
-    let (mut said, mut outputs) = (0, Vec::new());
+    let (mut said, mut outputs) = (0_usize, Vec::new());
     for line in stderr.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        said += line.len();
+        said = said.saturating_add(line.len());
         let Some(output) = output(call, line) else { continue };
         outputs.push(output);
         if output.kind == OutputKind::Metadata {

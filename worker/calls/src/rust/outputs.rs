@@ -32,8 +32,9 @@ pub(super) fn outputs(line: &Line, name: &str, files: &dyn Files) -> Result<Vec<
     }
     let outputs: Vec<Output> =
         found.into_iter().map(|(kind, path)| output(line, kind, path, files)).collect::<Result<_, _>>()?;
-    let twice =
-        outputs.iter().enumerate().find(|(at, one)| outputs[..*at].iter().any(|other| other.absolute == one.absolute));
+    let twice = (0..)
+        .zip(&outputs)
+        .find(|&(before, one)| outputs.iter().take(before).any(|other| other.absolute == one.absolute));
     match twice {
         Some((_, output)) => Err(Refusal::OutputAmbiguous { path: output.path.display().to_string() }),
         None => Ok(outputs),

@@ -47,7 +47,7 @@ pub(super) fn closure(
         known: Known::new(sources),
         is_assembler: call.language == Language::AssemblerWithCpp,
         is_cxx: call.language.is_cxx(),
-        resolved: vec![HashMap::new(); chain.directories.len() + 1],
+        resolved: vec![HashMap::new(); chain.directories.len().saturating_add(1)],
         chain,
         seen: HashSet::new(),
         open: Vec::new(),
@@ -163,7 +163,7 @@ impl Walk<'_> {
     fn precompiled_along_chain(&mut self, start: usize, name: &[u8]) -> Result<Option<Found>, Fallback> {
         let found = self.along_chain(start, name);
         let end = match found.as_ref().map(|found| found.place) {
-            Some(Place::Chain(at)) => at + 1,
+            Some(Place::Chain(at)) => at.saturating_add(1),
             _ => self.chain.directories.len(),
         };
         for at in start..end {
@@ -260,7 +260,7 @@ impl Walk<'_> {
                 return;
             }
             Use::IncludeNext | Use::ProbeNext if file.place != Place::Unsearched => {
-                let start = if let Place::Chain(at) = file.place { at + 1 } else { 0 };
+                let start = if let Place::Chain(at) = file.place { at.saturating_add(1) } else { 0 };
                 self.along_chain(start, name)
             }
             _ if quoted => beside(self).or_else(|| self.along_chain(0, name)),

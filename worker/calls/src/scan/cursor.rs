@@ -1,49 +1,53 @@
 //! A place in a source text.
 
-use std::ops::Range;
-
 /// Reads bytes without line continuations: a backslash, blanks and the end of the line are nothing (gcc allows the blanks).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
-    text: &'a [u8],
-    at: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self { rest: text }
     }
 
     /// The next byte, which is taken.
     pub(super) fn next(&mut self) -> Option<u8> {
         self.skip_continuations();
-        let byte = self.text.get(self.at).copied()?;
-        self.at += 1;
-        Some(byte)
+        let (byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*byte)
     }
 
     /// The next byte, which stays.
     pub(super) fn peek(&mut self) -> Option<u8> {
         self.skip_continuations();
-        self.text.get(self.at).copied()
+        self.rest.first().copied()
     }
 
     /// Takes the next byte if it is `wanted`.
     pub(super) fn take(&mut self, wanted: u8) -> bool {
         let there = self.peek() == Some(wanted);
-        self.at += usize::from(there);
+        if there {
+            self.advance();
+        }
         there
     }
 
     fn skip_continuations(&mut self) {
-        while self.text.get(self.at) == Some(&b'\\') {
-            let rest = &self.text[self.at + 1..];
-            let blanks = rest.iter().take_while(|c| matches!(c, b' ' | b'\t' | b'\x0b' | b'\x0c' | b'\r')).count();
-            if rest.get(blanks) != Some(&b'\n') {
-                return;
+        while let [b'\\', after @ ..] = self.rest {
+            let mut after = after;
+            while let [b' ' | b'\t' | b'\x0b' | b'\x0c' | b'\r', rest @ ..] = after {
+                after = rest;
             }
-            self.at += blanks + 2;
+            let [b'\n', rest @ ..] = after else { return };
+            self.rest = rest;
         }
+    }
+
+    /// Takes the byte that was peeked at.
+    fn advance(&mut self) {
+        self.rest = self.rest.get(1..).unwrap_or_default();
     }
 
     /// Takes everything up to the end of a comment `/* */` that has begun.
@@ -58,7 +62,7 @@ impl<'a> Cursor<'a> {
     /// Takes everything before the end of the line.
     pub(super) fn skip_line(&mut self) {
         while !matches!(self.peek(), None | Some(b'\n')) {
-            self.at += 1;
+            self.advance();
         }
     }
 
@@ -69,12 +73,12 @@ impl<'a> Cursor<'a> {
             if byte == b'\n' {
                 return false;
             }
-            self.at += 1;
+            self.advance();
             if byte == quote {
                 return true;
             }
             if byte == b'\\' && !matches!(self.peek(), None | Some(b'\n')) {
-                self.at += 1;
+                self.advance();
             }
         }
         false
@@ -83,30 +87,22 @@ impl<'a> Cursor<'a> {
     /// Takes a raw string whose quote has been taken. In it, continuations are text. Nothing is taken if it is no raw string.
     pub(super) fn skip_raw_string(&mut self) -> bool {
         const MAX_DELIMITER: usize = 16;
-        let rest = &self.text[self.at..];
-        let Some(open) = rest.iter().take(MAX_DELIMITER + 1).position(|c| *c == b'(') else { return false };
-        let delimiter = &rest[..open];
+        let open = self.rest.iter().take(MAX_DELIMITER + 1).position(|c| *c == b'(');
+        let Some((delimiter, [_, content @ ..])) = open.and_then(|open| self.rest.split_at_checked(open)) else {
+            return false;
+        };
         if delimiter.iter().any(|c| matches!(c, b' ' | b')' | b'\\' | b'"' | b'\t' | b'\n' | b'\x0b' | b'\x0c')) {
             return false;
         }
         let end = [b")", delimiter, b"\""].concat();
-        let content = &rest[open + 1..];
-        match content.windows(end.len()).position(|part| part == end) {
-            Some(found) => {
-                self.at += open + 1 + found + end.len();
-                true
-            }
-            None => false,
-        }
+        let found = content.windows(end.len()).position(|part| part == end);
+        let Some(rest) = found.and_then(|at| content.get(at..)?.strip_prefix(&end[..])) else { return false };
+        self.rest = rest;
+        true
     }
 
-    /// Where the cursor is.
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-
-    /// A part of the text as it is written.
-    pub(super) fn written(&self, range: Range<usize>) -> &'a [u8] {
-        self.text.get(range).unwrap_or_default()
+    /// What has been taken since a cursor was at `begin`, as it is written.
+    pub(super) fn since(&self, begin: Self) -> &'a [u8] {
+        begin.rest.len().checked_sub(self.rest.len()).and_then(|taken| begin.rest.get(..taken)).unwrap_or_default()
     }
 }

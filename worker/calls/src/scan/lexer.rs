@@ -208,7 +208,7 @@ impl Lexer<'_> {
             }
             other => {
                 match other {
-                    b"if" | b"ifdef" | b"ifndef" => self.conditions += 1,
+                    b"if" | b"ifdef" | b"ifndef" => self.conditions = self.conditions.saturating_add(1),
                     b"endif" => self.conditions = self.conditions.saturating_sub(1),
                     _ => {}
                 }
@@ -274,10 +274,10 @@ impl Lexer<'_> {
                 rest.push(b' ');
                 continue;
             }
-            let begin = self.cursor.at();
+            let begin = self.cursor;
             self.token(byte);
             rest.push(byte);
-            rest.extend_from_slice(self.cursor.written(begin..self.cursor.at()));
+            rest.extend_from_slice(self.cursor.since(begin));
         }
         rest
     }
@@ -292,18 +292,19 @@ impl Lexer<'_> {
         ];
         let mut rest = text;
         while let Some(at) = rest.windows(6).position(|part| part == b"__has_") {
-            rest = &rest[at..];
-            let Some((name, used)) = PROBES.iter().find(|(name, _)| rest.starts_with(name)) else {
-                rest = &rest[1..];
+            let (_, probe) = rest.split_at_checked(at).unwrap_or_default();
+            let known = PROBES.iter().find_map(|(name, used)| Some((probe.strip_prefix(*name)?, used)));
+            let Some((after, used)) = known else {
+                rest = probe.get(1..).unwrap_or_default();
                 continue;
             };
-            rest = rest[name.len()..].trim_ascii_start();
+            rest = after.trim_ascii_start();
             let Some(argument) = rest.strip_prefix(b"(") else { continue };
             let argument = argument.trim_ascii_start();
             let name = match argument.first() {
                 Some(b'<') => within(argument, b'>').map(Name::Angled),
                 Some(b'"') => within(argument, b'"').map(Name::Quoted),
-                _ => argument.iter().position(|c| *c == b')').map(|end| name_of(&argument[..end])),
+                _ => up_to(argument, b')').map(name_of),
             };
             self.add(*used, name.unwrap_or_else(|| Name::Expression(argument.to_vec())));
         }
@@ -322,14 +323,18 @@ fn is_word(byte: u8) -> bool {
 
 /// What is between the first byte and the next `close`.
 fn within(text: &[u8], close: u8) -> Option<Vec<u8>> {
-    let inner = text.get(1..)?;
-    Some(inner[..inner.iter().position(|c| *c == close)?].to_vec())
+    up_to(text.get(1..)?, close).map(<[u8]>::to_vec)
+}
+
+/// What is before the first `close`.
+fn up_to(text: &[u8], close: u8) -> Option<&[u8]> {
+    text.get(..text.iter().position(|c| *c == close)?)
 }
 
 /// A name as an include has it when macros have been left as they are.
 pub(super) fn name_of(text: &[u8]) -> Name {
     let text = text.trim_ascii();
-    let whole = |close: u8| within(text, close).filter(|name| name.len() + 2 == text.len());
+    let whole = |close: u8| within(text, close).filter(|name| name.len().saturating_add(2) == text.len());
     match text.first() {
         Some(b'<') => whole(b'>').map(Name::Angled),
         Some(b'"') => whole(b'"').map(Name::Quoted),
