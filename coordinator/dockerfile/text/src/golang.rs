@@ -52,9 +52,9 @@ const UNITS: [(&str, i64); 8] = [
 
 /// A duration as Go writes it, in nanoseconds: `1m30s`, `1.5h`, `-2ms`.
 pub fn read_duration(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1, rest),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    let (is_negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     if rest == "0" {
         return Some(0);
@@ -78,33 +78,34 @@ pub fn read_duration(text: &str) -> Option<i64> {
         let fraction = if part.is_empty() {
             0
         } else {
-            (i128::from(part.parse::<i64>().ok()?) * i128::from(*unit) / 10_i128.pow(part.len() as u32)) as i64
+            let scale = 10_i128.checked_pow(u32::try_from(part.len()).ok()?)?;
+            let scaled = i128::from(part.parse::<i64>().ok()?).checked_mul(i128::from(*unit))?;
+            i64::try_from(scaled.checked_div(scale)?).ok()?
         };
         total = total.checked_add(whole.checked_mul(*unit)?)?.checked_add(fraction)?;
         rest = more;
     }
-    Some(sign * total)
+    if is_negative { total.checked_neg() } else { Some(total) }
 }
 
 /// A duration as Go shows it: `0s`, `1.5s`, `1m0s`, `250ms`.
 pub fn duration(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let total = nanoseconds.unsigned_abs();
-    let decimal = |value: u64, unit: u64| {
-        let rest = value % unit;
-        let digits = unit.ilog10() as usize;
+    let decimal = |whole: u64, rest: u64, digits: usize| {
         let fraction = format!("{rest:0digits$}");
         let fraction = fraction.trim_end_matches('0');
-        if rest == 0 { (value / unit).to_string() } else { format!("{}.{fraction}", value / unit) }
+        if rest == 0 { whole.to_string() } else { format!("{whole}.{fraction}") }
     };
     let text = match total {
         0 => "0s".to_owned(),
         1..1_000 => format!("{total}ns"),
-        1_000..1_000_000 => format!("{}µs", decimal(total, 1_000)),
-        1_000_000..1_000_000_000 => format!("{}ms", decimal(total, 1_000_000)),
+        1_000..1_000_000 => format!("{}µs", decimal(total / 1_000, total % 1_000, 3)),
+        1_000_000..1_000_000_000 => format!("{}ms", decimal(total / 1_000_000, total % 1_000_000, 6)),
         _ => {
             let minutes = total / 60_000_000_000;
-            let seconds = decimal(total % 60_000_000_000, 1_000_000_000);
+            let rest = total % 60_000_000_000;
+            let seconds = decimal(rest / 1_000_000_000, rest % 1_000_000_000, 9);
             match (minutes / 60, minutes % 60) {
                 (0, 0) => format!("{seconds}s"),
                 (0, minutes) => format!("{minutes}m{seconds}s"),

@@ -25,27 +25,36 @@ pub(crate) fn error(source: &Source, span: Span, message: &str, help: Option<&st
 /// A part of the line, and where in it the place is. Control characters are replaced, so that a file cannot control the terminal.
 fn excerpt(source: &Source, place: Span) -> (String, (usize, usize)) {
     let bytes = source.line_bytes(source.line(place.start));
-    let line = &source.text()[bytes.clone()];
+    let line = source.text().get(bytes.clone()).unwrap_or_default();
     let start = floor(line, place.start.saturating_sub(bytes.start));
     let end = floor(line, place.end.saturating_sub(bytes.start)).max(start);
-    let clean = |text: &str| text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-    let before: String = clean(&line[start - tail(&line[..start], BEFORE)..start]);
-    let place: String = clean(&line[start..start + head(&line[start..end], AFTER)]);
-    let after: String = clean(&line[end..end + head(&line[end..], AFTER.saturating_sub(place.chars().count()))]);
-    let left = if before.chars().count() == BEFORE && start > before.len() { "…" } else { "" };
-    let right = if start + place.len() < end || end + after.len() < line.len() { "…" } else { "" };
-    let from = left.len() + before.len();
-    (format!("{left}{before}{place}{after}{right}"), (from, from + place.len()))
+    let (before, rest) = line.split_at_checked(start).unwrap_or_default();
+    let (place, after) = rest.split_at_checked(end.saturating_sub(start)).unwrap_or_default();
+    let near = tail(before, BEFORE);
+    let shown = head(place, AFTER);
+    let next = head(after, AFTER.saturating_sub(shown.chars().count()));
+    let left = if near.len() < before.len() { "…" } else { "" };
+    let right = if shown.len() < place.len() || next.len() < after.len() { "…" } else { "" };
+    let clean = |text: &str| -> String {
+        text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    };
+    let mut excerpt = format!("{left}{}", clean(near));
+    let from = excerpt.len();
+    excerpt.push_str(&clean(shown));
+    let to = excerpt.len();
+    excerpt.push_str(&clean(next));
+    excerpt.push_str(right);
+    (excerpt, (from, to))
 }
 
-/// The number of bytes of the first `count` characters.
-fn head(text: &str, count: usize) -> usize {
-    text.char_indices().nth(count).map_or(text.len(), |(at, _)| at)
+/// The first `count` characters.
+fn head(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).and_then(|(at, _)| text.get(..at)).unwrap_or(text)
 }
 
-/// The number of bytes of the last `count` characters.
-fn tail(text: &str, count: usize) -> usize {
-    text.char_indices().rev().nth(count.saturating_sub(1)).map_or(text.len(), |(at, _)| text.len() - at)
+/// The last `count` characters.
+fn tail(text: &str, count: usize) -> &str {
+    text.char_indices().rev().nth(count.saturating_sub(1)).and_then(|(at, _)| text.get(at..)).unwrap_or(text)
 }
 
 /// The greatest character boundary that is not beyond a byte.
@@ -82,5 +91,13 @@ mod tests {
             let shown = error(&source, span, "bad", None, false);
             assert!(shown.len() < 2_000 && !shown.contains('\u{1b}'), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_shortened_line_of_control_characters_shows_that_it_was() {
+        let text = format!("{}X{}", "\u{1}".repeat(90), "\u{1}".repeat(180));
+        let (shown, (start, end)) = excerpt(&Source::new("Dockerfile", &text), Span::new(90, 91));
+        assert!(shown.starts_with('…') && shown.ends_with('…'), "{shown}");
+        assert_eq!(shown.get(start..end), Some("X"));
     }
 }

@@ -46,7 +46,7 @@ pub struct Source {
 impl Source {
     /// A text, and the name of its file for messages.
     pub fn new(name: &str, text: &str) -> Self {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at.saturating_add(1))).collect();
         Self { name: name.into(), text: text.into(), lines }
     }
 
@@ -67,22 +67,24 @@ impl Source {
 
     /// The lines of a span, from 1 on, both included.
     pub fn lines(&self, span: Span) -> (usize, usize) {
-        let last = if span.end > span.start { span.end - 1 } else { span.start };
+        let last = span.end.saturating_sub(1).max(span.start);
         (self.line(span.start), self.line(last))
     }
 
     /// The column of a byte in its line, in characters, from 1 on.
     pub fn column(&self, at: usize) -> usize {
         let line = self.line_bytes(self.line(at));
-        self.text.get(line.start..at.clamp(line.start, line.end)).map_or(1, |before| before.chars().count() + 1)
+        self.text
+            .get(line.start..at.clamp(line.start, line.end))
+            .map_or(1, |before| before.chars().count().saturating_add(1))
     }
 
     /// The bytes of a line, without its line break.
     pub fn line_bytes(&self, line: usize) -> Range<usize> {
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
-        let end = self.lines.get(line).map_or(self.text.len(), |next| next - 1);
-        let end = if end > start && self.text.as_bytes().get(end - 1) == Some(&b'\r') { end - 1 } else { end };
-        start..end.max(start)
+        let end = self.lines.get(line).map_or(self.text.len(), |next| next.saturating_sub(1)).max(start);
+        let is_carried = self.text.get(start..end).is_some_and(|text| text.ends_with('\r'));
+        start..end.saturating_sub(usize::from(is_carried))
     }
 }
 

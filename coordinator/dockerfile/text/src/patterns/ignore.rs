@@ -34,7 +34,7 @@ impl Ignore {
             if bytes.start >= text.len() {
                 break;
             }
-            let written = &text[bytes.clone()];
+            let written = text.get(bytes.clone()).unwrap_or_default();
             let written = if line == 1 { written.strip_prefix('\u{feff}').unwrap_or(written) } else { written };
             let pattern = written.trim();
             if written.starts_with('#') || pattern.is_empty() {

@@ -78,16 +78,16 @@ impl Patterns {
     pub fn matches_below(&self, path: &str, parents: &Parents) -> (bool, Parents) {
         let mut matched = false;
         let mut found = vec![false; self.patterns.len()];
-        for (at, pattern) in self.patterns.iter().enumerate() {
-            let inherited = parents.0.get(at).copied().unwrap_or(false);
+        let inherited = parents.0.iter().copied().chain(std::iter::repeat(false));
+        for ((pattern, found), inherited) in self.patterns.iter().zip(&mut found).zip(inherited) {
             // A pattern that changes nothing need not be compared.
             if !inherited && pattern.is_exception != matched {
                 continue;
             }
-            found[at] = inherited
+            *found = inherited
                 || pattern.matches(path)
                 || (parents.0.is_empty() && directories(path).any(|directory| pattern.matches(directory)));
-            if found[at] {
+            if *found {
                 matched = !pattern.is_exception;
             }
         }
@@ -134,7 +134,9 @@ fn form(text: &str) -> Result<Form, Invalid> {
     Ok(match tokens.as_slice() {
         literal if is_literal(literal) => Form::Exact,
         [Token::All] => Form::Suffix(String::new()),
-        [Token::Directories, Token::Inside, rest @ ..] if is_literal(rest) => Form::Suffix(text[2..].to_owned()),
+        [Token::Directories, Token::Inside, rest @ ..] if is_literal(rest) => {
+            Form::Suffix(text.strip_prefix("**").unwrap_or(text).to_owned())
+        }
         [rest @ .., Token::All] if is_literal(rest) => {
             Form::Prefix(text.trim_end_matches('/').trim_end_matches('*').to_owned())
         }
@@ -144,5 +146,5 @@ fn form(text: &str) -> Result<Form, Invalid> {
 
 /// The directories above a path, without the root.
 fn directories(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(at, _)| &path[..at]).filter(|directory| !directory.is_empty())
+    path.match_indices('/').filter_map(|(at, _)| path.get(..at)).filter(|directory| !directory.is_empty())
 }

@@ -82,13 +82,13 @@ fn class(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Token, I
 /// Whether a whole text matches.
 pub(super) fn matches(tokens: &[Token], text: &str) -> bool {
     // The tokens that may come next.
-    let mut open = vec![false; tokens.len() + 1];
+    let mut open = vec![false; tokens.len().saturating_add(1)];
     enter(tokens, &mut open, 0);
     for c in text.chars() {
-        let mut next = vec![false; tokens.len() + 1];
+        let mut next = vec![false; open.len()];
         let mut any = false;
-        for at in (0..tokens.len()).filter(|at| open[*at]) {
-            let (stays, leaves) = match &tokens[at] {
+        for (at, (token, _)) in (0_usize..).zip(tokens.iter().zip(&open)).filter(|(_, (_, is_open))| **is_open) {
+            let (stays, leaves) = match token {
                 Token::Char(expected) => (false, c == *expected),
                 Token::One => (false, c != '/'),
                 Token::Star => (c != '/', false),
@@ -103,7 +103,7 @@ pub(super) fn matches(tokens: &[Token], text: &str) -> bool {
                 enter(tokens, &mut next, at);
             }
             if leaves {
-                enter(tokens, &mut next, at + 1);
+                enter(tokens, &mut next, at.saturating_add(1));
             }
             any |= stays || leaves;
         }
@@ -112,20 +112,23 @@ pub(super) fn matches(tokens: &[Token], text: &str) -> bool {
         }
         open = next;
     }
-    open[tokens.len()]
+    open.last() == Some(&true)
 }
 
 /// Marks a token and those that may be skipped after it.
 fn enter(tokens: &[Token], open: &mut [bool], from: usize) {
     let mut at = from;
-    while !std::mem::replace(&mut open[at], true) {
-        match tokens.get(at) {
-            Some(Token::Star | Token::All) => at += 1,
-            Some(Token::Directories) => {
-                open[at + 1] = true;
-                at += 2;
+    while let Some([is_open, after @ ..]) = open.get_mut(at..) {
+        if std::mem::replace(is_open, true) {
+            return;
+        }
+        at = match (tokens.get(at), after) {
+            (Some(Token::Star | Token::All), _) => at.saturating_add(1),
+            (Some(Token::Directories), [inside, ..]) => {
+                *inside = true;
+                at.saturating_add(2)
             }
             _ => return,
-        }
+        };
     }
 }

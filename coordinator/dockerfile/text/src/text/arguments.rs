@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::logical::Logical;
-use super::split::{BLANKS, trimmed, word};
+use super::split::{BLANKS, offset, trimmed, word};
 use crate::error::{Problem, shown};
 use crate::source::Word;
 
@@ -33,17 +33,16 @@ pub struct Pair {
 
 /// The text of a range.
 pub(super) fn text(line: &Logical, range: Range<usize>) -> Arguments {
-    Arguments::Text(word(line, line.text[range.clone()].to_owned(), range))
+    Arguments::Text(line.word(range))
 }
 
 /// Words separated by white space, without regard to quotes.
 pub(super) fn blank_separated(line: &Logical, range: Range<usize>) -> Vec<Word> {
-    let text = &line.text[range.clone()];
+    let text = line.part(&range);
     let mut words = Vec::new();
     for part in text.split(BLANKS).filter(|part| !part.is_empty()) {
-        // A part of the line: its place is where it points to.
-        let start = range.start + (part.as_ptr() as usize - text.as_ptr() as usize);
-        words.push(word(line, part.to_owned(), start..start + part.len()));
+        let start = range.start.saturating_add(offset(part, text));
+        words.push(line.word(start..start.saturating_add(part.len())));
     }
     words
 }
@@ -51,7 +50,7 @@ pub(super) fn blank_separated(line: &Logical, range: Range<usize>) -> Vec<Word> 
 /// A JSON array of strings, if the text is one; otherwise `None`.
 pub(super) fn json(line: &Logical, range: Range<usize>) -> Result<Option<Vec<Word>>, Problem> {
     let range = trimmed(&line.text, range);
-    let text = &line.text[range.clone()];
+    let text = line.part(&range);
     if !text.starts_with('[') {
         return Ok(None);
     }
@@ -80,15 +79,16 @@ pub(super) fn json_or_words(line: &Logical, range: Range<usize>) -> Result<Argum
 
 /// Words as a shell would separate them, with their quotes and escapes.
 pub(super) fn quoted_words(line: &Logical, range: Range<usize>) -> Vec<Word> {
-    let text = &line.text[range.clone()];
+    let text = line.part(&range);
     let mut words = Vec::new();
     let mut value = String::new();
-    let (mut start, mut quote, mut is_open) = (0, None, false);
-    let mut chars = text.char_indices().peekable();
+    let (mut start, mut quote, mut is_open) = (range.start, None, false);
+    let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
+        let at = range.start.saturating_add(at);
         if quote.is_none() && c.is_whitespace() {
             if is_open {
-                words.push(word(line, std::mem::take(&mut value), range.start + start..range.start + at));
+                words.push(word(line, std::mem::take(&mut value), start..at));
                 is_open = false;
             }
             continue;
@@ -111,7 +111,7 @@ pub(super) fn quoted_words(line: &Logical, range: Range<usize>) -> Vec<Word> {
         value.push(c);
     }
     if is_open && !value.is_empty() {
-        words.push(word(line, value, range.start + start..range.end));
+        words.push(word(line, value, start..range.end));
     }
     words
 }
@@ -121,15 +121,15 @@ pub(super) fn pairs(line: &Logical, range: Range<usize>, keyword: &str) -> Resul
     let words = quoted_words(line, range.clone());
     let Some(first) = words.first() else { return Ok(Arguments::Pairs(Vec::new())) };
     if !first.value.contains('=') {
-        let text = &line.text[range.clone()];
+        let text = line.part(&range);
         let Some((name, value)) = text.split_once(BLANKS) else {
             let problem = Problem::new(first.span, format!("{keyword} {} has no value", shown(&first.value)));
             return Err(problem.help(format!("write `{keyword} {}=VALUE`", first.value)));
         };
-        let from = range.start + name.len();
-        let value_at = range.start + (text.len() - value.trim_start_matches(BLANKS).len());
-        let name = word(line, name.to_owned(), range.start..from);
-        let value = word(line, line.text[value_at..range.end].to_owned(), value_at..range.end);
+        let from = range.start.saturating_add(name.len());
+        let value_at = range.start.saturating_add(offset(value.trim_start_matches(BLANKS), text));
+        let name = line.word(range.start..from);
+        let value = line.word(value_at..range.end);
         return Ok(Arguments::Pairs(vec![Pair { name, value, is_legacy: true }]));
     }
     let pairs = words.into_iter().map(|whole| match whole.value.split_once('=') {

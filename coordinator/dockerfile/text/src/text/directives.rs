@@ -1,5 +1,6 @@
 //! Directives: `# syntax=`, `# escape=` and `# check=` on the first lines.
 
+use super::split::offset;
 use crate::error::Problem;
 use crate::source::{Span, Word};
 
@@ -35,14 +36,13 @@ impl Reader {
         if self.done {
             return Ok(false);
         }
-        let span = Span::new(start, start + line.len());
+        let span = Span::new(start, start.saturating_add(line.len()));
         let Some((name, value)) = line.strip_prefix('#').and_then(assignment) else {
             self.done = true;
             return Ok(false);
         };
-        // Values are parts of the line, so their places are known.
-        let at = start + (value.as_ptr() as usize - line.as_ptr() as usize);
-        let word = Word { value: value.to_owned(), span: Span::new(at, at + value.len()) };
+        let at = start.saturating_add(offset(value, line));
+        let word = Word { value: value.to_owned(), span: Span::new(at, at.saturating_add(value.len())) };
         let is_repeated = match name.to_ascii_lowercase().as_str() {
             "syntax" => self.directives.syntax.replace(word).is_some(),
             "check" => self.directives.check.replace(word).is_some(),

@@ -44,8 +44,7 @@ pub fn without_leading_tabs(text: &str) -> String {
 
 /// The heredoc that a word begins, without content: digits, `<<`, perhaps `-`, and a name.
 pub fn heredoc_word(word: &str) -> Option<Heredoc> {
-    let digits = word.len() - word.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let rest = word[digits..].strip_prefix("<<")?;
+    let (digits, rest) = word.split_once("<<").filter(|(digits, _)| digits.bytes().all(|c| c.is_ascii_digit()))?;
     let (strips_tabs, rest) = rest.strip_prefix('-').map_or((false, rest), |rest| (true, rest));
     // The name may contain line breaks in quotes only; there are none in an instruction.
     let name = rest.trim_start();
@@ -60,7 +59,7 @@ pub fn heredoc_word(word: &str) -> Option<Heredoc> {
     Some(Heredoc {
         expands: quotes(&unquoted) == quotes(&quoted),
         name: unquoted,
-        descriptor: word[..digits].parse().unwrap_or(0),
+        descriptor: digits.parse().unwrap_or(0),
         strips_tabs,
         content: String::new(),
         span: Span::default(),

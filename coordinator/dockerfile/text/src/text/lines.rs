@@ -23,7 +23,7 @@ impl<'a> Line<'a> {
 
     /// Where the text without its line break is.
     pub(super) fn span(&self) -> Span {
-        Span::new(self.start, self.start + self.text().len())
+        Span::new(self.start, self.start.saturating_add(self.text().len()))
     }
 
     /// Whether it is a comment.
@@ -34,30 +34,32 @@ impl<'a> Line<'a> {
 
 /// Reads lines.
 pub(super) struct Lines<'a> {
-    text: &'a str,
+    rest: &'a str,
     at: usize,
 }
 
 impl<'a> Lines<'a> {
     /// The lines of a text. A byte order mark at its beginning is left out.
     pub(super) fn new(text: &'a str) -> Self {
-        let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
-        Self { text, at }
+        match text.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) => Self { rest, at: BYTE_ORDER_MARK.len_utf8() },
+            None => Self { rest: text, at: 0 },
+        }
     }
 
     /// The next line, if there is one.
     pub(super) fn next(&mut self) -> Result<Option<Line<'a>>, Problem> {
-        let rest = &self.text[self.at..];
-        if rest.is_empty() {
-            return Ok(None);
-        }
-        let raw = rest.find('\n').map_or(rest, |end| &rest[..=end]);
+        let Some(raw) = self.rest.split_inclusive('\n').next() else { return Ok(None) };
         let start = self.at;
         if raw.len() > MAX_LINE {
-            return Err(Problem::new(Span::new(start, start + 1), format!("the line is longer than {MAX_LINE} bytes"))
-                .help("split it with line continuations, or move the data to a file of the context"));
+            return Err(Problem::new(
+                Span::new(start, start.saturating_add(1)),
+                format!("the line is longer than {MAX_LINE} bytes"),
+            )
+            .help("split it with line continuations, or move the data to a file of the context"));
         }
-        self.at += raw.len();
+        self.rest = self.rest.strip_prefix(raw).unwrap_or_default();
+        self.at = start.saturating_add(raw.len());
         Ok(Some(Line { raw, start }))
     }
 

@@ -1,9 +1,12 @@
 //! Instructions' lines: several lines of the file joined by continuations, and where each part of them was written.
 
+use std::ops::Range;
+
 use super::directives::Reader;
 use super::lines::Lines;
+use super::split::offset;
 use crate::error::Problem;
-use crate::source::Span;
+use crate::source::{Span, Word};
 
 /// Maximum number of comments before an instruction that are kept, the last ones.
 const MAX_COMMENTS: usize = 200;
@@ -48,10 +51,10 @@ impl Map {
             Self::Parts(parts) => {
                 let at = |byte: usize| {
                     let part = parts.partition_point(|(from, _)| *from <= byte).saturating_sub(1);
-                    parts.get(part).map_or(0, |(from, to)| to + (byte - from.min(&byte)))
+                    parts.get(part).map_or(0, |(from, to)| to.saturating_add(byte.saturating_sub(*from)))
                 };
                 let first = at(start);
-                let last = if end > start { at(end - 1) + 1 } else { first };
+                let last = if end > start { at(end.saturating_sub(1)).saturating_add(1) } else { first };
                 Span::new(first, last)
             }
         }
@@ -66,7 +69,7 @@ pub(super) fn next(
 ) -> Result<Option<Logical>, Problem> {
     while let Some(line) = lines.next()? {
         let text = line.text().trim_start();
-        let start = line.start + (line.text().len() - text.len());
+        let start = line.start.saturating_add(offset(text, line.text()));
         if directives.take(text, start)? {
             continue;
         }
@@ -97,7 +100,7 @@ pub(super) fn next(
             }
             if line.text().trim_start().is_empty() {
                 // With its line break, so that the span ends in this line.
-                logical.span.end = line.start + line.raw.len();
+                logical.span.end = line.start.saturating_add(line.raw.len());
                 logical.has_empty_line = true;
                 continue;
             }
@@ -109,6 +112,16 @@ pub(super) fn next(
 }
 
 impl Logical {
+    /// A part of the text.
+    pub(super) fn part(&self, range: &Range<usize>) -> &str {
+        self.text.get(range.clone()).unwrap_or_default()
+    }
+
+    /// A part of the text, with where it was written.
+    pub(super) fn word(&self, range: Range<usize>) -> Word {
+        Word { value: self.part(&range).to_owned(), span: self.map.span(range.start, range.end) }
+    }
+
     /// Adds a line, and returns whether the next one belongs to the instruction as well.
     fn add(&mut self, line: &str, start: usize, escape: char) -> bool {
         let kept = continued(line, escape);

@@ -122,7 +122,7 @@ fn node(line: &Logical, whole: Range<usize>, depth: usize) -> Result<Node, Probl
         trigger: None,
         arguments: Arguments::Words(Vec::new()),
         heredocs: Vec::new(),
-        line: line.text[whole].to_owned(),
+        line: line.part(&whole).to_owned(),
         comments: Vec::new(),
         has_empty_line: false,
         span: line.span,
@@ -137,14 +137,13 @@ fn node(line: &Logical, whole: Range<usize>, depth: usize) -> Result<Node, Probl
         "EXPOSE" | "FROM" => Arguments::Words(arguments::blank_separated(line, rest)),
         "MAINTAINER" | "STOPSIGNAL" | "USER" | "WORKDIR" => arguments::text(line, rest),
         "HEALTHCHECK" => {
-            let text = &line.text[rest.clone()];
-            let end = text.find(char::is_whitespace).map_or(rest.end, |at| rest.start + at);
-            let check = split::word(line, line.text[rest.start..end].to_owned(), rest.start..end);
+            let end = line.part(&rest).find(char::is_whitespace).map_or(rest.end, |at| rest.start.saturating_add(at));
+            let check = line.word(rest.start..end);
             node.check = Some(check).filter(|check| !check.value.is_empty());
             arguments::json_or_text(line, split::trimmed(&line.text, end..rest.end))?
         }
         "ONBUILD" if !rest.is_empty() && depth < MAX_DEPTH => {
-            node.trigger = Some(Box::new(self::node(line, rest, depth + 1)?));
+            node.trigger = Some(Box::new(self::node(line, rest, depth.saturating_add(1))?));
             node.arguments
         }
         // An unknown name is reported by those who know what instructions mean.

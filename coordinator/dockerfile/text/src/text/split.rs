@@ -20,17 +20,22 @@ pub(super) struct Split {
 pub(super) fn split(line: &Logical, whole: Range<usize>) -> Split {
     let text = &line.text;
     let whole = trimmed(text, whole);
-    let end = text[whole.clone()].find(BLANKS).map_or(whole.end, |at| whole.start + at);
-    let keyword = word(line, text[whole.start..end].to_owned(), whole.start..end);
+    let end = line.part(&whole).find(BLANKS).map_or(whole.end, |at| whole.start.saturating_add(at));
+    let keyword = line.word(whole.start..end);
     let (flags, rest) = flags(line, end..whole.end);
     Split { keyword, flags, rest: trimmed(text, rest) }
 }
 
 /// A range without the white space at its ends.
 pub(super) fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
-    let part = &text[range.clone()];
-    let start = range.start + (part.len() - part.trim_start().len());
-    start..start + part.trim().len()
+    let part = text.get(range.clone()).unwrap_or_default();
+    let start = range.start.saturating_add(offset(part.trim_start(), part));
+    start..start.saturating_add(part.trim().len())
+}
+
+/// Where a part of a text begins in it, in bytes.
+pub(super) fn offset(part: &str, text: &str) -> usize {
+    (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize)
 }
 
 /// A word of a line.
@@ -40,16 +45,17 @@ pub(super) fn word(line: &Logical, value: String, range: Range<usize>) -> Word {
 
 /// Words that begin with `--`, with quotes and escapes removed, and what follows them.
 fn flags(line: &Logical, range: Range<usize>) -> (Vec<Word>, Range<usize>) {
-    let text = &line.text[..range.end];
     let mut flags = Vec::new();
     let mut at = range.start;
     loop {
-        let rest = &text[at..];
-        let start = at + (rest.len() - rest.trim_start().len());
-        if !text[start..].starts_with("--") {
+        let rest = line.part(&(at..range.end));
+        let text = rest.trim_start();
+        let start = at.saturating_add(offset(text, rest));
+        if !text.starts_with("--") {
             return (flags, start..range.end);
         }
-        let (value, was_quoted, end) = flag(text, start, line.escape);
+        let (value, was_quoted, length) = flag(text, line.escape);
+        let end = start.saturating_add(length);
         at = end;
         if value == "--" {
             return (flags, end..range.end);
@@ -60,15 +66,15 @@ fn flags(line: &Logical, range: Range<usize>) -> (Vec<Word>, Range<usize>) {
     }
 }
 
-/// One flag: its value, whether a part of it was quoted, and where it ends.
-fn flag(text: &str, start: usize, escape: char) -> (String, bool, usize) {
+/// The flag that a text begins with: its value, whether a part of it was quoted, and its length in bytes.
+fn flag(text: &str, escape: char) -> (String, bool, usize) {
     let mut value = String::new();
     let mut quote = None;
     let mut was_quoted = false;
-    let mut chars = text[start..].char_indices();
+    let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         match quote {
-            None if c.is_whitespace() => return (value, was_quoted, start + at),
+            None if c.is_whitespace() => return (value, was_quoted, at),
             None if c == '\'' || c == '"' => {
                 quote = Some(c);
                 was_quoted = true;

@@ -60,7 +60,8 @@ impl Pattern {
     /// The value without what the pattern matches at its beginning.
     pub(super) fn trim_start(&self, value: &str, longest: bool) -> Result<String, Error> {
         let regex = self.regex(self.parts.iter(), longest, true)?;
-        Ok(value[regex.find(value).map_or(0, |found| found.end())..].to_owned())
+        let begin = regex.find(value).map_or("", |found| found.as_str());
+        Ok(value.strip_prefix(begin).unwrap_or(value).to_owned())
     }
 
     /// The value without what the pattern matches at its end.
@@ -68,8 +69,8 @@ impl Pattern {
         // A search from left to right finds the shortest match at the end only backwards.
         let regex = self.regex(self.parts.iter().rev(), longest, true)?;
         let backwards: String = value.chars().rev().collect();
-        let kept = regex.find(&backwards).map_or(0, |found| found.end());
-        Ok(backwards[kept..].chars().rev().collect())
+        let end = regex.find(&backwards).map_or("", |found| found.as_str());
+        Ok(backwards.strip_prefix(end).unwrap_or(&backwards).chars().rev().collect())
     }
 
     /// The value with what the pattern matches replaced.

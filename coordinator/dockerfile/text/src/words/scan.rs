@@ -54,12 +54,12 @@ impl<'a> Scan<'a> {
 
     /// A text within `${…}`, up to a character, which is consumed.
     pub(super) fn nested(&mut self, stop: char, keep_escapes: bool) -> Result<String, Error> {
-        self.depth += 1;
+        self.depth = self.depth.saturating_add(1);
         if self.depth > MAX_DEPTH {
             return Err(Error::Deep(MAX_DEPTH));
         }
         let (text, _) = self.until(Some(stop), keep_escapes)?;
-        self.depth -= 1;
+        self.depth = self.depth.saturating_sub(1);
         Ok(text)
     }
 
