@@ -81,10 +81,10 @@ impl Style {
                 24 => self.underlined = false,
                 27 => self.inverse = false,
                 29 => self.struck = false,
-                30..=37 => self.foreground = Some((number - 30) as u8),
-                40..=47 => self.background = Some((number - 40) as u8),
-                90..=97 => self.foreground = Some((number - 82) as u8),
-                100..=107 => self.background = Some((number - 92) as u8),
+                30..=37 => self.foreground = Some(number.saturating_sub(30) as u8),
+                40..=47 => self.background = Some(number.saturating_sub(40) as u8),
+                90..=97 => self.foreground = Some(number.saturating_sub(82) as u8),
+                100..=107 => self.background = Some(number.saturating_sub(92) as u8),
                 38 => self.foreground = colour(&mut numbers).or(self.foreground),
                 48 => self.background = colour(&mut numbers).or(self.background),
                 39 => self.foreground = None,
@@ -101,12 +101,12 @@ fn colour(numbers: &mut impl Iterator<Item = u16>) -> Option<u8> {
         5 => match numbers.next()?.min(255) as u8 {
             number @ 0..16 => Some(number),
             number @ 16..232 => {
-                let level = |number: u8| if number == 0 { 0 } else { 55 + number * 40 };
-                let number = number - 16;
+                let level = |number: u8| if number == 0 { 0 } else { 55_u8.saturating_add(number.saturating_mul(40)) };
+                let number = number.saturating_sub(16);
                 Some(nearest(level(number / 36), level(number / 6 % 6), level(number % 6)))
             }
             number => {
-                let grey = 8 + (number - 232) * 10;
+                let grey = 8_u8.saturating_add(number.saturating_sub(232).saturating_mul(10));
                 Some(nearest(grey, grey, grey))
             }
         },
@@ -120,11 +120,11 @@ fn colour(numbers: &mut impl Iterator<Item = u16>) -> Option<u8> {
 
 fn nearest(red: u8, green: u8, blue: u8) -> u8 {
     let distance = |(r, g, b): &(u8, u8, u8)| {
-        let part = |one: u8, other: u8| (i32::from(one) - i32::from(other)).pow(2);
-        part(red, *r) + part(green, *g) + part(blue, *b)
+        let part = |one: u8, other: u8| u32::from(one.abs_diff(other)).saturating_pow(2);
+        part(red, *r).saturating_add(part(green, *g)).saturating_add(part(blue, *b))
     };
-    let nearest = COLOURS.iter().enumerate().min_by_key(|(_, colour)| distance(colour));
-    nearest.map_or(0, |(number, _)| number as u8)
+    let nearest = (0..).zip(&COLOURS).min_by_key(|(_, colour)| distance(colour));
+    nearest.map_or(0, |(number, _)| number)
 }
 
 /// One piece of output.
@@ -140,63 +140,60 @@ fn pieces(line: &str) -> Vec<Piece<'_>> {
     let mut out = Vec::new();
     let is_text = |c: char| c == '\t' || !c.is_control();
     while !rest.is_empty() {
-        let text = rest.find(|c: char| !is_text(c)).unwrap_or(rest.len());
-        if text > 0 {
-            out.push(Piece::Text(&rest[..text]));
-            rest = &rest[text..];
+        let control = rest.find(|c: char| !is_text(c));
+        let (text, after) = control.and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, ""));
+        if !text.is_empty() {
+            out.push(Piece::Text(text));
+            rest = after;
             continue;
         }
-        let (used, sgr) = sequence(rest);
+        let (after, sgr) = sequence(rest);
         out.extend(sgr.map(Piece::Sgr));
-        rest = &rest[used..];
+        rest = after;
     }
     out
 }
 
-/// How long the control at the beginning of a text is, and the parameters if it is SGR.
-fn sequence(text: &str) -> (usize, Option<&str>) {
+/// What follows the control at the beginning of a text, and the parameters if it is SGR.
+fn sequence(text: &str) -> (&str, Option<&str>) {
+    let after = |bytes: usize| text.get(bytes..).unwrap_or_default();
     let first = text.chars().next().map_or(0, char::len_utf8);
     let (body, kind) = match text.as_bytes() {
-        [0x1b, b'[', ..] => (2, b'['),
-        [0x1b, kind @ (b']' | b'P' | b'^' | b'_' | b'X'), ..] => (2, *kind),
+        [0x1b, b'[', ..] => (after(2), b'['),
+        [0x1b, kind @ (b']' | b'P' | b'^' | b'_' | b'X'), ..] => (after(2), *kind),
         // The same as single characters.
-        [0xc2, 0x9b, ..] => (2, b'['),
-        [0xc2, 0x90 | 0x98 | 0x9d | 0x9e | 0x9f, ..] => (2, b']'),
+        [0xc2, 0x9b, ..] => (after(2), b'['),
+        [0xc2, 0x90 | 0x98 | 0x9d | 0x9e | 0x9f, ..] => (after(2), b']'),
         // `ESC ( B` chooses a character set; others have one character.
-        [0x1b, b'(' | b')' | b'*' | b'+' | b'#' | b' ', next, ..] if next.is_ascii() => return (3, None),
-        [0x1b, next, ..] if (0x30..0x7f).contains(next) => return (2, None),
-        _ => return (first, None),
+        [0x1b, b'(' | b')' | b'*' | b'+' | b'#' | b' ', next, ..] if next.is_ascii() => return (after(3), None),
+        [0x1b, next, ..] if (0x30..0x7f).contains(next) => return (after(2), None),
+        _ => return (after(first), None),
     };
-    let rest = &text[body..];
-    let bytes = &rest.as_bytes()[..rest.len().min(MAX_SEQUENCE)];
+    let bytes = body.as_bytes().get(..MAX_SEQUENCE).unwrap_or(body.as_bytes());
     if kind == b'[' {
-        let Some(end) = bytes.iter().position(|byte| !(0x20..0x40).contains(byte)) else {
+        let end = bytes.iter().position(|byte| !(0x20..0x40).contains(byte));
+        let Some((parameters, rest)) = end.and_then(|end| body.split_at_checked(end)) else {
             // It is broken off at the line's end, or is none.
-            return (if rest.len() < MAX_SEQUENCE { text.len() } else { body }, None);
+            return (if body.len() < MAX_SEQUENCE { "" } else { body }, None);
         };
-        if !(0x40..0x7f).contains(&bytes[end]) {
+        let mut after = rest.chars();
+        let Some(last @ '@'..='~') = after.next() else {
             // It is broken off: what follows is text again.
-            return (body + end, None);
-        }
-        let parameters = &rest[..end];
-        let is_sgr =
-            bytes[end] == b'm' && parameters.bytes().all(|byte| byte.is_ascii_digit() || b";:".contains(&byte));
-        return (body + end + 1, is_sgr.then_some(parameters));
+            return (rest, None);
+        };
+        let is_sgr = last == 'm' && parameters.bytes().all(|byte| byte.is_ascii_digit() || b";:".contains(&byte));
+        return (after.as_str(), is_sgr.then_some(parameters));
     }
     // A string, such as a title or a link, up to BEL or ESC \.
     let end = bytes.iter().position(|byte| *byte == 7 || *byte == 0x1b);
-    match end {
-        Some(end) if bytes[end] == 7 => (body + end + 1, None),
-        Some(end) if bytes.get(end + 1) == Some(&b'\\') => (body + end + 2, None),
-        Some(end) => (body + end, None),
-        None => (body, None),
-    }
+    let Some((_, end)) = end.and_then(|end| body.split_at_checked(end)) else { return (body, None) };
+    (end.strip_prefix('\u{7}').or_else(|| end.strip_prefix("\u{1b}\\")).unwrap_or(end), None)
 }
 
 /// What a terminal would show of a line in which the cursor goes back to the beginning: the text after the last return that overwrites.
 fn overwritten(line: &str) -> (&str, &str) {
     let line = line.strip_suffix('\r').unwrap_or(line);
-    line.rfind('\r').map_or(("", line), |at| (&line[..at], &line[at + 1..]))
+    line.rsplit_once('\r').unwrap_or(("", line))
 }
 
 /// A line as text with styles; `style` is how it begins, and afterwards how it ends.
@@ -207,17 +204,17 @@ pub fn rendered(line: &str, style: &mut Style) -> Markup {
             style.apply(parameters);
         }
     }
-    let mut out = String::with_capacity(line.len().min(MAX_SHOWN) + 16);
-    let mut shown = 0;
-    let mut cut = 0;
+    let mut out = String::with_capacity(line.len().min(MAX_SHOWN).saturating_add(16));
+    let mut room = MAX_SHOWN;
+    let mut cut = 0_usize;
     for piece in pieces(line) {
         match piece {
             Piece::Sgr(parameters) => style.apply(parameters),
             Piece::Text(text) => {
-                let end = text.char_indices().nth(MAX_SHOWN - shown).map_or(text.len(), |(end, _)| end);
-                let (text, rest) = text.split_at(end);
-                shown += text.chars().count();
-                cut += rest.len();
+                let end = text.char_indices().nth(room).map(|(end, _)| end);
+                let (text, rest) = end.and_then(|end| text.split_at_checked(end)).unwrap_or((text, ""));
+                room = room.saturating_sub(text.chars().count());
+                cut = cut.saturating_add(rest.len());
                 push(&mut out, text, &style.classes());
             }
         }

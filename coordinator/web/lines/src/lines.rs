@@ -64,9 +64,9 @@ struct Open {
 
 impl Open {
     fn push(&mut self, data: &[u8]) {
-        let kept = data.len().min(MAX_KEPT.saturating_sub(self.bytes.len()));
-        self.bytes.extend_from_slice(&data[..kept]);
-        self.left_out += (data.len() - kept) as u64;
+        let (kept, rest) = data.split_at_checked(MAX_KEPT.saturating_sub(self.bytes.len())).unwrap_or((data, &[]));
+        self.bytes.extend_from_slice(kept);
+        self.left_out = self.left_out.saturating_add(rest.len() as u64);
     }
 
     fn end(&mut self, is_error: bool) -> Line {
@@ -90,20 +90,20 @@ impl Splitter {
 
     /// Adds output; the lines that it ends come out.
     pub fn push(&mut self, is_error: bool, data: &[u8], skipped: u64, out: &mut Vec<Line>) {
-        let open = &mut self.streams[usize::from(is_error)];
+        let [out_stream, error_stream] = &mut self.streams;
+        let open = if is_error { error_stream } else { out_stream };
         if skipped > 0 {
             if !open.is_empty() {
                 out.push(open.end(is_error));
             }
             out.push(Line { text: String::new(), is_error, style: Style::default(), left_out: skipped });
         }
-        let mut rest = data;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            open.push(&rest[..end]);
-            out.push(open.end(is_error));
-            rest = &rest[end + 1..];
+        for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            open.push(piece.strip_suffix(b"\n").unwrap_or(piece));
+            if piece.ends_with(b"\n") {
+                out.push(open.end(is_error));
+            }
         }
-        open.push(rest);
     }
 
     /// No more comes: what has no end is a line too.
