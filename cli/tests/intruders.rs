@@ -14,6 +14,7 @@ use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::builds_client::BuildsClient;
 use kiln_proto::v1::cache_mounts_client::CacheMountsClient;
 use kiln_proto::v1::lease_finished::Outcome;
+use kiln_proto::v1::shells_client::ShellsClient;
 use kiln_proto::v1::ssh_agents_client::SshAgentsClient;
 use kiln_proto::v1::workers_client::WorkersClient;
 use kiln_proto::v1::{coordinator_message as told, worker_message as said};
@@ -433,6 +434,62 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     for build in [building, others] {
         assert_ne!(build.await.unwrap().code, 0, "a result without a layer is none");
     }
+}
+
+/// What becomes of somebody's attempt to serve the agents of a shell.
+async fn serves_shell(caller: &Caller, shell: &str) -> Code {
+    let answers = tokio_stream::iter([v1::AgentAnswer { shell: shell.to_owned(), ..Default::default() }]);
+    let served = SshAgentsClient::new(caller.channel.clone()).serve(answers).await;
+    served.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_of_a_shell_reads_its_steps_caches_and_publishes_nothing() {
+    let guarded = Arc::new(tokio::task::spawn_blocking(|| Guarded::start(&[])).await.unwrap());
+    let evil = connect(&guarded, "evil", &["--role", "worker"]).await;
+    let register = v1::Register { worker: "evil".into(), session: b"evil".to_vec(), ..Default::default() };
+    let mut intruder = Intruder::with_roots(evil, register).await.unwrap();
+    let building = with_cache(&guarded, "shop");
+    let lease = intruder.lease().await;
+    let name = lease.caches[0].name.clone().unwrap();
+    let blobs = intruder.blobs(&lease.instance, &lease.grant);
+    blobs.upload(vec![(SHA256.digest(b"content"), Blob::Bytes("content".into()))]).await.unwrap();
+    let own = cache(&blobs, "a", file(b"content")).await;
+    Mounts::of(&blobs).publish(&name, own).await.unwrap();
+    intruder.finish(lease.lease, forged("done")).await;
+    assert_ne!(building.await.unwrap().code, 0, "a result without a layer is none");
+
+    let bea = builder(&guarded, "bea", "shop").await;
+    let request = v1::ListRequest { limit: 1, ..v1::ListRequest::default() };
+    let listed = BuildsClient::new(bea.channel.clone()).list(request).await.unwrap().into_inner();
+    let build = BuildsClient::new(bea.channel.clone())
+        .get(v1::GetRequest { build: listed.builds[0].id.clone(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
+    let step = build.steps[0].step.clone().unwrap().step;
+    let shell = v1::Shell { command: vec!["/true".into()], ..Default::default() };
+    let open = v1::OpenShell { build: build.id, step, shell: Some(shell), id: "beas-own".into(), ..Default::default() };
+    let opened = async || {
+        let first = v1::ShellInput { message: Some(v1::shell_input::Message::Open(open.clone())) };
+        let typed = futures::StreamExt::chain(tokio_stream::iter([first]), futures::stream::pending());
+        ShellsClient::new(bea.channel.clone()).open(typed).await
+    };
+    let _shell = opened().await.unwrap();
+    let lease = intruder.lease().await;
+    assert!(lease.shell.is_some(), "{lease:?}");
+    let blobs = intruder.blobs(&lease.instance, &lease.grant);
+    let mut mounts = Mounts::of(&blobs);
+    assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
+    assert_eq!(mounts.publish(&name, own).await.unwrap_err().code(), Code::PermissionDenied);
+    // Whose it is gives it agents, and nobody else; nor does another shell take its id.
+    let (ann, eve) = (builder(&guarded, "ann", "shop").await, builder(&guarded, "eve", "bank").await);
+    assert_eq!(serves_shell(&bea, "beas-own").await, Code::Ok);
+    assert_eq!(serves_shell(&bea, "other").await, Code::NotFound);
+    assert_eq!(serves_shell(&ann, "beas-own").await, Code::PermissionDenied);
+    assert_eq!(serves_shell(&eve, "beas-own").await, Code::NotFound);
+    assert_eq!(opened().await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(keys(&blobs).await, Code::PermissionDenied, "its action mounts no agent");
 }
 
 fn join(guarded: &Guarded, more: &[&str]) -> String {

@@ -1,4 +1,4 @@
-//! SSH agents and keys of this machine, for the steps of a build.
+//! SSH agents and keys of this machine, for the steps of a build and for shells.
 //!
 //! Invariant: only requests that list keys or sign with them reach an agent; keys never leave this machine.
 
@@ -82,6 +82,25 @@ impl FromStr for Offer {
     }
 }
 
+/// Whose requests are answered.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Those of the steps of a build, by its id.
+    Build(&'a str),
+    /// Those of a shell that is open, by the id under which it was opened.
+    Shell(&'a str),
+}
+
+impl Whose<'_> {
+    /// The first message to the farm.
+    fn named(self) -> AgentAnswer {
+        match self {
+            Self::Build(build) => AgentAnswer { build: build.to_owned(), ..AgentAnswer::default() },
+            Self::Shell(shell) => AgentAnswer { shell: shell.to_owned(), ..AgentAnswer::default() },
+        }
+    }
+}
+
 /// Agents, by what mounts call them.
 #[derive(Debug, Default)]
 pub struct Agents {
@@ -124,21 +143,26 @@ impl Agents {
         self.sockets.keys()
     }
 
-    /// Does something else, and answers the requests of a build's steps meanwhile.
-    pub async fn beside<T>(&self, client: impl Fn() -> Client, build: &str, work: impl Future<Output = T>) -> T {
+    /// Whether none was offered.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Does something else, and answers requests meanwhile.
+    pub async fn beside<T>(&self, client: impl Fn() -> Client, whose: Whose<'_>, work: impl Future<Output = T>) -> T {
         if self.sockets.is_empty() {
             return work.await;
         }
         tokio::select! {
             done = work => done,
-            never = self.keep_serving(client, build) => match never {},
+            never = self.keep_serving(client, whose) => match never {},
         }
     }
 
-    /// Serves a build, also when the connection breaks.
-    async fn keep_serving(&self, client: impl Fn() -> Client, build: &str) -> Infallible {
+    /// Serves a build or a shell, also when the connection breaks.
+    async fn keep_serving(&self, client: impl Fn() -> Client, whose: Whose<'_>) -> Infallible {
         loop {
-            if let Err(status) = self.serve(client(), build).await {
+            if let Err(status) = self.serve(client(), whose).await {
                 tracing::info!(reason = status.message(), "the farm does not reach the SSH agents of this machine");
                 if matches!(status.code(), Code::NotFound | Code::PermissionDenied | Code::Unimplemented) {
                     return std::future::pending().await;
@@ -148,10 +172,10 @@ impl Agents {
         }
     }
 
-    async fn serve(&self, mut client: Client, build: &str) -> Result<(), Status> {
+    async fn serve(&self, mut client: Client, whose: Whose<'_>) -> Result<(), Status> {
         let (sender, answers) = mpsc::channel(QUEUE);
         let gone = |_| Status::unavailable("the connection broke");
-        sender.send(AgentAnswer { build: build.to_owned(), ..AgentAnswer::default() }).await.map_err(gone)?;
+        sender.send(whose.named()).await.map_err(gone)?;
         let mut requests = client.serve(ReceiverStream::new(answers)).await?.into_inner();
         let mut running = FuturesUnordered::new();
         loop {

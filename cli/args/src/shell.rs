@@ -25,6 +25,10 @@ pub struct Place {
     /// A secret that the step asks for: the value of the variable NAME, or of a file; repeatable. Those that the build was given are not kept.
     #[arg(long, value_name = "NAME[=FILE]")]
     pub secret: Vec<String>,
+    /// An SSH agent that the step mounts: `default` for the one of `SSH_AUTH_SOCK`, or a socket or keys; repeatable. Those of the build were
+    /// its client's.
+    #[arg(long, value_name = "default|ID=PATH[,PATH]")]
+    pub ssh: Vec<kiln_agents::Offer>,
 }
 
 /// `kiln run`.

@@ -24,6 +24,7 @@ pub mod replicas;
 pub mod replicated;
 pub mod run;
 pub mod s3;
+pub mod ssh;
 pub mod terminal;
 
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use kiln_agents::{Agents, Offer};
+use kiln_agents::{Agents, Offer, Whose};
 use kiln_contexts::project::{self, Project, Sources as Read};
 use kiln_planner::plan::{Options, Scope, Variable};
 use kiln_proto::channel;
@@ -202,7 +202,7 @@ pub(super) async fn on_farm(
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     let span = info_span!("follow", build = build_id);
-    let followed = agents.beside(|| farm.agents(), &build_id, follow.run(show, interrupts));
+    let followed = agents.beside(|| farm.agents(), Whose::Build(&build_id), follow.run(show, interrupts));
     let code = followed.instrument(span).await?;
     if code == Code::Failed && !is_of_dockerfiles {
         // A common reason for a failure is a file that no step saw.
@@ -210,7 +210,7 @@ pub(super) async fn on_farm(
         words.iter().for_each(|words| terminal::say(&terminal::harmless(&format!("note: {words}"))));
     }
     if code == Code::Failed && args.shell_on_failure {
-        shell::on_failure(farm, &build_id, (&args.dir, &given), interrupts).await?;
+        shell::on_failure(farm, &build_id, (&args.dir, &given, &agents), interrupts).await?;
     }
     Ok(code)
 }

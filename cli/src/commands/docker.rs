@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Instant;
 
-use kiln_agents::{Agents, Offer};
+use kiln_agents::{Agents, Offer, Whose};
 use kiln_buildx::{Asked, Method, Network, Origin, Request, Secret, Ssh};
 use kiln_contexts::{Contexts, Wanted};
 use kiln_export::Exports;
@@ -194,7 +194,7 @@ async fn on_farm(
         deliver: Some(exports),
         again: Some(wire).filter(|wire| !wire.secrets.is_empty()),
     };
-    let followed = agents.beside(|| farm.agents(), &build.id, follow.run(show, interrupts));
+    let followed = agents.beside(|| farm.agents(), Whose::Build(&build.id), follow.run(show, interrupts));
     followed.instrument(info_span!("follow", build = build.id)).await
 }
 

@@ -19,7 +19,7 @@ use crate::follow::{Follow, OnInterrupt};
 use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::{Code, Error, download, local};
-use kiln_agents::Agents;
+use kiln_agents::{Agents, Whose};
 use kiln_progress::{Board, Delivered, Happening, Show, Work, compared_object};
 
 pub(super) async fn run(farm: &args::Farm, args: args::Rebuild, interrupts: &Interrupts) -> Result<Code, Error> {
@@ -67,7 +67,7 @@ async fn rebuild(
         again: Some(request).filter(|request| !request.secrets.is_empty()),
     };
     let agents = Agents::open(&[]).map_err(|error| Error::Usage(error.to_string()))?;
-    let code = agents.beside(|| farm.agents(), &started.id, follow.run(&mut show, interrupts)).await?;
+    let code = agents.beside(|| farm.agents(), Whose::Build(&started.id), follow.run(&mut show, interrupts)).await?;
     let request = v1::GetArtifactRequest { id: artifact.id.clone(), host_platform: String::new() };
     let known = farm.call(farm.artifacts().get(request)).await?.into_inner().reproducibility;
     let found = known.into_iter().find(|found| found.rebuilt && found.build == started.id);

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use bytes::Bytes;
+use kiln_agents::{Agents, Whose};
 use kiln_keyboard::{Escape, Printer, Raw, Resizes};
 use kiln_proto::v1::shell_state::Phase;
 use kiln_proto::v1::step_state::Phase as StepPhase;
@@ -36,24 +37,26 @@ pub(super) async fn shell(farm: &args::Farm, args: args::Place, interrupts: &Int
     }
     let given = kiln_secrets::named(&args.secret)?;
     build::refuse_exposed(farm, &given)?;
+    let agents = build::opened(farm, &args.ssh)?;
     let request = OpenShell { shell: Some(in_terminal(args.before)), secrets: given, ..place(&args) };
-    with_farm(farm, interrupts, async |farm| open(farm, called(farm, request).await?, interrupts).await).await
+    with_farm(farm, interrupts, async |farm| open(farm, called(farm, request).await?, &agents, interrupts).await).await
 }
 
 /// `kiln run`.
 pub(super) async fn run(farm: &args::Farm, args: args::Run, interrupts: &Interrupts) -> Result<Code, Error> {
     let given = kiln_secrets::named(&args.place.secret)?;
     build::refuse_exposed(farm, &given)?;
+    let agents = build::opened(farm, &args.place.ssh)?;
     let shell = Shell { before: args.place.before, command: args.command, terminal: None };
     let request = OpenShell { shell: Some(shell), secrets: given, ..place(&args.place) };
-    with_farm(farm, interrupts, async |farm| open(farm, called(farm, request).await?, interrupts).await).await
+    with_farm(farm, interrupts, async |farm| open(farm, called(farm, request).await?, &agents, interrupts).await).await
 }
 
-/// A shell where a step of a build failed, with the secrets that the build was given; nothing if none of its steps did.
+/// A shell where a step of a build failed, with the secrets and agents that the build was given; nothing if none of its steps did.
 pub(super) async fn on_failure(
     farm: &Farm,
     build: &str,
-    (root, given): (&Path, &[v1::Secret]),
+    (root, given, agents): (&Path, &[v1::Secret], &Agents),
     interrupts: &Interrupts,
 ) -> Result<(), Error> {
     let steps = farm.build(build).await?.steps;
@@ -72,8 +75,9 @@ pub(super) async fn on_failure(
         shard: step.shard + 1,
         shell: Some(in_terminal(false)),
         secrets: given.iter().filter(|secret| names.contains(&secret.name)).cloned().collect(),
+        id: String::new(),
     };
-    open(farm, request, interrupts).await.map(drop)
+    open(farm, request, agents, interrupts).await.map(drop)
 }
 
 /// Whether a user can type, and see what is printed.
@@ -117,8 +121,10 @@ fn size() -> WindowSize {
     found.map_or(SIZE, |(rows, columns)| WindowSize { rows: rows.into(), columns: columns.into() })
 }
 
-/// Opens a shell and stays with it to its end.
-async fn open(farm: &Farm, request: OpenShell, interrupts: &Interrupts) -> Result<Code, Error> {
+/// Opens a shell, gives it these agents, and stays with it to its end.
+async fn open(farm: &Farm, request: OpenShell, agents: &Agents, interrupts: &Interrupts) -> Result<Code, Error> {
+    let id = if agents.is_empty() { String::new() } else { uuid::Uuid::new_v4().to_string() };
+    let request = OpenShell { id: id.clone(), ..request };
     let has_terminal = request.shell.as_ref().is_some_and(|shell| shell.terminal.is_some());
     let step = request.step.clone();
     let (input, messages) = mpsc::channel(QUEUE);
@@ -137,7 +143,8 @@ async fn open(farm: &Farm, request: OpenShell, interrupts: &Interrupts) -> Resul
         () = interrupts.first() => return Err(Error::Cancelled),
     };
     let mut session = Session { step, input, has_terminal, raw: None, printer: Printer::start(), is_open: false };
-    let ended = session.follow(farm, output, interrupts).await;
+    let following = session.follow(farm, output, interrupts);
+    let ended = agents.beside(|| farm.agents(), Whose::Shell(&id), following).await;
     let Session { raw, printer, .. } = session;
     let printed = printer.finish().await;
     // What is said from here on, is said in the user's own terminal.

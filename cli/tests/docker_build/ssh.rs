@@ -1,68 +1,9 @@
 //! `--ssh`: keys that stay with whoever builds, used by commands on the farm.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use kiln_harness::{Farm, Ran, cannot_run, copy, has, output, until, write};
+use kiln_harness::ssh::{Agent, programs};
+use kiln_harness::{Farm, Ran, copy, output, write};
 
 use super::Project;
-
-/// A real agent with a key; it ends with this.
-struct Agent {
-    dir: tempfile::TempDir,
-    child: Child,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Agent {
-    /// `None`, with a message, if OpenSSH is not installed.
-    fn start() -> Option<Self> {
-        if !has("ssh-agent") || !has("ssh-keygen") {
-            cannot_run("OpenSSH's client is not installed (Debian: openssh-client)");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let child = Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        until("the agent to listen", || socket.exists().then_some(()));
-        let agent = Self { dir, child };
-        for (name, kind) in [("held", "ed25519"), ("file", "ecdsa")] {
-            output("ssh-keygen", &["-q", "-t", kind, "-N", "", "-C", name, "-f", name], agent.dir.path());
-        }
-        agent.said(&["-q", "held"]);
-        Some(agent)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn said(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("ssh-add");
-        command.args(arguments).current_dir(self.dir.path()).env("SSH_AUTH_SOCK", self.path("socket"));
-        kiln_harness::registry::output(&mut command)
-    }
-}
-
-/// Puts programs of this machine, with the libraries that they need, below a directory.
-fn programs(names: &[&str], root: &Path) {
-    for name in names {
-        let program = output("sh", &["-c", &format!("command -v {name}")], Path::new("/"));
-        let linked = output("ldd", &[program.trim()], Path::new("/"));
-        let libraries = linked.split_whitespace().filter(|word| word.starts_with('/'));
-        for path in libraries.chain([program.trim()]) {
-            let to = root.join(path.trim_start_matches('/'));
-            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(path, to).unwrap();
-        }
-    }
-}
 
 const USES: &str = "\
 FROM base AS run

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
+mod beside;
 mod ends;
 mod places;
 mod refused;

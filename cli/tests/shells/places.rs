@@ -146,7 +146,7 @@ fn a_step_that_succeeded_has_a_place_too_and_a_build_shows_who_was_there() {
 }
 
 /// A project with an image of busybox in its directory `base`. `None` if there is no busybox.
-fn with_base(files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
+pub(super) fn with_base(files: &[(&str, &str)]) -> Option<tempfile::TempDir> {
     let dir = project(files);
     std::fs::create_dir(dir.path().join("base")).unwrap();
     busybox_layout(&dir.path().join("base"))?;

@@ -1,8 +1,9 @@
-//! The SSH agents of a build's client: requests of its steps go to the client that follows the build, and answers come back.
+//! The SSH agents of a client: requests of a build's steps go to the client that follows it, those of a shell to the one that has it, and
+//! answers come back.
 //!
 //! Invariant: nothing of them is kept. While no client serves them, a request waits a moment and then fails, as with an agent that is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use kiln_auth::Identity;
-use kiln_proto::agent;
 use kiln_proto::v1::{AgentAnswer, AgentRequest};
+use kiln_proto::{agent, root};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
@@ -26,7 +27,46 @@ const ANSWER_WINDOW: Duration = Duration::from_secs(300);
 /// Requests that wait to be sent to a client.
 const QUEUE: usize = 16;
 
-/// The agents of a build.
+/// Maximum bytes of a shell's id.
+const MAX_ID: usize = 64;
+
+/// The variable that names the socket of an SSH agent.
+const VARIABLE: &str = "SSH_AUTH_SOCK";
+
+/// The variable that names the socket of the first agent among these mounts.
+pub(crate) fn variable(mounts: &[root::Mount]) -> BTreeMap<String, String> {
+    let agent = mounts.iter().find_map(|mount| match mount {
+        root::Mount::Ssh { target, .. } => Some(target.clone()),
+        _ => None,
+    });
+    agent.map(|target| (VARIABLE.to_owned(), target)).into_iter().collect()
+}
+
+/// The agents of the shells that are open, by the ids that their clients have chosen.
+pub(crate) type OfShells = Mutex<HashMap<String, OfShell>>;
+
+/// The agents of a shell.
+#[derive(Debug)]
+pub(crate) struct OfShell {
+    /// The authenticated name of whoever has the shell; empty if the farm does not authenticate.
+    owner: String,
+    agents: Arc<Agents>,
+}
+
+/// Agents that are found under a shell's id until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Found {
+    builds: Builds,
+    id: String,
+}
+
+impl Drop for Found {
+    fn drop(&mut self) {
+        self.builds.shared.shells.lock().remove(&self.id);
+    }
+}
+
+/// The agents of a build or a shell.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     /// The client that serves them now, if one does.
@@ -93,25 +133,45 @@ impl kiln_execution::Agents for Agents {
 }
 
 impl Builds {
-    /// Serves the agents of a build that runs, for the user that it belongs to.
+    /// Serves the agents of a build that runs, or of a shell that is open, for the user that it belongs to; `whose` names it.
     ///
     /// # Errors
-    /// `NOT_FOUND` if no such build runs, `PERMISSION_DENIED` if it is another user's.
+    /// `NOT_FOUND` if there is no such build or shell, `PERMISSION_DENIED` if it is another user's.
     pub fn serve_agents(
         &self,
-        build: &str,
+        whose: &AgentAnswer,
         identity: &Identity,
         answers: impl Stream<Item = Result<AgentAnswer, Status>> + Send + Unpin + 'static,
     ) -> Result<mpsc::Receiver<Result<AgentRequest, Status>>, Status> {
-        let active = self.shared.active.lock().get(build).cloned();
-        let active = active.ok_or_else(|| Status::not_found(format!("build `{build}` does not run")))?;
-        let owner = active.build.lock().identity.clone();
+        let AgentAnswer { build, shell, .. } = whose;
+        let (what, owner, agents) = if shell.is_empty() {
+            let active = self.shared.active.lock().get(build).cloned();
+            let active = active.ok_or_else(|| Status::not_found(format!("build `{build}` does not run")))?;
+            let owner = active.build.lock().identity.clone();
+            (format!("build `{build}`"), owner, active.agents)
+        } else {
+            let shells = self.shared.shells.lock();
+            let open = shells.get(shell).ok_or_else(|| Status::not_found(format!("no shell `{shell}` is open")))?;
+            (format!("shell `{shell}`"), open.owner.clone(), open.agents.clone())
+        };
         if !owner.is_empty() && owner != identity.name {
-            return Err(Status::permission_denied(format!(
-                "build `{build}` belongs to `{owner}`, who alone gives it agents"
-            )));
+            return Err(Status::permission_denied(format!("{what} belongs to `{owner}`, who alone gives it agents")));
         }
-        Ok(active.agents.serve(answers))
+        Ok(agents.serve(answers))
+    }
+
+    /// The agents of a shell, which its client serves under this id.
+    pub(crate) fn agents_of_shell(&self, id: &str, owner: &str) -> Result<(Arc<Agents>, Found), Status> {
+        if id.len() > MAX_ID {
+            return Err(Status::invalid_argument(format!("an id of {} bytes; expected at most {MAX_ID}", id.len())));
+        }
+        let mut shells = self.shared.shells.lock();
+        if shells.contains_key(id) {
+            return Err(Status::already_exists(format!("a shell `{id}` is open already; choose another id")));
+        }
+        let agents = Arc::<Agents>::default();
+        shells.insert(id.to_owned(), OfShell { owner: owner.to_owned(), agents: agents.clone() });
+        Ok((agents, Found { builds: self.clone(), id: id.to_owned() }))
     }
 }
 

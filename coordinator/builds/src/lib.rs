@@ -85,6 +85,7 @@ struct Shared {
     histories: Histories,
     settings: Settings,
     active: Mutex<HashMap<String, Active>>,
+    shells: agents::OfShells,
     /// Submissions with the same request id are handled one at a time.
     submitting: Turns,
     places: Arc<Semaphore>,
@@ -191,6 +192,7 @@ impl Builds {
             histories,
             settings,
             active: Mutex::default(),
+            shells: Mutex::default(),
             submitting: Turns::default(),
             places: Arc::new(Semaphore::new(submit::MAX_ACTIVE)),
             planning: Semaphore::new(MAX_PLANNING),

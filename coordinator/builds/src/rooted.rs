@@ -17,6 +17,7 @@ use kiln_proto::{property, reapi, v1};
 use kiln_store::trees;
 use kiln_trees::tree::{Entry, Tree};
 
+use super::agents;
 use super::caches::{self, Owner};
 use super::fetching::{self, COMMITTED, DOWNLOADED, MODIFIED, REPOSITORY};
 use super::in_root::Root;
@@ -24,8 +25,6 @@ use super::libraries::OnWorker;
 use super::lower::{self, Lowered, Lowering, Outputs};
 use super::steps::{self, Ended, Job};
 
-/// The variable that names the socket of an SSH agent.
-const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// The argument with which a Dockerfile lets the build tools of its commands use the farm's cache; its value is the name of their space.
 const TOOL_CACHE: &str = "KILN_TOOL_CACHE";
 /// Memory limit of a command that has none of its own: 2 GiB.
@@ -230,11 +229,7 @@ impl Lowering<'_> {
         let platform = platform(command, step, target, environment, keys);
         let (lowered, known) = self.stored(message, input_root, directories, platform, step).await?;
         let mut variables: BTreeMap<String, String> = command.run.proxies.iter().cloned().collect();
-        let agent = command.mounts.iter().find_map(|mount| match mount {
-            contract::Mount::Ssh { target, .. } => Some(target.clone()),
-            _ => None,
-        });
-        variables.extend(agent.map(|target| (AGENT_VARIABLE.to_owned(), target)));
+        variables.extend(agents::variable(&command.mounts));
         let caches = command.caches.iter().map(|cache| owner.of_dockerfile(cache, target)).collect();
         let hosts = command.hosts.clone();
         Ok((lowered, Arc::new(Known { times: Some(command.times), variables, caches, tools, split, hosts, ..known })))

@@ -1,8 +1,8 @@
 //! Shells in the places of steps: finds the step's action, runs the shell in its place, and records that it was opened.
 //!
-//! Invariant: a shell is given what its step's action names, and secrets of whoever opens it, never those of the build.
+//! Invariant: a shell is given what its step was given, but secrets and SSH agents of whoever opens it, never those of the build.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,11 +14,11 @@ use kiln_execution::{Known, Request};
 use kiln_proto::digest::{Digest, DigestFunction};
 use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{Build, OpenShell, ShellInput, ShellOpened, ShellOutput, StepState, event};
-use kiln_proto::{agent, clock, precondition, property, reapi};
+use kiln_proto::{agent, clock, precondition, property, reapi, root};
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-use super::{Builds, internal, unread};
+use super::{Builds, agents, internal, unread};
 use kiln_build_secrets::{Inexact, Secrets};
 
 /// Messages to a user that wait to be sent. Each has at most 32 KiB of data.
@@ -32,7 +32,7 @@ const MAX_SIDE: u32 = 10_000;
 /// The functions that a build's digests may have. They are not recorded, and their digests look alike.
 const FUNCTIONS: [DigestFunction; 2] = [DigestFunction::Sha256, DigestFunction::Blake3];
 
-/// Agents that refuse everything: those of the build were its client's.
+/// Agents that refuse everything: those of the build were its client's, and whoever opens the shell offers none.
 #[derive(Debug)]
 struct NoAgents;
 
@@ -56,7 +56,8 @@ impl Builds {
         named: impl FnOnce(String),
         typed: impl Stream<Item = Result<ShellInput, Status>> + Send + Unpin + 'static,
     ) -> Result<mpsc::Receiver<Result<ShellOutput, Status>>, Status> {
-        let user = if identity.is_anonymous() { open.user.clone() } else { identity.name };
+        let owner = if identity.is_anonymous() { String::new() } else { identity.name };
+        let user = if owner.is_empty() { open.user.clone() } else { owner.clone() };
         let given = Secrets::new(std::mem::take(&mut open.secrets)).map_err(Status::invalid_argument)?;
         let build = self.get_for(&open.build, &user).await?;
         named(format!("shell in step {} of build {}", open.step, build.id));
@@ -68,15 +69,32 @@ impl Builds {
             Ok(state) => state,
         };
         let request = self.request(&build, &open.step, state, given, &user).await?;
+        let (agents, found) = self.agents(&open.id, &owner)?;
         let (wanted, input, output) = Wanted::new(shell.clone());
-        let request = Request { shell: Some(wanted), ..request };
+        let request = Request { shell: Some(wanted), agents: Some(agents), ..request };
         let attached = self.shared.execution.execute(request).await.map_err(|status| gone(status, &open.step))?;
         let (client, told) = mpsc::channel(QUEUE);
         let opened = ShellOpened { step: state.step.clone(), user, command: shell.command, ..ShellOpened::default() };
         let record = Record { builds: self.clone(), build: build.id, opened };
         let idle = self.shared.settings.shell_idle;
-        tokio::spawn(shells::relay(attached, (input, output), typed, client, idle, record));
+        tokio::spawn(async move {
+            let _agents = found;
+            shells::relay(attached, (input, output), typed, client, idle, record).await;
+        });
         Ok(told)
+    }
+
+    /// The agents of whoever opens a shell under this id, and what keeps them there.
+    fn agents(
+        &self,
+        id: &str,
+        owner: &str,
+    ) -> Result<(Arc<dyn kiln_execution::Agents>, Option<agents::Found>), Status> {
+        if id.is_empty() {
+            return Ok((Arc::new(NoAgents), None));
+        }
+        let (agents, found) = self.agents_of_shell(id, owner)?;
+        Ok((agents, Some(found)))
     }
 
     /// Why a build has no such step among those that it has begun.
@@ -143,10 +161,18 @@ impl Builds {
             build: build.id.clone(),
             path_weight: 0,
             secrets,
-            agents: Some(Arc::new(NoAgents)),
+            agents: None,
             queue_timeout: None,
             shell: None,
-            known: Some(Arc::new(Known { action, command, times, ..Known::default() })),
+            known: Some(Arc::new(Known {
+                variables: variables(&action)?,
+                action,
+                command,
+                times,
+                caches: finished.caches.clone(),
+                hosts: finished.hosts.clone(),
+                ..Known::default()
+            })),
         })
     }
 }
@@ -155,6 +181,13 @@ impl Builds {
 fn secrets_of(action: &reapi::Action) -> Vec<String> {
     let properties = action.platform.iter().flat_map(|platform| &platform.properties);
     properties.filter_map(|one| one.name.strip_prefix(property::SECRET_PREFIX).map(str::to_owned)).collect()
+}
+
+/// The variables of an action beside those of its command.
+fn variables(action: &reapi::Action) -> Result<BTreeMap<String, String>, Status> {
+    let mut properties = action.platform.iter().flat_map(|platform| &platform.properties);
+    let Some(mounts) = properties.find(|one| one.name == root::MOUNTS) else { return Ok(BTreeMap::new()) };
+    Ok(agents::variable(&root::decode(&mounts.value).map_err(internal)?))
 }
 
 fn not_run(build: &Build, name: &str) -> Status {

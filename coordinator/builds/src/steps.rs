@@ -158,7 +158,8 @@ async fn attempt(work: &Work, job: &Job, began: Instant) -> Attempt {
     };
     work.ran(job, &ran);
     let error = first_error(work, &ran.done).await;
-    Attempt::Ended(finish(work, job, (ran.lowered, ran.times, tests), &ran.done, error, ran.merged, hit_before, began))
+    let lowered = (ran.lowered, &*ran.known, tests);
+    Attempt::Ended(finish(work, job, lowered, &ran.done, error, ran.merged, hit_before, began))
 }
 
 /// A run of an action, or its result from the cache.
@@ -168,7 +169,6 @@ pub(super) struct Ran {
     pub(super) lowered: Lowered,
     pub(super) known: Arc<Known>,
     pub(super) done: Done,
-    times: Option<Digest>,
     merged: bool,
     hit_before: HitBefore,
     /// The memory that it reserved, if that was not what the step says.
@@ -230,9 +230,9 @@ pub(super) async fn ran(work: &Work, job: &Job) -> Result<Ran, Ended> {
         }
     };
     log.end();
-    let (times, merged) = (known.times, attached.merged);
+    let merged = attached.merged;
     drop(place);
-    Ok(Ran { job, lowered, known, done, times, merged, hit_before, reserved })
+    Ok(Ran { job, lowered, known, done, merged, hit_before, reserved })
 }
 
 /// The action of a job, with its messages stored.
@@ -415,7 +415,7 @@ async fn output(work: &Work, digest: Option<&reapi::Digest>, raw: &[u8]) -> Stri
 fn finish(
     work: &Work,
     job: &Job,
-    (lowered, times, tests): (Lowered, Option<Digest>, Option<v1::TestSummary>),
+    (lowered, known, tests): (Lowered, &Known, Option<v1::TestSummary>),
     done: &Done,
     error: Vec<String>,
     merged: bool,
@@ -462,9 +462,11 @@ fn finish(
         no_exit_code: response.result.is_none() || status.is_some(),
         calls: kiln_proto::calls::of(&metadata).filter(|_| cache != Cache::Hit),
         timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
-        times: times.map(|times| times.to_wire()),
+        times: known.times.map(|times| times.to_wire()),
         tests,
         usage: kiln_proto::usage::of(&metadata).filter(|_| cache == Cache::Miss),
+        caches: known.caches.clone(),
+        hosts: known.hosts.clone(),
     }));
     layer::record(work, job, layer::End { lowered, cache, ok: message.is_none(), result: result.clone() });
     match (message, outputs) {

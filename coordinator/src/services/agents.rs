@@ -1,4 +1,4 @@
-//! `kiln.v1.SshAgents`: clients serve the agents of their builds, and workers ask them for the leases that they hold.
+//! `kiln.v1.SshAgents`: clients serve the agents of their builds and shells, and workers ask them for the leases that they hold.
 
 use futures::StreamExt;
 use kiln_builds::Builds;
@@ -28,8 +28,9 @@ impl ssh_agents_server::SshAgents for SshAgents {
         let identity = kiln_auth::identity(&request);
         let mut answers = request.into_inner();
         let first = answers.next().await.transpose()?;
-        let build = first.ok_or_else(|| Status::invalid_argument("expected a message that names the build"))?.build;
-        Ok(Response::new(ReceiverStream::new(self.builds.serve_agents(&build, &identity, answers)?)))
+        let first =
+            first.ok_or_else(|| Status::invalid_argument("expected a message that names the build or shell"))?;
+        Ok(Response::new(ReceiverStream::new(self.builds.serve_agents(&first, &identity, answers)?)))
     }
 
     async fn ask(&self, request: Request<v1::AskAgentRequest>) -> Result<Response<v1::AskAgentResponse>, Status> {

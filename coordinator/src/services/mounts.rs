@@ -54,6 +54,8 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
         let name = named(&lease, asked.name, sharing)?;
         let place = Place { instance: lease.instance(), function: lease.function(), name: &name };
         let alone = match sharing {
+            // It publishes nothing, so steps need not wait for it.
+            _ if lease.is_shell() => None,
             CacheSharing::CacheShared => None,
             CacheSharing::CacheLocked => self.caches.alone(place).await,
             CacheSharing::CachePrivate => match self.caches.try_alone(place) {
@@ -80,6 +82,9 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
         request: Request<v1::PublishCacheRequest>,
     ) -> Result<Response<v1::PublishCacheResponse>, Status> {
         let lease = lease(&request)?;
+        if lease.is_shell() {
+            return Err(Status::permission_denied("nothing of what happens in a shell is published"));
+        }
         let asked = request.into_inner();
         let sharing = asked.sharing();
         let name = named(&lease, asked.name, sharing)?;

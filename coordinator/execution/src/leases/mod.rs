@@ -284,6 +284,11 @@ impl LeaseAccess {
         Err(Status::permission_denied(format!("cache `{}` is not one of lease {}", name.id, self.grant.lease)))
     }
 
+    /// Whether a shell has the place of the lease's action: it reads the action's caches, and leaves nothing in them.
+    pub fn is_shell(&self) -> bool {
+        self.grant.shell
+    }
+
     /// The environment for which the lease's worker may look up and keep calls of compilers.
     ///
     /// # Errors
