@@ -74,6 +74,39 @@ fn a_worker_that_dies_ends_its_shells_and_they_begin_nowhere_else() {
 }
 
 #[test]
+fn a_worker_that_drains_ends_its_shells_at_once_and_lets_its_steps_end() {
+    let farm = Farm::start(&["one"]);
+    let words = "worker `one`: it is draining, which has ended the shell; open another one, it begins anew";
+    let steps = doing("echo begins; sleep 3; echo made > out", "");
+    let (mut terminal, before, build) = opened_on(&farm);
+    let mut step = farm.start_build(steps.path(), &[]);
+    step.until("the step's output", |event| event["text"] == "begins\n");
+    terminal.types("trap '' TERM HUP INT; sleep 8123 & echo sleep''s\r");
+    terminal.until("sleeps");
+    assert_eq!(farm.kiln(&["farm", "drain", "one"]).code, 0);
+    terminal.until(words);
+    assert_eq!(terminal.code(), 3);
+    assert_eq!(terminal.modes(), before);
+    step.end().well();
+    is_idle(&farm);
+    until("the shell's processes to end", || {
+        let sleeps = std::process::Command::new("pgrep").args(["-f", "^sleep 8123"]).stdout(Stdio::null()).status();
+        (!sleeps.unwrap().success()).then_some(())
+    });
+    // A command without a terminal is told the same, here by a worker that is asked to stop.
+    assert_eq!(farm.kiln(&["farm", "undrain", "one"]).code, 0);
+    let mut running = farm.command(&["run", &build, "work", "--", "sh", "-c", "echo runs; sleep 1000"]);
+    let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 5];
+    std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut first).unwrap();
+    assert_eq!(&first, b"runs\n");
+    assert_eq!(farm.stop_worker("one"), Some(0));
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(3) && said.contains(words), "{ended:?}");
+}
+
+#[test]
 fn a_coordinator_that_dies_ends_its_shells_also_on_their_workers() {
     let farm = Farm::start(&["one"]);
     let (mut terminal, before, build) = opened_on(&farm);

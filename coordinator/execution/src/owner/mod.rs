@@ -325,7 +325,10 @@ impl Owner {
 
     fn drain(&mut self, worker: WorkerId) {
         let on = self.gets_nothing(&worker) || self.stopping.contains(&worker);
-        self.step(Event::Drain { worker, on });
+        self.step(Event::Drain { worker: worker.clone(), on });
+        if on {
+            self.end_shells(&worker);
+        }
     }
 
     /// Whether an operator wants this worker to get no work.

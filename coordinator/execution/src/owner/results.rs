@@ -63,6 +63,17 @@ impl Owner {
         self.drain(worker);
     }
 
+    /// Ends the shells of a worker that drains: they could last for hours, and nothing of them is kept.
+    pub(super) fn end_shells(&mut self, worker: &WorkerId) {
+        let held = self.leases.iter().filter(|(_, leased)| leased.is_shell && leased.worker == *worker);
+        for lease in held.map(|(lease, _)| *lease).collect::<Vec<_>>() {
+            self.tell(worker, coordinator_message::Message::Cancel(v1::CancelLease { lease: lease.0 }));
+            let words = "it is draining, which has ended the shell; open another one, it begins anew";
+            let outcome = Outcome::WorkerFault(words.to_owned());
+            self.step(Event::Finished { worker: worker.clone(), lease, outcome });
+        }
+    }
+
     pub(super) fn acknowledge(&mut self, worker: &WorkerId, lease: LeaseId) {
         self.tell(worker, coordinator_message::Message::FinishedAck(v1::FinishedAck { lease: lease.0 }));
     }

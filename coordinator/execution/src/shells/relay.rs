@@ -169,6 +169,8 @@ impl Relay {
         loop {
             let left = done.is_some().then_some(AT_THE_END);
             tokio::select! {
+                // Why the farm ended it is known before its worker's last word comes.
+                biased;
                 update = self.attached.next(), if done.is_none() => match update {
                     Update::Queued => self.say(Phase::Queued).await?,
                     Update::Executing { worker, .. } => {
@@ -177,6 +179,8 @@ impl Relay {
                         self.say(Phase::Preparing).await?;
                     }
                     Update::Output { .. } | Update::Calls(_) => {}
+                    // The worker does not know that.
+                    Update::Done(end) if end.farm_fault => return Err(Some(why(Some(&end), &self.worker))),
                     Update::Done(end) => done = Some(end),
                 },
                 message = self.output.recv() => match message {
