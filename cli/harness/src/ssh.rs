@@ -1,5 +1,7 @@
-//! OpenSSH: agents with keys, and the programs that use them.
+//! OpenSSH: agents with keys, the programs that use them, and a server that trusts one.
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -61,5 +63,59 @@ pub fn programs(names: &[&str], root: &Path) {
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             std::fs::copy(path, to).unwrap();
         }
+    }
+}
+
+/// The program that serves one connection. It insists on its whole path.
+const SERVER: &str = "/usr/sbin/sshd";
+
+/// A server on this machine's loopback, at which one key logs in as root; it ends with the process.
+pub struct Server {
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl Server {
+    /// One that knows this public key. `None`, with a message, if OpenSSH's server is not installed.
+    pub fn start(key: &Path) -> Option<Self> {
+        if !Path::new(SERVER).exists() {
+            cannot_run("OpenSSH's server is not installed (Debian: openssh-server)");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        output("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", "host"], dir.path());
+        let at = dir.path().display();
+        let config = format!(
+            "HostKey {at}/host\nAuthorizedKeysFile {}\nPermitRootLogin yes\nPasswordAuthentication no\nStrictModes no\nUsePAM no\n",
+            key.display()
+        );
+        std::fs::write(dir.path().join("config"), config).unwrap();
+        // Where it confines itself before anybody has logged in.
+        std::fs::create_dir_all("/run/sshd").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = dir.path().join("config");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let input = OwnedFd::from(stream);
+                let output = input.try_clone().unwrap();
+                let mut command = Command::new(SERVER);
+                command.args(["-i", "-f"]).arg(&config).stdin(input).stdout(output).stderr(Stdio::null());
+                let mut child = command.spawn().unwrap();
+                std::thread::spawn(move || child.wait());
+            }
+        });
+        Some(Self { dir, port })
+    }
+
+    /// The URL of a directory of this machine.
+    pub fn url(&self, directory: &Path) -> String {
+        let at = directory.canonicalize().unwrap();
+        format!("ssh://root@127.0.0.1:{}{}", self.port, at.display())
+    }
+
+    /// Its own public key.
+    pub fn key(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("host.pub")).unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! `--ssh`: keys that stay with whoever builds, used by commands on the farm.
 
-use kiln_harness::ssh::{Agent, programs};
-use kiln_harness::{Farm, Ran, copy, output, write};
+use kiln_harness::ssh::{Agent, Server, programs};
+use kiln_harness::{Farm, Ran, commit, copy, output, project, write};
 
 use super::Project;
 
@@ -95,4 +95,42 @@ fn a_project_gives_its_dockerfile_an_agent_too() {
     assert!(built.log().contains("held"), "{}", built.log());
     let without = farm.build(at, &["--no-cache"]);
     assert!(without.0.code == 1 && without.message().contains("give it by `--ssh default`"), "{}", without.message());
+}
+
+#[test]
+fn a_repository_is_added_over_ssh_with_a_key_of_whoever_builds() {
+    let Some(agent) = Agent::start() else { return };
+    let Some(server) = Server::start(&agent.path("held.pub")) else { return };
+    let repository = project(&[("file", "from afar\n"), ("below/other", "other\n")]);
+    let head = commit(repository.path());
+    // The machine's loopback, where the server is, is closed to steps otherwise.
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("one", &["--network-isolation", "off"]);
+    farm.wait_for_worker("one");
+    let remote = server.url(repository.path());
+    let dir =
+        project(&[("Dockerfile", &format!("FROM scratch\nADD {remote} /all/\nADD {remote}#{head}:below /below/\n"))]);
+    let build = |more: &[&str]| {
+        let mut command =
+            farm.command(&[&["docker", "build", "--progress", "plain", "-o", "out"], more, &["."]].concat());
+        command.current_dir(dir.path()).env("SSH_AUTH_SOCK", agent.path("socket"));
+        Ran::from(command)
+    };
+    let refused = build(&[]);
+    let words = format!("`{remote}` is fetched over SSH, which needs an SSH agent: give it by `--ssh default`");
+    assert!(refused.code == 1 && refused.err.contains(&words), "{}", refused.err);
+    let stranger = build(&["--ssh", &format!("default={}", agent.path("file").display())]);
+    assert!(stranger.code == 1 && stranger.err.contains("Permission denied (publickey"), "{}", stranger.err);
+    let built = build(&["--ssh", "default"]);
+    assert_eq!(built.code, 0, "{}", built.err);
+    let read = |path: &str| std::fs::read_to_string(dir.path().join("out").join(path)).unwrap();
+    assert_eq!((read("all/file"), read("below/other")), ("from afar\n".to_owned(), "other\n".to_owned()));
+    let listed = output("find", &["-mindepth", "1"], &dir.path().join("out"));
+    assert_eq!(listed.lines().count(), 6, "expected the repository's files and nothing else: {listed}");
+    // A branch is asked again, and a commit is not.
+    write(repository.path(), "file", "from afar, later\n");
+    commit(repository.path());
+    let again = build(&["--ssh", "default"]);
+    assert!(again.code == 0 && again.err.contains("1 instruction run, 1 cached"), "{}", again.err);
+    assert_eq!((read("all/file"), read("below/other")), ("from afar, later\n".to_owned(), "other\n".to_owned()));
 }

@@ -21,7 +21,7 @@ pub use bundle::{Found, System};
 pub use checks::{CheckError, Checked, Checking};
 pub use gates::{asks_for_provenance, beside, definition, stable_provenance};
 pub use identity::{id, stem};
-pub use image::dockerfile::{Checkout, Command, Commands, Download, Login, Ran, network};
+pub use image::dockerfile::{Checkout, Command, Commands, DEFAULT_AGENT, Download, Login, Ran, network};
 pub use image::{BaseError, Bases, ImageRoot, ImageRootError, InImage, Shown, install, invalid_base, report_path};
 pub use owed::steps_owed_to;
 pub use provenance::{Material, StepFact, Subject, about, statement};

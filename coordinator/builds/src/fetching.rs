@@ -12,6 +12,10 @@ pub(super) const REPOSITORY: &str = "repository";
 /// Where the time of the commit is, in seconds since the epoch.
 pub(super) const COMMITTED: &str = "committed";
 
+/// How Git reaches a host: nobody is asked, and a host that is not known is believed to be what it says that it is.
+const SSH: &str =
+    "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/tmp/known_hosts";
+
 /// A command that downloads a file to [`DOWNLOADED`].
 pub(super) fn download(fetch: &Fetch, login: Option<&Login>) -> String {
     // Not among the arguments, which other processes see. curl tells only the server of the URL, and not where that redirects to.
@@ -43,9 +47,10 @@ pub(super) fn checkout(source: &GitSource) -> String {
     };
     let mut script = format!(
         "set -eu\numask 022\n\
-         export GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=git:http:https:ssh GIT_SSH_COMMAND='ssh -o BatchMode=yes'\n\
+         export GIT_TERMINAL_PROMPT=0 GIT_ALLOW_PROTOCOL=git:http:https:ssh GIT_SSH_COMMAND={ssh}\n\
          git -c init.defaultBranch=main init -q checkout\ncd checkout\ntop=$(pwd -P)\n\
          git remote add origin -- {remote}\n",
+        ssh = quoted(SSH),
         remote = quoted(&source.remote)
     );
     // Plain HTTP knows no shallow copies.

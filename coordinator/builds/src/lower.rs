@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use kiln_planner::plan::{self, Split, Step, Target};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::{clock, property, reapi, v1};
+use kiln_proto::{clock, property, reapi, root, v1};
 use kiln_trees::tree::{Entry, Tree, mode_of};
 use prost::Message;
 
+use super::agents;
 use super::caches::{self, Owner};
 use super::source::SourceTree;
 use kiln_execution::{Known, ToolSpace};
@@ -25,6 +26,11 @@ pub(super) const CLOCK: &str = "SOURCE_DATE_EPOCH";
 /// The value of `SOURCE_DATE_EPOCH` in every step: 2000-01-01, which is also the timestamp of input files. With the
 /// commit's own time, every commit would have different actions.
 pub(super) const SOURCE_DATE_EPOCH: &str = "946684800";
+
+/// What the paths of the sockets of a step's SSH agents begin with; a number follows.
+const AGENTS: &str = "/run/kiln-ssh-agent.";
+/// The user and group that run a step.
+const USER: u32 = 1000;
 
 /// Where a result that was made of several runs has the tests of all. It is no output of the step.
 pub(super) const MERGED: &str = ".kiln/tests/merged-report";
@@ -130,7 +136,8 @@ impl Lowering<'_> {
         let is_closed = !step.network && step.image.is_none() && step.secrets.is_empty();
         let tools = if is_closed { owner.tools(&environment.fingerprint) } else { ToolSpace::default() };
         let (split, spread) = (is_closed && step.split != Split::Off, step.split == Split::Auto);
-        Ok((lowered, Arc::new(Known { split, spread, tools, caches, ..known })))
+        let variables = agents::variable(&sockets(step));
+        Ok((lowered, Arc::new(Known { split, spread, tools, caches, variables, ..known })))
     }
 
     /// The inputs of a step: its own, and the outputs of the steps that it needs.
@@ -305,7 +312,23 @@ pub(super) fn platform(step: &Step, target: &Target, environment: &v1::Environme
     if step.network {
         properties.push((property::NETWORK.to_owned(), "on".to_owned()));
     }
+    if !step.agents.is_empty() {
+        properties.push((root::MOUNTS.to_owned(), root::encode(&sockets(step))));
+    }
     sorted(properties)
+}
+
+/// The sockets of a step's SSH agents.
+fn sockets(step: &Step) -> Vec<root::Mount> {
+    let socket = |(number, id): (usize, &String)| root::Mount::Ssh {
+        target: format!("{AGENTS}{number}"),
+        id: id.clone(),
+        required: true,
+        mode: None,
+        uid: USER,
+        gid: USER,
+    };
+    step.agents.iter().enumerate().map(socket).collect()
 }
 
 /// What every action of a step requires, wherever it runs.

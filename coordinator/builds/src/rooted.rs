@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kiln_artifacts::{Checkout, Command, Commands, Download, Error, Login, Ran};
+use kiln_artifacts::{Checkout, Command, Commands, DEFAULT_AGENT, Download, Error, Login, Ran};
 use kiln_dockerfile::{Fetch, GitSource};
 use kiln_execution::{Known, ToolSpace};
 use kiln_planner::plan::{Platform, Split, Step, Target};
@@ -94,6 +94,10 @@ impl Commands for OnWorker<'_> {
         step.inputs = vec!["!**".to_owned()];
         step.outputs = vec![REPOSITORY.to_owned(), COMMITTED.to_owned()];
         step.tools = vec!["git".to_owned()];
+        if source.is_ssh() {
+            step.tools.push("ssh".to_owned());
+            step.agents = vec![DEFAULT_AGENT.to_owned()];
+        }
         step.network = true;
         // Branches and tags move: without a commit it is asked again, and what follows is a hit if it is the same.
         step.cache = fetching::is_pinned(source);

@@ -59,6 +59,14 @@ impl GitSource {
         is_git.then(|| Self::of(remote, query, fragment))
     }
 
+    /// Whether it is fetched over SSH, with a key of whoever builds.
+    pub fn is_ssh(&self) -> bool {
+        match self.remote.split_once("://") {
+            Some((scheme, _)) => scheme.eq_ignore_ascii_case("ssh"),
+            None => is_scp(&self.remote),
+        }
+    }
+
     fn of(remote: &str, query: &str, fragment: &str) -> Result<Self, String> {
         let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
         let mut source = Self {

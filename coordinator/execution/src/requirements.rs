@@ -115,6 +115,8 @@ pub fn asked(action: &reapi::Action, command: &reapi::Command, rules: &Rules) ->
                     root::Mount::Ssh { id, .. } => Some(id),
                     _ => None,
                 }));
+                // Who can mount what a root has can mount it elsewhere too.
+                properties.insert((property::EXECUTOR.to_owned(), property::IN_ROOT.to_owned()));
             }
             root::USER | root::HOSTS => {}
             root::HOSTNAME if !root::is_hostname(&value) => {

@@ -225,6 +225,8 @@ pub struct Step {
     pub shards_auto: bool,
     /// Whether cached results may be used.
     pub cache: bool,
+    /// Ids of the SSH agents of whoever builds that it may ask. The first is the one that `SSH_AUTH_SOCK` names.
+    pub agents: Vec<String>,
     /// Directories that outlive it and are no part of its key, by their paths: relative to the root of the tree, absolute, or below `~/`.
     pub caches: BTreeMap<String, Cache>,
     /// The container image that it runs in; `None` for the worker's own root.
@@ -300,6 +302,7 @@ impl Step {
             shards: 1,
             shards_auto: false,
             cache: true,
+            agents: Vec::new(),
             caches: BTreeMap::new(),
             image: None,
             platform: None,

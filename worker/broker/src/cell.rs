@@ -216,7 +216,7 @@ impl Cell {
             secrets: Secrets::default(),
             working_directory,
             make_directories,
-            caches: Vec::new(),
+            beside: Vec::new(),
             network: false,
             timeout: Some(TIMEOUT),
             milli_cpus: self.parent.milli_cpus,

@@ -67,7 +67,7 @@ impl Reference {
             memory_bytes: MEMORY_BYTES,
             disk_bytes: DISK_BYTES,
             max_processes: 16,
-            caches: Vec::new(),
+            beside: Vec::new(),
             calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
             session: None,
             conditions: Default::default(),

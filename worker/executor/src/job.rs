@@ -46,8 +46,8 @@ pub struct Job {
     pub working_directory: String,
     /// Directories to create before it starts, relative to the input root.
     pub make_directories: Vec<String>,
-    /// Directories that outlive it, if it runs on the machine's own system and that can have any.
-    pub caches: Vec<Mount>,
+    /// Directories that outlive it, and sockets that are served for it, if it runs on the machine's own system and that can have any.
+    pub beside: Vec<Mount>,
     /// Whether it may access the network.
     pub network: bool,
     /// Time limit, if any.

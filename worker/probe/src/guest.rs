@@ -109,7 +109,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
-        caches: Vec::new(),
+        beside: Vec::new(),
         network: false,
         timeout: Some(PROBE_TIMEOUT),
         milli_cpus: 1000,

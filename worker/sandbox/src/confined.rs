@@ -369,7 +369,7 @@ fn prepared(
     let Some(rooted) = rooted else {
         let environment = shared.environment(job, shared.config.tools.path(), HOME);
         let roots = shared.roots.as_ref().ok().map(|roots| (*roots, shared.config.objects.as_path()));
-        return Prepared::new(&shared.host, ids, scratch, job, environment)?.with_caches(roots, ids, scratch, job);
+        return Prepared::new(&shared.host, ids, scratch, job, environment)?.with_beside(roots, ids, scratch, job);
     };
     if rooted.host_network && !shared.config.host_network {
         return Err("this worker does not allow the host's network (`kiln-worker --allow-host-network`)".to_owned());

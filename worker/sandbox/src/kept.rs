@@ -39,7 +39,7 @@ impl Key {
     pub(super) fn of(shared: &Shared, job: &Job, is_limited: bool) -> Option<Self> {
         let is_asked = job.calls.offer.is_some() || job.calls.followed.is_some();
         let is_usual = job.conditions == Conditions::default();
-        let has_own = !job.secrets.is_empty() || !job.caches.is_empty() || job.session.is_some() || !is_usual;
+        let has_own = !job.secrets.is_empty() || !job.beside.is_empty() || job.session.is_some() || !is_usual;
         let is_plain = job.place == Place::Machine && !job.network && !is_asked && !has_own;
         let is_possible = is_plain && is_limited && shared.keeps && shared.host.is_apart_from_jobs();
         is_possible.then(|| Self {

@@ -13,7 +13,7 @@ use super::host::Host;
 use super::ids::Lease;
 use super::init::USER;
 use super::network::Plan;
-use super::rooted::{Caches, Roots};
+use super::rooted::{Beside, Roots};
 use super::spec::{Bind, Network, Source, Spec, Tree};
 use kiln_executor::scratch::Scratch;
 use kiln_executor::{HOME, Job};
@@ -135,7 +135,7 @@ impl Prepared {
             cpus: job.conditions.cpus,
             recorded: job.calls.recorded,
             preloaded: job.calls.recorded && host.loads_recorder,
-            caches: None,
+            beside: None,
             session: job.session.as_ref().map(|session| session.wanted.clone()),
             rooted: None,
         };
@@ -147,16 +147,16 @@ impl Prepared {
         Self { spec, mounts, loopback: None, port: None, limits }
     }
 
-    /// Gives the job its caches, if the machine can have any.
-    pub(super) fn with_caches(
+    /// Gives the job its caches and sockets, if the machine can have any.
+    pub(super) fn with_beside(
         mut self,
         roots: Option<(Roots, &Path)>,
         ids: Option<&Lease>,
         scratch: &Scratch,
         job: &Job,
     ) -> Result<Self, String> {
-        if let (Some(roots), Some(ids), false) = (roots, ids, job.caches.is_empty()) {
-            self.spec.caches = Some(Caches::prepare(roots, ids, scratch, job, &mut self.mounts)?);
+        if let (Some(roots), Some(ids), false) = (roots, ids, job.beside.is_empty()) {
+            self.spec.beside = Some(Beside::prepare(roots, ids, scratch, job, &mut self.mounts)?);
         }
         Ok(self)
     }

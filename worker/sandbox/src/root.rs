@@ -78,10 +78,10 @@ pub(super) fn build(spec: &Spec, sent: &[OwnedFd]) -> Result<(), Failed> {
     own(&root, spec, &stages)?;
     system(&place, spec, &stages)?;
     job(&root, spec, &stages)?;
-    let caches = spec.caches.as_ref().map(|caches| caches.mounted(&place, sent)).transpose()?;
+    let beside = spec.beside.as_ref().map(|beside| beside.mounted(&place, sent)).transpose()?;
     leave(&root)?;
-    if let (Some(caches), Some(mounted)) = (&spec.caches, caches) {
-        caches.attach(&mounted)?;
+    if let (Some(beside), Some(mounted)) = (&spec.beside, beside) {
+        beside.attach(&mounted)?;
     }
     seal()?;
     Ok(())

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use super::rooted::{Caches, RootSpec};
+use super::rooted::{Beside, RootSpec};
 use kiln_executor::Secrets;
 use kiln_executor::calls::Accesses;
 use kiln_executor::ending::Ended;
@@ -122,8 +122,8 @@ pub(super) struct Spec {
     pub(super) recorded: bool,
     /// Whether its dynamic programs record that themselves.
     pub(super) preloaded: bool,
-    /// The caches of a job without a root of its own.
-    pub(super) caches: Option<Caches>,
+    /// The caches and sockets of a job without a root of its own.
+    pub(super) beside: Option<Beside>,
     /// What runs in the job's place for somebody who watches. The last descriptor that is sent is the socket to which the init sends where its input
     /// is written to, and where it waits for its beginning.
     pub(super) session: Option<Wanted>,

@@ -80,7 +80,7 @@ pub(super) fn job() -> Job {
         secrets: Secrets::default(),
         working_directory: String::new(),
         make_directories: Vec::new(),
-        caches: Vec::new(),
+        beside: Vec::new(),
         network: false,
         timeout: None,
         milli_cpus: 1000,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_executor::rooted::Mount;
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::root::entitlement;
+use kiln_proto::root::{self as contract, entitlement};
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1;
 use kiln_proto::v1::cache_mounts_client::CacheMountsClient;
@@ -154,15 +154,15 @@ fn times_of(forest: &Forest, root: &Digest, touched: &BTreeMap<Vec<u8>, Time>, b
     times
 }
 
-/// The caches of a step on the worker's own system, on disk until this is dropped.
+/// What a step on the worker's own system has beside its inputs, its caches and the sockets of agents, on disk until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Caches {
+pub(crate) struct Beside {
     roots: Roots,
     mounted: Mounted,
 }
 
-impl Caches {
-    /// Where each is mounted, and what it has.
+impl Beside {
+    /// What is mounted, and where.
     pub(crate) fn mounts(&self) -> &[Mount] {
         &self.mounted.mounts
     }
@@ -295,14 +295,22 @@ impl Roots {
         all
     }
 
-    /// Takes the caches of a step on the worker's own system.
+    /// Takes the caches of a step on the worker's own system, and serves the sockets of its agents.
     ///
     /// # Errors
-    /// If the connection breaks, or the disk fails.
-    pub(crate) async fn caches(&self, client: &Client, lease: &v1::Lease) -> Result<Caches, Error> {
+    /// If the connection breaks, the disk fails, or the step mounts something else.
+    pub(crate) async fn beside(
+        &self,
+        client: &Client,
+        lease: &v1::Lease,
+        mounts: &[contract::Mount],
+    ) -> Result<Beside, Error> {
         let mut mounted = Mounted::default();
         self.of_step(client, lease, &mut mounted).await?;
-        Ok(Caches { roots: self.clone(), mounted })
+        for mount in mounts {
+            self.socket(client, mount, &mut mounted)?;
+        }
+        Ok(Beside { roots: self.clone(), mounted })
     }
 
     /// Keeps what was published for the steps that follow. That it cannot be kept is nobody's fault.

@@ -41,10 +41,10 @@ use directories::Known;
 use images::Objects;
 use stacks::{MAX_LAYERS, Pinned, Stacks};
 
-pub(crate) use caches::{Caches, Left};
+pub(crate) use caches::{Beside, Left};
 pub(crate) use files::Files;
-pub(crate) use step::is_rooted;
 pub use step::{Changed, Step};
+pub(crate) use step::{is_rooted, mounts};
 
 /// Roots with which one that is not here is compared.
 const COMPARED: usize = 8;

@@ -156,6 +156,17 @@ impl Roots {
         own.serve(client, id).map_err(failed)
     }
 
+    /// Mounts the socket of an agent for a step on the worker's own system.
+    pub(super) fn socket(&self, client: &Client, mount: &contract::Mount, mounted: &mut Mounted) -> Result<(), Error> {
+        let contract::Mount::Ssh { target, id, mode, uid, gid, .. } = mount else {
+            return Err(Error::Invalid("a step outside of a root can mount nothing but SSH agents".to_owned()));
+        };
+        let path = self.agent(&mut mounted.agents, client, id)?;
+        let what = What::Socket { path, attributes: (mode.unwrap_or(SOCKET_MODE), *uid, *gid) };
+        mounted.mounts.push(Mount { target: target.clone(), what });
+        Ok(())
+    }
+
     /// Makes everything available that a command mounts.
     pub(super) async fn mounted(
         &self,

@@ -79,6 +79,12 @@ fn service(
     Ok(Some(service))
 }
 
+/// What an action mounts.
+pub(crate) fn mounts(action: &reapi::Action, command: &reapi::Command) -> Result<Vec<contract::Mount>, Error> {
+    let text = value(action, command, contract::MOUNTS).unwrap_or("[]");
+    contract::decode(text).map_err(|error| Error::Invalid(error.to_string()))
+}
+
 /// Whether an action runs in a root of its own.
 pub(crate) fn is_rooted(action: &reapi::Action, command: &reapi::Command) -> bool {
     value(action, command, contract::ROOT).is_some()
@@ -97,8 +103,7 @@ impl Roots {
         command: &reapi::Command,
         input_root: &Digest,
     ) -> Result<Step, Error> {
-        let mounts = value(action, command, contract::MOUNTS).unwrap_or("[]");
-        let mounts = contract::decode(mounts).map_err(|error| Error::Invalid(error.to_string()))?;
+        let mounts = mounts(action, command)?;
         let service = service(action, command, &mounts)?;
         let times = lease.times.as_ref().map(|times| Digest::from_wire(input_root.function, times)).transpose();
         let times = times.map_err(|error| Error::Invalid(error.to_string()))?;

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::{At, Fault, MAX_PROCESSES, Runner, action_fault, cancelled, input_fault, output_fault};
 use crate::inputs::{self, InputTree};
 use crate::outputs::{self, Collected};
-use crate::roots::{self, Caches, Left, Step};
+use crate::roots::{self, Beside, Left, Step};
 
 /// What the paths of caches begin with that are among the inputs.
 const IN_BUILD: &str = "/build/";
@@ -22,7 +22,7 @@ const DISK_BYTES: u64 = 64 << 30;
 
 /// What an action runs on, kept in place until this is dropped.
 pub(super) enum Ground {
-    Tree(InputTree, Option<Box<Caches>>),
+    Tree(InputTree, Option<Box<Beside>>),
     Root(Box<Step>),
 }
 
@@ -40,14 +40,18 @@ impl Runner {
         if !roots::is_rooted(action, command) {
             let fetch = |client| async move { self.inputs.fetch(&client, root).await };
             let tree = self.transfer(at, cancel, inputs::Error::is_connection, input_fault, fetch).await?;
-            let caches = match self.roots.as_ref().filter(|_| !lease.caches.is_empty()) {
-                Some(roots) => {
-                    let take = |client| async move { roots.caches(&client, lease).await };
+            let mounts = &roots::mounts(action, command).map_err(input_fault)?;
+            let beside = match &self.roots {
+                Some(roots) if !lease.caches.is_empty() || !mounts.is_empty() => {
+                    let take = |client| async move { roots.beside(&client, lease, mounts).await };
                     Some(Box::new(self.transfer(at, cancel, inputs::Error::is_connection, input_fault, take).await?))
                 }
-                None => None,
+                None if !mounts.is_empty() => {
+                    return Err(Fault::Worker("this worker can mount no SSH agent for a step".to_owned()));
+                }
+                _ => None,
             };
-            return Ok(Ground::Tree(tree, caches));
+            return Ok(Ground::Tree(tree, beside));
         }
         let roots = self.roots.as_ref();
         let roots = roots.ok_or_else(|| Fault::Worker("this worker runs nothing in roots of their own".to_owned()))?;
@@ -82,11 +86,11 @@ impl Runner {
         // What a command that failed left in its caches may be half done.
         let mounts = finished.tree.mounts().filter(|_| finished.exit == Exit::Code(0));
         let step = match ground {
-            Ground::Tree(_, caches) => {
+            Ground::Tree(_, beside) => {
                 let collected = self.outputs(at, cancel, &finished.tree, command).await?;
-                if let (Some(caches), Some(written)) = (caches, mounts) {
-                    let published = self.publish(at, cancel, caches.left(written, at.function).await).await?;
-                    caches.keep(written, &published);
+                if let (Some(beside), Some(written)) = (beside, mounts) {
+                    let published = self.publish(at, cancel, beside.left(written, at.function).await).await?;
+                    beside.keep(written, &published);
                 }
                 return Ok(collected);
             }
@@ -186,7 +190,7 @@ impl Ground {
             secrets: Secrets::default(),
             working_directory: command.working_directory.clone(),
             make_directories: Vec::new(),
-            caches: Vec::new(),
+            beside: Vec::new(),
             network: lease.network,
             timeout,
             milli_cpus: reserved.milli_cpus,
@@ -198,14 +202,14 @@ impl Ground {
             conditions: conditions(lease),
         };
         match self {
-            Self::Tree(tree, caches) => {
+            Self::Tree(tree, beside) => {
                 let place = Place::of(action, command);
                 job.place = place.map_err(|words| action_fault(Code::InvalidArgument, words))?;
                 job.layers = tree.layers().to_vec();
                 job.secrets = Secrets::of(&lease.secrets, &lease.credentials);
                 job.make_directories = outputs::directories_to_make(command).map_err(output_fault)?;
-                match caches {
-                    Some(caches) => job.caches = caches.mounts().to_vec(),
+                match beside {
+                    Some(beside) => job.beside = beside.mounts().to_vec(),
                     // Without caches, a step finds directories that are empty.
                     None => {
                         let below = lease.caches.iter().filter_map(|cache| cache.target.strip_prefix(IN_BUILD));

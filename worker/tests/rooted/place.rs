@@ -381,7 +381,7 @@ impl Place {
             secrets: Secrets::default(),
             working_directory: Step::working_directory(&command).unwrap(),
             make_directories: Vec::new(),
-            caches: Vec::new(),
+            beside: Vec::new(),
             network: lease.network,
             timeout: Some(ask.timeout),
             milli_cpus: 1000,

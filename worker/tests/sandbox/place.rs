@@ -112,7 +112,7 @@ impl Place {
             secrets: Secrets::default(),
             working_directory: String::new(),
             make_directories: Vec::new(),
-            caches: Vec::new(),
+            beside: Vec::new(),
             network: false,
             timeout: Some(Duration::from_secs(60)),
             milli_cpus: 1000,

@@ -117,8 +117,8 @@ fn run() -> Result<(), String> {
             if let Some(overlays) = rooted::overlays_from_outside(&spec, &sent)? {
                 sent = overlays;
             }
-            if let Some(caches) = &spec.caches {
-                caches.mount_outside(&mut sent)?;
+            if let Some(beside) = &spec.beside {
+                beside.mount_outside(&mut sent)?;
             }
             enter_ids(user, &namespace, flags)?;
         }

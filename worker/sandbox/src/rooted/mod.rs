@@ -4,8 +4,8 @@
 //! mount, to load into the kernel, or to create a namespace; what the sandbox itself put into the root is gone when the job has ended.
 
 mod authorities;
+mod beside;
 mod build;
-mod caches;
 mod image;
 mod outside;
 mod points;
@@ -27,8 +27,8 @@ use super::ids::Ids;
 use super::init::USER;
 
 pub(super) use authorities::of_machine as authorities_of_machine;
+pub(super) use beside::Beside;
 pub(super) use build::{Built, Failed, build};
-pub(super) use caches::Caches;
 pub(super) use outside::overlays as overlays_from_outside;
 pub(super) use service::begin as begin_service;
 pub(super) use spec::RootSpec;

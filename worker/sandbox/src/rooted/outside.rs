@@ -58,14 +58,20 @@ pub(super) fn mount(place: &Path, spec: &Spec, root: &RootSpec, sent: &[OwnedFd]
     stages.fill(&spec.stage)?;
     // The root's own programs may change the user; nothing on it is a device.
     let mut trees = overlays_at(place, &stages, root.way, &root.overlays, 1)?;
-    for socket in &root.sockets {
+    trees.append(&mut sockets_at(&stages, &root.sockets)?);
+    std::env::set_current_dir("/").map_err(|error| format!("cannot leave the stages: {error}"))?;
+    Ok(trees)
+}
+
+/// One detached mount for each of these sockets below stages.
+pub(super) fn sockets_at(stages: &Stages<'_>, sockets: &[PathBuf]) -> Result<Vec<OwnedFd>> {
+    let detached = |socket: &PathBuf| {
         let tree = detached(&stages.directory.join(socket))?;
         syscalls::restrict_tree(tree.as_fd(), true, true)
             .map_err(|error| format!("cannot restrict a mount: {error}"))?;
-        trees.push(tree);
-    }
-    std::env::set_current_dir("/").map_err(|error| format!("cannot leave the stages: {error}"))?;
-    Ok(trees)
+        Ok(tree)
+    };
+    sockets.iter().map(detached).collect()
 }
 
 /// Mounts overlays; one detached mount for each. From the number `restricted` on, they have no devices and no set-user-id programs.

@@ -139,7 +139,7 @@ impl<'a> Preparing<'a> {
     }
 
     /// A socket below stages. Its owner is one of the job's.
-    fn socket(&mut self, path: &Path, (mode, uid, gid): Top) -> Result<PathBuf, String> {
+    pub(super) fn socket(&mut self, path: &Path, (mode, uid, gid): Top) -> Result<PathBuf, String> {
         let base = self.roots.on_disk.layers;
         lchown(path, Some(base + uid), Some(base + gid))
             .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode & 0o777)))
@@ -283,7 +283,7 @@ impl Prepared {
             cpus: job.conditions.cpus,
             recorded: job.calls.recorded,
             preloaded: false,
-            caches: None,
+            beside: None,
             session: job.session.as_ref().map(|session| session.wanted.clone()),
             rooted: Some(root),
         };

@@ -14,7 +14,7 @@ use kiln_trees::root::Times;
 use kiln_trees::tree::Entry;
 
 use super::super::packages::files;
-use super::command::Login;
+use super::command::{DEFAULT_AGENT, Login};
 use super::remembered::Carried;
 use super::{Building, Command};
 use crate::assemble::Error;
@@ -81,6 +81,12 @@ impl Host for Building<'_> {
     }
 
     async fn git(&self, operation: &Operation, source: &GitSource) -> Result<Files, Error> {
+        if source.is_ssh() && !self.maker.description.ssh.iter().any(|id| id == DEFAULT_AGENT) {
+            let remote = &source.remote;
+            let words =
+                format!("`{remote}` is fetched over SSH, which needs an SSH agent: give it by `--ssh {DEFAULT_AGENT}`");
+            return Err(self.maker.wrong(words));
+        }
         let checkout = self.maker.given.commands.checkout(&operation.name, source).await?;
         let files = self.maker.roots.context(checkout.files, None, &Times::default()).await?;
         match source.has_commit_times {

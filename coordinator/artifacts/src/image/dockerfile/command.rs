@@ -10,6 +10,9 @@ use kiln_proto::v1::{self, CacheMount};
 
 use crate::assemble::Error;
 
+/// The SSH agent with whose keys repositories are fetched.
+pub const DEFAULT_AGENT: &str = "default";
+
 /// Runs commands in roots.
 #[async_trait]
 pub trait Commands: Sync + std::fmt::Debug {

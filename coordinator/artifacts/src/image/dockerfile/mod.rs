@@ -20,7 +20,7 @@ use kiln_roots::{Packing, Roots};
 use kiln_trees::root::Time;
 use tokio::sync::Mutex;
 
-pub use command::{Checkout, Command, Commands, Download, Login, Ran, network};
+pub use command::{Checkout, Command, Commands, DEFAULT_AGENT, Download, Login, Ran, network};
 
 use remembered::Carried;
 
