@@ -59,6 +59,28 @@ fn a_cache_outlives_its_step_on_every_worker_and_only_success_changes_it() {
 }
 
 #[test]
+fn a_step_on_another_worker_begins_with_what_the_step_before_it_has_left() {
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("fast", &["--cpus", "4", "--memory", "1GiB"]);
+    farm.start_worker_with("large", &["--cpus", "1", "--memory", "4GiB"]);
+    farm.wait_for_worker("fast");
+    farm.wait_for_worker("large");
+    // Each fits one of the two workers only, and there is much to publish.
+    let config = "name = \"follows\"\nversion = \"1\"\n\
+                  [steps.first]\ninputs = [\"in\"]\noutputs = [\"done\"]\ncpus = 3\nmemory = \"256MiB\"\n\
+                  run = 'for i in $(seq 3000); do echo $i > .c/$i; done; cp in done'\ncaches = { \".c\" = { key = \"c\" } }\n\
+                  [steps.second]\nneeds = [\"first\"]\ninputs = [\"in\"]\noutputs = [\"count\"]\nmemory = \"3GiB\"\n\
+                  run = 'ls .c | wc -l | tee count'\ncaches = { \".c\" = { key = \"c\" } }\n";
+    let dir = project(&[("kiln.toml", config), ("in", "0\n")]);
+    let built = farm.build(dir.path(), &[]).well();
+    let ran = built.of_type("step_finished");
+    let on =
+        |step: &str| ran.iter().find(|event| event["step"] == step).unwrap()["worker"].as_str().unwrap().to_owned();
+    assert_eq!((on("first"), on("second")), ("fast".to_owned(), "large".to_owned()));
+    assert!(built.log().contains("3000"), "expected all that the first step had left: {}", built.log());
+}
+
+#[test]
 fn a_cache_that_is_added_to_a_step_makes_nothing_run_again() {
     let farm = Farm::shared();
     let config = "name = \"added\"\nversion = \"1\"\n[steps.work]\ninputs = [\"in\"]\nrun = \"cp in out\"\noutputs = [\"out\"]\n";
