@@ -119,6 +119,14 @@ impl Leases {
         }
     }
 
+    /// Tells what a lease's command has used so far.
+    pub(crate) async fn usage(&self, lease: u64, usage: v1::UsageSoFar) {
+        let outbox = self.state.lock().outbox.clone();
+        if let Some(outbox) = outbox {
+            let _ = outbox.send(wrap(Message::Usage(v1::LeaseUsage { lease, usage: Some(usage) }))).await;
+        }
+    }
+
     /// Records the end of a lease; the result is kept until it is acknowledged.
     pub(crate) async fn finished(&self, finished: v1::LeaseFinished) {
         let outbox = {

@@ -33,6 +33,7 @@ use crate::telling;
 use ground::Ground;
 use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::output_log::{self, OutputLog};
+use kiln_executor::samples::SoFar;
 use kiln_executor::{self as executor, Chunk, Executor, Exit, Finished, Job, Place, Stream};
 
 /// Maximum number of processes and threads of one action at once.
@@ -237,6 +238,9 @@ impl Runner {
         let limits = v1::Capacity { milli_cpus: job.milli_cpus, memory_bytes: job.memory_bytes };
         let started = Instant::now();
         let telling = serving.as_ref().map(|serving| telling::tell(serving.counts(), lease.lease, leases.clone()));
+        let so_far = Arc::<SoFar>::default();
+        let telling = (telling, telling::tell_usage(so_far.clone(), limits, lease.lease, leases.clone()));
+        job.usage = Some(so_far);
         let (finished, stdout, stderr) =
             self.execute(lease.lease, job, leases, cancel, function).instrument(info_span!("execute")).await?;
         drop(telling);

@@ -1,9 +1,10 @@
-//! Tells the coordinator what becomes of a step's compiler calls while it runs.
+//! Tells the coordinator what becomes of a step while it runs: its compiler calls, and what it uses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_proto::v1;
+use kiln_executor::samples::SoFar;
+use kiln_proto::{usage, v1};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::leases::Leases;
@@ -26,6 +27,25 @@ pub(crate) fn tell(
                 leases.calls(lease, now.clone()).await;
                 last = now;
             }
+        }
+    }))
+}
+
+/// Tells what a lease's command uses whenever its executor has looked, less often the longer it runs, until the answer is dropped.
+pub(crate) fn tell_usage(
+    so_far: Arc<SoFar>,
+    limits: v1::Capacity,
+    lease: u64,
+    leases: Arc<Leases>,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut pause = EVERY;
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(used) = so_far.take() else { continue };
+            pause = usage::pause(used.run_ms);
+            let (memory_limit_bytes, reserved_milli_cpus) = (limits.memory_bytes, limits.milli_cpus);
+            leases.usage(lease, v1::UsageSoFar { memory_limit_bytes, reserved_milli_cpus, ..used }).await;
         }
     }))
 }

@@ -78,6 +78,7 @@ impl Place {
             calls: Default::default(),
             session: None,
             conditions: Default::default(),
+            usage: None,
         }
     }
 

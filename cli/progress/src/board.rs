@@ -114,6 +114,8 @@ impl Board {
             Event::StepCalls(v1::StepCalls { step, calls }) => {
                 vec![Happening::StepCalls { key: key(step), calls: Box::new(calls.unwrap_or_default()) }]
             }
+            // That is for pages; the summary has what matters of it.
+            Event::StepUsage(_) => Vec::new(),
             Event::Log(log) => self.log(log),
             Event::StepFinished(finished) => self.finished(finished),
             Event::TargetFinished(finished) => vec![Happening::TargetFinished(finished)],

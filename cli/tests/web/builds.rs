@@ -21,6 +21,28 @@ fn submitted(farm: &kiln_harness::Farm, dir: &std::path::Path) -> String {
     builds[0]["build"].as_str().unwrap().to_owned()
 }
 
+/// A command that goes on once somebody listens at this port.
+fn waits(port: u16) -> String {
+    format!("bash -c 'until (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done'")
+}
+
+#[test]
+fn what_a_running_step_uses_is_drawn_on_its_page_until_it_has_ended() {
+    if !has_browser() {
+        return;
+    }
+    let (farm, pages) = farm(&[]);
+    farm.start_worker_with("one", &["--network-isolation", "off"]);
+    farm.wait_for_worker("one");
+    let ends = gate();
+    let text = format!(
+        "name = \"busy\"\nversion = \"1\"\n[steps.busy]\nnetwork = true\nrun = \"{}; echo made > out\"\noutputs = [\"out\"]\n",
+        waits(ends)
+    );
+    let build = submitted(&farm, project(&[("kiln.toml", &text)]).path());
+    browse("used.cjs", &[&pages, &build, &ends.to_string()]);
+}
+
 #[test]
 fn a_build_is_followed_live_from_the_queue_to_its_end() {
     if !has_browser() {
@@ -30,7 +52,6 @@ fn a_build_is_followed_live_from_the_queue_to_its_end() {
     farm.start_worker_with("one", &["--cpus", "1", "--network-isolation", "off"]);
     farm.wait_for_worker("one");
     // Whoever holds the only CPU lets go when somebody listens.
-    let waits = |port: u16| format!("bash -c 'until (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done'");
     let (held, runs) = (gate(), gate());
     let holder =
         format!("name = \"holder\"\nversion = \"1\"\n[steps.hold]\nnetwork = true\nrun = \"{}\"\n", waits(held));

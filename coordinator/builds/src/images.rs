@@ -115,7 +115,7 @@ async fn resolve(work: &Work, image: &str, job: &Job) -> Answer {
         match attached.next().await {
             Update::Queued => place.queued(attached.waiter()),
             Update::Executing { .. } => place.runs(),
-            Update::Output { .. } | Update::Calls(_) => {}
+            Update::Output { .. } | Update::Calls(_) | Update::Usage(_) => {}
             Update::Done(done) => return read(work, image, &done).await,
         }
     }

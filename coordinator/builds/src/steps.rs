@@ -8,7 +8,7 @@ use kiln_planner::plan::{Platform, Step, Target};
 use kiln_proto::digest::Digest;
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::{self, StepRef, event};
-use kiln_proto::{precondition, reapi};
+use kiln_proto::{precondition, reapi, usage};
 use tonic::{Code, Status};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
@@ -207,12 +207,14 @@ pub(super) async fn ran(work: &Work, job: &Job) -> Result<Ran, Ended> {
     })?;
     let mut hit_before = HitBefore::unasked();
     let mut log = StepLog::new(work, job.reference());
+    let mut next = 0;
     let done = loop {
         match attached.next().await {
             Update::Queued => place.queued(attached.waiter()),
             Update::Executing { worker, .. } => {
                 place.runs();
                 hit_before = HitBefore::ask(work, &job);
+                next = 0;
                 work.tell(event::Event::StepStarted(v1::StepStarted {
                     step: Some(job.reference()),
                     worker,
@@ -225,6 +227,14 @@ pub(super) async fn ran(work: &Work, job: &Job) -> Result<Ran, Ended> {
             }
             Update::Calls(calls) => {
                 work.tell(event::Event::StepCalls(v1::StepCalls { step: Some(job.reference()), calls: Some(*calls) }));
+            }
+            Update::Usage(used) => {
+                // As often as workers that keep to the rules say it, or a worker could fill the journal.
+                if used.run_ms >= next {
+                    next = used.run_ms.saturating_add(usage::pause(used.run_ms).as_millis() as u64 / 2);
+                    let step = Some(job.reference());
+                    work.tell(event::Event::StepUsage(v1::StepUsage { step, usage: Some(used) }));
+                }
             }
             Update::Done(done) => break Done::clone(&done),
         }
@@ -282,7 +292,7 @@ async fn largest(work: &Work) -> Option<u64> {
 /// How much memory to run a step again with that had too little, if Kiln decides how much it has, and a worker has more.
 async fn needs_memory(work: &Work, job: &Job, done: &Done, reserved: Option<u64>) -> Option<u64> {
     let metadata = done.response.result.as_ref()?.execution_metadata.as_ref()?;
-    let is_out = kiln_proto::usage::of(metadata).is_some_and(|usage| usage.out_of_memory);
+    let is_out = usage::of(metadata).is_some_and(|usage| usage.out_of_memory);
     if !job.step.memory_auto || !is_out {
         return None;
     }
@@ -307,7 +317,7 @@ async fn learn(work: &Work, job: &Job, done: &Done, merged: bool) {
     let metadata = result.execution_metadata.clone().unwrap_or_default();
     let took = metadata.virtual_execution_duration.as_ref().and_then(kiln_proto::clock::read_duration);
     let Some(took) = took else { return };
-    let peak_bytes = kiln_proto::usage::of(&metadata).unwrap_or_default().peak_memory_bytes;
+    let peak_bytes = usage::of(&metadata).unwrap_or_default().peak_memory_bytes;
     let project = work.build.lock().project.clone();
     let planned = work.plan.steps.iter().find(|step| step.name == job.step.name);
     let Some(planned) = planned else { return };
@@ -464,7 +474,7 @@ fn finish(
         timing: Some(timing(&metadata)).filter(|_| cache == Cache::Miss),
         times: known.times.map(|times| times.to_wire()),
         tests,
-        usage: kiln_proto::usage::of(&metadata).filter(|_| cache == Cache::Miss),
+        usage: usage::of(&metadata).filter(|_| cache == Cache::Miss),
         caches: known.caches.clone(),
         hosts: known.hosts.clone(),
     }));

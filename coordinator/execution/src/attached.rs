@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_proto::reapi;
-use kiln_proto::v1::{SplitCalls, Stream};
+use kiln_proto::v1::{SplitCalls, Stream, UsageSoFar};
 use kiln_scheduler::WaiterId;
 use tokio::sync::watch;
 
@@ -79,6 +79,8 @@ pub enum Update {
     },
     /// What has become of its compiler calls so far.
     Calls(Box<SplitCalls>),
+    /// What it has used so far.
+    Usage(UsageSoFar),
     /// It ended; no further update follows.
     Done(Arc<Done>),
 }
@@ -117,6 +119,9 @@ struct Reading {
     calls: watch::Receiver<Option<SplitCalls>>,
     /// What was told of them last.
     counted: Option<SplitCalls>,
+    usage: watch::Receiver<Option<UsageSoFar>>,
+    /// What of it was told last.
+    used: Option<UsageSoFar>,
 }
 
 impl Attached {
@@ -163,7 +168,7 @@ impl Following {
             if let Some(reading) = &mut self.reading {
                 reading.changes.0.mark_unchanged();
                 reading.changes.1.mark_unchanged();
-                if let Some(update) = reading.output().or_else(|| reading.calls()) {
+                if let Some(update) = reading.output().or_else(|| reading.calls()).or_else(|| reading.usage()) {
                     return update;
                 }
             }
@@ -196,8 +201,9 @@ impl Following {
                 }
             }
             let changed = match &mut self.reading {
-                Some(Reading { changes: (stdout, stderr), calls, .. }) => tokio::select! {
+                Some(Reading { changes: (stdout, stderr), calls, usage, .. }) => tokio::select! {
                     _ = calls.changed() => Ok(()),
+                    _ = usage.changed() => Ok(()),
                     changed = self.state.changed() => changed,
                     _ = stdout.changed() => Ok(()),
                     _ = stderr.changed() => Ok(()),
@@ -225,7 +231,9 @@ impl Following {
         self.told = Some(lease);
         let changes = (logs.stdout.changes(), logs.stderr.changes());
         let calls = logs.calls.subscribe();
-        self.reading = Some(Reading { lease, logs, stdout: 0, stderr: 0, changes, calls, counted: None });
+        let usage = logs.usage.subscribe();
+        self.reading =
+            Some(Reading { lease, logs, stdout: 0, stderr: 0, changes, calls, counted: None, usage, used: None });
         Some(Update::Executing { worker, lease })
     }
 }
@@ -238,6 +246,15 @@ impl Reading {
         }
         self.counted.clone_from(&now);
         now.map(|now| Update::Calls(Box::new(now)))
+    }
+
+    fn usage(&mut self) -> Option<Update> {
+        let now = *self.usage.borrow_and_update();
+        if now == self.used {
+            return None;
+        }
+        self.used = now;
+        now.map(Update::Usage)
     }
 
     fn output(&mut self) -> Option<Update> {
@@ -277,6 +294,24 @@ mod tests {
         assert!(matches!(&update, Update::Executing { worker, lease: 7 } if worker == "one"), "{update:?}");
         let update = following.next().await;
         assert!(matches!(&update, Update::Output { data, .. } if data == "went on"), "{update:?}");
+        assert!(matches!(following.next().await, Update::Done(_)));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_uses_is_told_when_it_is_known_and_not_again() {
+        let logs = Arc::new(Logs::default());
+        let running = Running { worker: "one".to_owned(), lease: 7, logs: logs.clone() };
+        let (state, seen) = watch::channel(State::Executing { running, started: true });
+        let mut following = Following::new(seen);
+        assert!(matches!(following.next().await, Update::Executing { .. }));
+        for run_ms in [1_000, 2_000] {
+            let used = UsageSoFar { run_ms, ..UsageSoFar::default() };
+            let (update, ()) = tokio::join!(following.next(), async {
+                logs.usage.send_replace(Some(used));
+            });
+            assert!(matches!(update, Update::Usage(told) if told == used), "{update:?}");
+        }
+        state.send_replace(State::Done { done: Arc::default(), ran: None });
         assert!(matches!(following.next().await, Update::Done(_)));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
-use kiln_proto::v1::{SplitCalls, Stream};
+use kiln_proto::v1::{SplitCalls, Stream, UsageSoFar};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -120,7 +120,7 @@ impl Log {
     }
 }
 
-/// Both streams of one lease, and what becomes of its compiler calls.
+/// Both streams of one lease, what becomes of its compiler calls, and what it uses.
 #[derive(Debug, Default)]
 pub struct Logs {
     tenant: OnceLock<String>,
@@ -130,6 +130,8 @@ pub struct Logs {
     pub stderr: Log,
     /// What has become of its compiler calls so far, if its worker has said so.
     pub calls: watch::Sender<Option<SplitCalls>>,
+    /// What it has used so far, if its worker has said so.
+    pub usage: watch::Sender<Option<UsageSoFar>>,
 }
 
 impl Logs {

@@ -164,7 +164,7 @@ impl Reproducer {
             match attached.next().await {
                 Update::Executing { worker, .. } => runs(&worker),
                 Update::Done(done) => return Ok(done),
-                Update::Queued | Update::Output { .. } | Update::Calls(_) => {}
+                Update::Queued | Update::Output { .. } | Update::Calls(_) | Update::Usage(_) => {}
             }
         }
     }

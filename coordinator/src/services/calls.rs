@@ -78,7 +78,7 @@ async fn follow(
         };
         match update {
             Update::Queued if has_started => tell(Event::Requeued(true)).await?,
-            Update::Queued | Update::Output { .. } | Update::Calls(_) => {}
+            Update::Queued | Update::Output { .. } | Update::Calls(_) | Update::Usage(_) => {}
             Update::Executing { worker, .. } => {
                 has_started = true;
                 tell(Event::Started(worker)).await?;

@@ -201,7 +201,7 @@ impl Follower {
             let (stage, lease) = match update {
                 Update::Queued => (Stage::Queued, None),
                 Update::Executing { lease, .. } => (Stage::Executing, Some(lease)),
-                Update::Output { .. } | Update::Calls(_) => continue,
+                Update::Output { .. } | Update::Calls(_) | Update::Usage(_) => continue,
                 Update::Done(done) => {
                     if let Some((images, ran)) = &self.in_root {
                         images.keep(&self.instance, &self.digest, ran, &done.response).await;

@@ -33,6 +33,7 @@ pub(crate) fn router(doors: Doors, calls: Calls, stopping: CancellationToken) ->
         .route("/builds/{id}", get(pages::build::page))
         .route("/builds/{id}/tests", get(pages::tested::page))
         .route("/builds/{id}/steps/{step}", get(pages::step_page))
+        .route("/builds/{id}/steps/{step}/live", get(pages::follow_step))
         .route("/builds/{id}/steps/{step}/inputs", get(pages::step_files))
         .route("/builds/{id}/steps/{step}/inputs/", get(pages::step_files))
         .route("/builds/{id}/steps/{step}/inputs/{*path}", get(pages::step_files))

@@ -231,6 +231,7 @@ impl Cell {
             },
             session: None,
             conditions: Default::default(),
+            usage: None,
         };
         let delta = delta.path().to_owned();
         match &self.parent.place {

@@ -71,6 +71,7 @@ impl Reference {
             calls: kiln_executor::calls::Calls { offer: Some(offer), ..Default::default() },
             session: None,
             conditions: Default::default(),
+            usage: None,
         };
         let cancel = CancellationToken::new();
         let (sender, mut output) = mpsc::channel(1);

@@ -144,7 +144,11 @@ fn attend(
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, pause) {
             Ok(0) if leftovers::Counters::look().reached_a_limit_since(before) => stop(),
-            Ok(0) => sample(began.elapsed(), samples),
+            Ok(0) => {
+                if let Some((elapsed, cpu_us, memory_bytes)) = sample(began.elapsed(), samples) {
+                    report(socket, &Report::Used(elapsed, cpu_us, memory_bytes));
+                }
+            }
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -161,11 +165,10 @@ fn attend(
 }
 
 /// Looks at what the container's processes use, if it is time.
-fn sample(elapsed: Duration, samples: &mut Samples) {
+fn sample(elapsed: Duration, samples: &mut Samples) -> Option<(Duration, u64, u64)> {
     samples.saw(leftovers::memory_bytes());
-    if samples.is_due(elapsed) {
-        samples.look(elapsed, leftovers::cpu_us());
-    }
+    samples.is_due(elapsed).then(|| samples.look(elapsed, leftovers::cpu_us()))?;
+    samples.last()
 }
 
 /// Kills every process of the container except this one.

@@ -252,13 +252,13 @@ async fn attend(
     let disk = Disk::watch(left.scratch.path(), job.disk_bytes);
     let ending = async {
         let stop = tokio::select! {
-            report = container.report() => return (report, None),
+            report = ended(&mut container, job) => return (report, None),
             () = after(job.timeout) => Stop::Timeout,
             () = cancel.cancelled() => Stop::Cancel,
             stop = disk.used_up() => stop,
         };
         let _ = container.stop().await;
-        let report = match tokio::time::timeout(STOPPING, container.report()).await {
+        let report = match tokio::time::timeout(STOPPING, ended(&mut container, job)).await {
             Ok(report) => report,
             Err(_) => {
                 container.end().await;
@@ -295,6 +295,20 @@ async fn attend(
     left.container = Some(container);
     left.clean = clean && left.placed.is_some();
     Ok(Finished { samples, ..finished(left, &ended, stop) })
+}
+
+/// The report that follows those of what the command uses.
+async fn ended(container: &mut Container, job: &Job) -> std::io::Result<Report> {
+    loop {
+        match container.report().await? {
+            Report::Used(elapsed, cpu_us, memory_bytes) => {
+                if let Some(so_far) = &job.usage {
+                    so_far.saw((elapsed, cpu_us, memory_bytes));
+                }
+            }
+            other => return Ok(other),
+        }
+    }
 }
 
 fn finished(left: Left, ended: &Ended, stop: Option<Stop>) -> Finished {

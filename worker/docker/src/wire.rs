@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub(super) enum Report {
     Ready,
     /// The command is running.
     Started,
+    /// What the running command has used so far: after so long, so much CPU time in microseconds, and so much memory.
+    Used(Duration, u64, u64),
     /// The command could not be started, for a reason outside the command.
     Setup(String),
     /// The command and everything that it started are gone. `clean`: it left nothing else either.

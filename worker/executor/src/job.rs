@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{Accesses, Calls};
 use super::rooted::Mount;
-use super::samples::Samples;
+use super::samples::{Samples, SoFar};
 use super::session::Session;
 use super::{Place, Secrets};
 
@@ -66,6 +67,8 @@ pub struct Job {
     pub session: Option<Session>,
     /// What it sees other than usual.
     pub conditions: Conditions,
+    /// Who hears what it uses while it runs.
+    pub usage: Option<Arc<SoFar>>,
 }
 
 impl Job {

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use kiln_proto::v1::UsageOverTime;
+use kiln_proto::v1::{UsageOverTime, UsageSoFar};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Time until the first look, and between two of them.
@@ -98,6 +99,13 @@ impl Samples {
         self.looks += 1;
     }
 
+    /// How long the command had run at the last look, the CPU time until then in microseconds, and the most memory of the last point.
+    pub fn last(&self) -> Option<(Duration, u64, u64)> {
+        let last = self.points.last()?;
+        let cpu_us = self.points.iter().map(|point| point.cpu_us).sum();
+        Some((Duration::from_micros(last.end_us), cpu_us, last.memory_bytes))
+    }
+
     /// As a part of a result's metadata; none if there was no look.
     pub fn to_wire(&self) -> Option<UsageOverTime> {
         let points = || self.points.iter();
@@ -108,6 +116,29 @@ impl Samples {
             milli_cpus: points().map(|point| small(cpus(point))).collect(),
             memory_bytes: points().map(|point| point.memory_bytes).collect(),
         })
+    }
+}
+
+/// What a command has used so far, for whoever asks while it runs.
+#[derive(Debug, Default)]
+pub struct SoFar(Mutex<Option<UsageSoFar>>);
+
+impl SoFar {
+    /// There was a look, as [`Samples::last`] has it.
+    pub fn saw(&self, (elapsed, cpu_us, memory_bytes): (Duration, u64, u64)) {
+        let mut told = self.0.lock();
+        let most = told.as_ref().map_or(0, |told| told.memory_bytes);
+        *told = Some(UsageSoFar {
+            run_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            cpu_ms: cpu_us / 1000,
+            memory_bytes: most.max(memory_bytes),
+            ..UsageSoFar::default()
+        });
+    }
+
+    /// What was seen, if there was a look since this was asked last.
+    pub fn take(&self) -> Option<UsageSoFar> {
+        self.0.lock().take()
     }
 }
 
@@ -138,6 +169,23 @@ mod tests {
         let wire = samples.to_wire().unwrap();
         assert_eq!((wire.until_ms, wire.milli_cpus), (vec![1_000, 3_000, 4_000], vec![2_000, 0, 500]));
         assert_eq!(wire.memory_bytes, [7, 3, 3], "expected what is not known to be as before");
+    }
+
+    #[test]
+    fn whoever_asks_is_told_of_the_most_memory_since_the_last_time() {
+        let (mut samples, so_far) = (Samples::since(0), SoFar::default());
+        assert_eq!((samples.last(), so_far.take()), (None, None));
+        for (second, memory, cpu) in [(1, 9, 700_000), (2, 4, 1_200_000)] {
+            samples.saw(memory);
+            samples.look(Duration::from_secs(second), cpu);
+            so_far.saw(samples.last().unwrap());
+        }
+        let told = so_far.take().unwrap();
+        assert_eq!((told.run_ms, told.cpu_ms, told.memory_bytes), (2_000, 1_200, 9));
+        assert_eq!(so_far.take(), None, "nothing new was seen");
+        samples.look(Duration::from_secs(3), 1_200_000);
+        so_far.saw(samples.last().unwrap());
+        assert_eq!(so_far.take().unwrap().memory_bytes, 4);
     }
 
     proptest! {

@@ -119,6 +119,7 @@ async fn ask(sandbox: &Sandbox) -> Result<String, String> {
         calls: Default::default(),
         session: None,
         conditions: Default::default(),
+        usage: None,
     };
     let (sender, mut output) = mpsc::channel::<Chunk>(64);
     let mut text = Vec::new();

@@ -232,7 +232,8 @@ async fn follow_to_the_end(
     let session = job.session.as_ref().zip(input).map(|(session, input)| Opening::new(session, input, group.clone()));
     let is_session = session.is_some();
     let mut told = Told { root: None, accesses: None, asked, session };
-    let watched = Watched::new(group.as_deref(), pid, job.calls.part_of.is_some(), is_further);
+    let so_far = job.usage.clone();
+    let watched = Watched::new(group.as_deref(), pid, job.calls.part_of.is_some(), is_further, so_far.as_deref());
     let (reports, writer) = (&mut sandboxed.reports, &mut sandboxed.writer);
     let ending = async {
         let stop = tokio::select! {

@@ -90,6 +90,7 @@ pub(super) fn job() -> Job {
         calls: Default::default(),
         session: None,
         conditions: Default::default(),
+        usage: None,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_executor::ending::Stop;
-use kiln_executor::samples::{self, Samples};
+use kiln_executor::samples::{self, Samples, SoFar};
 use kiln_kernel::counters;
 use parking_lot::Mutex;
 
@@ -21,6 +21,8 @@ pub(super) struct Watched<'a> {
     root: u32,
     began: Instant,
     seen: Mutex<Seen>,
+    /// Who hears of each look.
+    so_far: Option<&'a SoFar>,
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +34,16 @@ struct Seen {
 
 impl<'a> Watched<'a> {
     /// A job that begins now. If its group had others before it, what those used does not count.
-    pub(super) fn new(group: Option<&'a Group>, root: u32, is_part: bool, is_further: bool) -> Self {
+    pub(super) fn new(
+        group: Option<&'a Group>,
+        root: u32,
+        is_part: bool,
+        is_further: bool,
+        so_far: Option<&'a SoFar>,
+    ) -> Self {
         let before = group.filter(|_| is_further && !is_part).and_then(Group::cpu_us);
         let samples = (!is_part).then(|| Samples::since(before.unwrap_or(0)));
-        Self { group, root, began: Instant::now(), seen: Mutex::new(Seen { peak_bytes: 0, samples }) }
+        Self { group, root, began: Instant::now(), seen: Mutex::new(Seen { peak_bytes: 0, samples }), so_far }
     }
 
     /// Completes when the kernel has killed one of the job's processes because it ran out of memory, or refused it another
@@ -78,6 +86,9 @@ impl<'a> Watched<'a> {
             && let Some(cpu_us) = cpu_us()
         {
             samples.look(elapsed, cpu_us);
+            if let (Some(so_far), Some(last)) = (self.so_far, samples.last()) {
+                so_far.saw(last);
+            }
         }
     }
 
@@ -99,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_group_the_processes_are_looked_at() {
-        let watched = Watched::new(None, std::process::id(), false, false);
+        let watched = Watched::new(None, std::process::id(), false, false, None);
         let seen = async {
             while watched.seen.lock().samples.as_ref().is_none_or(Samples::is_empty) {
                 tokio::time::sleep(Duration::from_millis(20)).await;

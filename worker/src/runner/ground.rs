@@ -200,6 +200,7 @@ impl Ground {
             calls: Default::default(),
             session: None,
             conditions: conditions(lease),
+            usage: None,
         };
         match self {
             Self::Tree(tree, beside) => {

@@ -391,6 +391,7 @@ impl Place {
             calls: Default::default(),
             session: None,
             conditions: Default::default(),
+            usage: None,
         };
         (step, job)
     }

@@ -122,6 +122,7 @@ impl Place {
             calls: Default::default(),
             session: None,
             conditions: Default::default(),
+            usage: None,
         }
     }
 

@@ -126,6 +126,11 @@ impl Owner {
                     self.logs.of(calls.lease).calls.send_replace(Some(counts));
                 }
             }
+            worker_message::Message::Usage(usage) => {
+                if let (true, Some(used)) = (self.has(&worker, LeaseId(usage.lease)), usage.usage) {
+                    self.logs.of(usage.lease).usage.send_replace(Some(used));
+                }
+            }
             worker_message::Message::Finished(finished) => self.lease_finished(worker, finished),
             worker_message::Message::Goodbye(_) => {
                 tracing::info!(worker = &*worker.0, "worker is leaving");

@@ -178,7 +178,7 @@ impl Relay {
                         notice.begins(&self.worker).await;
                         self.say(Phase::Preparing).await?;
                     }
-                    Update::Output { .. } | Update::Calls(_) => {}
+                    Update::Output { .. } | Update::Calls(_) | Update::Usage(_) => {}
                     // The worker does not know that.
                     Update::Done(end) if end.farm_fault => return Err(Some(why(Some(&end), &self.worker))),
                     Update::Done(end) => done = Some(end),

@@ -112,6 +112,9 @@ impl Progress {
             event::Event::StepStarted(begun) => change(self, &begun.step, &|step| step.start(at, begun)),
             event::Event::StepFinished(done) => change(self, &done.step, &|step| step.finish(at, done)),
             event::Event::StepCalls(calls) => change(self, &calls.step, &|step| step.calls.clone_from(&calls.calls)),
+            event::Event::StepUsage(told) => {
+                change(self, &told.step, &|step| told.usage.iter().for_each(|used| step.uses(used)))
+            }
             event::Event::DockerfileRead(read) => {
                 for step in &read.steps {
                     change(self, &Some(step.clone()), &|step| step.is_instruction = true);
@@ -175,7 +178,7 @@ impl Progress {
 
     /// Whether an event of a build's own and not of a step changes what its page says at the top.
     pub fn is_about_all(event: &event::Event) -> bool {
-        !matches!(event, event::Event::Log(_) | event::Event::StepCalls(_))
+        !matches!(event, event::Event::Log(_) | event::Event::StepCalls(_) | event::Event::StepUsage(_))
     }
 
     /// How many of its steps have an outcome.

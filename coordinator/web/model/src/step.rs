@@ -2,9 +2,12 @@
 
 use kiln_proto::v1::step_finished::Cache;
 use kiln_proto::v1::step_state::Phase;
-use kiln_proto::v1::{PlannedStep, SplitCalls, StepFinished, StepRef, StepStarted};
+use kiln_proto::v1::{PlannedStep, SplitCalls, StepFinished, StepRef, StepStarted, Usage, UsageOverTime, UsageSoFar};
 
 use super::Progress;
+
+/// Maximum number of spans of what a running step uses; when there are as many, each two become one.
+const MOST_SPANS: usize = 120;
 
 /// What became of a step, as it is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +80,8 @@ pub struct Step {
     pub finished: Option<StepFinished>,
     /// What became of its compiler calls, so far.
     pub calls: Option<SplitCalls>,
+    /// What its run has used so far, while it runs.
+    so_far: Option<Usage>,
     /// The offset of its first event, before its output.
     pub from: Option<u64>,
     /// The offset of the event that changed it last.
@@ -100,6 +105,7 @@ impl Step {
             attempts: 0,
             finished: None,
             calls: None,
+            so_far: None,
             from: None,
             revision: 0,
         }
@@ -119,13 +125,14 @@ impl Step {
         self.from = self.from.or(Some(offset));
         self.phase = Phase::Queued;
         self.queued = Some(at);
-        (self.started, self.ended, self.finished) = (None, None, None);
+        (self.started, self.ended, self.finished, self.so_far) = (None, None, None, None);
         self.attempts += 1;
     }
 
     pub(super) fn start(&mut self, at: i64, begun: &StepStarted) {
         self.phase = Phase::Running;
         self.started = Some(at);
+        self.so_far = None;
         self.worker.clone_from(&begun.worker);
         self.expected_ms = begun.expected_ms;
     }
@@ -136,10 +143,38 @@ impl Step {
         if !done.worker.is_empty() {
             self.worker.clone_from(&done.worker);
         }
+        self.so_far = None;
         self.calls = done.calls.clone().or(self.calls.take());
         self.finished = Some(done.clone());
         // A hit may be known before it was queued.
         self.queued = self.queued.or(Some(at - done.duration_ms as i64));
+    }
+
+    /// What it has used when this was told.
+    pub(super) fn uses(&mut self, used: &UsageSoFar) {
+        let usage = self.so_far.get_or_insert_default();
+        let spans = usage.over_time.get_or_insert_default();
+        let last = spans.until_ms.last().copied().unwrap_or(0);
+        let until = u32::try_from(used.run_ms).unwrap_or(u32::MAX);
+        let Some(span) = until.checked_sub(last).filter(|span| *span > 0) else { return };
+        let cpus = used.cpu_ms.saturating_sub(usage.cpu_ms).saturating_mul(1000) / u64::from(span);
+        spans.until_ms.push(until);
+        spans.milli_cpus.push(u32::try_from(cpus).unwrap_or(u32::MAX));
+        spans.memory_bytes.push(used.memory_bytes);
+        if spans.until_ms.len() >= MOST_SPANS {
+            *spans = halved(spans);
+        }
+        usage.cpu_ms = usage.cpu_ms.max(used.cpu_ms);
+        usage.peak_memory_bytes = usage.peak_memory_bytes.max(used.memory_bytes);
+        (usage.memory_limit_bytes, usage.reserved_milli_cpus) = (used.memory_limit_bytes, used.reserved_milli_cpus);
+    }
+
+    /// What its run for this build used, so far while it runs.
+    pub fn usage(&self) -> Option<&Usage> {
+        match &self.finished {
+            Some(done) => done.usage.as_ref(),
+            None => self.so_far.as_ref(),
+        }
     }
 
     /// Its name, with its shard.
@@ -210,4 +245,23 @@ impl Step {
             _ => Some((queued, [wait, 0, all - wait, 0])),
         }
     }
+}
+
+/// The same in half as many spans.
+fn halved(spans: &UsageOverTime) -> UsageOverTime {
+    let mut halved = UsageOverTime::default();
+    let mut begin = 0;
+    let all = spans.until_ms.chunks(2).zip(spans.milli_cpus.chunks(2)).zip(spans.memory_bytes.chunks(2));
+    for ((until_ms, milli_cpus), memory_bytes) in all {
+        let (mut at, mut used) = (begin, 0);
+        for (until, milli) in until_ms.iter().zip(milli_cpus) {
+            used += u64::from(until - at) * u64::from(*milli);
+            at = *until;
+        }
+        halved.until_ms.push(at);
+        halved.milli_cpus.push((used / u64::from(at - begin).max(1)) as u32);
+        halved.memory_bytes.push(memory_bytes.iter().copied().max().unwrap_or(0));
+        begin = at;
+    }
+    halved
 }

@@ -84,3 +84,35 @@ fn a_step_that_runs_again_keeps_its_place() {
     assert_eq!(progress.steps[0].outcome(&progress), Outcome::Queued);
     assert_eq!(progress.steps[0].from, Some(1), "expected the log to begin with the first attempt");
 }
+
+#[test]
+fn what_a_running_step_uses_is_kept_in_few_spans_until_its_end_says_all() {
+    let mut progress = Progress::default();
+    let at = || Some(reference("busy"));
+    let begun = StepStarted { step: at(), ..StepStarted::default() };
+    progress.apply(&event(0, 0, event::Event::StepStarted(begun.clone())));
+    let uses = |second: u64, memory_bytes| {
+        // Half a CPU.
+        let usage =
+            Some(v1::UsageSoFar { run_ms: second * 1000, cpu_ms: second * 500, memory_bytes, ..Default::default() });
+        event(second, second as i64, event::Event::StepUsage(v1::StepUsage { step: at(), usage }))
+    };
+    for second in 1..=1000 {
+        progress.apply(&uses(second, if second == 500 { 9 } else { 7 }));
+    }
+    // Time does not go back, and nothing is taken from what was used.
+    progress.apply(&uses(3, 99));
+    let usage = progress.steps[0].usage().unwrap();
+    let spans = usage.over_time.as_ref().unwrap();
+    assert!((60..120).contains(&spans.until_ms.len()), "{}", spans.until_ms.len());
+    assert!(spans.until_ms.is_sorted() && spans.until_ms.last() == Some(&1_000_000), "{spans:?}");
+    assert!(spans.milli_cpus.iter().all(|milli| *milli == 500), "{spans:?}");
+    assert_eq!((spans.memory_bytes.iter().max(), usage.peak_memory_bytes, usage.cpu_ms), (Some(&9), 9, 500_000));
+    // It was lost, and begins again elsewhere.
+    progress.apply(&event(1001, 1001, event::Event::StepStarted(begun)));
+    assert_eq!(progress.steps[0].usage(), None);
+    let done = StepFinished { step: at(), ok: true, cache: Cache::Hit.into(), ..StepFinished::default() };
+    progress.apply(&uses(1002, 1));
+    progress.apply(&event(1003, 1003, event::Event::StepFinished(done)));
+    assert_eq!(progress.steps[0].usage(), None, "expected a hit to have used nothing");
+}

@@ -81,7 +81,7 @@ pub(crate) async fn one_step(
     let shown = show(&site, &guest, &id).await?;
     let step = step(&shown, number)?;
     let object = Step::of(number, &step, &shown.progress.lock());
-    let usage = step.finished.as_ref().and_then(|done| done.usage.as_ref()).map(Usage::of);
+    let usage = step.usage().map(Usage::of);
     let request = ExplainRequest {
         instance: shown.build.instance.clone(),
         project: shown.build.project.clone(),

@@ -33,7 +33,7 @@ pub(crate) use compare::page as compare;
 pub(crate) use entry::{login, open};
 pub(crate) use failure::failure;
 pub(crate) use farm::{live as live_farm, page as farm};
-pub(crate) use step::{browse as step_files, page as step_page};
+pub(crate) use step::{browse as step_files, follow as follow_step, page as step_page};
 
 /// A visitor with what they may call.
 #[derive(Debug, Clone)]

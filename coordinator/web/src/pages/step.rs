@@ -3,6 +3,7 @@
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use kiln_proto::reapi::{self, Action, Command, GetActionResultRequest};
+use kiln_proto::v1::step_state::Phase;
 use kiln_proto::v1::{self, Difference, ExplainRequest, Explanation, difference::Kind, step_run::Reason};
 use maud::{Markup, html};
 
@@ -11,7 +12,7 @@ use super::build::{project, show, step as step_of, target};
 use super::download::download_blob;
 use crate::answer::Failure;
 use crate::blobs::{self, Files, Found, Space};
-use crate::live::Shown;
+use crate::live::{Patch, Shown, Subject, stream};
 use crate::markup::{Section, encoded, tree, words};
 use crate::site::Site;
 use kiln_web_model::{Outcome, Step};
@@ -40,6 +41,11 @@ impl View {
         format!("/builds/{}/steps/{}", encoded(&self.build().id), self.number)
     }
 
+    /// Whether nothing of it will change.
+    fn has_ended(&self) -> bool {
+        matches!(self.step.phase, Phase::Done | Phase::Failed | Phase::Skipped)
+    }
+
     fn action(&self) -> Option<&reapi::Digest> {
         self.step.finished.as_ref()?.action_digest.as_ref()
     }
@@ -64,6 +70,7 @@ impl View {
 
     /// Why it ran, if that is known.
     async fn explanation(&self, guest: &Guest) -> Option<Explanation> {
+        self.action()?;
         let request = ExplainRequest {
             instance: self.build().instance.clone(),
             project: self.build().project.clone(),
@@ -84,11 +91,40 @@ pub(crate) async fn page(
     Path((id, number)): Path<(String, usize)>,
 ) -> Result<Markup, Failure> {
     let view = View::of(&site, &guest, &id, number).await?;
-    let tests = super::tested::section(&guest, view.build(), number, &view.step);
-    let (command, result, why, tests) =
-        tokio::join!(view.command(&guest), view.result(&guest), view.explanation(&guest), tests);
     let title = format!("{} · {}", view.step.name(), project(view.build()));
-    let content = html! {
+    let live = (!view.has_ended()).then(|| format!("{}/live?", view.address()));
+    Ok(guest.page(&title, Section::Builds, live, content(&view, &guest).await))
+}
+
+/// What changes in the page, until the step has ended.
+pub(crate) async fn follow(
+    State(site): State<Site>,
+    guest: Guest,
+    Path((id, number)): Path<(String, usize)>,
+) -> Result<Response, Failure> {
+    // Whoever follows may see the build, whether or not somebody else looks already.
+    let view = View::of(&site, &guest, &id, number).await?;
+    let subject = Subject { tenant: guest.identity.tenant.clone(), what: view.address() };
+    let (looking, looker) = (site.clone(), guest.clone());
+    let look = move || {
+        let (site, guest, id) = (looking.clone(), looker.clone(), id.clone());
+        async move {
+            let view = View::of(&site, &guest, &id, number).await?;
+            let mut patches = vec![Patch::replace("step", content(&view, &guest).await)];
+            patches.extend(view.has_ended().then_some(Patch::End));
+            Ok(patches)
+        }
+    };
+    let shown = site.feeds.follow(subject, look).await?;
+    Ok(stream(shown, site.end(&guest.identity)))
+}
+
+/// What is between the page's frame.
+async fn content(view: &View, guest: &Guest) -> Markup {
+    let tests = super::tested::section(guest, view.build(), view.number, &view.step);
+    let (command, result, why, tests) =
+        tokio::join!(view.command(guest), view.result(guest), view.explanation(guest), tests);
+    html! { div #step {
         nav .crumbs aria-label="Where you are" {
             a href={ "/builds/" (encoded(&view.build().id)) } { (project(view.build())) }
             span .dim { "/" }
@@ -96,41 +132,45 @@ pub(crate) async fn page(
             span class={ "badge " (view.outcome.word()) } { (view.outcome.word().replace('-', " ")) }
             a .button.quiet href={ (view.address()) "/log" } { "Log" }
         }
-        (facts(&view))
+        (facts(view))
         (error(&view.step))
         (tests)
-        @if let Some(usage) = view.step.finished.as_ref().and_then(|done| done.usage.as_ref()) { (super::usage::section(usage)) }
-        (key(&view, why.as_ref()))
+        @if let Some(usage) = view.step.usage() { (super::usage::section(usage)) }
+        (key(view, why.as_ref()))
         (calls(&view.step))
         @match &command {
-            Some((action, command)) => (self::command(&view, action, command)),
+            Some((action, command)) => (self::command(view, action, command)),
             None if view.action().is_some() => section { h2 { "Command" } p .dim { "The store no longer has it." } },
             None => {}
         }
-        (outputs(&view, result.as_ref()))
-    };
-    Ok(guest.page(&title, Section::Builds, None, content))
+        (outputs(view, result.as_ref()))
+    } }
 }
 
 fn facts(view: &View) -> Markup {
     let (step, done) = (&view.step, view.step.finished.clone().unwrap_or_default());
     let timing = done.timing;
+    let usage = step.usage();
+    let runs = step.started.filter(|_| step.phase == Phase::Running);
     html! {
         dl .facts {
             div { dt { "Target" } dd { (target(step)) } }
             @if !step.worker.is_empty() { div { dt { "Worker" } dd { (step.worker) } } }
             @if step.attempts > 1 { div { dt { "Attempts" } dd { (step.attempts) } } }
             @if step.finished.is_some() && !done.no_exit_code { div { dt { "Exit code" } dd { (done.exit_code) } } }
+            @if let Some(since) = runs {
+                div { dt { "Runs for" } dd { span data-since=(since) { (words::duration((words::now() - since).max(0) as u64)) } } }
+            }
             @if let Some(took) = step.took() { div { dt { "Took" } dd { (words::duration(took)) } } }
             @if let Some(timing) = timing {
                 @for (name, part) in [("Queue", timing.queued_ms), ("Inputs", timing.inputs_ms), ("Run", timing.run_ms), ("Outputs", timing.outputs_ms)] {
                     div { dt { (name) } dd { (words::duration(part)) } }
                 }
             }
-            @if let Some(usage) = done.usage.as_ref().filter(|usage| usage.cpu_ms > 0) {
+            @if let Some(usage) = usage.filter(|usage| usage.cpu_ms > 0) {
                 div { dt { "CPU time" } dd { (words::duration(usage.cpu_ms)) } }
             }
-            @if let Some(usage) = done.usage.as_ref().filter(|usage| usage.peak_memory_bytes > 0) {
+            @if let Some(usage) = usage.filter(|usage| usage.peak_memory_bytes > 0) {
                 div { dt { "Peak memory" } dd { (words::size(usage.peak_memory_bytes)) } }
             }
             @if step.expected_ms > 0 { div { dt { "Expected" } dd { (words::duration(step.expected_ms)) } } }
