@@ -50,6 +50,22 @@ pub struct Expect {
     pub config: toml::Table,
     /// Other parts of it.
     pub image: toml::Table,
+    /// How it is run, and what it does then.
+    pub run: Option<Run>,
+}
+
+/// A run of an image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// In place of the image's own.
+    pub entrypoint: Option<String>,
+    /// In place of the image's own command.
+    pub arguments: Vec<String>,
+    /// What is run beside it until it succeeds; without this, the image's own command ends by itself.
+    pub ask: Vec<String>,
+    /// A part of what is printed.
+    pub says: String,
 }
 
 /// An error.

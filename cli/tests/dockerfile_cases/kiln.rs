@@ -6,6 +6,7 @@ use kiln_harness::{Built, Farm, copy, find};
 use crate::case::Case;
 use crate::check;
 use crate::image::Image;
+use crate::runs;
 use crate::serve::Server;
 
 /// What all cases share.
@@ -66,8 +67,10 @@ impl Lane {
             let Some(found) = find(&dir.path().join("kiln-out"), "index.json") else {
                 return vec!["there is no image".to_owned()];
             };
-            let image = Image::of_layout(found.parent().unwrap());
+            let layout = found.parent().unwrap();
+            let image = Image::of_layout(layout);
             let mut problems = check::image(case, &image, &self.image, &server);
+            problems.extend(runs::problems(case, layout, &image.config, &self.farm));
             let warnings = rules(&built.of_type("warning"));
             if warnings != case.expect.warnings {
                 problems.push(format!("expected the findings {:?}, found {warnings:?}", case.expect.warnings));

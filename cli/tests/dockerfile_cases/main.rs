@@ -12,6 +12,7 @@ mod docker;
 mod image;
 mod kiln;
 mod lanes;
+mod runs;
 mod serve;
 
 use case::Case;
