@@ -59,7 +59,7 @@ pub fn header(path: &str, size: u64) -> Vec<u8> {
 
 /// The padding of a file's last block in a tar.
 pub fn padding(size: u64) -> Vec<u8> {
-    vec![0; usize::try_from(size.next_multiple_of(512) - size).unwrap_or(0)]
+    vec![0; (size.wrapping_neg() % 512) as usize]
 }
 
 #[derive(Deserialize)]
@@ -194,7 +194,7 @@ impl Reader<'_> {
             reason: format!("`{DOCKER_LIST}`: {error}"),
         })?;
         let (Some(image), true) = (listed.pop(), listed.is_empty()) else {
-            let reason = format!("it contains {} images: save only one", listed.len() + 1);
+            let reason = format!("it contains {} images: save only one", listed.len().saturating_add(1));
             return Err(Error::NoImage { place: self.shown.to_owned(), reason });
         };
         let config = Document::new(media_type::OCI_CONFIG, self.document(&image.config)?);
@@ -247,7 +247,7 @@ fn send(path: &Path, offset: u64, size: u64, to: &mpsc::Sender<Result<Bytes, Err
     while left > 0 {
         let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
         file.read_exact(&mut piece)?;
-        left -= piece.len() as u64;
+        left = left.saturating_sub(piece.len() as u64);
         if to.blocking_send(Ok(piece.into())).is_err() {
             break;
         }

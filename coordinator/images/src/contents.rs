@@ -62,7 +62,8 @@ impl Contents {
                 io::copy(&mut entry, &mut io::sink())?;
                 allowance.between_after(0);
             }
-            if self.libraries.len() + self.links.len() + self.directories.len() > MAX_FOUND {
+            let found = self.libraries.len().saturating_add(self.links.len()).saturating_add(self.directories.len());
+            if found > MAX_FOUND {
                 let words = format!("it has more than {MAX_FOUND} links, libraries and special directories");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, words));
             }
@@ -126,7 +127,7 @@ impl Contents {
 
     /// The link that a path leads through, with its target.
     pub fn link_above(&self, path: &str) -> Option<(&str, &str)> {
-        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
         above.filter_map(|above| self.links.get_key_value(above)).map(|(at, to)| (at.as_str(), to.as_str())).next()
     }
 }
@@ -139,7 +140,7 @@ struct Hashing<R> {
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
+        self.hasher.update(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
@@ -151,7 +152,8 @@ fn is_library(name: &str) -> bool {
 /// `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
 fn glibc_version(data: &[u8]) -> Option<(u32, u32)> {
     let at = data.windows(GLIBC_BANNER.len()).position(|window| window == GLIBC_BANNER)?;
-    let banner = String::from_utf8_lossy(&data[at..data.len().min(at + 200)]).into_owned();
+    let banner = data.get(at..)?;
+    let banner = String::from_utf8_lossy(banner.get(..200).unwrap_or(banner)).into_owned();
     let version = banner.split("release version ").nth(1)?;
     let mut numbers = version.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -94,7 +94,7 @@ impl Hasher {
     /// Adds bytes.
     pub fn update(&mut self, data: &[u8]) {
         self.state.update(data);
-        self.size += data.len() as u64;
+        self.size = self.size.saturating_add(data.len() as u64);
     }
 
     /// Number of bytes so far.
@@ -131,7 +131,7 @@ impl<W> Hashed<W> {
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(data)?;
-        self.hasher.update(&data[..written]);
+        self.hasher.update(data.get(..written).unwrap_or_default());
         Ok(written)
     }
 

@@ -81,10 +81,10 @@ impl<W: Write> Write for Gzip<W> {
         if self.block.len() == BLOCK_BYTES && !data.is_empty() {
             self.begin()?;
         }
-        let taken = data.len().min(BLOCK_BYTES - self.block.len());
-        self.checksum.update(&data[..taken]);
-        self.block.extend_from_slice(&data[..taken]);
-        Ok(taken)
+        let taken = data.get(..BLOCK_BYTES.saturating_sub(self.block.len())).unwrap_or(data);
+        self.checksum.update(taken);
+        self.block.extend_from_slice(taken);
+        Ok(taken.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -101,7 +101,7 @@ fn deflated(block: &[u8], is_last: bool) -> io::Result<Vec<u8>> {
     let mut deflate = Compress::new(Compression::new(LEVEL), false);
     // Up to a whole byte, or with the mark of the end.
     let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut out = Vec::with_capacity(block.len() / 2 + SPARE_BYTES);
+    let mut out = Vec::with_capacity((block.len() / 2).saturating_add(SPARE_BYTES));
     loop {
         let rest = usize::try_from(deflate.total_in()).ok().and_then(|read| block.get(read..)).unwrap_or_default();
         let status = deflate.compress_vec(rest, &mut out, flush).map_err(io::Error::other)?;

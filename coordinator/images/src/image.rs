@@ -210,15 +210,17 @@ fn environment(base: Option<&Value>, set: &BTreeMap<String, String>) -> Vec<Stri
 /// Formats a time as RFC 3339 in UTC. Source of the calendar computation: "days from civil", by Howard Hinnant.
 pub fn rfc3339(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let shifted = days.saturating_add(719_468);
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let leap_days = (day_of_era / 1460).saturating_sub(day_of_era / 36_524).saturating_add(day_of_era / 146_096);
+    let year_of_era = day_of_era.saturating_sub(leap_days) / 365;
+    let before = year_of_era.saturating_mul(365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
+    let day_of_year = day_of_era.saturating_sub(before);
+    let month_index = day_of_year.saturating_mul(5).saturating_add(2) / 153;
+    let before = month_index.saturating_mul(153).saturating_add(2) / 5;
+    let day = day_of_year.saturating_sub(before).saturating_add(1);
+    let month = if month_index < 10 { month_index.saturating_add(3) } else { month_index.saturating_sub(9) };
+    let year = era.saturating_mul(400).saturating_add(year_of_era).saturating_add(i64::from(month <= 2));
     let (hour, minute, second) = (of_day / 3600, of_day % 3600 / 60, of_day % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

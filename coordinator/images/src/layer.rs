@@ -279,7 +279,8 @@ impl<W: Write> LayerWriter<W> {
             }
         }
         self.open.retain(|open| path.strip_prefix(open.as_str()).is_some_and(|rest| rest.starts_with('/')));
-        let above: Vec<String> = path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect();
+        let above: Vec<String> =
+            path.match_indices('/').filter_map(|(at, _)| path.get(..at).map(str::to_owned)).collect();
         for directory in above.into_iter().skip(self.open.len()) {
             // A file or a link with that name was written before, so it cannot contain anything.
             if self.last.as_deref() == Some(&directory) {
@@ -320,7 +321,7 @@ struct Counted<R> {
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.bytes += read as u64;
+        self.bytes = self.bytes.saturating_add(read as u64);
         Ok(read)
     }
 }

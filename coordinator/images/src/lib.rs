@@ -3,6 +3,12 @@
 //! Invariant: independent of farms, projects and gRPC. Everything created here depends only on its inputs, not on a
 //! clock or the machine.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 pub mod archive;
 pub mod base;
 pub mod blobs;

@@ -47,9 +47,8 @@ impl<R: Read> Read for Metered<R> {
             let words = format!("the metadata of a tar entry takes more than {BETWEEN_BYTES} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.inner.read(&mut buffer[..most])?;
-        self.allowance.0.set(left - read as u64);
+        let read = self.inner.by_ref().take(left).read(buffer)?;
+        self.allowance.0.set(left.saturating_sub(read as u64));
         Ok(read)
     }
 }

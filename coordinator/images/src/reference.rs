@@ -137,8 +137,8 @@ fn parse(text: &str) -> Result<Reference, String> {
         Some((name, digest)) => (name, Some(digest.parse::<Digest>().map_err(|error| error.to_string())?)),
     };
     // A colon after the last slash starts a tag; before it, a port.
-    let (name, tag) = match name.rfind(':').filter(|at| !name[*at..].contains('/')) {
-        Some(at) => (&name[..at], Some(name[at + 1..].to_owned())),
+    let (name, tag) = match name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+        Some((name, tag)) => (name, Some(tag.to_owned())),
         None => (name, None),
     };
     if let Some(tag) = &tag {
@@ -155,7 +155,7 @@ fn parse(text: &str) -> Result<Reference, String> {
         _ => path,
     };
     check_path(&repository)?;
-    if registry.len() + 1 + repository.len() > MAX_NAME {
+    if registry.len().saturating_add(repository.len()) >= MAX_NAME {
         return Err(format!("it is longer than {MAX_NAME} characters"));
     }
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })

@@ -56,15 +56,16 @@ fn schemes(header: &str) -> Vec<(String, BTreeMap<String, String>)> {
 /// A token or quoted string, and the rest.
 fn read_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([' ', ',']).unwrap_or(text.len());
-        return (text[..end].to_owned(), &text[end..]);
+        let end = text.find([' ', ',']);
+        let (token, rest) = end.and_then(|end| text.split_at_checked(end)).unwrap_or((text, ""));
+        return (token.to_owned(), rest);
     };
     let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, c)) = characters.next() {
+    let mut characters = quoted.chars();
+    while let Some(c) = characters.next() {
         match c {
-            '"' => return (value, &quoted[at + 1..]),
-            '\\' => value.extend(characters.next().map(|(_, c)| c)),
+            '"' => return (value, characters.as_str()),
+            '\\' => value.extend(characters.next()),
             c => value.push(c),
         }
     }

@@ -141,7 +141,7 @@ impl Known {
         let names = names(registry);
         let named = names.iter().find_map(|name| self.file.cred_helpers.get(name));
         if let Some(helper) = named.or(self.file.creds_store.as_ref())
-            && let Some(login) = ask(helper, registry, &names[0]).await?
+            && let Some(login) = ask(helper, registry, names.first().map_or(registry, String::as_str)).await?
         {
             return Ok(Some(login));
         }

@@ -94,7 +94,7 @@ impl Reading {
         loop {
             let error = match tokio::time::timeout(options.stall, pieces.next()).await {
                 Ok(Some(Ok(piece))) => {
-                    self.offset += piece.len() as u64;
+                    self.offset = self.offset.saturating_add(piece.len() as u64);
                     attempts.reset();
                     if to.send(Ok(piece)).await.is_err() {
                         return Ok(());
@@ -121,7 +121,7 @@ fn skip(pieces: Pieces, bytes: u64) -> Pieces {
         .map(move |piece| {
             piece.map(|mut piece| {
                 let gone = left.min(piece.len());
-                left -= gone;
+                left = left.saturating_sub(gone);
                 piece.split_off(gone)
             })
         })

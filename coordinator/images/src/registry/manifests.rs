@@ -160,6 +160,9 @@ impl Registries {
 
 fn listed(tags: &[String]) -> String {
     let shown: Vec<String> = tags.iter().rev().take(10).map(|tag| format!("`{tag}`")).collect();
-    let more = if tags.len() > shown.len() { format!(" and {} more", tags.len() - shown.len()) } else { String::new() };
+    let more = match tags.len().saturating_sub(shown.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     format!("{}{more}", shown.join(", "))
 }

@@ -61,11 +61,12 @@ impl Movement {
         tokio::pin!(future);
         self.moved();
         loop {
-            let deadline = tokio::time::Instant::from_std(self.last() + limit);
+            // No limit that is too long for a clock ever ends.
+            let Some(deadline) = self.last().checked_add(limit) else { return Some(future.await) };
             tokio::select! {
                 result = &mut future => return Some(result),
-                () = tokio::time::sleep_until(deadline) => {
-                    if self.last() + limit <= Instant::now() {
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    if self.last().elapsed() >= limit {
                         return None;
                     }
                 }

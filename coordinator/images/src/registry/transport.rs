@@ -170,7 +170,7 @@ impl Unread {
 pub(super) async fn body(mut response: Response, most: usize) -> Result<Bytes, Unread> {
     let mut read = BytesMut::new();
     while let Some(piece) = response.chunk().await.map_err(Unread::Broken)? {
-        if read.len() + piece.len() > most {
+        if read.len().saturating_add(piece.len()) > most {
             return Err(Unread::TooLong(most));
         }
         read.extend_from_slice(&piece);

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
 use reqwest::{Body, Response, StatusCode};
 
 use super::retry::{Attempts, Movement};
@@ -50,11 +50,11 @@ impl Part {
                 None => from.try_next().await.map_err(Box::new)?,
             };
             let Some(mut piece) = next else { break };
-            let room = bytes - part.bytes;
+            let room = bytes.saturating_sub(part.bytes);
             if piece.len() > room {
                 *left_over = Some(piece.split_off(room));
             }
-            part.bytes += piece.len();
+            part.bytes = part.bytes.saturating_add(piece.len());
             part.pieces.push(piece);
         }
         Ok(part)
@@ -66,7 +66,7 @@ impl Part {
         let mut pieces = Vec::new();
         for piece in &self.pieces {
             let gone = skip.min(piece.len());
-            skip -= gone;
+            skip = skip.saturating_sub(gone);
             let mut rest = piece.slice(gone..);
             while !rest.is_empty() {
                 let next = rest.split_to(rest.len().min(PIECE_BYTES));
@@ -200,13 +200,14 @@ impl Registries {
         let (mut left_over, mut offset) = (None, 0_u64);
         loop {
             let part = Part::read(&mut pieces, &mut left_over, self.options().chunk_bytes).await?;
-            let is_last = offset + part.bytes as u64 >= descriptor.size || part.bytes == 0;
+            let end = offset.saturating_add(part.bytes as u64);
+            let is_last = end >= descriptor.size || part.bytes == 0;
             if is_last && offset == 0 {
                 return self.finish(repository, descriptor, session, &part).await;
             }
             if part.bytes > 0 {
                 session = self.send_part(repository, session, &part, offset).await?;
-                offset += part.bytes as u64;
+                offset = end;
             }
             if is_last {
                 let nothing = Part { pieces: Vec::new(), bytes: 0 };
@@ -228,16 +229,18 @@ impl Registries {
         let mut sent = 0;
         while sent < part.bytes {
             let movement = Movement::new();
-            let (from, to) = (start + sent as u64, start + part.bytes as u64 - 1);
+            let from = start.saturating_add(sent as u64);
+            let end = start.saturating_add(part.bytes as u64);
+            let to = end.saturating_sub(1);
             let build = |client: &reqwest::Client, _: &str| {
                 let request = client.patch(&session.url).header(CONTENT_TYPE, "application/octet-stream");
                 let request = request.header(CONTENT_RANGE, format!("{from}-{to}"));
-                request.header(CONTENT_LENGTH, part.bytes - sent).body(part.body(sent, &movement))
+                request.header(CONTENT_LENGTH, part.bytes.saturating_sub(sent)).body(part.body(sent, &movement))
             };
             let error = match self.send_once(&ask, &movement, build).await {
                 Ok(response) if response.status() == StatusCode::ACCEPTED => {
                     session = self.session(repository, &response)?;
-                    let has = committed(&response).unwrap_or(to + 1);
+                    let has = committed(response.headers()).unwrap_or(end);
                     match usize::try_from(has.saturating_sub(start)) {
                         Ok(has) if has > sent && has <= part.bytes => sent = has,
                         _ => return Err(lost(repository, format!("it has {has} bytes after {from}-{to} were sent"))),
@@ -275,7 +278,7 @@ impl Registries {
         let response = self.send(&ask, |client, _| client.get(&session.url)).await?;
         match response.status() {
             StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
-                let has = committed(&response).unwrap_or(0);
+                let has = committed(response.headers()).unwrap_or(0);
                 Ok((self.session(repository, &response).unwrap_or(session), has))
             }
             status if is_lost(status) => Err(lost(repository, self.refused(&ask, response).await)),
@@ -323,10 +326,10 @@ fn lost(repository: &Reference, why: impl std::fmt::Display) -> Error {
 
 /// The number of bytes of an upload that the registry has: `0-99` is a hundred; `0-0` is also reported for none, and
 /// counts as none.
-fn committed(response: &Response) -> Option<u64> {
-    let range = response.headers().get(RANGE)?.to_str().ok()?;
+fn committed(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?;
     let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
-    Some(if last == 0 { 0 } else { last + 1 })
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
 }
 
 /// Whether the registry has lost the upload, or has another part of it than it reports.
@@ -335,4 +338,19 @@ fn is_lost(status: StatusCode) -> bool {
         status,
         StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::GONE
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_a_registry_has_is_read_from_any_range() {
+        let has = |range: &'static str| committed(&HeaderMap::from_iter([(RANGE, HeaderValue::from_static(range))]));
+        assert_eq!((has("0-99"), has("bytes=0-99"), has("0-0")), (Some(100), Some(100), Some(0)));
+        assert_eq!(has("0-18446744073709551615"), Some(u64::MAX));
+        assert_eq!((has("0-18446744073709551616"), has("99"), has("0--1")), (None, None, None));
+    }
 }
