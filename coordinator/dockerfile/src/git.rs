@@ -1,5 +1,7 @@
 //! Git sources of `ADD` and of contexts: `https://…/x.git#ref:subdir`, `git@host:path`, and the query form.
 
+use percent_encoding::percent_decode_str;
+
 use crate::error::{shown, suggestion};
 
 const QUERIES: [&str; 11] = [
@@ -156,13 +158,5 @@ fn is_scp(text: &str) -> bool {
 
 /// Percent-encoding and `+` of a query.
 fn decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let hex = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *byte == b'%');
-        decoded.push(hex.unwrap_or(if *byte == b'+' { b' ' } else { *byte }));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }

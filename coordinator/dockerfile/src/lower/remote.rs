@@ -1,5 +1,7 @@
 //! Sources of `ADD` that are elsewhere.
 
+use percent_encoding::percent_decode_str;
+
 use crate::git::GitSource;
 use crate::golang;
 
@@ -12,15 +14,7 @@ pub(super) fn is_url(source: &str) -> bool {
 pub(super) fn file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
-    let mut name = Vec::new();
-    let bytes = path.as_bytes();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let hex = path.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| *byte == b'%');
-        name.push(hex.unwrap_or(*byte));
-        at += if hex.is_some() { 3 } else { 1 };
-    }
-    match golang::base(&String::from_utf8_lossy(&name)) {
+    match golang::base(&percent_decode_str(path).decode_utf8_lossy()) {
         "." | ".." | "/" => "__unnamed__".to_owned(),
         name => name.replace('\0', "_"),
     }
@@ -52,6 +46,7 @@ mod tests {
             ("https://example.com/a%20b", "a b"),
             ("https://example.com/..", "__unnamed__"),
             ("https://example.com/%2e%2e", "__unnamed__"),
+            ("https://example.com/a%+ab%2", "a%+ab%2"),
         ] {
             assert_eq!(file_name(url), name, "{url}");
         }

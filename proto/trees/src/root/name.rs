@@ -53,7 +53,8 @@ impl Name {
         let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
         for part in parts {
             let (code, rest) = part.split_at_checked(2).ok_or_else(invalid)?;
-            bytes.push(u8::from_str_radix(code, 16).map_err(|_| invalid())?);
+            let is_hex = code.bytes().all(|byte| byte.is_ascii_hexdigit());
+            bytes.push(u8::from_str_radix(code, 16).ok().filter(|_| is_hex).ok_or_else(invalid)?);
             bytes.extend_from_slice(rest.as_bytes());
         }
         Self::new(bytes)
