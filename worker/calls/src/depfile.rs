@@ -97,14 +97,16 @@ fn names(line: &[u8]) -> Vec<(Vec<u8>, bool)> {
     let mut names = Vec::new();
     let mut name = Vec::new();
     let mut rest = line;
+    let (mut run, mut has_colon) = (Backslashes { left: line.len(), is_before_blank: false }, false);
     while let [byte, after @ ..] = rest {
+        let escapes_blank = run.escapes_blank(rest);
         rest = match (byte, after) {
             (b'\\', [escaped @ (b' ' | b'\t' | b'#' | b':'), after @ ..]) => {
                 name.push(*escaped);
                 after
             }
             // Backslashes are doubled only before a blank that is escaped.
-            (b'\\', [b'\\', both @ ..]) if escapes_blank(rest) => {
+            (b'\\', [b'\\', both @ ..]) if escapes_blank => {
                 name.push(b'\\');
                 both
             }
@@ -117,7 +119,8 @@ fn names(line: &[u8]) -> Vec<(Vec<u8>, bool)> {
                 after
             }
             // Of several, the first ends the targets; a name may have a colon elsewhere.
-            (b':', [] | [b' ' | b'\t', ..]) if !names.iter().any(|(_, ends)| *ends) => {
+            (b':', [] | [b' ' | b'\t', ..]) if !has_colon => {
+                has_colon = true;
                 names.push((std::mem::take(&mut name), true));
                 after
             }
@@ -131,10 +134,24 @@ fn names(line: &[u8]) -> Vec<(Vec<u8>, bool)> {
     names
 }
 
-/// Whether a run of backslashes ends in a blank that the last one escapes.
-fn escapes_blank(text: &[u8]) -> bool {
-    let run = text.iter().take_while(|c| **c == b'\\').count();
-    matches!(text.get(run), Some(b' ' | b'\t' | b'#')) && run % 2 == 1
+/// The run of backslashes that a name is read in: however long it is, each of its bytes is looked at once.
+struct Backslashes {
+    /// What is left of the line where the run ends.
+    left: usize,
+    /// Whether a blank follows.
+    is_before_blank: bool,
+}
+
+impl Backslashes {
+    /// Whether the run at the beginning of the text ends in a blank that the last backslash escapes.
+    fn escapes_blank(&mut self, text: &[u8]) -> bool {
+        if text.len() <= self.left {
+            let run = text.iter().take_while(|c| **c == b'\\').count();
+            self.left = text.len().saturating_sub(run);
+            self.is_before_blank = matches!(text.get(run), Some(b' ' | b'\t' | b'#'));
+        }
+        self.is_before_blank && text.len().saturating_sub(self.left) % 2 == 1
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +179,15 @@ mod tests {
             read(r"a.o: b\ c.h d$$e.h f\#g.h h\i.h j\\\ k.h x:y.h"),
             [rule_of("a.o", &["b c.h", "d$e.h", "f#g.h", r"h\i.h", r"j\ k.h", "x:y.h"])]
         );
+    }
+
+    #[test]
+    fn long_runs_are_read_in_one_go() {
+        let (odd, even) = ("\\".repeat(2_000_001), "\\".repeat(2_000_000));
+        let text = format!("a.o: b{odd} c d{even}x\nx: {}\n", "y:y ".repeat(100_000));
+        let read = read(&text);
+        assert_eq!(read[0].1, [format!("b{} c", "\\".repeat(1_000_000)), format!("d{even}x")]);
+        assert_eq!(read[1].1.len(), 100_000);
     }
 
     #[test]
