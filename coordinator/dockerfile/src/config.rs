@@ -222,16 +222,14 @@ impl Image {
 
     /// How many bytes a copy of it takes, about.
     pub(crate) fn weight(&self) -> usize {
-        let texts = |texts: &[String]| texts.iter().map(|text| text.len() + 32).sum::<usize>();
         let config = &self.config;
-        texts(&config.env)
-            + texts(&config.cmd)
-            + texts(&config.entrypoint)
-            + texts(&config.on_build)
-            + texts(&config.shell)
-            + config.labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
-            + config.volumes.keys().map(|path| path.len() + 48).sum::<usize>()
-            + config.exposed_ports.len() * 48
-            + self.history.iter().map(|entry| entry.created_by.len() + 128).sum::<usize>()
+        let texts = [&config.env, &config.cmd, &config.entrypoint, &config.on_build, &config.shell];
+        let texts = texts.into_iter().flatten().map(|text| text.len().saturating_add(32));
+        let labels =
+            config.labels.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(64));
+        let volumes = config.volumes.keys().map(|path| path.len().saturating_add(48));
+        let ports = config.exposed_ports.keys().map(|_| 48);
+        let history = self.history.iter().map(|entry| entry.created_by.len().saturating_add(128));
+        texts.chain(labels).chain(volumes).chain(ports).chain(history).fold(0, usize::saturating_add)
     }
 }

@@ -108,9 +108,10 @@ fn of_stage(file: &Dockerfile, stage: &Stage, args: &GlobalArgs, options: &Optio
                     }
                 }
             }
-            Kind::Add(add) if found.is_none() && add.inline.is_empty() && add.sources.len() == 1 => {
-                let source = lexer.expand(&add.sources[0].value, &args);
-                let source = source.map_err(|error| Problem::new(add.sources[0].span, error.to_string()))?.text;
+            Kind::Add(add) if found.is_none() && add.inline.is_empty() => {
+                let [source] = add.sources.as_slice() else { return Err(problem(instruction.span)) };
+                let expanded = lexer.expand(&source.value, &args);
+                let source = expanded.map_err(|error| Problem::new(source.span, error.to_string()))?.text;
                 found = Some(match GitSource::read(&source) {
                     Some(git) => Epoch::Git(git.map_err(|message| Problem::new(instruction.span, message))?),
                     None if source.starts_with("http://") || source.starts_with("https://") => Epoch::Url(source),

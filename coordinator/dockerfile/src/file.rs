@@ -49,11 +49,12 @@ pub fn decode(name: &str, bytes: Vec<u8>) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
-        let valid = String::from_utf8_lossy(&bytes[..at]).into_owned();
-        let source = Source::new(name, &format!("{valid}\u{fffd}"));
+        let valid = bytes.get(..at).map(String::from_utf8_lossy).unwrap_or_default();
+        let source = Source::new(name, &format!("{valid}{}", char::REPLACEMENT_CHARACTER));
+        let end = at.saturating_add(char::REPLACEMENT_CHARACTER.len_utf8());
         let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
         let found = if is_utf16 { "the file is UTF-16" } else { "the file is not UTF-8 here" };
-        Problem::new(Span::new(at, at + 3), found).help("save it as UTF-8").of(&source)
+        Problem::new(Span::new(at, end), found).help("save it as UTF-8").of(&source)
     })
 }
 
@@ -117,7 +118,7 @@ fn check_frontend(frontend: &str, text: &str) -> Result<(), Problem> {
     }
     // The frontend is a part of the text, so its place is where it points to, unless it was unescaped.
     let start = text.find(frontend).unwrap_or_default();
-    let span = Span::new(start, start + frontend.len());
+    let span = Span::new(start, start.saturating_add(frontend.len()));
     Err(Problem::new(span, format!("the frontend {} is not supported", shown(frontend)))
         .help("only the Dockerfile syntax of `docker/dockerfile` is"))
 }

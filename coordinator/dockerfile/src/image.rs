@@ -30,8 +30,8 @@ impl ImageName {
                 (name, Some(digest.to_owned()))
             }
         };
-        let (name, tag) = match name.rfind(':').filter(|at| !name[*at..].contains('/')) {
-            Some(at) => (&name[..at], Some(name[at + 1..].to_owned())),
+        let (name, tag) = match name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+            Some((name, tag)) => (name, Some(tag.to_owned())),
             None => (name, None),
         };
         if let Some(tag) = &tag {
@@ -62,7 +62,7 @@ impl ImageName {
                 "expected lower-case letters and digits with single `.`, `_` or `__`, or `-`, between them".to_owned()
             );
         }
-        if host.len() + 1 + path.len() > MAX_NAME {
+        if host.len().saturating_add(path.len()) >= MAX_NAME {
             return Err(format!("it is longer than {MAX_NAME} characters"));
         }
         Ok(Self { host: host.to_owned(), path, tag, digest })

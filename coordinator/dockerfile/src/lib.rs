@@ -6,6 +6,12 @@
 //! Architecture invariant: no I/O, clock or randomness. Everything is bounded: no input panics, and none takes more than about
 //! linear time and space.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod bases;
 mod checks;
 pub mod config;

@@ -37,16 +37,16 @@ pub struct Argument {
 
 /// The stages of a file.
 pub fn targets(file: &Dockerfile) -> Vec<Target> {
-    let stages = file.stages.iter().enumerate();
-    let target = |(at, stage): (usize, &crate::file::Stage)| Target {
+    let last = file.stages.last();
+    let target = |stage: &crate::file::Stage| Target {
         description: stage.name.as_deref().and_then(|name| description(&stage.instruction, name)),
         name: stage.name.clone(),
         base: stage.from.base.value.clone(),
         platform: stage.from.platform.as_ref().map(|word| word.value.clone()),
-        is_default: at + 1 == file.stages.len(),
+        is_default: last.is_some_and(|last| std::ptr::eq(last, stage)),
         line: file.source.line(stage.instruction.span.start),
     };
-    stages.map(target).collect()
+    file.stages.iter().map(target).collect()
 }
 
 /// The arguments of a file.

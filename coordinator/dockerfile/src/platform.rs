@@ -83,7 +83,9 @@ impl Platform {
             None => (first, ""),
             Some((system, rest)) => (system, rest.strip_suffix(')').ok_or_else(invalid)?),
         };
-        if !is_part(system) || !(version.is_empty() || is_part(version)) || !parts[1..].iter().all(|part| is_part(part))
+        if !is_part(system)
+            || !(version.is_empty() || is_part(version))
+            || !parts.iter().skip(1).all(|part| is_part(part))
         {
             return Err(invalid());
         }

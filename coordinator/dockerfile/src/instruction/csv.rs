@@ -33,22 +33,18 @@ pub(super) fn fields(word: &Word) -> Result<Vec<String>, Problem> {
                 return Err(problem("a quote without its end"));
             };
             field.push_str(text);
-            match more.chars().next() {
-                Some('"') => {
-                    field.push('"');
-                    inside = &more[1..];
-                }
-                None => {
-                    fields.push(field);
-                    return Ok(fields);
-                }
-                Some(',') => {
-                    fields.push(field);
-                    rest = &more[1..];
-                    break;
-                }
-                Some(_) => return Err(problem("text after a quoted field")),
+            if let Some(more) = more.strip_prefix('"') {
+                field.push('"');
+                inside = more;
+                continue;
             }
+            fields.push(field);
+            match more.strip_prefix(',') {
+                Some(more) => rest = more,
+                None if more.is_empty() => return Ok(fields),
+                None => return Err(problem("text after a quoted field")),
+            }
+            break;
         }
     }
 }

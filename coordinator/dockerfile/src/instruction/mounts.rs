@@ -103,7 +103,7 @@ pub(super) fn check(word: &Word) -> Result<(), Problem> {
     for field in fields(word)? {
         if let Some((key, value)) = field.split_once('=')
             && key.eq_ignore_ascii_case("from")
-            && value.find('$').is_some_and(|at| at + 1 < value.len())
+            && value.split_once('$').is_some_and(|(_, name)| !name.is_empty())
         {
             let problem = Problem::new(word.span, "variables are not expanded in `from` of a mount");
             return Err(problem.help("add a stage `FROM $NAME AS …` and name that"));

@@ -2,8 +2,8 @@
 
 /// The number of bytes.
 pub(super) fn read(text: &str) -> Option<u64> {
-    let end = text.rfind(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '))? + 1;
-    let (number, unit) = text.split_at(end);
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '));
+    let number = text.strip_suffix(unit)?;
     let number: f64 = number.strip_suffix(' ').unwrap_or(number).parse().ok().filter(|number: &f64| *number >= 0.0)?;
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 0,

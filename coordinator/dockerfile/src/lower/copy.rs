@@ -48,8 +48,9 @@ impl Lowering<'_> {
         if let (Some(checksum), Some(word)) = (&flags.checksum, &copy.checksum) {
             check_checksum(&sources, checksum, word.span)?;
         }
-        if let Err((at, error)) = Patterns::new(copy.excludes.iter().map(|word| &word.value)) {
-            let word = &copy.excludes[at];
+        if let Err((at, error)) = Patterns::new(copy.excludes.iter().map(|word| &word.value))
+            && let Some(word) = copy.excludes.get(at)
+        {
             return Err(Problem::new(word.span, format!("invalid pattern {}: {error}", shown(&word.value))));
         }
         let mut history = if is_add { "ADD".to_owned() } else { "COPY".to_owned() };
@@ -82,7 +83,7 @@ impl Lowering<'_> {
             copied.push(CopySource::Inline { name: file.name.value.clone(), data });
         }
         history.push_str(&format!(" {written_destination} # buildkit"));
-        self.budget.spend(history.len() + name.len(), instruction.span)?;
+        self.budget.spend(history.len().saturating_add(name.len()), instruction.span)?;
         let kind = Operator::Copy(Copy {
             root: state.root,
             sources: copied,

@@ -15,14 +15,12 @@ pub(super) struct Titles {
 impl Titles {
     /// The name of the next operation: `[linux/arm64 build 2/5] RUN make`.
     pub(super) fn next(&mut self, text: &str, is_trigger: bool, env: &dyn Variables) -> String {
-        if self.total == 0 {
-            return text.to_owned();
-        }
-        self.next += 1;
+        let Some(last_digit) = self.total.checked_ilog10() else { return text.to_owned() };
+        self.next = self.next.saturating_add(1);
         let platform =
             self.platform.as_ref().map(|own| format!("{own}{} ", other_target(own, env))).unwrap_or_default();
         let title = if self.title.is_empty() { String::new() } else { format!("{} ", self.title) };
-        let width = self.total.ilog10() as usize + 1;
+        let width = last_digit.saturating_add(1) as usize;
         let trigger = if is_trigger { "ONBUILD " } else { "" };
         format!("[{platform}{title}{:>width$}/{}] {trigger}{text}", self.next, self.total)
     }

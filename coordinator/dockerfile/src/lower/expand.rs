@@ -24,7 +24,7 @@ impl Lowering<'_> {
             self.is_guess |= state.is_assumed && matches!(error, words::Error::Required { .. });
             Problem::new(word.span, error.to_string())
         })?;
-        self.budget.spend(expanded.text.len() + word.value.len(), word.span)?;
+        self.budget.spend(expanded.text.len().saturating_add(word.value.len()), word.span)?;
         for name in &expanded.unset {
             let is_declared = state.args.iter().any(|(declared, _)| declared == name);
             self.is_guess |= state.is_assumed && !is_declared;

@@ -34,7 +34,7 @@ pub(super) fn read(text: &str) -> Result<Ports, String> {
     let range = ports(port)?;
     if !host.is_empty() {
         let other = ports(host)?;
-        let length = |(first, last): (u16, u16)| last - first;
+        let length = |(first, last): (u16, u16)| last.abs_diff(first);
         if length(other) != length(range) && range.0 != range.1 {
             return Err("the ranges of ports have different lengths".to_owned());
         }

@@ -15,11 +15,12 @@ use crate::stages::Origin;
 impl Lowering<'_> {
     /// Adds an operation.
     pub(super) fn push(&mut self, at: usize, span: Span, kind: Operator, name: String, platform: &Platform) -> usize {
-        let node = &self.graph.nodes[at];
+        let node = self.graph.node(at);
         let stage =
             node.name.clone().unwrap_or_else(|| if at < self.graph.stages { at.to_string() } else { String::new() });
         let is_source = matches!(kind, Operator::Base { .. } | Operator::Scratch | Operator::Context(_));
         let no_cache = node.no_cache && !is_source;
+        let place = self.operations.len();
         self.operations.push(Operation {
             kind,
             name,
@@ -29,7 +30,7 @@ impl Lowering<'_> {
             platform: platform.clone(),
             no_cache,
         });
-        self.operations.len() - 1
+        place
     }
 
     /// The operation of a context.
@@ -43,7 +44,9 @@ impl Lowering<'_> {
         };
         let platform = self.options.target_platform().clone();
         let root = self.push(0, span, Operator::Context(context.clone()), name, &platform);
-        self.operations[root].stage = String::new();
+        if let Some(operation) = self.operations.get_mut(root) {
+            operation.stage = String::new();
+        }
         self.contexts.insert(context.clone(), root);
         self.paths.entry(context).or_insert_with(|| Paths::Some(Vec::new()));
         root
@@ -56,13 +59,13 @@ impl Lowering<'_> {
         match paths {
             Paths::All => {}
             _ if path == "/" => *paths = Paths::All,
-            Paths::Some(known) => known.push(path[1..].to_owned()),
+            Paths::Some(known) => known.push(path.trim_start_matches('/').to_owned()),
         }
     }
 
     /// The files of a node that an instruction takes files from, and the context that they are, if they are one.
     pub(super) fn files(&mut self, source: usize, place: &Place<'_>) -> Result<(usize, Option<Context>), Problem> {
-        let node = &self.graph.nodes[source];
+        let node = self.graph.node(source);
         let context = match &node.origin {
             Origin::Context(name) if source >= self.graph.stages || node.is_replaced => {
                 Some(Context::Named(name.clone()))

@@ -262,7 +262,7 @@ impl Lowering<'_> {
                 }
             }
         }
-        self.budget.spend(ports.len() * 32, instruction.span)?;
+        self.budget.spend(ports.len().saturating_mul(32), instruction.span)?;
         state.commit(format!("EXPOSE {}", golang::plain_list(&ports)), false);
         state.image.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
         Ok(())

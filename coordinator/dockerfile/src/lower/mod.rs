@@ -141,13 +141,13 @@ fn build(file: &Dockerfile, options: &Options, graph: Graph) -> Result<Build, Pr
     let lints = graph.lints.clone();
     let mut lowering = Lowering::new(file, options, &graph, lints);
     let mut states = BTreeMap::new();
-    for at in 0..graph.stages {
-        if graph.reachable[at] || options.all_stages {
+    for (at, node) in graph.nodes.iter().enumerate().take(graph.stages) {
+        if node.is_needed || options.all_stages {
             let state = lowering.stage(at, &states)?;
             states.insert(at, state);
         }
     }
     let target =
-        states.remove(&graph.target).ok_or_else(|| Problem::new(graph.nodes[graph.target].span, "no target"))?;
+        states.remove(&graph.target).ok_or_else(|| Problem::new(graph.node(graph.target).span, "no target"))?;
     lowering.finish(target)
 }

@@ -19,7 +19,7 @@ impl Lowering<'_> {
     ) -> Result<(Vec<RunMount>, Vec<String>), Problem> {
         let mut mounts = Vec::new();
         let mut secrets = Vec::new();
-        let mut agents = 0;
+        let mut agents = 0_u32;
         for (at, word) in words.iter().enumerate() {
             let mount =
                 read_mount(word, |value| self.text(state, place, &Word { value: value.to_owned(), span: word.span }))?;
@@ -34,7 +34,7 @@ impl Lowering<'_> {
                 }
                 MountKind::Ssh => {
                     let socket = format!("/run/buildkit/ssh_agent.{agents}");
-                    agents += 1;
+                    agents = agents.saturating_add(1);
                     RunMount::Ssh {
                         target: if mount.target.is_empty() { socket } else { target(state, &mount, word.span)? },
                         required: mount.required,

@@ -53,10 +53,11 @@ impl Lowering<'_> {
         let name = titles.next(&line, place.is_trigger, &state.env);
         let env: Vec<(String, String)> =
             state.env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let size: usize = env.iter().map(|(name, value)| name.len() + value.len() + 48).sum();
+        let sizes = env.iter().flat_map(|(name, value)| [name.len(), value.len(), 48]);
         let proxies = self.options.proxies().into_iter().filter(|(name, _)| state.env.get(name).is_none());
         let written = history(state, &command.argv);
-        self.budget.spend(size + name.len() + written.len(), instruction.span)?;
+        let size = sizes.chain([name.len(), written.len()]).fold(0, usize::saturating_add);
+        self.budget.spend(size, instruction.span)?;
         let network = if run.network == Network::Default { self.options.network } else { run.network };
         let kind = Operator::Run(Run {
             root: state.root,

@@ -60,7 +60,7 @@ impl<'a> Lowering<'a> {
 
     /// Lowers a stage. `states` has those before it.
     pub(super) fn stage(&mut self, at: usize, states: &BTreeMap<usize, State>) -> Result<State, Problem> {
-        let node = &self.graph.nodes[at];
+        let node = self.graph.node(at);
         let mut titles = self.titles(node);
         let mut state = self.begin(at, states, &mut titles)?;
         if node.is_replaced {
@@ -89,7 +89,7 @@ impl<'a> Lowering<'a> {
                 || matches!(step.instruction.kind, Kind::Add(_) | Kind::Copy(_) | Kind::Run(_) | Kind::Workdir(_))
         });
         let base = usize::from(matches!(node.origin, Origin::Image(..)));
-        Titles { title: node.title.clone(), platform: None, next: 0, total: counted.count() + base }
+        Titles { title: node.title.clone(), platform: None, next: 0, total: counted.count().saturating_add(base) }
     }
 
     /// The files and the configuration that a stage begins with.
@@ -99,7 +99,7 @@ impl<'a> Lowering<'a> {
         states: &BTreeMap<usize, State>,
         titles: &mut Titles,
     ) -> Result<State, Problem> {
-        let node = &self.graph.nodes[at];
+        let node = self.graph.node(at);
         let target = self.options.target_platform();
         let platform = node.platform.clone().unwrap_or_else(|| target.clone());
         let mut state = match &node.origin {

@@ -128,8 +128,8 @@ impl State {
 
     /// How many bytes a copy takes, about.
     pub(super) fn weight(&self) -> usize {
-        let env = self.env.0.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>();
-        let args = self.args.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len) + 64);
-        self.image.weight() + env + args.sum::<usize>()
+        let env = self.env.0.iter().flat_map(|(name, value)| [name.len(), value.len(), 64]);
+        let args = self.args.iter().flat_map(|(name, value)| [name.len(), value.as_ref().map_or(0, String::len), 64]);
+        env.chain(args).fold(self.image.weight(), usize::saturating_add)
     }
 }

@@ -1,5 +1,7 @@
 //! The graph of stages, and of the images and contexts that they take files from.
 
+use std::collections::BTreeSet;
+
 use crate::bases::{BaseImage, Resolved};
 use crate::error::{Problem, shown};
 use crate::file::Dockerfile;
@@ -17,8 +19,6 @@ pub(crate) struct Graph {
     pub(crate) stages: usize,
     /// The stage that is built.
     pub(crate) target: usize,
-    /// Which nodes it needs.
-    pub(crate) reachable: Vec<bool>,
     /// Images that the caller must fetch before the graph is complete.
     pub(crate) wanted: Vec<BaseImage>,
     pub(crate) args: GlobalArgs,
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) no_cache: bool,
     /// Whether a named context takes its place.
     pub(crate) is_replaced: bool,
+    /// Whether the target needs it.
+    pub(crate) is_needed: bool,
 }
 
 /// What a stage is based on.
@@ -70,13 +72,32 @@ pub(crate) struct Step {
 }
 
 impl Graph {
+    /// A node.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "numbers of nodes are those at which they were added, and none is removed"
+    )]
+    pub(crate) fn node(&self, at: usize) -> &Node {
+        &self.nodes[at]
+    }
+
+    /// A node, to be changed.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "numbers of nodes are those at which they were added, and none is removed"
+    )]
+    pub(super) fn node_mut(&mut self, at: usize) -> &mut Node {
+        &mut self.nodes[at]
+    }
+
     /// Marks what the target needs.
     pub(super) fn mark(&mut self) {
-        self.reachable = vec![false; self.nodes.len()];
+        self.nodes.iter_mut().for_each(|node| node.is_needed = false);
         let mut open = vec![self.target];
         while let Some(at) = open.pop() {
-            if !std::mem::replace(&mut self.reachable[at], true) {
-                open.extend(self.nodes[at].inputs().map(|(input, _)| input));
+            let node = self.node_mut(at);
+            if !std::mem::replace(&mut node.is_needed, true) {
+                open.extend(node.inputs().map(|(input, _)| input));
             }
         }
     }
@@ -94,27 +115,23 @@ impl Graph {
 
     /// Refuses stages that need each other.
     pub(super) fn check_cycles(&self) -> Result<(), Problem> {
-        // 0: not seen; 1: on the way; 2: done.
-        let mut seen = vec![0_u8; self.nodes.len()];
-        for start in 0..self.nodes.len() {
-            let mut way = vec![(start, self.nodes[start].inputs().collect::<Vec<_>>())];
-            if seen[start] != 0 {
+        // Those that were seen, and those of them that are done.
+        let (mut seen, mut done) = (BTreeSet::new(), BTreeSet::new());
+        for (start, node) in self.nodes.iter().enumerate() {
+            if !seen.insert(start) {
                 continue;
             }
-            seen[start] = 1;
+            let mut way = vec![(start, node.inputs().collect::<Vec<_>>())];
             while let Some((at, open)) = way.last_mut() {
                 let Some((next, span)) = open.pop() else {
-                    seen[*at] = 2;
+                    done.insert(*at);
                     way.pop();
                     continue;
                 };
-                match seen[next] {
-                    0 => {
-                        seen[next] = 1;
-                        way.push((next, self.nodes[next].inputs().collect()));
-                    }
-                    1 => return Err(self.cycle(&way, next, span)),
-                    _ => {}
+                if seen.insert(next) {
+                    way.push((next, self.node(next).inputs().collect()));
+                } else if !done.contains(&next) {
+                    return Err(self.cycle(&way, next, span));
                 }
             }
         }
@@ -122,11 +139,11 @@ impl Graph {
     }
 
     fn cycle(&self, way: &[(usize, Vec<(usize, Span)>)], next: usize, span: Span) -> Problem {
-        let from = way.iter().position(|(at, _)| *at == next).unwrap_or(0);
-        let mut names: Vec<String> = way[from..].iter().map(|(at, _)| shown(&self.nodes[*at].title)).collect();
-        names.push(shown(&self.nodes[next].title));
-        if names.len() == 2 {
-            return Problem::new(span, format!("the stage {} takes files from itself", names[0]))
+        let title = |at: usize| shown(&self.node(at).title);
+        let around = way.iter().map(|(at, _)| *at).skip_while(|at| *at != next);
+        let mut names: Vec<String> = around.chain([next]).map(title).collect();
+        if let [name, _] = names.as_slice() {
+            return Problem::new(span, format!("the stage {name} takes files from itself"))
                 .help("name another stage, or an image");
         }
         names.truncate(12);

@@ -34,21 +34,21 @@ pub(crate) fn resolve(file: &Dockerfile, options: &Options, bases: &Bases, mut l
     args::defaults(file, options, &target, &mut lints);
     let args = args::global(file, options, &target, true)?;
     let stages = file.stages.len();
-    let graph = Graph { nodes: Vec::new(), stages, target: 0, reachable: Vec::new(), wanted: Vec::new(), args, lints };
+    let graph = Graph { nodes: Vec::new(), stages, target: 0, wanted: Vec::new(), args, lints };
     let mut resolver = Resolver { file, options, bases, graph, names: BTreeMap::new(), others: BTreeMap::new() };
     resolver.stages()?;
     resolver.graph.target = resolver.target()?;
     for at in 0..stages {
-        let instructions = std::mem::take(&mut resolver.graph.nodes[at].steps);
-        resolver.graph.nodes[at].steps =
+        let instructions = std::mem::take(&mut resolver.graph.node_mut(at).steps);
+        resolver.graph.node_mut(at).steps =
             instructions.into_iter().map(|step| resolver.step(step.instruction, false)).collect::<Result<_, _>>()?;
     }
     resolver.graph.check_cycles()?;
     resolver.complete()?;
     resolver.graph.check_cycles()?;
-    if resolver.graph.nodes.len() == 1 {
+    if let [node] = resolver.graph.nodes.as_mut_slice() {
         // There is nothing to tell it from.
-        resolver.graph.nodes[0].title = String::new();
+        node.title = String::new();
     }
     Ok(resolver.graph)
 }
@@ -84,6 +84,7 @@ impl Resolver<'_> {
                 steps: steps.collect(),
                 no_cache: self.options.no_cache.has(name),
                 is_replaced,
+                is_needed: false,
             });
             if let Some(name) = name {
                 self.names.insert(name.to_owned(), at);
@@ -93,7 +94,7 @@ impl Resolver<'_> {
     }
 
     fn target(&self) -> Result<usize, Problem> {
-        let last = self.graph.nodes.len() - 1;
+        let last = self.graph.nodes.len().saturating_sub(1);
         let Some(target) = &self.options.target else { return Ok(last) };
         let index = target.parse().ok().filter(|index| *index <= last);
         self.names.get(&target.to_lowercase()).copied().or(index).ok_or_else(|| {
@@ -102,7 +103,7 @@ impl Resolver<'_> {
                 true => "the file has no stages with names".to_owned(),
                 false => format!("it has {}", list(names().take(20))),
             });
-            Problem::new(self.graph.nodes[last].span, format!("there is no stage {}", shown(target))).help(help)
+            Problem::new(self.graph.node(last).span, format!("there is no stage {}", shown(target))).help(help)
         })
     }
 
@@ -139,7 +140,7 @@ impl Resolver<'_> {
             Ok(index) if index < self.graph.stages => Ok(index),
             Ok(index) => {
                 let problem = Problem::new(from.span, format!("there is no stage {index}"));
-                Err(problem.help(format!("stages are counted from 0 to {}", self.graph.stages - 1)))
+                Err(problem.help(format!("stages are counted from 0 to {}", self.graph.stages.saturating_sub(1))))
             }
         }
     }
@@ -165,6 +166,7 @@ impl Resolver<'_> {
             steps: Vec::new(),
             no_cache: false,
             is_replaced: false,
+            is_needed: false,
         });
         self.others.insert(name.to_owned(), at);
         Ok(at)
@@ -177,12 +179,13 @@ impl Resolver<'_> {
             self.graph.mark();
             let mut is_complete = true;
             for at in 0..self.graph.nodes.len() {
-                if !self.graph.reachable[at] && !self.options.all_stages {
+                let node = self.graph.node(at);
+                if !node.is_needed && !self.options.all_stages {
                     continue;
                 }
-                if let Origin::Unneeded(name) = &self.graph.nodes[at].origin {
+                if let Origin::Unneeded(name) = &node.origin {
                     let name = name.clone();
-                    self.graph.nodes[at].origin = self.base(at, &name)?;
+                    self.graph.node_mut(at).origin = self.base(at, &name)?;
                 }
                 if triggered.insert(at) {
                     is_complete &= !self.trigger(at)?;
@@ -193,8 +196,8 @@ impl Resolver<'_> {
                 break;
             }
         }
-        for (at, node) in self.graph.nodes.iter().enumerate() {
-            let is_needed = self.graph.reachable[at] || self.options.all_stages;
+        for node in &self.graph.nodes {
+            let is_needed = node.is_needed || self.options.all_stages;
             if let Origin::Image(image, None, ..) = &node.origin
                 && is_needed
                 && !self.graph.wanted.contains(image)
@@ -207,10 +210,10 @@ impl Resolver<'_> {
 
     /// Puts the instructions that a stage's base has stored before its own. Returns whether there are any.
     fn trigger(&mut self, at: usize) -> Result<bool, Problem> {
-        let node = &self.graph.nodes[at];
+        let node = self.graph.node(at);
         let stored = match &node.origin {
             _ if at >= self.graph.stages || node.is_replaced => return Ok(false),
-            Origin::Stage(base) => onbuild::stored(&self.graph.nodes[*base].steps),
+            Origin::Stage(base) => onbuild::stored(&self.graph.node(*base).steps),
             Origin::Image(_, Some(resolved), ..) => resolved.image.config.on_build.clone(),
             _ => Vec::new(),
         };
@@ -219,8 +222,9 @@ impl Resolver<'_> {
             steps.push(self.step(instruction, true)?);
         }
         let any = !steps.is_empty();
-        steps.append(&mut self.graph.nodes[at].steps);
-        self.graph.nodes[at].steps = steps;
+        let own = &mut self.graph.node_mut(at).steps;
+        steps.append(own);
+        *own = steps;
         Ok(any)
     }
 
@@ -228,9 +232,9 @@ impl Resolver<'_> {
     fn base(&mut self, at: usize, name: &str) -> Result<Origin, Problem> {
         let span = match self.file.stages.get(at) {
             Some(stage) => stage.from.base.span,
-            None => self.graph.nodes[at].span,
+            None => self.graph.node(at).span,
         };
-        let platform = self.graph.nodes[at].platform.as_ref().unwrap_or_else(|| self.options.target_platform());
+        let platform = self.graph.node(at).platform.as_ref().unwrap_or_else(|| self.options.target_platform());
         if let Some((context_name, context)) = self.options.contexts.find(name, platform) {
             return self.context(context_name.to_owned(), &context.clone(), &platform.clone(), name, span);
         }
