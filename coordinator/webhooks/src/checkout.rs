@@ -142,8 +142,9 @@ impl Checkouts {
     }
 }
 
+/// The first 128 bits.
 fn short_hash(text: &str) -> String {
-    hex::encode(&Sha256::digest(text)[..16])
+    format!("{:.32}", hex::encode(Sha256::digest(text)))
 }
 
 /// git in a directory, for content fetched from one URL.

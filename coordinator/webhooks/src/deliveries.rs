@@ -142,7 +142,7 @@ impl Deliveries {
             return Ok(Taken::Full);
         }
         let mut batch = taken(Batch::default(), &key, now).put(JOBS, key, job);
-        let beyond = (self.journal.count(TAKEN).await? + 1).saturating_sub(KNOWN);
+        let beyond = self.journal.count(TAKEN).await?.saturating_add(1).saturating_sub(KNOWN);
         if beyond > 0 {
             for (order, oldest) in self.journal.list(ORDER, Range::first(beyond as usize)).await? {
                 batch = batch.remove(ORDER, order).remove(TAKEN, String::from_utf8_lossy(&oldest));

@@ -7,6 +7,12 @@
 //! Invariant: nothing in a delivery is used before its signature has been verified, and an accepted push is built even
 //! if the coordinator restarts in between. Only repositories that the configuration names are fetched.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod checkout;
 mod config;
 mod deliveries;

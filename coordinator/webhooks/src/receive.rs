@@ -93,7 +93,7 @@ async fn read(body: Body, share: &mut Share) -> Result<Vec<u8>, Answer> {
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| Answer(StatusCode::BAD_REQUEST, format!("the body was cut off: {error}")))?;
-        if data.len() + piece.len() > MAX_BYTES {
+        if data.len().saturating_add(piece.len()) > MAX_BYTES {
             return Err(too_large());
         }
         if !share.take(piece.len()) {

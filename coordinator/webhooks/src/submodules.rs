@@ -59,9 +59,9 @@ impl Allowed {
 
 /// Scheme with host, and the path without its leading slash.
 fn split(address: &str) -> Option<(&str, &str)> {
-    let from = address.find("://")? + 3;
-    let slash = from + address[from..].find('/')?;
-    Some((&address[..slash], address[slash + 1..].trim_end_matches('/')))
+    let (_, rest) = address.split_once("://")?;
+    let (_, path) = rest.split_once('/')?;
+    Some((address.strip_suffix(path)?.strip_suffix('/')?, path.trim_end_matches('/')))
 }
 
 /// The prefix shared by all repositories of an owner. On a disk, it is the directory that contains the repository.
@@ -95,9 +95,9 @@ fn resolve(base: &str, url: &str) -> Option<String> {
 
 /// Fetches the submodules of the commit that is checked out in `at`, recursively.
 pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, at: &Path) -> Result<(), Error> {
-    let mut left = MAX_SUBMODULES;
-    let mut waiting = vec![(at.to_owned(), allowed.repository.clone(), 0)];
-    while let Some((at, base, depth)) = waiting.pop() {
+    let mut numbers = 0..MAX_SUBMODULES;
+    let mut waiting = vec![(at.to_owned(), allowed.repository.clone(), 0..MAX_DEPTH)];
+    while let Some((at, base, depths)) = waiting.pop() {
         // A link could lead to a file on the coordinator's machine.
         if !std::fs::symlink_metadata(at.join(".gitmodules")).is_ok_and(|found| found.is_file()) {
             continue;
@@ -105,12 +105,12 @@ pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, 
         let git = Git { repository: &at, url: &base, token: None };
         for (name, path) in listed(&git).await? {
             let refused = |words: &str| Error::Submodule { path: path.clone(), words: words.to_owned() };
-            if depth >= MAX_DEPTH || left == 0 {
+            let mut deeper = depths.clone();
+            if deeper.next().is_none() || numbers.next().is_none() {
                 return Err(refused(&format!(
                     "exceeds the limit of {MAX_SUBMODULES} submodules, nested at most {MAX_DEPTH} deep"
                 )));
             }
-            left -= 1;
             if !Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(refused("is outside the repository"));
             }
@@ -129,7 +129,7 @@ pub(super) async fn fetch(allowed: &Allowed, token: super::checkout::Token<'_>, 
                 split(&address).zip(split(&allowed.repository)).is_some_and(|(one, other)| one.0 == other.0);
             let of_it = Git { repository: &at, url: &address, token: token.filter(|_| is_forges) };
             of_it.run("submodule", &["--quiet", "update", "--depth=1", "--", &path]).await?;
-            waiting.push((at.join(&path), address, depth + 1));
+            waiting.push((at.join(&path), address, deeper));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use super::{Call, Event, Push, State, Status, cut, header, is_nothing, parse, signature};
+use super::{Call, Event, Push, State, Status, cut, header, is_nothing, linked, parse, signature};
 
 /// Characters of a status's description.
 const MAX_DESCRIPTION: usize = 140;
@@ -102,13 +102,10 @@ pub(super) fn report(url: Url, status: &Status<'_>) -> Call {
 
 /// A status in GitHub's format, which Gitea uses too.
 pub(super) fn body(state: &str, status: &Status<'_>) -> serde_json::Value {
-    let mut body = json!({
+    let body = json!({
         "state": state,
         "context": status.context,
         "description": cut(&status.description, MAX_DESCRIPTION),
     });
-    if let Some(link) = &status.link {
-        body["target_url"] = json!(link);
-    }
-    body
+    linked(body, status)
 }

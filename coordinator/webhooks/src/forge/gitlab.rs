@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use super::{Call, Event, Push, State, Status, cut, header, is_nothing, parse, signature};
+use super::{Call, Event, Push, State, Status, cut, header, is_nothing, linked, parse, signature};
 
 /// Maximum difference between the time of a signed delivery and now.
 const TOLERANCE: Duration = Duration::from_secs(5 * 60);
@@ -134,14 +134,11 @@ pub(super) fn report(url: Url, push: &Push, status: &Status<'_>) -> Call {
         State::Cancelled => "canceled",
     };
     let name = push.reference.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
-    let mut body = json!({
+    let body = json!({
         "state": state,
         "name": status.context,
         "ref": name,
         "description": cut(&status.description, MAX_DESCRIPTION),
     });
-    if let Some(link) = &status.link {
-        body["target_url"] = json!(link);
-    }
-    Call { url, credential: ("private-token", ""), body }
+    Call { url, credential: ("private-token", ""), body: linked(body, status) }
 }

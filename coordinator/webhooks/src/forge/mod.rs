@@ -192,7 +192,18 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
 
 /// The first `most` characters.
 fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
+    match text.chars().count() <= most {
+        true => text.to_owned(),
+        false => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// A status with the page that it leads to, if it has one.
+fn linked(mut body: serde_json::Value, status: &Status<'_>) -> serde_json::Value {
+    if let (Some(fields), Some(link)) = (body.as_object_mut(), &status.link) {
+        fields.insert("target_url".to_owned(), link.as_str().into());
+    }
+    body
 }
 
 #[cfg(test)]
