@@ -265,10 +265,10 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
     tree.encode(function, &mut |encoded| blobs.push(encoded.digest));
     let root = trees::store_tree(store, function, tree).await?;
     let mut subjects = Vec::new();
-    let mut size_bytes = 0;
+    let mut size_bytes = 0_u64;
     for (name, entry) in flatten(tree) {
         if let Entry::File { digest, .. } = entry {
-            size_bytes += digest.size;
+            size_bytes = size_bytes.saturating_add(digest.size);
             blobs.push(digest);
             subjects.push(Subject { name, digest });
         }

@@ -241,19 +241,17 @@ fn directory(wants: &BTreeMap<String, Wants>) -> String {
 
 /// The search path from a file to a directory of the same artifact.
 fn origin(file: &str, directory: &str) -> String {
-    let mut from: Vec<&str> = file.split('/').collect();
-    from.pop();
-    let to: Vec<&str> = directory.split('/').collect();
-    let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
-    let up = std::iter::repeat_n("..", from.len() - common);
-    std::iter::once("$ORIGIN").chain(up).chain(to[common..].iter().copied()).collect::<Vec<_>>().join("/")
+    let from = || file.rsplit_once('/').into_iter().flat_map(|(parent, _)| parent.split('/'));
+    let common = from().zip(directory.split('/')).take_while(|(a, b)| a == b).count();
+    let up = from().skip(common).map(|_| "..");
+    std::iter::once("$ORIGIN").chain(up).chain(directory.split('/').skip(common)).collect::<Vec<_>>().join("/")
 }
 
 /// An ELF file with an additional search path for libraries.
 fn with_search_path(data: &[u8], path: &str) -> Result<Vec<u8>, object_rewrite::Error> {
     let mut rewriter = object_rewrite::Rewriter::read(data)?;
     rewriter.elf_add_runpath(&[path.as_bytes().to_vec()])?;
-    let mut out = Vec::with_capacity(data.len() + 4096);
+    let mut out = Vec::with_capacity(data.len().saturating_add(4096));
     rewriter.write(&mut out)?;
     Ok(out)
 }

@@ -79,7 +79,10 @@ fn choose_file(
     };
     if found.is_empty() {
         let shown: Vec<&str> = all.iter().take(10).map(|(found, _)| found.as_str()).collect();
-        let more = if all.len() > 10 { format!(" and {} more", all.len() - 10) } else { String::new() };
+        let more = match all.len().saturating_sub(shown.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         let found = if shown.is_empty() { "nothing".to_owned() } else { format!("{}{more}", shown.join(", ")) };
         return Err(Error::NoFile { artifact: artifact.name.clone(), path: file.path.clone(), found });
     }

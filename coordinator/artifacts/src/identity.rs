@@ -9,7 +9,7 @@ const HASH_DIGITS: usize = 12;
 /// `{name}-{version, else commit}[-dirty]-{os}-{architecture}-{hash}`, with only characters that are safe in file
 /// names.
 pub fn id(name: &str, version: Option<&str>, source: &Source, platform: &str, content: &Digest) -> String {
-    format!("{}-{}", stem(name, version, source, platform), &content.hex()[..HASH_DIGITS])
+    format!("{}-{:.HASH_DIGITS$}", stem(name, version, source, platform), content.hex())
 }
 
 /// An identifier without its hash, used as an archive's file name.

@@ -1,5 +1,11 @@
 //! Artifacts: turns steps' outputs into an immutable, traceable artifact with an identifier.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod archive;
 mod assemble;
 mod bundle;

@@ -46,7 +46,7 @@ fn leaves(path: &str, target: &str, links: &Links) -> bool {
     let mut at: Vec<&str> = path.split('/').collect();
     at.pop();
     let mut waiting: Vec<&str> = target.rsplit('/').collect();
-    let mut followed = 0;
+    let mut followed = 0_usize;
     while let Some(part) = waiting.pop() {
         match part {
             "." | "" => {}
@@ -55,7 +55,7 @@ fn leaves(path: &str, target: &str, links: &Links) -> bool {
             name => {
                 at.push(name);
                 let Some(next) = links.get(&at.join("/")) else { continue };
-                followed += 1;
+                followed = followed.saturating_add(1);
                 // Absolute links are checked on their own.
                 if followed > MAX_LINKS_FOLLOWED || next.starts_with('/') {
                     return false;

@@ -135,11 +135,11 @@ fn definition(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
         }));
     }
     dependencies.extend(facts.materials.iter().map(|material| {
-        let mut one = json!({ "uri": material.uri, "digest": { "sha256": material.sha256 } });
-        if !material.name.is_empty() {
-            one["name"] = material.name.as_str().into();
+        let (uri, digest) = (&material.uri, json!({ "sha256": material.sha256 }));
+        match material.name.as_str() {
+            "" => json!({ "uri": uri, "digest": digest }),
+            name => json!({ "uri": uri, "digest": digest, "name": name }),
         }
-        one
     }));
     let images: std::collections::BTreeSet<&str> = steps.iter().filter_map(|step| step.image.as_deref()).collect();
     for image in images {
@@ -220,7 +220,7 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
 fn calls(step: &StepFact) -> Value {
     let Some(calls) = &step.calls else { return Value::Null };
     json!({
-        "results": calls.hits + calls.compiled + calls.elsewhere,
+        "results": calls.hits.saturating_add(calls.compiled).saturating_add(calls.elsewhere),
         "cached": calls.hits,
         "workers": calls.makers.iter().map(|maker| json!({
             "worker": maker.worker,

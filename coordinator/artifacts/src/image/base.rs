@@ -253,7 +253,7 @@ impl Bases {
             let uri = format!("file:{path}");
             Arc::new(Stored { base, blobs, contents, name: String::new(), uri })
         };
-        let key = format!("{key}{}", &text[path.len()..]);
+        let key = format!("{key}{}", text.strip_prefix(path).unwrap_or_default());
         if let Some(found) = self.find_kept(&key, platform).await? {
             return Ok(own(found));
         }
@@ -310,12 +310,12 @@ impl Bases {
         let imported: Vec<(Descriptor, Digest)> = stream::iter(imports).buffered(CONCURRENCY).try_collect().await?;
         let mut contents = Contents::default();
         for (number, (layer, digest)) in imported.iter().enumerate() {
-            let expected = base.config.get("rootfs").map(|rootfs| rootfs["diff_ids"][number].clone());
+            let expected = base.config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")?.get(number)).cloned();
             let found;
             (contents, found) = look_through(store, digest, layer, contents).await?;
             if expected.as_ref().and_then(Value::as_str) != Some(&found.to_string()) {
                 let expected = expected.as_ref().and_then(Value::as_str).unwrap_or("none").to_owned();
-                return Err(BaseError::Layer { number: number + 1, expected, found: found.to_string() });
+                return Err(BaseError::Layer { number: number.saturating_add(1), expected, found: found.to_string() });
             }
         }
         base.layers = imported.iter().map(|(layer, _)| layer.clone()).collect();

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::{StreamExt, TryStreamExt, stream};
 use kiln_proto::digest::Digest;
 use kiln_trees::tree::{Entry, Tree};
@@ -136,8 +136,8 @@ impl Read for Reader<'_> {
                 None => return Ok(0),
             }
         }
-        let taken = self.current.split_to(buffer.len().min(self.current.len()));
-        buffer[..taken.len()].copy_from_slice(&taken);
-        Ok(taken.len())
+        let taken = Read::read(&mut &*self.current, buffer)?;
+        self.current.advance(taken);
+        Ok(taken)
     }
 }

@@ -8,8 +8,8 @@ use super::Package;
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
     let list = |key: &str, development: bool| {
-        let packages = lock[key].as_array().into_iter().flatten();
-        let foreign = packages.filter(|package| package["dist"]["type"] != "path");
+        let packages = lock.get(key).and_then(Value::as_array).into_iter().flatten();
+        let foreign = packages.filter(|package| package.pointer("/dist/type").is_none_or(|kind| kind != "path"));
         let read = |package: &Value| {
             let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);
             // Of several, one may be chosen.

@@ -122,7 +122,7 @@ fn packages(sources: &[&dyn Source]) -> BTreeMap<Package, BTreeSet<String>> {
 
 fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
     let purl = package.purl();
-    let mut component = json!({
+    let component = json!({
         "type": "library",
         "bom-ref": purl,
         "name": package.name,
@@ -130,32 +130,35 @@ fn component((package, locks): (&Package, &BTreeSet<String>)) -> Value {
         "purl": purl,
         "properties": locks.iter().map(|lock| json!({ "name": "kiln:lock", "value": lock })).collect::<Vec<_>>(),
     });
-    if let Some((algorithm, hash)) = &package.hash {
-        component["hashes"] = json!([{ "alg": algorithm, "content": hash }]);
-    }
-    if !package.license.is_empty() {
-        component["licenses"] = licenses(&package.license);
-    }
-    if package.development {
-        component["scope"] = json!("excluded");
-    }
-    component
+    let hashes = package.hash.as_ref().map(|(algorithm, hash)| json!([{ "alg": algorithm, "content": hash }]));
+    let component = with(component, "hashes", hashes);
+    let component = with(component, "licenses", licenses(&package.license));
+    with(component, "scope", package.development.then(|| json!("excluded")))
 }
 
 /// A licence as CycloneDX has it: an expression of SPDX, or else a name.
-fn licenses(text: &str) -> Value {
-    if kiln_gates::is_spdx(text) { json!([{ "expression": text }]) } else { json!([{ "license": { "name": text } }]) }
+fn licenses(text: &str) -> Option<Value> {
+    match text {
+        "" => None,
+        text if kiln_gates::is_spdx(text) => Some(json!([{ "expression": text }])),
+        text => Some(json!([{ "license": { "name": text } }])),
+    }
+}
+
+/// An object with one more field, if there is anything to say in it.
+fn with(mut object: Value, field: &str, value: Option<Value>) -> Value {
+    if let (Value::Object(fields), Some(value)) = (&mut object, value) {
+        fields.insert(field.to_owned(), value);
+    }
+    object
 }
 
 /// A package of an image's system.
 fn of_system(package: &Installed) -> Value {
     let purl = package.purl();
-    let mut component =
+    let component =
         json!({ "type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl });
-    if !package.license.is_empty() {
-        component["licenses"] = licenses(&package.license);
-    }
-    component
+    with(component, "licenses", licenses(&package.license))
 }
 
 /// Shared libraries by name, with the files that need each.

@@ -9,7 +9,7 @@ use super::Package;
 /// Installed packages; links into the project are omitted.
 pub(super) fn lock(text: &str) -> Vec<Package> {
     let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
-    let Some(packages) = lock["packages"].as_object() else { return Vec::new() };
+    let Some(packages) = lock.get("packages").and_then(Value::as_object) else { return Vec::new() };
     let read = |(path, package): (&String, &Value)| {
         let (_, name) = path.rsplit_once("node_modules/")?;
         if package["link"].as_bool() == Some(true) {
@@ -41,12 +41,14 @@ pub(super) fn bun(text: &str) -> Vec<Package> {
 pub(super) fn deno(text: &str) -> Vec<Package> {
     let Ok(lock) = serde_json::from_str::<Value>(text) else { return Vec::new() };
     let read = |(key, package): (&String, &Value)| {
-        let at = key.get(1..)?.find('@')? + 1;
-        let version = key[at + 1..].split('_').next()?;
+        // A scope begins with `@` too.
+        let (at, _) = key.match_indices('@').find(|(at, _)| *at > 0)?;
+        let (name, version) = key.split_at_checked(at)?;
+        let version = version.strip_prefix('@')?.split('_').next()?;
         let hash = package["integrity"].as_str().and_then(integrity);
-        Some(Package { hash, ..Package::new("npm", &key[..at], version) })
+        Some(Package { hash, ..Package::new("npm", name, version) })
     };
-    lock["npm"].as_object().into_iter().flatten().filter_map(read).collect()
+    lock.get("npm").and_then(Value::as_object).into_iter().flatten().filter_map(read).collect()
 }
 
 /// `sha512-BASE64`; the first of several.

@@ -23,7 +23,7 @@ pub(super) fn lock(text: &str) -> Vec<Package> {
 pub(super) fn pipfile(text: &str) -> Vec<Package> {
     let Ok(lock) = serde_json::from_str::<serde_json::Value>(text) else { return Vec::new() };
     let section = |name: &str, development: bool| {
-        let entries = lock[name].as_object().into_iter().flatten();
+        let entries = lock.get(name).and_then(serde_json::Value::as_object).into_iter().flatten();
         let read = |(name, entry): (&String, &serde_json::Value)| {
             let version = entry["version"].as_str()?.strip_prefix("==")?;
             Some(Package { development, ..Package::new("pypi", normal(name), version) })

@@ -3,6 +3,8 @@
 //! Invariant: the file is untrusted; every offset is checked, and the work is bounded by its size. Sources: SQLite, "Database File
 //! Format"; rpm, "Package Format V4", section "Header".
 
+use std::ffi::CStr;
+
 use super::system::Installed;
 
 /// The table of packages.
@@ -40,8 +42,34 @@ pub(super) fn installed(data: &[u8]) -> Vec<Installed> {
 struct File<'a> {
     data: &'a [u8],
     page: usize,
-    /// Bytes of a page that are used.
-    usable: usize,
+    room: Room,
+}
+
+/// How much of a record is on a page, in bytes. Source: "Cell payload overflow pages" in SQLite's file format.
+struct Room {
+    /// A record of more is continued elsewhere.
+    most: usize,
+    /// The least that is on the cell's own page of one that is continued.
+    least: usize,
+    /// What is on each page that continues one.
+    next: usize,
+}
+
+impl Room {
+    /// Of pages of which so many bytes are used.
+    fn of(usable: usize) -> Option<Self> {
+        let least = usable.checked_sub(12)?.checked_mul(32)?.checked_div(255)?.checked_sub(23)?;
+        Some(Self { most: usable.checked_sub(35)?, least, next: usable.checked_sub(4)? })
+    }
+
+    /// How much of a record of this size is on its cell's own page.
+    fn local(&self, size: usize) -> Option<usize> {
+        if size <= self.most {
+            return Some(size);
+        }
+        let wanted = size.checked_sub(self.least)?.checked_rem(self.next)?.checked_add(self.least)?;
+        Some(if wanted <= self.most { wanted } else { self.least })
+    }
 }
 
 impl<'a> File<'a> {
@@ -54,7 +82,8 @@ impl<'a> File<'a> {
             size => usize::from(size),
         };
         let usable = page.checked_sub(usize::from(*data.get(20)?))?;
-        (page >= 512 && usable >= 480).then_some(Self { data, page, usable })
+        let room = Room::of(usable)?;
+        (page >= 512 && usable >= 480).then_some(Self { data, page, room })
     }
 
     fn page(&self, number: u32) -> Option<&'a [u8]> {
@@ -68,22 +97,22 @@ impl<'a> File<'a> {
         // Each page at most once, so that a cycle ends.
         let mut seen = std::collections::BTreeSet::new();
         let mut waiting = vec![root];
-        let mut bytes = 0;
+        let mut bytes = 0_usize;
         while let Some(number) = waiting.pop() {
             if !seen.insert(number) {
                 continue;
             }
             let Some(page) = self.page(number) else { continue };
-            let at = if number == 1 { FILE_HEADER } else { 0 };
-            let (Some(kind), Some(cells)) = (page.get(at).copied(), u16_at(page, at + 3)) else { continue };
-            let pointers = at + if kind == 5 { 12 } else { 8 };
-            for cell in 0..usize::from(cells) {
-                let Some(cell) = u16_at(page, pointers + 2 * cell).map(usize::from) else { break };
+            let Some(tree) = page.get(if number == 1 { FILE_HEADER } else { 0 }..) else { continue };
+            let (Some(kind), Some(cells)) = (tree.first().copied(), u16_at(tree, 3)) else { continue };
+            let pointers = tree.get(if kind == 5 { 12 } else { 8 }..).unwrap_or_default().chunks_exact(2);
+            for cell in pointers.take(usize::from(cells)) {
+                let Some(cell) = u16_at(cell, 0).map(usize::from) else { break };
                 match kind {
                     5 => waiting.extend(u32_at(page, cell)),
                     13 => {
                         let Some(row) = self.record(page, cell) else { continue };
-                        bytes += row.len();
+                        bytes = bytes.saturating_add(row.len());
                         // Records overlap only in a file that is made to be large when it is read.
                         if bytes > self.data.len() {
                             return rows;
@@ -94,7 +123,7 @@ impl<'a> File<'a> {
                 }
             }
             if kind == 5 {
-                waiting.extend(u32_at(page, at + 8));
+                waiting.extend(u32_at(tree, 8));
             }
         }
         rows
@@ -105,20 +134,12 @@ impl<'a> File<'a> {
         let (size, cell) = varint(page, cell)?;
         let (_row, cell) = varint(page, cell)?;
         let size = usize::try_from(size).ok().filter(|size| *size <= self.data.len())?;
-        let most = self.usable - 35;
-        let local = if size <= most {
-            size
-        } else {
-            let least = (self.usable - 12) * 32 / 255 - 23;
-            let wanted = least + (size - least) % (self.usable - 4);
-            if wanted <= most { wanted } else { least }
-        };
-        let mut record = page.get(cell..cell.checked_add(local)?)?.to_vec();
-        let mut next = if local < size { u32_at(page, cell + local)? } else { 0 };
-        while record.len() < size {
+        let (local, rest) = page.get(cell..)?.split_at_checked(self.room.local(size)?)?;
+        let mut record = local.to_vec();
+        let mut next = if local.len() < size { u32_at(rest, 0)? } else { 0 };
+        while let Some(left) = size.checked_sub(record.len()).filter(|left| *left > 0) {
             let page = self.page(next)?;
-            let wanted = (size - record.len()).min(self.usable - 4);
-            record.extend(page.get(4..4 + wanted)?);
+            record.extend(page.get(4..)?.get(..left.min(self.room.next))?);
             next = u32_at(page, 0)?;
         }
         Some(record)
@@ -137,7 +158,7 @@ enum Value {
 fn columns(record: &[u8]) -> Option<Vec<Value>> {
     let (size, mut at) = varint(record, 0)?;
     let header = usize::try_from(size).ok()?;
-    let mut body = header;
+    let mut body = record.get(header..)?;
     let mut values = Vec::new();
     while at < header {
         let (kind, next) = varint(record, at)?;
@@ -149,8 +170,8 @@ fn columns(record: &[u8]) -> Option<Vec<Value>> {
             6 | 7 => 8,
             kind => usize::try_from(kind.checked_sub(12)? / 2).ok()?,
         };
-        let data = record.get(body..body.checked_add(length)?)?;
-        body += length;
+        let data;
+        (data, body) = body.split_at_checked(length)?;
         values.push(match kind {
             8 => Value::Number(0),
             9 => Value::Number(1),
@@ -166,8 +187,7 @@ fn columns(record: &[u8]) -> Option<Vec<Value>> {
 /// The package of a header.
 fn package(header: &[u8]) -> Option<Installed> {
     let (entries, size) = (u32_at(header, 0)? as usize, u32_at(header, 4)? as usize);
-    let index = header.get(8..8_usize.checked_add(entries.checked_mul(16)?)?)?;
-    let data = header.get(8 + index.len()..)?;
+    let (index, data) = header.get(8..)?.split_at_checked(entries.checked_mul(16)?)?;
     let data = data.get(..size.min(data.len()))?;
     let find = |tag: u32| {
         let entry = index.chunks_exact(16).find(|entry| u32_at(entry, 0) == Some(tag))?;
@@ -175,9 +195,7 @@ fn package(header: &[u8]) -> Option<Installed> {
     };
     let text = |tag: u32| {
         let (_, offset) = find(tag).filter(|(kind, _)| *kind == 6)?;
-        let rest = data.get(offset..)?;
-        let end = rest.iter().position(|byte| *byte == 0)?;
-        Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+        Some(CStr::from_bytes_until_nul(data.get(offset..)?).ok()?.to_string_lossy().into_owned())
     };
     let name = text(NAME).filter(|name| name != KEY)?;
     let epoch = find(EPOCH).filter(|(kind, _)| *kind == 4).and_then(|(_, offset)| u32_at(data, offset));
@@ -203,14 +221,14 @@ fn u32_at(data: &[u8], at: usize) -> Option<u32> {
 /// A number of one to nine bytes, and what is after it.
 fn varint(data: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut number = 0_u64;
-    for count in 0..9 {
-        let byte = *data.get(at.checked_add(count)?)?;
+    for (count, byte) in data.get(at..)?.iter().take(9).enumerate() {
+        let next = at.checked_add(count)?.checked_add(1)?;
         if count == 8 {
-            return Some(((number << 8) | u64::from(byte), at + 9));
+            return Some(((number << 8) | u64::from(*byte), next));
         }
         number = (number << 7) | u64::from(byte & 0x7f);
         if byte & 0x80 == 0 {
-            return Some((number, at + count + 1));
+            return Some((number, next));
         }
     }
     None

@@ -10,7 +10,7 @@ use kiln_planner::plan::Source;
 use kiln_proto::v1;
 use serde_json::{Value, json};
 
-use super::packages;
+use super::{packages, with};
 use crate::Made;
 
 /// What SPDX writes where nothing is said.
@@ -39,10 +39,9 @@ pub fn document(artifact: &v1::Artifact, sources: &[&dyn Source], made: &Made, c
     }
     for (number, base) in made.materials.iter().enumerate() {
         let id = format!("{ID}Base-{number}");
-        let mut described =
-            package(&id, &base.uri, "", Some(&base.uri).filter(|uri| uri.starts_with("pkg:")), "CONTAINER");
-        described["checksums"] = json!([{ "algorithm": "SHA256", "checksumValue": base.sha256 }]);
-        all.push(described);
+        let described = package(&id, &base.uri, "", Some(&base.uri).filter(|uri| uri.starts_with("pkg:")), "CONTAINER");
+        let checksums = json!([{ "algorithm": "SHA256", "checksumValue": base.sha256 }]);
+        all.push(with(described, "checksums", Some(checksums)));
         relations.push(relation(&id, "BUILD_DEPENDENCY_OF", &image));
     }
     json!({
@@ -61,7 +60,7 @@ pub fn document(artifact: &v1::Artifact, sources: &[&dyn Source], made: &Made, c
 }
 
 fn package(id: &str, name: &str, version: &str, purl: Option<&String>, purpose: &str) -> Value {
-    let mut package = json!({
+    let package = json!({
         "SPDXID": id,
         "name": name,
         "downloadLocation": UNKNOWN,
@@ -71,14 +70,9 @@ fn package(id: &str, name: &str, version: &str, purl: Option<&String>, purpose: 
         "copyrightText": UNKNOWN,
         "primaryPackagePurpose": purpose,
     });
-    if !version.is_empty() {
-        package["versionInfo"] = version.into();
-    }
-    if let Some(purl) = purl {
-        package["externalRefs"] =
-            json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }]);
-    }
-    package
+    let package = with(package, "versionInfo", Some(version).filter(|version| !version.is_empty()).map(Value::from));
+    let reference = |purl: &String| json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }]);
+    with(package, "externalRefs", purl.map(reference))
 }
 
 fn relation(from: &str, kind: &str, to: &str) -> Value {

@@ -181,8 +181,9 @@ impl Building<'_> {
     pub(super) fn mounts(&self, run: &Run) -> Result<(Vec<Mount>, Vec<Shown>), Error> {
         let (mut mounts, mut contents) = (Vec::new(), Vec::new());
         let mut content = |of: Shown| {
+            let place = contents.len() as u32;
             contents.push(of);
-            contents.len() as u32 - 1
+            place
         };
         if let Some((target, text)) = &run.script {
             let source = content(Shown::Program(text.clone()));

@@ -95,7 +95,7 @@ impl Maker<'_> {
         let layers = below.as_ref().map(|base| base.base.layers.clone()).unwrap_or_default();
         let assembled = self.roots.image(build, &done, &layers, packing).await?;
         for (at, layer) in assembled.added.iter().filter(|(_, layer)| layer.repeated_bytes >= WORTH_A_NOTE) {
-            let operation = &build.operations[*at];
+            let Some(operation) = build.operations.get(*at) else { continue };
             notes.push(format!(
                 "`{}` line {}: the layer of `{}` has {} of files again that the layers below have unchanged",
                 description.file,
