@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::directory::{self, Entry};
-use super::records::{INODE_BYTES, Inode, SLOT, SUPERBLOCK, SUPERBLOCK_BYTES, Storage, superblock};
+use super::records::{INODE_BYTES, Inode, SLOT, SUPERBLOCK_END, Storage, superblock};
 use super::{BLOCK, Error, Kind, Node, xattrs};
 
 /// Most bytes of a symbolic link.
@@ -33,7 +33,8 @@ pub(super) struct Layout<'a> {
     placed: Vec<Placed<'a>>,
     /// Where inodes end.
     inodes_end: usize,
-    blocks: usize,
+    /// How many blocks the image has.
+    all: u32,
 }
 
 /// The type of a node in its parent's entry, and in its mode.
@@ -50,11 +51,11 @@ fn types(kind: &Kind) -> (u8, u32) {
 
 impl<'a> Layout<'a> {
     pub(super) fn of(nodes: &'a [Node], marks: &str) -> Result<Self, Error> {
-        let (links, parents) = relations(nodes)?;
+        let relations = relations(nodes)?;
         let (metacopy, redirect) = (format!("{marks}metacopy"), format!("{marks}redirect"));
         let mut placed = Vec::with_capacity(nodes.len());
-        let (mut at, mut blocks) = (SUPERBLOCK + SUPERBLOCK_BYTES, 0);
-        for (number, node) in nodes.iter().enumerate() {
+        let (mut at, mut blocks) = (SUPERBLOCK_END, 0_usize);
+        for (number, (node, relation)) in nodes.iter().zip(relations).enumerate() {
             let own = node.xattrs.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
             let object: &[(&str, &[u8])] = match &node.kind {
                 Kind::File(size, path) if *size > 0 => &[(&metacopy, &[]), (&redirect, path)],
@@ -63,12 +64,10 @@ impl<'a> Layout<'a> {
             let xattrs = xattrs::encode(own.chain(object.iter().copied()))?;
             let entries = match &node.kind {
                 Kind::Directory(names) => {
-                    let entry = |(name, node): &'a (Vec<u8>, usize)| Entry {
-                        name: name.as_slice(),
-                        kind: types(&nodes[*node].kind).0,
-                        node: *node,
+                    let entry = |(name, node): &'a (Vec<u8>, usize)| {
+                        Some(Entry { name: name.as_slice(), kind: types(&nodes.get(*node)?.kind).0, node: *node })
                     };
-                    directory::entries(number, parents[number], names.iter().map(entry))?
+                    directory::entries(number, relation.parent.unwrap_or(number), names.iter().filter_map(entry))?
                 }
                 _ => Vec::new(),
             };
@@ -85,7 +84,7 @@ impl<'a> Layout<'a> {
             let mut one = Placed {
                 node,
                 number,
-                links: links[number],
+                links: relation.links,
                 xattrs,
                 entries,
                 size,
@@ -93,42 +92,45 @@ impl<'a> Layout<'a> {
                 at: 0,
                 block: blocks,
             };
-            blocks += one.place(&mut at);
+            blocks = blocks.saturating_add(one.place(&mut at));
             placed.push(one);
         }
         // The tools that check an image look for attributes behind each inode, also behind one without any that is the last thing there.
-        let inodes_end = (at + xattrs::HEADER).next_multiple_of(BLOCK);
-        u32::try_from(inodes_end / BLOCK + blocks).map_err(|_| Error::Full)?;
-        Ok(Self { placed, inodes_end, blocks })
+        let inodes_end = at.checked_add(xattrs::HEADER).and_then(|end| end.checked_next_multiple_of(BLOCK));
+        let inodes_end = inodes_end.ok_or(Error::Full)?;
+        let all =
+            (inodes_end / BLOCK).checked_add(blocks).and_then(|all| u32::try_from(all).ok()).ok_or(Error::Full)?;
+        Ok(Self { placed, inodes_end, all })
     }
 
     pub(super) fn write(&self, to: &mut impl Write) -> Result<(), Error> {
-        let number = |node: usize| (self.placed[node].at / SLOT) as u64;
+        let number = |node: usize| Some((self.placed.get(node)?.at / SLOT) as u64);
         let first = self.inodes_end / BLOCK;
-        let mut head = vec![0; self.inodes_end];
-        let all = (first + self.blocks) as u32;
-        let root = superblock(number(0) as u16, self.placed.len() as u64, all);
-        head[SUPERBLOCK..SUPERBLOCK + SUPERBLOCK_BYTES].copy_from_slice(&root);
-        let mut content = Vec::with_capacity(self.blocks * BLOCK);
+        let root = number(0).and_then(|root| u16::try_from(root).ok()).ok_or(Error::NotTree)?;
+        let mut head = superblock(root, self.placed.len() as u64, self.all);
+        let mut content = Vec::new();
         for one in &self.placed {
             let data = match &one.node.kind {
-                Kind::Directory(_) => directory::encode(&one.entries, number),
+                Kind::Directory(_) => directory::encode(&one.entries, number).ok_or(Error::NotTree)?,
                 Kind::Symlink(target) => target.clone(),
                 _ => Vec::new(),
             };
-            let split = if one.storage == Storage::Inline { data.len() / BLOCK * BLOCK } else { data.len() };
-            let (whole, tail) = data.split_at(split);
-            let mut put = |at: &mut usize, bytes: &[u8]| {
-                head[*at..*at + bytes.len()].copy_from_slice(bytes);
-                *at += bytes.len();
-            };
-            let mut at = one.at;
-            put(&mut at, &one.inode(first)?.encode());
-            put(&mut at, &one.xattrs);
-            put(&mut at, if one.storage == Storage::Hole { &NO_BLOCK } else { tail });
-            content.extend_from_slice(whole);
+            // Inodes come one after the other.
+            head.resize(one.at, 0);
+            one.inode(first)?.encode(&mut head);
+            head.extend(&one.xattrs);
+            match one.storage {
+                Storage::Hole => head.extend(NO_BLOCK),
+                Storage::Plain => content.extend(data),
+                Storage::Inline => {
+                    let (whole, tail) = data.as_chunks::<BLOCK>();
+                    content.extend(whole.as_flattened());
+                    head.extend(tail);
+                }
+            }
             content.resize(content.len().next_multiple_of(BLOCK), 0);
         }
+        head.resize(self.inodes_end, 0);
         to.write_all(&head)?;
         to.write_all(&content)?;
         Ok(())
@@ -138,22 +140,24 @@ impl<'a> Layout<'a> {
 impl Placed<'_> {
     /// Puts the inode and what follows it at the next place where it fits, and returns how many blocks of content it has.
     fn place(&mut self, at: &mut usize) -> usize {
-        let head = INODE_BYTES + self.xattrs.len();
+        let head = INODE_BYTES.saturating_add(self.xattrs.len());
         let is_hole = matches!(self.node.kind, Kind::File(..)) && self.size > 0;
-        let tail = (self.size % BLOCK as u64) as usize;
-        let blocks = (self.size as usize).div_ceil(BLOCK);
+        let size = self.size as usize;
+        let (tail, blocks) = (size % BLOCK, size.div_ceil(BLOCK));
         let (storage, after, blocks) = match (is_hole, tail) {
             (true, _) => (Storage::Hole, NO_BLOCK.len(), 0),
-            (false, 1..) if head + tail <= BLOCK => (Storage::Inline, tail, blocks - 1),
+            (false, 1..) if head.saturating_add(tail) <= BLOCK => (Storage::Inline, tail, blocks.saturating_sub(1)),
             _ => (Storage::Plain, 0, blocks),
         };
         let start = at.next_multiple_of(SLOT);
         // What follows an inode is in the same block, unless it is longer than one.
-        let need = if head + after <= BLOCK { head + after } else { INODE_BYTES };
-        let crosses = start / BLOCK != (start + need - 1) / BLOCK;
-        self.at = if crosses { start.next_multiple_of(BLOCK) } else { start };
+        let whole = head.saturating_add(after);
+        let need = if whole <= BLOCK { whole } else { INODE_BYTES };
+        let block_end = start.next_multiple_of(BLOCK);
+        let crosses = start < block_end && start.saturating_add(need) > block_end;
+        self.at = if crosses { block_end } else { start };
         self.storage = storage;
-        *at = self.at + head + after;
+        *at = self.at.saturating_add(whole);
         blocks
     }
 
@@ -161,7 +165,7 @@ impl Placed<'_> {
         let place = match (&self.node.kind, self.storage) {
             (Kind::Character(major, minor) | Kind::Block(major, minor), _) => device(*major, *minor),
             (_, Storage::Hole) => chunk_bits(self.size),
-            _ => u32::try_from(first_block + self.block).map_err(|_| Error::Full)?,
+            _ => u32::try_from(first_block.saturating_add(self.block)).map_err(|_| Error::Full)?,
         };
         Ok(Inode {
             storage: self.storage,
@@ -169,7 +173,7 @@ impl Placed<'_> {
             mode: types(&self.node.kind).1 | self.node.mode & 0o7777,
             size: self.size,
             place,
-            number: u32::try_from(self.number + 1).map_err(|_| Error::Full)?,
+            number: u32::try_from(self.number.saturating_add(1)).map_err(|_| Error::Full)?,
             uid: self.node.uid,
             gid: self.node.gid,
             modified: self.node.modified,
@@ -189,28 +193,46 @@ fn device(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// How many names each node has, and the parent of each directory.
-fn relations(nodes: &[Node]) -> Result<(Vec<u32>, Vec<usize>), Error> {
-    let (mut links, mut parents) = (vec![0_u32; nodes.len()], vec![usize::MAX; nodes.len()]);
-    let is_directory = |at: usize| nodes.get(at).map(|node| matches!(node.kind, Kind::Directory(_)));
-    if is_directory(0) != Some(true) {
-        return Err(Error::NotTree);
+/// How a node is named by others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Relation {
+    /// How many names it has.
+    links: u32,
+    /// Of a directory other than the root.
+    parent: Option<usize>,
+}
+
+impl Relation {
+    fn add(&mut self, names: u32) -> Result<(), Error> {
+        self.links = self.links.checked_add(names).ok_or(Error::Full)?;
+        Ok(())
     }
-    (links[0], parents[0]) = (2, 0);
+}
+
+/// How each node is named. Refuses what is not a tree.
+fn relations(nodes: &[Node]) -> Result<Vec<Relation>, Error> {
+    let mut found = vec![Relation::default(); nodes.len()];
+    let is_directory = |at: usize| nodes.get(at).map(|node| matches!(node.kind, Kind::Directory(_)));
+    match found.first_mut() {
+        Some(root) if is_directory(0) == Some(true) => root.add(2)?,
+        _ => return Err(Error::NotTree),
+    }
     for (at, node) in nodes.iter().enumerate() {
         let Kind::Directory(names) = &node.kind else { continue };
         for (_, below) in names {
-            match is_directory(*below).ok_or(Error::NotTree)? {
-                // Children come after their parents, so there are no cycles.
-                true if parents[*below] != usize::MAX || *below <= at => return Err(Error::NotTree),
-                true => {
-                    parents[*below] = at;
-                    links[*below] += 2;
-                    links[at] += 1;
-                }
-                false => links[*below] += 1,
+            let child = found.get_mut(*below).ok_or(Error::NotTree)?;
+            if is_directory(*below) == Some(false) {
+                child.add(1)?;
+                continue;
             }
+            // Children come after their parents, so there are no cycles.
+            if *below <= at || child.parent.replace(at).is_some() {
+                return Err(Error::NotTree);
+            }
+            child.add(2)?;
+            // The child's `..`.
+            found.get_mut(at).ok_or(Error::NotTree)?.add(1)?;
         }
     }
-    if links.contains(&0) { Err(Error::NotTree) } else { Ok((links, parents)) }
+    if found.iter().any(|relation| relation.links == 0) { Err(Error::NotTree) } else { Ok(found) }
 }

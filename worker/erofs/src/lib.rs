@@ -2,6 +2,12 @@
 //!
 //! Invariant: equal nodes give equal bytes; what does not fit into the format is an error and no image.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod directory;
 mod layout;
 mod records;

@@ -1,9 +1,11 @@
 //! The superblock and inodes, as on disk.
 
 /// Where the superblock is.
-pub(super) const SUPERBLOCK: usize = 1024;
+const SUPERBLOCK: usize = 1024;
+/// Where it ends.
+pub(super) const SUPERBLOCK_END: usize = SUPERBLOCK + SUPERBLOCK_BYTES;
 /// Bytes of the superblock.
-pub(super) const SUPERBLOCK_BYTES: usize = 128;
+const SUPERBLOCK_BYTES: usize = 128;
 /// Bytes of an inode (`struct erofs_inode_extended`).
 pub(super) const INODE_BYTES: usize = 64;
 /// What an inode's number counts.
@@ -45,8 +47,9 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    pub(super) fn encode(&self) -> [u8; INODE_BYTES] {
-        let mut record = Record::<INODE_BYTES>::default();
+    /// Adds it to an image.
+    pub(super) fn encode(&self, record: &mut Vec<u8>) {
+        let end = record.len().saturating_add(INODE_BYTES);
         record.u16(1 | (self.storage as u16) << 1);
         record.u16(self.xattr_words);
         record.u16(self.mode as u16);
@@ -59,18 +62,18 @@ impl Inode {
         record.u64(self.modified.0 as u64);
         record.u32(self.modified.1);
         record.u32(self.links);
-        record.bytes
+        record.resize(end, 0);
     }
 }
 
-/// The superblock of an image with so many inodes and blocks.
-pub(super) fn superblock(root: u16, inodes: u64, blocks: u32) -> [u8; SUPERBLOCK_BYTES] {
-    let mut record = Record::<SUPERBLOCK_BYTES>::default();
+/// The beginning of an image with so many inodes and blocks: its superblock, and what is before it.
+pub(super) fn superblock(root: u16, inodes: u64, blocks: u32) -> Vec<u8> {
+    let mut record = vec![0; SUPERBLOCK];
     record.u32(MAGIC);
     // No checksum: the feature is not set.
     record.u32(0);
     record.u32(COMPAT_MTIME);
-    record.put(&[BLOCK_BITS, 0]);
+    record.u16(u16::from(BLOCK_BITS));
     record.u16(root);
     record.u64(inodes);
     record.u64(0);
@@ -79,38 +82,29 @@ pub(super) fn superblock(root: u16, inodes: u64, blocks: u32) -> [u8; SUPERBLOCK
     // Where inodes, and attributes that are shared, begin.
     record.u32(0);
     record.u32(0);
-    record.put(&[0; 32]);
+    record.extend([0; 32]);
     record.u32(INCOMPAT_CHUNKED);
-    record.bytes
+    record.resize(SUPERBLOCK_END, 0);
+    record
 }
 
 /// Fields in little-endian order, one after the other.
-struct Record<const N: usize> {
-    bytes: [u8; N],
-    at: usize,
+trait Fields {
+    fn u16(&mut self, value: u16);
+    fn u32(&mut self, value: u32);
+    fn u64(&mut self, value: u64);
 }
 
-impl<const N: usize> Default for Record<N> {
-    fn default() -> Self {
-        Self { bytes: [0; N], at: 0 }
-    }
-}
-
-impl<const N: usize> Record<N> {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.at..self.at + bytes.len()].copy_from_slice(bytes);
-        self.at += bytes.len();
-    }
-
+impl Fields for Vec<u8> {
     fn u16(&mut self, value: u16) {
-        self.put(&value.to_le_bytes());
+        self.extend(value.to_le_bytes());
     }
 
     fn u32(&mut self, value: u32) {
-        self.put(&value.to_le_bytes());
+        self.extend(value.to_le_bytes());
     }
 
     fn u64(&mut self, value: u64) {
-        self.put(&value.to_le_bytes());
+        self.extend(value.to_le_bytes());
     }
 }

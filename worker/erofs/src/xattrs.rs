@@ -32,6 +32,6 @@ pub(super) fn encode<'a>(xattrs: impl Iterator<Item = (&'a str, &'a [u8])>) -> R
 pub(super) fn words(body: &[u8]) -> Option<u16> {
     match body.len() {
         0 => Some(0),
-        bytes => u16::try_from((bytes - HEADER) / 4 + 1).ok(),
+        bytes => u16::try_from((bytes.checked_sub(HEADER)? / 4).checked_add(1)?).ok(),
     }
 }

@@ -29,5 +29,8 @@ pub const GATE_BYTES: u64 = 4096;
 
 /// Bytes that an entry for a path of this length takes.
 pub const fn entry(length: usize) -> usize {
-    (LENGTH + length).next_multiple_of(ALIGNMENT)
+    match LENGTH.saturating_add(length).checked_next_multiple_of(ALIGNMENT) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
 }

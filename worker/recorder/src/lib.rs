@@ -9,6 +9,11 @@
 //! Invariant: a call from the gate has been written down before it is made.
 
 #![cfg_attr(preload, no_std)]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
 
 pub mod layout;
 #[cfg(not(preload))]
