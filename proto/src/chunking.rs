@@ -49,17 +49,10 @@ impl Chunker {
     }
 
     fn cut(&mut self) -> Bytes {
-        let window = self.pending.len().min(MAX_BYTES as usize);
+        let window = self.pending.chunks(MAX_BYTES as usize).next().unwrap_or_default();
         let (min, average, max) = (MIN_BYTES as usize, AVERAGE_BYTES as usize, MAX_BYTES as usize);
-        let cdc = FastCDC::with_level_and_seed(
-            &self.pending[..window],
-            min,
-            average,
-            max,
-            Normalization::Level2,
-            u64::from(SEED),
-        );
-        let (_, end) = cdc.cut(0, window);
+        let cdc = FastCDC::with_level_and_seed(window, min, average, max, Normalization::Level2, u64::from(SEED));
+        let (_, end) = cdc.cut(0, window.len());
         self.pending.split_to(end).freeze()
     }
 }

@@ -41,6 +41,26 @@ pub fn read_duration(duration: &protobuf::Duration) -> Option<Duration> {
 /// Milliseconds between two times; 0 if one is absent or they are in the wrong order.
 pub fn milliseconds_between(from: Option<&protobuf::Timestamp>, to: Option<&protobuf::Timestamp>) -> u64 {
     let (Some(from), Some(to)) = (from, to) else { return 0 };
-    let milliseconds = (to.seconds - from.seconds) * 1000 + i64::from(to.nanos - from.nanos) / 1_000_000;
-    u64::try_from(milliseconds).unwrap_or(0)
+    let nanos = |time: &protobuf::Timestamp| {
+        i128::from(time.seconds).saturating_mul(1_000_000_000).saturating_add(i128::from(time.nanos))
+    };
+    let milliseconds = nanos(to).saturating_sub(nanos(from)).max(0) / 1_000_000;
+    u64::try_from(milliseconds).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_between_any_two_times_is_known() {
+        let at = |seconds, nanos| protobuf::Timestamp { seconds, nanos };
+        let between = |from, to| milliseconds_between(Some(&from), Some(&to));
+        assert_eq!(between(at(1, 900_000_000), at(3, 100_000_000)), 1200);
+        assert_eq!(between(at(3, 0), at(1, 0)), 0);
+        // A worker may write anything.
+        assert_eq!(between(at(i64::MIN, i32::MIN), at(i64::MAX, i32::MAX)), u64::MAX);
+        assert_eq!(between(at(i64::MAX, 0), at(i64::MIN, 0)), 0);
+        assert_eq!(milliseconds_between(None, Some(&at(1, 0))), 0);
+    }
 }

@@ -112,7 +112,7 @@ enum State {
 impl Hasher {
     /// Adds bytes.
     pub fn update(&mut self, data: &[u8]) {
-        self.size += data.len() as u64;
+        self.size = self.size.saturating_add(data.len() as u64);
         match &mut self.state {
             State::Sha256(state) => state.update(data),
             State::Blake3(state) => {

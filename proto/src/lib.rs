@@ -3,6 +3,12 @@
 //!
 //! Invariant: nothing here knows about scheduling, languages or storage engines.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 pub mod agent;
 pub mod calls;
 pub mod channel;

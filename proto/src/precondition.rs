@@ -39,7 +39,10 @@ pub fn missing(digests: &[Digest]) -> rpc::Status {
         .collect();
     let failure = PreconditionFailure { violations };
     let named: Vec<String> = digests.iter().take(3).map(|digest| format!("`{digest}`")).collect();
-    let more = if digests.len() > 3 { format!(" and {} more", digests.len() - 3) } else { String::new() };
+    let more = match digests.iter().skip(named.len()).count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
     rpc::Status {
         code: tonic::Code::FailedPrecondition as i32,
         message: format!("the farm's store is missing {}{more}; upload and execute again", named.join(", ")),

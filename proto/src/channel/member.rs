@@ -151,8 +151,8 @@ impl Member {
     /// Has others asked first for a while.
     pub(super) fn failed(&self) {
         let mut avoided = lock(&self.avoided);
-        let pause = avoided.map_or(AVOIDED, |(_, before)| (before * 2).min(AVOIDED_LONGEST));
-        *avoided = Some((Instant::now() + pause, pause));
+        let pause = avoided.map_or(AVOIDED, |(_, before)| before.saturating_mul(2).min(AVOIDED_LONGEST));
+        *avoided = Instant::now().checked_add(pause).map(|until| (until, pause));
     }
 
     /// It answers as it should.

@@ -62,7 +62,7 @@ impl http_body::Body for Paced {
         if this.since.is_none() {
             let now = Instant::now();
             this.since = Some(now);
-            this.alarm.as_mut().reset(now + this.left);
+            this.alarm.as_mut().reset(now.checked_add(this.left).unwrap_or(now));
         }
         match this.alarm.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Some(Err(too_slow()))),

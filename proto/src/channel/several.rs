@@ -36,6 +36,22 @@ struct State {
     looked_up: Instant,
 }
 
+impl State {
+    /// The one that is used.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "every address has at least one member, and `current` is a place among them"
+    )]
+    fn used(&self) -> &Arc<Member> {
+        &self.members[self.current]
+    }
+
+    /// The place so many after the one that is used, in a circle.
+    fn after(&self, places: usize) -> usize {
+        self.current.saturating_add(places).checked_rem(self.members.len()).unwrap_or(0)
+    }
+}
+
 impl Several {
     /// The coordinators at these addresses; `None` if there is only one. `first` says which is tried first.
     ///
@@ -50,7 +66,8 @@ impl Several {
         if members.len() < 2 {
             return Ok(None);
         }
-        let state = State { current: first % members.len(), members, looked_up: Instant::now() };
+        let state =
+            State { current: first.checked_rem(members.len()).unwrap_or(0), members, looked_up: Instant::now() };
         let (state, connecting) = (Mutex::new(state), tokio::sync::Mutex::default());
         Ok(Some(Self { urls, access: access.clone(), state, connecting }))
     }
@@ -65,8 +82,7 @@ impl Several {
 
     /// The one that is used.
     pub(super) fn current(&self) -> Arc<Member> {
-        let state = self.state();
-        state.members[state.current].clone()
+        self.state().used().clone()
     }
 
     /// Uses this one from now on.
@@ -80,8 +96,8 @@ impl Several {
     /// Uses the one after this one, if this one is used.
     pub(super) fn leave(&self, member: &Arc<Member>) {
         let mut state = self.state();
-        if Arc::ptr_eq(&state.members[state.current], member) {
-            state.current = (state.current + 1) % state.members.len();
+        if Arc::ptr_eq(state.used(), member) {
+            state.current = state.after(1);
         }
     }
 
@@ -89,7 +105,7 @@ impl Several {
     pub(super) fn order(self: &Arc<Self>, first: Option<usize>) -> Vec<Arc<Member>> {
         let (mut members, is_stale) = {
             let state = self.state();
-            let first = first.map_or(state.current, |first| first % state.members.len());
+            let first = first.and_then(|first| first.checked_rem(state.members.len())).unwrap_or(state.current);
             let mut members = state.members.clone();
             members.rotate_left(first);
             (members, state.looked_up.elapsed() > FRESH)
@@ -107,7 +123,7 @@ impl Several {
         let before = self.state().members.clone();
         let found = look_up(&self.urls, &before).await;
         let mut state = self.state();
-        let used = state.members[state.current].clone();
+        let used = state.used().clone();
         state.current = found.iter().position(|member| Arc::ptr_eq(member, &used)).unwrap_or(0);
         (state.members, state.looked_up) = (found, Instant::now());
     }
@@ -143,13 +159,13 @@ impl Several {
 
     fn connected(&self, tried: &[Arc<Member>]) -> Option<(Arc<Member>, Live)> {
         let mut state = self.state();
-        let count = state.members.len();
-        let mut places = (0..count).map(|offset| (state.current + offset) % count);
+        let places = (0..state.members.len()).map(|offset| state.after(offset));
+        let mut members = places.filter_map(|place| Some((place, state.members.get(place)?.clone())));
         // Only the next one: a connection to another may have broken without anybody having noticed.
-        let place = places.find(|place| !is_among(&state.members[*place], tried))?;
-        let live = state.members[place].live()?;
+        let (place, member) = members.find(|(_, member)| !is_among(member, tried))?;
+        let live = member.live()?;
         state.current = place;
-        Some((state.members[place].clone(), live))
+        Some((member, live))
     }
 
     /// The first of these that answers. Each gets a head start over the next, so one that is silent costs that.
@@ -217,18 +233,14 @@ async fn machines(url: &str) -> Vec<Option<std::net::SocketAddr>> {
 /// Of a name's addresses, those of different machines. A machine may have one of each family, so only those of one family
 /// count: the first, which the system prefers.
 fn several_machines(found: Vec<std::net::SocketAddr>) -> Vec<std::net::SocketAddr> {
-    let mut of_first: Vec<_> = Vec::new();
-    let v4 = found.iter().filter(|address| address.is_ipv4()).count();
-    if v4 < 2 && found.len() - v4 < 2 {
-        return of_first;
+    let (v4, v6): (Vec<_>, Vec<_>) = found.iter().partition(|address| address.is_ipv4());
+    if v4.len() < 2 && v6.len() < 2 {
+        return Vec::new();
     }
-    for address in &found {
-        if address.is_ipv4() == found[0].is_ipv4() && !of_first.contains(address) {
-            of_first.push(*address);
-        }
-    }
+    let mut of_first = if found.first().is_some_and(|first| first.is_ipv4()) { v4 } else { v6 };
     // A stable order, so that every client asks the same machine for the same blob.
     of_first.sort();
+    of_first.dedup();
     of_first
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::{Blob, CONCURRENCY, Client, Error, batches, malformed};
+use super::{Blob, CONCURRENCY, Client, Error, batches, malformed, total};
 use crate::chunking::{self, Chunker};
 use crate::digest::{Digest, DigestFunction};
 use crate::reapi::{self, chunking_function};
@@ -90,7 +90,7 @@ impl Client {
     /// Returns the bytes fetched, or `None` if the blob should be fetched whole.
     pub(super) async fn assemble(&self, digest: &Digest, path: &Path, bases: &[PathBuf]) -> Result<Option<u64>, Error> {
         let chunks = match self.split(digest).await {
-            Ok(chunks) if chunks.iter().map(|chunk| chunk.size).sum::<u64>() == digest.size => chunks,
+            Ok(chunks) if total(chunks.iter().map(|chunk| chunk.size)) == digest.size => chunks,
             Err(error) if error.is_connection() => return Err(error),
             _ => return Ok(None),
         };
@@ -99,12 +99,12 @@ impl Client {
         let mut wanted = Vec::new();
         for chunk in chunks.iter().filter(|chunk| !local.contains_key(chunk)) {
             let count = uses.entry(*chunk).or_default();
-            *count += 1;
+            *count = count.saturating_add(1);
             if *count == 1 {
                 wanted.push((*chunk, ()));
             }
         }
-        let bytes = wanted.iter().map(|(chunk, ())| chunk.size).sum();
+        let bytes = total(wanted.iter().map(|(chunk, ())| chunk.size));
         let asks: Vec<_> = batches(wanted)
             .into_iter()
             .map(|batch| self.get_batch(batch.into_iter().map(|(chunk, ())| chunk).collect()))
@@ -214,8 +214,9 @@ async fn cut(blob: Digest, source: Blob, what: Cut) -> Result<Vec<Placed>, Error
         let mut chunks = Vec::new();
         match what {
             Cut::Sample if blob.size > SAMPLES * SAMPLE_BYTES => {
+                let step = (blob.size.saturating_sub(SAMPLE_BYTES)) / (SAMPLES - 1);
                 for place in 0..SAMPLES {
-                    let at = (blob.size - SAMPLE_BYTES) / (SAMPLES - 1) * place;
+                    let at = step.saturating_mul(place);
                     let found = cut_range(&blob, &source, at, SAMPLE_BYTES)?;
                     // A cut at the start of a range is not one of the whole blob's.
                     let skip = usize::from(at > 0);
@@ -233,7 +234,7 @@ fn cut_range(blob: &Digest, source: &Blob, at: u64, length: u64) -> Result<Vec<P
     let (mut chunker, mut chunks, mut offset) = (Chunker::new(), Vec::new(), at);
     let mut take = |chunk: Bytes| {
         chunks.push((blob.function.digest(&chunk), offset));
-        offset += chunk.len() as u64;
+        offset = offset.saturating_add(chunk.len() as u64);
     };
     let mut reader = source.reader(at, length)?;
     let mut buffer = vec![0; READ_BYTES];
@@ -242,7 +243,7 @@ fn cut_range(blob: &Digest, source: &Blob, at: u64, length: u64) -> Result<Vec<P
         if count == 0 {
             break;
         }
-        chunker.push(&buffer[..count]);
+        chunker.push(buffer.get(..count).unwrap_or_default());
         while let Some(chunk) = chunker.next_whole() {
             take(chunk);
         }

@@ -79,11 +79,8 @@ impl Client {
     pub(super) async fn get_batch(&self, digests: Vec<Digest>) -> Result<HashMap<Digest, Bytes>, Error> {
         let (empty, wanted): (Vec<_>, Vec<_>) = digests.into_iter().partition(Digest::is_empty);
         let mut found: HashMap<Digest, Bytes> = empty.into_iter().map(|digest| (digest, Bytes::new())).collect();
-        if wanted.is_empty() {
-            return Ok(found);
-        }
         // A batch goes where its first blob would.
-        let first = wanted[0];
+        let Some(first) = wanted.first().copied() else { return Ok(found) };
         found.extend(self.ask(&first, |source| self.get_batch_from(source, wanted.clone())).await?);
         Ok(found)
     }

@@ -107,9 +107,9 @@ impl Blob {
     /// The part of this blob that starts at `offset`, in bytes.
     fn part(&self, offset: u64, length: u64) -> Self {
         match self {
-            Self::Bytes(bytes) => Self::Bytes(bytes.slice(offset as usize..(offset + length) as usize)),
+            Self::Bytes(bytes) => Self::Bytes(slice(bytes, offset, length)),
             Self::File(path) => Self::Part(path.clone(), offset),
-            Self::Part(path, start) => Self::Part(path.clone(), start + offset),
+            Self::Part(path, start) => Self::Part(path.clone(), start.saturating_add(offset)),
         }
     }
 
@@ -117,15 +117,12 @@ impl Blob {
     fn reader(&self, offset: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
         use std::io::{Cursor, Seek, SeekFrom};
         let (path, start) = match self {
-            Self::Bytes(bytes) => {
-                let length = length.min((bytes.len() as u64).saturating_sub(offset));
-                return Ok(Box::new(Cursor::new(bytes.slice(offset as usize..(offset + length) as usize))));
-            }
+            Self::Bytes(bytes) => return Ok(Box::new(Cursor::new(slice(bytes, offset, length)))),
             Self::File(path) => (path, 0),
             Self::Part(path, start) => (path, *start),
         };
         let mut file = std::fs::File::open(path).map_err(|source| self.failed(source))?;
-        file.seek(SeekFrom::Start(start + offset)).map_err(|source| self.failed(source))?;
+        file.seek(SeekFrom::Start(start.saturating_add(offset))).map_err(|source| self.failed(source))?;
         Ok(Box::new(file.take(length)))
     }
 
@@ -151,9 +148,9 @@ pub struct Moved {
 
 impl std::ops::AddAssign for Moved {
     fn add_assign(&mut self, other: Self) {
-        self.blobs += other.blobs;
-        self.bytes += other.bytes;
-        self.reused_bytes += other.reused_bytes;
+        self.blobs = self.blobs.saturating_add(other.blobs);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.reused_bytes = self.reused_bytes.saturating_add(other.reused_bytes);
     }
 }
 
@@ -255,15 +252,27 @@ impl Client {
     }
 }
 
+/// The bytes of blob from `offset` on, at most `length`.
+fn slice(bytes: &Bytes, offset: u64, length: u64) -> Bytes {
+    let size = bytes.len() as u64;
+    let (start, end) = (offset.min(size), offset.saturating_add(length).min(size));
+    bytes.slice(start as usize..end as usize)
+}
+
+/// The sum of sizes, in bytes.
+fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
 /// Groups blobs so that each group fits into a batch.
 fn batches<T>(blobs: Vec<(Digest, T)>) -> Vec<Vec<(Digest, T)>> {
     let mut groups: Vec<Vec<(Digest, T)>> = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = 0_u64;
     for blob in blobs {
         let size = blob.0.size;
         match groups.last_mut() {
-            Some(group) if bytes + size <= BATCH_BYTES && group.len() < BATCH_BLOBS => {
-                bytes += size;
+            Some(group) if bytes.saturating_add(size) <= BATCH_BYTES && group.len() < BATCH_BLOBS => {
+                bytes = bytes.saturating_add(size);
                 group.push(blob);
             }
             _ => {

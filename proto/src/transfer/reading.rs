@@ -62,7 +62,7 @@ impl Reading {
                     if is_first {
                         self.by.push(source.clone());
                     }
-                    self.offset += data.len() as u64;
+                    self.offset = self.offset.saturating_add(data.len() as u64);
                     if self.offset > self.digest.size {
                         self.was_wrong();
                         return Err(self.corrupt());

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::{
-    Blob, CHUNK_BYTES, CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, Moved, STREAM_FROM_BYTES, batches, check,
+    Blob, CHUNK_BYTES, CHUNKED_FROM_BYTES, CONCURRENCY, Client, Error, Moved, STREAM_FROM_BYTES, batches, check, total,
     upload_id,
 };
 use crate::bytestream::WriteRequest;
@@ -25,24 +25,24 @@ impl Client {
         let (wanted, there): (Vec<_>, Vec<_>) = unique.into_iter().partition(|(digest, _)| missing.contains(digest));
         self.meter.restart(0);
         let mut moved = self.send(wanted).await?;
-        moved.reused_bytes += there.iter().map(|(digest, _)| digest.size).sum::<u64>();
+        moved.reused_bytes = moved.reused_bytes.saturating_add(total(there.iter().map(|(digest, _)| digest.size)));
         Ok(moved)
     }
 
     /// Uploads blobs without asking which are missing.
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
         let blob_count = blobs.len() as u64;
-        let total: u64 = blobs.iter().map(|(digest, _)| digest.size).sum();
-        self.meter.expect(total);
+        let bytes = total(blobs.iter().map(|(digest, _)| digest.size));
+        self.meter.expect(bytes);
         let (large, small): (Vec<_>, Vec<_>) =
             blobs.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
         let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
         let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
         let larges: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_large(digest, blob)).collect();
         let larges = stream::iter(larges).buffer_unordered(CONCURRENCY);
-        let spared = larges.try_fold(0, |sum, spared| async move { Ok(sum + spared) });
+        let spared = larges.try_fold(0_u64, |sum, spared| async move { Ok(sum.saturating_add(spared)) });
         let ((), spared) = futures::try_join!(batches.try_collect::<()>(), spared)?;
-        Ok(Moved { blobs: blob_count, bytes: total - spared, reused_bytes: spared })
+        Ok(Moved { blobs: blob_count, bytes: bytes.saturating_sub(spared), reused_bytes: spared })
     }
 
     /// Uploads a large blob, in chunks if the farm has a similar one. Returns the bytes that need not be sent.
@@ -137,10 +137,10 @@ async fn feed(
         let request = WriteRequest {
             resource_name: name.take().unwrap_or_default(),
             write_offset: offset as i64,
-            finish_write: offset + data.len() as u64 == digest.size,
+            finish_write: offset.saturating_add(data.len() as u64) == digest.size,
             data,
         };
-        offset += request.data.len() as u64;
+        offset = offset.saturating_add(request.data.len() as u64);
         request
     };
     match &blob {
@@ -166,11 +166,11 @@ async fn feed(
                     if source.kind() != std::io::ErrorKind::UnexpectedEof {
                         return Err(failed(source));
                     }
-                    let found = Digest { size: digest.size - left, ..digest };
+                    let found = Digest { size: digest.size.saturating_sub(left), ..digest };
                     return Err(Error::Changed { path: path.clone(), expected: digest, found });
                 }
                 let count = data.len() as u64;
-                left -= count;
+                left = left.saturating_sub(count);
                 if sender.send(message(data)).await.is_err() {
                     return Ok(());
                 }
@@ -187,7 +187,7 @@ fn read_small(
 ) -> Result<reapi::batch_update_blobs_request::Request, Error> {
     let mut data = Vec::with_capacity(usize::try_from(digest.size).unwrap_or(0));
     // One byte more than a complete file has, to detect one that has grown.
-    let limit = if matches!(blob, Blob::Part(..)) { digest.size } else { digest.size + 1 };
+    let limit = if matches!(blob, Blob::Part(..)) { digest.size } else { digest.size.saturating_add(1) };
     blob.reader(0, limit)?.read_to_end(&mut data).map_err(|source| blob.failed(source))?;
     if let Blob::File(path) | Blob::Part(path, _) = blob {
         let found = function.digest(&data);
