@@ -133,12 +133,12 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ("deploy/packages/README.md", "kiln build", "the_repository_has_a_plan_of_kiln_itself_for_both_architectures"),
     (
         "deploy/packages/README.md",
-        "cargo build --profile dist --no-default-features -p kiln-cli --target x86_64-pc-windows-gnu",
+        "cargo build --profile client --no-default-features -p kiln-cli --target x86_64-pc-windows-gnu",
         "the_client_for_windows_builds_what_the_one_for_linux_does",
     ),
     (
         "deploy/packages/README.md",
-        "cargo zigbuild --profile dist --no-default-features -p kiln-cli --target aarch64-apple-darwin --config target.aarch64-apple-darwin.rustflags=['-Clink-arg=-Wl,-dead_strip_dylibs']",
+        "cargo zigbuild --profile client --no-default-features -p kiln-cli --target aarch64-apple-darwin --config target.aarch64-apple-darwin.rustflags=['-Clink-arg=-Wl,-dead_strip_dylibs']",
         "the_client_for_macos_needs_no_framework_of_apples",
     ),
     (
