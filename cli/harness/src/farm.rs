@@ -37,9 +37,12 @@ pub struct Farm {
 impl Drop for Farm {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log("coordinator");
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the coordinator's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            let workers = self.workers.lock().unwrap_or_else(|broken| broken.into_inner());
+            for (name, most) in workers.keys().map(|name| (name.as_str(), 15)).chain([("coordinator", 40)]) {
+                let log = self.log(name);
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("the last words of `{name}`:\n{}", lines[lines.len().saturating_sub(most)..].join("\n"));
+            }
         }
         let mut workers = self.workers.lock().unwrap_or_else(|broken| broken.into_inner());
         let coordinator = self.coordinator.get_mut().unwrap_or_else(|broken| broken.into_inner());
@@ -202,6 +205,12 @@ impl Farm {
     /// Sends a worker a signal, without waiting for the effect.
     pub fn signal_worker(&self, name: &str, what: nix::sys::signal::Signal) {
         signal(&self.workers.lock().unwrap()[name], what);
+    }
+
+    /// The exit code of a worker that ended by itself, if it did.
+    pub fn ended_worker(&self, name: &str) -> Option<Option<i32>> {
+        let ended = self.workers.lock().unwrap().get_mut(name).unwrap().try_wait().unwrap();
+        ended.map(|status| status.code())
     }
 
     /// Asks a worker to stop and waits for it; returns its exit code.

@@ -252,7 +252,7 @@ impl Files {
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.index.lock().forget(key);
-                Err(Error::Disk { path, source: error })
+                Err(Error::Disk { path, why: error })
             }
             result => result.map_err(disk(to)),
         }

@@ -62,12 +62,8 @@ pub enum Error {
     Farm(String),
     #[error("cannot fetch the inputs: the connection broke ({0})")]
     Connection(String),
-    #[error("cannot keep inputs at `{path}`: {source}; {}", fix_of(source))]
-    Disk {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("cannot keep inputs at `{path}`: {why}; {}", fix_of(why))]
+    Disk { path: PathBuf, why: std::io::Error },
 }
 
 impl Error {
@@ -91,7 +87,7 @@ fn fix_of(error: &std::io::Error) -> &'static str {
 
 /// The error of a path on the disk.
 pub fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
-    move |source| Error::Disk { path: path.to_owned(), source }
+    move |why| Error::Disk { path: path.to_owned(), why }
 }
 
 /// Whom files and directories of the cache belong to: this process's own user, where none is named.

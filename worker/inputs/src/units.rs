@@ -189,5 +189,5 @@ fn age(path: &Path) -> Result<(), Error> {
     let time = Timespec { tv_sec: MTIME, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| Error::Disk { path: path.to_owned(), source: error.into() })
+        .map_err(|error| Error::Disk { path: path.to_owned(), why: error.into() })
 }

@@ -148,7 +148,7 @@ impl Roots {
 
     /// The socket of an agent.
     fn agent(&self, agents: &mut Option<Agents>, client: &Client, id: &str) -> Result<PathBuf, Error> {
-        let failed = |source| Error::Disk { path: self.shared.agents.clone(), source };
+        let failed = |why| Error::Disk { path: self.shared.agents.clone(), why };
         let own = match agents {
             Some(own) => own,
             None => agents.insert(Agents::new(&self.shared.agents).map_err(failed)?),
