@@ -211,10 +211,8 @@ fn with_contexts(
             let Some(mut sent) = scan(project, file, context, meter)? else { continue };
             let place = path(&found.len().to_string());
             let moved = |name: Vec<u8>| [place.as_bytes(), b"/", &name].concat();
-            scanned
-                .times
-                .0
-                .extend(std::mem::take(&mut sent.times.0).into_iter().map(|(name, time)| (moved(name), time)));
+            let times = std::mem::take(&mut sent.times.0).into_iter();
+            scanned.times.0.append(&mut times.map(|(name, time)| (moved(name), time)).collect());
             scanned.files += sent.files;
             scanned.hashed += sent.hashed;
             scanned.extend(sent.blobs());

@@ -25,15 +25,15 @@ pub fn files_named(boundary: &Path, directory: &str, wanted: fn(&str) -> bool) -
         for entry in entries.flatten() {
             let name = entry.file_name();
             let (Some(name), Ok(kind)) = (name.to_str(), entry.file_type()) else { continue };
-            let path = if relative.is_empty() { name.to_owned() } else { format!("{relative}/{name}") };
+            let path = || if relative.is_empty() { name.to_owned() } else { format!("{relative}/{name}") };
             if kind.is_file() && wanted(name) {
-                found.push(path);
+                found.push(path());
             } else if kind.is_dir()
                 && depth > 0
                 && !name.starts_with('.')
                 && !["node_modules", "target"].contains(&name)
             {
-                look(&entry.path(), &path, depth - 1, wanted, found);
+                look(&entry.path(), &path(), depth - 1, wanted, found);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! When files, links and the directories above them were modified: beside the tree, and part of no digest of it.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fs::Metadata;
 use std::path::Path;
 
@@ -8,11 +8,17 @@ use kiln_trees::root::{Time, Times};
 
 use super::walk::{Found, Kind};
 
-/// The times of what was found below an absolute directory. What is gone meanwhile has none.
+/// The times of what was found below an absolute directory, sorted by path. What is gone meanwhile has none.
 pub(super) fn of(root: &Path, found: &[Found]) -> Times {
-    let mut times = BTreeMap::new();
+    // Nearly in order, so that sorting them at the end is quicker than to look for the place of each.
+    let mut times = Vec::with_capacity(found.len());
+    let mut directories = HashSet::from([""]);
+    let mut last = "";
     let read = |path: &str| std::fs::symlink_metadata(root.join(path)).ok().as_ref().map(time);
     for one in found {
+        if matches!(one.kind, Kind::Directory { .. }) && !directories.insert(&one.path) {
+            continue;
+        }
         let own = match &one.kind {
             Kind::File { stat, .. } => Some(of_ns(stat.mtime_ns)),
             _ => read(&one.path),
@@ -20,14 +26,15 @@ pub(super) fn of(root: &Path, found: &[Found]) -> Times {
         times.extend(own.map(|time| (one.path.clone().into_bytes(), time)));
         let mut path = one.path.as_str();
         while let Some((directory, _)) = path.rsplit_once('/') {
-            if times.contains_key(directory.as_bytes()) {
+            if directory == last || !directories.insert(directory) {
                 break;
             }
             times.extend(read(directory).map(|time| (directory.as_bytes().to_vec(), time)));
             path = directory;
         }
+        last = one.path.rsplit_once('/').map_or("", |(directory, _)| directory);
     }
-    Times(times)
+    Times(times.into_iter().collect())
 }
 
 fn time(data: &Metadata) -> Time {

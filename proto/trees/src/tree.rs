@@ -3,7 +3,7 @@
 //! Invariant: a [`Directory`](reapi::Directory) made here is canonical as REAPI v2 asks: entries of each kind sorted by
 //! name, no name twice, paths relative and without `.` or `..`; so equal trees have equal digests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, btree_map, HashMap};
 
 use prost::Message;
 
@@ -262,8 +262,15 @@ impl Tree {
                 }
             };
         }
-        match self.entries.get_mut(*name) {
-            Some(Entry::Directory(there)) if !replace => {
+        let there = match self.entries.entry((*name).to_owned()) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                return Ok(());
+            }
+            btree_map::Entry::Occupied(there) => there.into_mut(),
+        };
+        match there {
+            Entry::Directory(there) if !replace => {
                 if let Entry::Directory(new) = entry {
                     there.mode = new.mode.or(there.mode);
                     return new.entries.into_iter().try_for_each(|(child, entry)| {
@@ -272,11 +279,11 @@ impl Tree {
                 }
                 Err(Error::Conflict { path: path.to_owned(), first: "a directory", second: entry.kind() })
             }
-            Some(there) if !replace && *there != entry => {
+            there if !replace && *there != entry => {
                 Err(Error::Conflict { path: path.to_owned(), first: there.kind(), second: entry.kind() })
             }
-            _ => {
-                self.entries.insert((*name).to_owned(), entry);
+            there => {
+                *there = entry;
                 Ok(())
             }
         }

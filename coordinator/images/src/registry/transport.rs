@@ -66,7 +66,7 @@ impl Host {
     fn new(registry: &str, base: String, reach: &Reach) -> Result<Self, Error> {
         let unusable =
             |error: reqwest::Error| Error::Unreachable { registry: registry.to_owned(), reason: words(&error) };
-        let clients = Clients::new(reach, || client(registry)).map_err(unusable)?;
+        let clients = Clients::named(reach, registry, || client(registry)).map_err(unusable)?;
         Ok(Self { registry: registry.to_owned(), base, clients })
     }
 

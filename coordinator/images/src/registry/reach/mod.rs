@@ -33,6 +33,7 @@ const HUB: [&str; 2] = ["registry-1.docker.io", "auth.docker.io"];
 pub struct Reach {
     /// `None`: any host that this machine reaches.
     bounds: Option<Arc<Bounds>>,
+    kept: Arc<clients::Kept>,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,8 @@ impl Reach {
 
     /// Public hosts, and those that the operator allows.
     pub fn public(allowed: Vec<Pattern>) -> Self {
-        Self { bounds: Some(Arc::new(Bounds { allowed, proxies: Matcher::from_env() })) }
+        let bounds = Bounds { allowed, proxies: Matcher::from_env() };
+        Self { bounds: Some(Arc::new(bounds)), kept: Arc::default() }
     }
 
     /// Whether there are any restrictions.
