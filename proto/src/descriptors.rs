@@ -2,6 +2,8 @@
 //!
 //! Invariant: [`methods`] contains every method of every service that the coordinator offers.
 
+use std::sync::LazyLock;
+
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
@@ -55,9 +57,19 @@ pub fn methods_of(encoded: &[u8]) -> Result<Vec<String>, prost::DecodeError> {
     Ok(paths)
 }
 
+/// Whether a method's requests are a stream, by its path.
+pub fn streams_requests(path: &str) -> bool {
+    static PATHS: LazyLock<Vec<String>> = LazyLock::new(client_streams);
+    PATHS.iter().any(|known| known == path)
+}
+
 /// The methods whose requests are a stream, by path.
-pub fn client_streams() -> Vec<String> {
-    let mut paths = vec!["/google.bytestream.ByteStream/Write".to_owned()];
+fn client_streams() -> Vec<String> {
+    const OTHERS: [&str; 2] = [
+        "/google.bytestream.ByteStream/Write",
+        "/build.bazel.remote.execution.v2.ContentAddressableStorage/RegisterChunkMapping",
+    ];
+    let mut paths = OTHERS.map(str::to_owned).to_vec();
     for file in FileDescriptorSet::decode(KILN).unwrap_or_default().file {
         for service in &file.service {
             let streams = service.method.iter().filter(|method| method.client_streaming());
@@ -101,7 +113,13 @@ mod tests {
     fn methods_that_take_streams_are_told_from_those_that_take_one_message() {
         let streams = client_streams();
         let has = |path: &str| streams.iter().any(|known| known == path);
-        for path in ["/kiln.v1.Workers/Link", "/kiln.v1.Shells/Open", "/google.bytestream.ByteStream/Write"] {
+        for path in [
+            "/kiln.v1.Workers/Link",
+            "/kiln.v1.Shells/Open",
+            "/google.bytestream.ByteStream/Write",
+            "/build.bazel.remote.execution.v2.ContentAddressableStorage/RegisterChunkMapping",
+            "/google.devtools.build.v1.PublishBuildEvent/PublishBuildToolEventStream",
+        ] {
             assert!(has(path), "expected `{path}` among {streams:?}");
         }
         for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Builds/Watch", "/google.bytestream.ByteStream/Read"] {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -134,7 +134,7 @@ impl Service<Request<Body>> for Channel {
             }
             Kind::Any(farm) => {
                 let farm = farm.clone();
-                match streams(request.uri().path()) {
+                match descriptors::streams_requests(request.uri().path()) {
                     true => Box::pin(async move { once(&farm, request).await }),
                     false => Box::pin(async move { at_any(&farm, request).await }),
                 }
@@ -145,12 +145,6 @@ impl Service<Request<Body>> for Channel {
             }
         }
     }
-}
-
-/// Whether a method's requests are a stream.
-fn streams(path: &str) -> bool {
-    static PATHS: LazyLock<Vec<String>> = LazyLock::new(descriptors::client_streams);
-    PATHS.iter().any(|known| known == path)
 }
 
 /// A call at the coordinator that is used.
