@@ -1,6 +1,7 @@
 //! The leases that this worker holds: running ones, and results that are not acknowledged yet.
 //!
-//! Invariant: a lease is listed from its arrival until the coordinator has acknowledged its result.
+//! Invariants: a lease is listed from its arrival until the coordinator has acknowledged its result. A connection carries what is kept of a
+//! lease before what comes meanwhile: a coordinator takes output that is out of order for lost.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -28,8 +29,43 @@ struct Held {
 #[derive(Debug, Default)]
 struct State {
     held: HashMap<u64, Held>,
-    /// The current connection, if there is one.
+    /// The current connection, once it carries what was kept.
     outbox: Option<mpsc::Sender<v1::WorkerMessage>>,
+    /// The number of the current connection.
+    connection: u64,
+}
+
+/// What a connection has carried of a lease.
+#[derive(Debug, Default)]
+struct Carried {
+    started: bool,
+    finished: bool,
+    /// Where the next output of each stream begins.
+    next: HashMap<i32, u64>,
+}
+
+impl Held {
+    /// What a connection has yet to carry, and notes it as carried.
+    fn missing(&self, carried: &mut Carried) -> Vec<v1::WorkerMessage> {
+        let mut messages = Vec::new();
+        if self.started.is_some() && !std::mem::replace(&mut carried.started, true) {
+            let started = v1::LeaseStarted { lease: self.lease.lease, at: self.started };
+            messages.push(wrap(Message::Started(started)));
+        }
+        for chunk in &self.backlog {
+            let next = carried.next.entry(chunk.stream).or_default();
+            if chunk.offset >= *next {
+                *next = chunk.offset + chunk.data.len() as u64;
+                messages.push(wrap(Message::Output(chunk.clone())));
+            }
+        }
+        if let Some(finished) = &self.finished
+            && !std::mem::replace(&mut carried.finished, true)
+        {
+            messages.push(wrap(Message::Finished(finished.clone())));
+        }
+        messages
+    }
 }
 
 /// A worker's leases, independent of connections.
@@ -157,38 +193,55 @@ impl Leases {
         self.state.lock().held.values().for_each(|held| held.cancel.cancel());
     }
 
-    /// What a new connection must send: the leases for `Register`, and the messages that follow it.
-    pub(crate) fn connect(
-        &self,
-        outbox: mpsc::Sender<v1::WorkerMessage>,
-    ) -> (Vec<v1::RunningLease>, Vec<v1::WorkerMessage>) {
+    /// Begins a connection: its number, and the leases for `Register`. It carries nothing else before [`catch_up`](Self::catch_up).
+    pub(crate) fn connect(&self) -> (u64, Vec<v1::RunningLease>) {
         let mut state = self.state.lock();
-        state.outbox = Some(outbox);
-        let mut running = Vec::new();
-        let mut messages = Vec::new();
-        let mut held: Vec<&mut Held> = state.held.values_mut().collect();
+        state.connection += 1;
+        let mut held: Vec<&Held> = state.held.values().collect();
         held.sort_by_key(|held| held.lease.lease);
-        for held in held {
-            running.push(v1::RunningLease {
-                lease: held.lease.lease,
-                instance: held.lease.instance.clone(),
-                action_digest: held.lease.action_digest.clone(),
-                digest_function: held.lease.digest_function,
-                reserved: held.lease.reserved,
-                grant: held.lease.grant.clone(),
-            });
-            if held.started.is_some() {
-                let started = v1::LeaseStarted { lease: held.lease.lease, at: held.started };
-                messages.push(wrap(Message::Started(started)));
+        let running = held.into_iter().map(|held| v1::RunningLease {
+            lease: held.lease.lease,
+            instance: held.lease.instance.clone(),
+            action_digest: held.lease.action_digest.clone(),
+            digest_function: held.lease.digest_function,
+            reserved: held.lease.reserved,
+            grant: held.lease.grant.clone(),
+        });
+        let running = running.collect();
+        (state.connection, running)
+    }
+
+    /// Sends what was kept, and whatever comes meanwhile after it; from then on, messages go to this outbox at once.
+    pub(crate) async fn catch_up(&self, connection: u64, outbox: mpsc::Sender<v1::WorkerMessage>) {
+        let mut carried: HashMap<u64, Carried> = HashMap::new();
+        loop {
+            let messages: Vec<v1::WorkerMessage> = {
+                let mut state = self.state.lock();
+                if state.connection != connection {
+                    return;
+                }
+                let mut held: Vec<&Held> = state.held.values().collect();
+                held.sort_by_key(|held| held.lease.lease);
+                let missing = |held: &Held| held.missing(carried.entry(held.lease.lease).or_default());
+                let messages: Vec<_> = held.into_iter().flat_map(missing).collect();
+                if messages.is_empty() {
+                    state.outbox = Some(outbox);
+                    return;
+                }
+                messages
+            };
+            for message in messages {
+                if outbox.send(message).await.is_err() {
+                    return;
+                }
             }
-            messages.extend(held.backlog.iter().cloned().map(|chunk| wrap(Message::Output(chunk))));
-            messages.extend(held.finished.clone().map(|finished| wrap(Message::Finished(finished))));
         }
-        (running, messages)
     }
 
     pub(crate) fn disconnect(&self) {
-        self.state.lock().outbox = None;
+        let mut state = self.state.lock();
+        state.outbox = None;
+        state.connection += 1;
     }
 
     /// Number of running leases.
@@ -228,13 +281,63 @@ mod tests {
         leases.output(7, v1::Stream::Stdout, 0, Bytes::from_static(b"hello")).await;
         leases.finished(v1::LeaseFinished { lease: 7, outcome: None }).await;
         for _ in 0..2 {
-            let (outbox, _inbox) = mpsc::channel(8);
-            let (running, messages) = leases.connect(outbox);
+            let (outbox, mut inbox) = mpsc::channel(8);
+            let (connection, running) = leases.connect();
             assert_eq!(running.len(), 1, "expected the lease to be named until it is acknowledged");
-            assert!(matches!(messages.last(), Some(v1::WorkerMessage { message: Some(Message::Finished(_)) })));
+            leases.catch_up(connection, outbox).await;
             leases.disconnect();
+            let mut last = None;
+            while let Some(message) = inbox.recv().await {
+                last = message.message;
+            }
+            assert!(matches!(last, Some(Message::Finished(_))), "{last:?}");
         }
         leases.acknowledged(7);
         leases.idle().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_comes_before_what_comes_while_a_connection_begins() {
+        let leases = Leases::default();
+        leases.take(lease(7)).expect("expected a new lease");
+        let output = async |offset: u64| leases.output(7, v1::Stream::Stdout, offset, Bytes::from_static(b"x")).await;
+        output(0).await;
+        let (connection, _) = leases.connect();
+        output(1).await;
+        // It has room for one message, so that more comes while it catches up.
+        let (outbox, mut inbox) = mpsc::channel(1);
+        let (mut offsets, mut catching) = (Vec::new(), Box::pin(leases.catch_up(connection, outbox)));
+        for more in 2..6 {
+            assert!(futures::poll!(&mut catching).is_pending());
+            output(more).await;
+            offsets.extend(inbox.recv().await);
+        }
+        let (_, ()) = tokio::join!(catching, async {
+            while offsets.len() < 6 {
+                offsets.extend(inbox.recv().await);
+            }
+        });
+        output(6).await;
+        offsets.extend(inbox.recv().await);
+        let offsets: Vec<u64> = offsets
+            .iter()
+            .filter_map(|message| match &message.message {
+                Some(Message::Output(chunk)) => Some(chunk.offset),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(offsets, (0..7).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_over_carries_nothing_more() {
+        let leases = Leases::default();
+        leases.take(lease(7)).expect("expected a new lease");
+        let (connection, _) = leases.connect();
+        leases.disconnect();
+        let (outbox, mut inbox) = mpsc::channel(8);
+        leases.catch_up(connection, outbox).await;
+        leases.started(7).await;
+        assert!(inbox.recv().await.is_none());
     }
 }

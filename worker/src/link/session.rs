@@ -68,7 +68,7 @@ pub(super) async fn run(
     let mut identity = identity.clone();
     let now = identity.borrow_and_update().clone();
     let (outbox, inbox) = mpsc::channel(OUTBOX);
-    let (running, messages) = leases.connect(outbox.clone());
+    let (connection, running) = leases.connect();
     let mut registered = false;
     let talking = async {
         let channel = tokio::select! {
@@ -76,7 +76,8 @@ pub(super) async fn run(
             () = stopping.leave.cancelled() => return Ok(()),
         };
         let queues = (outbox, inbox);
-        let talking = talk(&channel, &now, runner, leases, stopping, fence, queues, running, messages, &mut registered);
+        let current = (connection, running);
+        let talking = talk(&channel, &now, runner, leases, stopping, fence, queues, current, &mut registered);
         // However it ended, another coordinator may be better.
         talking.await.inspect_err(|_| channel.leave())
     };
@@ -104,8 +105,7 @@ async fn talk(
     stopping: &Stopping,
     fence: &mut Fence,
     (outbox, inbox): (mpsc::Sender<v1::WorkerMessage>, mpsc::Receiver<v1::WorkerMessage>),
-    running: Vec<v1::RunningLease>,
-    messages: Vec<v1::WorkerMessage>,
+    (connection, running): (u64, Vec<v1::RunningLease>),
     registered: &mut bool,
 ) -> Result<(), Failed> {
     runner.set_channel(channel.clone());
@@ -125,14 +125,8 @@ async fn talk(
     let answers = client.link(ReceiverStream::new(inbox)).await.map_err(Failed::of)?;
     let mut answers = answers.into_inner();
     // In a separate task, because there may be more messages than the outbox holds.
-    let resend = outbox.clone();
-    let resending = tokio::spawn(async move {
-        for message in messages {
-            if resend.send(message).await.is_err() {
-                return;
-            }
-        }
-    });
+    let (kept, resend) = (leases.clone(), outbox.clone());
+    let resending = tokio::spawn(async move { kept.catch_up(connection, resend).await });
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     let mut told = false;
     loop {
