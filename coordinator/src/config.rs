@@ -147,7 +147,8 @@ pub struct Config {
     /// them; repeatable.
     #[arg(long = "allow-download", env = "KILN_ALLOW_DOWNLOADS", value_delimiter = ',', value_name = "PATTERN")]
     pub allowed_downloads: Vec<Pattern>,
-    /// Maximum number of connections; further ones are closed at once.
+    /// Maximum number of connections; further ones are closed at once. One of several coordinators passes as many calls on at a time to the
+    /// one that leads.
     #[arg(long, env = "KILN_MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS, value_name = "NUMBER")]
     pub max_connections: usize,
     /// Maximum memory for calls in progress, such as `1GiB`: incomplete or unanswered requests, and answers that nobody reads. Further

@@ -32,6 +32,7 @@ use crate::tenants::{AllStores, Journals, Limits};
 use kiln_auth::Beliefs;
 use kiln_auth::audit::Audit;
 use kiln_auth::layer::Gate;
+use kiln_auth::relay::Reception;
 use kiln_auth::{Accepted, Authenticator, FarmKey, Others};
 use kiln_execution::Elsewhere;
 use kiln_ledger::Pages;
@@ -231,12 +232,15 @@ impl Farm {
     }
 
     fn others(&self, key: &FarmKey) -> Others {
-        Others { key: key.clone(), ledger: Arc::new(self.ledger.clone()) }
+        let reception = Reception::new(key.clone(), &self.me.address);
+        Others { reception, ledger: Arc::new(self.ledger.clone()) }
     }
 
     /// Takes part in the farm: follows, and leads when it is this coordinator's turn.
     async fn join(self, base: &Base) -> anyhow::Result<(Replicas, Seats, Coordinators)> {
-        let peers = Peers::open(base.authenticator.clone(), base.config.auth.tls()?.as_ref(), self.network)?;
+        let (authenticator, tls) = (base.authenticator.clone(), base.config.auth.tls()?);
+        let peers =
+            Peers::open(authenticator, base.key.clone(), tls.as_ref(), self.network, base.config.max_connections)?;
         let replicas = Replicas::join(self.register, self.me, Timing::default()).await?;
         let (seats, coordinators) = seat::join(base.clone(), replicas.clone(), peers, self.ledger);
         Ok((replicas, seats, coordinators))

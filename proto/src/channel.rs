@@ -28,6 +28,8 @@ pub use stranger::stranger;
 
 /// Maximum message size of Kiln's servers and clients, in bytes: REAPI's batch limit plus the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of a request of one message: the message, and what gRPC puts in front of it.
+pub const MAX_REQUEST_BYTES: usize = MAX_MESSAGE_BYTES + 5;
 
 /// Why a farm cannot be reached, or the credentials cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@
 mod faults;
 mod invocations;
 mod members;
+mod recorded;
 mod rolling;
 mod split;
 mod storm;

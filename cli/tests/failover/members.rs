@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use kiln_auth::relay::{self, Relayed};
+use kiln_auth::relay::{self, Relayed, Sealer};
 use kiln_auth::{FarmKey, Identity};
 use kiln_proto::channel::Access;
 use kiln_proto::v1;
@@ -17,11 +17,14 @@ use crate::{tree, wrong};
 fn spoofed(url: &str, farm_dir: &Path, key: &FarmKey) -> tonic::Status {
     const PATH: &str = "/kiln.v1.Builds/List";
     let admin = Relayed { identity: Identity { name: "root".into(), ..Identity::anonymous() }, address: None };
-    let header = admin.seal(key, PATH).unwrap();
     let access = Access { ca: Some(farm_dir.join("ca.pem")), ..Access::default() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let channel = kiln_proto::channel::connect(url, &access).await.unwrap();
+        let mut coordinators = v1::coordinators_client::CoordinatorsClient::new(channel.clone());
+        let issued = coordinators.challenge(v1::ChallengeRequest {}).await.unwrap().into_inner();
+        let sealer = Sealer::new(key.clone(), url, &issued.challenge).unwrap();
+        let header = sealer.seal(&admin, PATH, Some(&[0; 5])).unwrap();
         let mut request = tonic::Request::new(v1::ListRequest::default());
         request.metadata_mut().insert(relay::HEADER, header.to_str().unwrap().parse().unwrap());
         v1::builds_client::BuildsClient::new(channel).list(request).await.expect_err("expected the call to be refused")
@@ -260,4 +263,31 @@ fn a_full_redis_refuses_builds_and_ends_nothing() {
     let built = until("there to be room", || Some(farm.build(dir.path(), &[])).filter(|built| built.0.code == 0));
     assert_eq!(wrong(&built, dir.path(), "room"), None);
     assert_eq!(farm.leader(), Some(leader));
+}
+
+#[test]
+fn a_coordinator_passes_on_a_bounded_number_of_calls_and_says_so() {
+    let more = ["--insecure", "--max-connections", "40"];
+    let Some(farm) = Replicas::with(&["ada", "ben"], &[], &KEEPS, &more, "http", Vec::new()) else { return };
+    let leader = farm.leader().unwrap();
+    let other = farm.names().into_iter().find(|name| *name != leader).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let channel = runtime.block_on(kiln_proto::channel::connect(&farm.url_of(&other), &Access::default())).unwrap();
+    let list = || {
+        let mut builds = v1::builds_client::BuildsClient::new(channel.clone());
+        runtime.block_on(async { builds.list(v1::ListRequest::default()).await })
+    };
+    // Workers that never say who they are: some of them may be refused for calls that are there first.
+    let links: Vec<_> = (0..50)
+        .map(|_| {
+            let mut workers = v1::workers_client::WorkersClient::new(channel.clone());
+            runtime.spawn(async move { workers.link(futures::stream::pending::<v1::WorkerMessage>()).await })
+        })
+        .collect();
+    let refused = until("no more calls to be passed on", || list().err());
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("passes 40 calls on to others"), "{refused:?}");
+    assert_eq!(farm.kiln_at(&leader, &["builds"]).code, 0, "expected the one that leads to answer");
+    links.iter().for_each(|link| link.abort());
+    until("there to be room again", || list().ok());
 }

@@ -18,11 +18,11 @@ use super::authority::{self, Authority};
 use super::joined::Joined;
 use super::jwt::{Jwt, Rules};
 use super::ledger::{self, Common, Ledger};
-use super::relay::{self, Relayed};
+use super::relay::{self, Message, Reception, Relayed};
 use super::shown::Authorities;
 use super::tls::Served;
 use super::tokens::{self, Tokens};
-use super::{Config, Error, FarmKey, Identity, Role, issued, revoked, shown};
+use super::{Config, Error, Identity, Role, issued, revoked, shown};
 use crate::accepted::Caller;
 use kiln_state::{Look, Watched};
 
@@ -70,8 +70,8 @@ struct Inner {
 /// The other coordinators of a farm.
 #[derive(Debug, Clone)]
 pub struct Others {
-    /// The key under which they pass calls on.
-    pub key: FarmKey,
+    /// Receives the calls that they pass on.
+    pub reception: Reception,
     /// What they know together.
     pub ledger: Arc<dyn Ledger>,
 }
@@ -140,6 +140,11 @@ impl Authenticator {
     /// Whether authentication is required.
     pub fn asks(&self) -> bool {
         self.0.asks
+    }
+
+    /// What calls must be sealed with that another coordinator passes on to this one; none if this is the farm's only one.
+    pub fn challenge(&self) -> Option<Vec<u8>> {
+        self.0.others.as_ref().map(|others| others.reception.challenge())
     }
 
     /// The content of the files, now and after each change.
@@ -296,10 +301,6 @@ impl Authenticator {
         if let Some(Authenticated(identity)) = call.extensions.get() {
             return self.still(identity);
         }
-        if let Some(relayed) = self.relayed(call)? {
-            self.look_for(relayed.identity.token.as_deref()).await?;
-            return self.still(&relayed.identity);
-        }
         if !self.0.asks {
             return Ok(Identity::anonymous());
         }
@@ -343,13 +344,23 @@ impl Authenticator {
         ))
     }
 
-    /// Whom a coordinator of this farm has authenticated, if the call comes from one.
+    /// The identity of somebody whom another coordinator of this farm has authenticated, if their credentials are still good.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` with the reason, `UNAVAILABLE` if this coordinator does not know their token yet.
+    pub(crate) async fn admit(&self, relayed: &Relayed) -> Result<Identity, Status> {
+        self.look_for(relayed.identity.token.as_deref()).await?;
+        self.still(&relayed.identity)
+    }
+
+    /// Whom a coordinator of this farm has authenticated, if the call comes from one, and what its message must be. Such a call is
+    /// received once.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`, with the reason.
-    pub(crate) fn relayed(&self, call: &http::request::Parts) -> Result<Option<Relayed>, Status> {
-        let Some(Others { key, .. }) = &self.0.others else { return Ok(None) };
-        let Some(relayed) = Relayed::open(key, call)? else { return Ok(None) };
+    pub(crate) fn relayed(&self, call: &http::request::Parts) -> Result<Option<(Relayed, Option<Message>)>, Status> {
+        let Some(Others { reception, .. }) = &self.0.others else { return Ok(None) };
+        let Some(sealed) = reception.open(call)? else { return Ok(None) };
         let is_coordinators = || self.by_certificate(call).is_ok_and(|shown| shown.roles.contains(&Role::Coordinator));
         if self.0.tls.is_some() && !is_coordinators() {
             return Err(Status::unauthenticated(format!(
@@ -357,7 +368,8 @@ impl Authenticator {
                 relay::HEADER
             )));
         }
-        Ok(Some(relayed))
+        reception.receive(&sealed)?;
+        Ok(Some((sealed.caller, sealed.message.map(Message))))
     }
 
     /// The identity of somebody who was authenticated before, if their credentials are still good.

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::audit::{Audit, Call, Subject};
 use super::open_call::{self, Guarded};
-use super::relay::Answered;
+use super::relay::{Answered, Relayed};
 use super::{Authenticator, Identity, Needs, needs};
 use crate::accepted::Caller;
 
@@ -88,15 +88,22 @@ where
         let authenticator = self.authenticator.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let admitted = admit(&authenticator, &parts).await;
+            let admitted = match authenticator.relayed(&parts) {
+                Ok(None) => admit(&authenticator, &parts, None).await,
+                Ok(Some((relayed, message))) => {
+                    noted.iter_mut().for_each(|noted| noted.address = relayed.address);
+                    if let Some(message) = message {
+                        parts.extensions.insert(message);
+                    }
+                    admit(&authenticator, &parts, Some(&relayed)).await
+                }
+                Err(refused) => Err((None, refused)),
+            };
             let (identity, refused) = match admitted {
                 Ok(identity) => (identity, None),
                 Err((identity, status)) => (identity, Some(status)),
             };
             noted.iter_mut().for_each(|noted| noted.identity.clone_from(&identity));
-            if let Ok(Some(relayed)) = authenticator.relayed(&parts) {
-                noted.iter_mut().for_each(|noted| noted.address = relayed.address);
-            }
             if let Some(status) = refused {
                 let answer = status.into_http();
                 if let Some(noted) = noted {
@@ -185,10 +192,11 @@ impl Drop for Noted {
     }
 }
 
-/// Authenticates and authorises a caller. A refusal names the caller if it is known.
+/// Authenticates and authorises a caller, whom another coordinator may have authenticated. A refusal names the caller if it is known.
 async fn admit(
     authenticator: &Authenticator,
     call: &http::request::Parts,
+    relayed: Option<&Relayed>,
 ) -> Result<Option<Identity>, (Option<Identity>, Status)> {
     let path = call.uri.path();
     let Some(needs) = needs(path) else {
@@ -197,7 +205,11 @@ async fn admit(
     if needs == Needs::Nothing {
         return Ok(None);
     }
-    let identity = authenticator.identify(call).await.map_err(|status| (None, status))?;
+    let identified = match relayed {
+        Some(relayed) => authenticator.admit(relayed).await,
+        None => authenticator.identify(call).await,
+    };
+    let identity = identified.map_err(|status| (None, status))?;
     match needs {
         _ if path == RESULT && identity.scope.is_some() => {
             let words = "is confined to a scope, and a result is seen by everyone; execute the action instead";

@@ -1,26 +1,40 @@
 //! Calls that one coordinator of a farm passes on to another, on behalf of the caller that it has authenticated.
 //!
-//! Invariant: a relayed identity is believed only under a MAC with the farm's key over the identity and the call's path and, where
-//! the farm has TLS, only on a connection with a certificate that the farm's authority issued to a coordinator.
+//! Invariant: a relayed identity is believed only under a MAC with the farm's key and, where the farm has TLS, only on a connection with a
+//! certificate that the farm's authority issued to a coordinator. The MAC covers the caller, the call's path, the receiver's URL, a
+//! challenge that the receiver has issued within the last two minutes by its own monotonic clock, a number that it has not received with
+//! this challenge before, and the digest of the request where that is one message. So a call that was recorded is refused wherever it is
+//! sent again, and no clocks are compared.
+
+mod challenges;
+mod message;
+mod seal;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kiln_state::FarmKey;
 use kiln_state::farm_key::Purpose;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::codegen::http;
-use tonic::codegen::http::HeaderValue;
+use tonic::metadata::MetadataValue;
 
 use super::Identity;
+use challenges::{Challenges, Unfit};
+pub use challenges::{LEAST, MOST};
+pub(crate) use message::Message;
+pub use message::verified;
+pub(crate) use seal::Sealed;
+pub use seal::Sealer;
 
 /// The header with the caller of a relayed call.
 pub const HEADER: &str = "kiln-relayed";
 
-/// Maximum length of the header, in bytes.
-const MAX_BYTES: usize = 8 * 1024;
+/// In an answer: the seal's challenge is over. The call had no effect, and can be sealed again with the current one.
+pub const OVER: &str = "kiln-challenge-over";
 
 /// The caller of a relayed call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,84 +49,76 @@ pub struct Relayed {
 #[derive(Debug, Clone, Copy)]
 pub struct Answered;
 
-impl Relayed {
-    /// The header for a call of this path.
-    ///
-    /// # Errors
-    /// `INTERNAL` if the identity cannot be written as a header.
-    pub fn seal(&self, key: &FarmKey, path: &str) -> Result<HeaderValue, Status> {
-        let wrong = |error: &dyn std::fmt::Display| Status::internal(format!("cannot relay a call: {error}"));
-        let caller = serde_json::to_vec(self).map_err(|error| wrong(&error))?;
-        let mac = key.seal(Purpose::Relay, &[&caller, path.as_bytes()]);
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(caller), URL_SAFE_NO_PAD.encode(mac));
-        HeaderValue::try_from(text).map_err(|error| wrong(&error))
+/// Receives what other coordinators pass on to this one. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reception {
+    key: FarmKey,
+    /// The URL at which the others reach this coordinator.
+    me: Arc<str>,
+    challenges: Arc<Mutex<Challenges>>,
+}
+
+impl Reception {
+    /// For the coordinator that others reach at this URL, and seal calls for with this key.
+    pub fn new(key: FarmKey, me: &str) -> Self {
+        Self { key, me: me.into(), challenges: Arc::new(Mutex::new(Challenges::new(Instant::now()))) }
     }
 
-    /// The caller in the header of a call, if it has one. The MAC is checked; the connection is not.
+    /// What the next calls must be sealed with.
+    pub fn challenge(&self) -> Vec<u8> {
+        self.challenges.lock().current(Instant::now()).to_vec()
+    }
+
+    /// What is in the header of a call, if it has one: by a coordinator of this farm, for this one.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` if the header is not from a coordinator of this farm.
-    pub fn open(key: &FarmKey, call: &http::request::Parts) -> Result<Option<Self>, Status> {
+    /// `UNAUTHENTICATED` if it is not.
+    pub(crate) fn open(&self, call: &http::request::Parts) -> Result<Option<Sealed>, Status> {
         let Some(header) = call.headers.get(HEADER) else { return Ok(None) };
         let refused = || {
             Status::unauthenticated(format!(
                 "the header `{HEADER}` is not from a coordinator of this farm; coordinators of one farm have the same key (`--farm-key`)"
             ))
         };
-        let text = header.to_str().ok().filter(|text| text.len() <= MAX_BYTES).ok_or_else(refused)?;
-        let (caller, mac) = text.split_once('.').ok_or_else(refused)?;
-        let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| refused());
-        let (caller, mac) = (decoded(caller)?, decoded(mac)?);
-        if !key.verify(Purpose::Relay, &[&caller, call.uri.path().as_bytes()], &mac) {
+        let (sealed, mac) = seal::parts(header).ok_or_else(refused)?;
+        if !self.key.verify(Purpose::Relay, &[&sealed, call.uri.path().as_bytes()], &mac) {
             return Err(refused());
         }
-        serde_json::from_slice(&caller).map(Some).map_err(|_| refused())
+        let sealed: Sealed = serde_json::from_slice(&sealed).map_err(|_| refused())?;
+        if *sealed.to != *self.me {
+            return Err(Status::unauthenticated(format!(
+                "this call was passed on to the coordinator at `{}`, and this is the one at `{}`",
+                sealed.to, self.me
+            )));
+        }
+        Ok(Some(sealed))
+    }
+
+    /// Takes note of a call, which is received once.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` if it was received before, or its challenge is over.
+    pub(crate) fn receive(&self, sealed: &Sealed) -> Result<(), Status> {
+        let Sealed { challenge, sender, number, .. } = sealed;
+        match self.challenges.lock().receive(Instant::now(), challenge, *sender, *number) {
+            Ok(()) => Ok(()),
+            Err(Unfit::Over) => {
+                let mut refused = Status::unauthenticated(
+                    "this call was sealed for a challenge that is over; the coordinator that passed it on seals it again",
+                );
+                refused.metadata_mut().insert(OVER, MetadataValue::from_static("1"));
+                Err(refused)
+            }
+            Err(Unfit::Received) => {
+                tracing::warn!(
+                    caller = sealed.caller.identity.name,
+                    "refused a call that was received before: somebody has recorded it"
+                );
+                Err(Status::unauthenticated("this call was received before; it counts once"))
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, SystemTime};
-
-    use super::*;
-    use crate::Role;
-
-    fn call(path: &str, header: Option<HeaderValue>) -> http::request::Parts {
-        let mut request = http::Request::builder().uri(path).body(()).unwrap();
-        if let Some(header) = header {
-            request.headers_mut().insert(HEADER, header);
-        }
-        request.into_parts().0
-    }
-
-    #[test]
-    fn a_relayed_caller_is_believed_for_the_call_that_it_was_sealed_for_under_the_farms_key() {
-        let (key, other) = (FarmKey::ephemeral(), FarmKey::ephemeral());
-        let identity = Identity {
-            name: "ann".into(),
-            tenant: "web".into(),
-            roles: [Role::Builder, Role::Admin].into(),
-            expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000)),
-            scope: Some("refs/pull/7".into()),
-            ..Identity::anonymous()
-        };
-        let ann = Relayed { identity, address: Some(([10, 0, 0, 1], 7).into()) };
-        let sealed = ann.seal(&key, "/kiln.v1.Builds/Submit").unwrap();
-        let open = |key: &FarmKey, path: &str, header| Relayed::open(key, &call(path, Some(header)));
-        assert_eq!(open(&key, "/kiln.v1.Builds/Submit", sealed.clone()).unwrap(), Some(ann));
-        assert!(Relayed::open(&key, &call("/kiln.v1.Builds/Submit", None)).unwrap().is_none());
-        let mut forged = sealed.to_str().unwrap().to_owned();
-        forged.replace_range(4..5, if forged.as_bytes()[4] == b'A' { "B" } else { "A" });
-        for (key, path, header) in [
-            (&key, "/kiln.v1.Cache/Prune", sealed.clone()),
-            (&other, "/kiln.v1.Builds/Submit", sealed),
-            (&key, "/kiln.v1.Builds/Submit", forged.parse().unwrap()),
-            (&key, "/kiln.v1.Builds/Submit", HeaderValue::from_static("")),
-            (&key, "/kiln.v1.Builds/Submit", HeaderValue::from_static(".")),
-            (&key, "/kiln.v1.Builds/Submit", HeaderValue::from_bytes(b"\xff.\xff").unwrap()),
-        ] {
-            let refused = open(key, path, header).expect_err(path);
-            assert_eq!(refused.code(), tonic::Code::Unauthenticated);
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 
 mod network;
 mod others;
+mod peer;
 mod peers;
 mod relay;
 

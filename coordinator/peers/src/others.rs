@@ -5,35 +5,32 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use kiln_auth::FarmKey;
-use kiln_auth::relay::{HEADER, Relayed};
+use kiln_auth::relay::Relayed;
 use kiln_proto::v1;
 use kiln_proto::v1::coordinator::Seat;
 use kiln_proto::v1::coordinators_client::CoordinatorsClient;
 use kiln_replicas::{Replica, Replicas};
-use tonic::codegen::http::HeaderValue;
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Status};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http;
 
+use crate::peer::Error;
 use crate::peers::{Peers, myself};
 
-/// The call that asks a coordinator.
-const LIST: &str = "/kiln.v1.Coordinators/List";
 /// How long a coordinator may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// The farm's other coordinators. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Others {
-    key: FarmKey,
     peers: Peers,
     replicas: Replicas,
 }
 
 impl Others {
     /// Those that these replicas know, reached by these ways.
-    pub fn new(key: FarmKey, peers: Peers, replicas: Replicas) -> Self {
-        Self { key, peers, replicas }
+    pub fn new(peers: Peers, replicas: Replicas) -> Self {
+        Self { peers, replicas }
     }
 
     /// What each of them says of itself, or why it does not answer.
@@ -55,7 +52,6 @@ impl Others {
         let answer = tokio::time::timeout(ANSWER, self.call(&other.address)).await;
         let why = match answer {
             Ok(Ok(said)) => return said,
-            Ok(Err(status)) if status.code() == Code::Unimplemented => "it is of an earlier version".to_owned(),
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
         };
@@ -70,15 +66,19 @@ impl Others {
     }
 
     async fn call(&self, address: &str) -> Result<v1::Coordinator, Status> {
-        let channel = self.peers.connect(address).map_err(|error| Status::unavailable(format!("{error:#}")))?;
-        let mut request = Request::new(v1::ListCoordinatorsRequest { only_itself: true });
-        let header = Relayed { identity: myself(), address: None }.seal(&self.key, LIST)?;
-        request.metadata_mut().insert(HEADER, metadata(&header)?);
-        let said = CoordinatorsClient::new(channel).list(request).await?.into_inner().coordinators;
+        let caller = Relayed { identity: myself(), address: None };
+        let (peers, peer) = (self.peers.clone(), self.peers.at(address));
+        let service = tower::service_fn(move |call: http::Request<Body>| {
+            let (peers, peer, caller) = (peers.clone(), peer.clone(), caller.clone());
+            async move {
+                let (answer, place) = peer.call(&peers, &caller, call).await?;
+                // The answer is one small message: it is there when its head is.
+                drop(place);
+                Ok::<_, Error>(answer)
+            }
+        });
+        let mut asked = CoordinatorsClient::new(service);
+        let said = asked.list(v1::ListCoordinatorsRequest { only_itself: true }).await?.into_inner().coordinators;
         said.into_iter().next().ok_or_else(|| Status::internal("it said nothing"))
     }
-}
-
-fn metadata(header: &HeaderValue) -> Result<MetadataValue<tonic::metadata::Ascii>, Status> {
-    MetadataValue::try_from(header.as_bytes()).map_err(|error| Status::internal(error.to_string()))
 }

@@ -6,27 +6,21 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Frame;
-use kiln_auth::relay::{Answered, HEADER, Relayed};
-use kiln_auth::{Caller, FarmKey, Guarded, Identity};
+use kiln_auth::relay::{Answered, Relayed};
+use kiln_auth::{Caller, Guarded, Identity};
 use kiln_replicas::Replicas;
-use parking_lot::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::codegen::{Service, http};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::peers::{LIFE, Peers};
-
-/// Calls in progress on one connection, below the number that the other end allows; beyond that there is another connection.
-const CALLS: usize = 200;
+use crate::peer::{Error, Peer, Place};
+use crate::peers::Peers;
 
 /// The way to one leader. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,40 +28,21 @@ pub struct Relay(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    key: FarmKey,
     address: String,
     peers: Peers,
+    peer: Arc<Peer>,
     /// Are told when this leader seems to be none any more.
     replicas: Replicas,
-    connections: Mutex<Vec<Connection>>,
     /// Cancelled when this leader leads no more, as far as is known.
     over: CancellationToken,
 }
 
-/// A connection, and the calls in progress on it.
-#[derive(Debug, Clone)]
-struct Connection {
-    channel: Channel,
-    calls: Arc<AtomicUsize>,
-    /// When the certificate was issued that it shows, also when it connects again.
-    made: Instant,
-}
-
-/// One of the calls in progress on a connection.
-#[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Relay {
     /// To the coordinator at this URL. Connects when there are calls.
-    pub fn to(address: &str, key: FarmKey, peers: Peers, replicas: Replicas) -> Self {
-        let (connections, over) = (Mutex::default(), CancellationToken::new());
-        Self(Arc::new(Inner { key, address: address.to_owned(), peers, replicas, connections, over }))
+    pub fn to(address: &str, peers: Peers, replicas: Replicas) -> Self {
+        let peer = peers.at(address);
+        peer.forget();
+        Self(Arc::new(Inner { address: address.to_owned(), peers, peer, replicas, over: CancellationToken::new() }))
     }
 
     /// The URL of the coordinator that calls are passed on to.
@@ -78,26 +53,6 @@ impl Relay {
     /// Ends all calls in progress: their callers call again.
     pub fn end(&self) {
         self.0.over.cancel();
-    }
-
-    fn connection(&self) -> anyhow::Result<(Channel, Place)> {
-        let mut connections = self.0.connections.lock();
-        let is_new = |connection: &Connection| connection.made.elapsed() < LIFE / 2;
-        connections.retain(|connection| is_new(connection) || connection.calls.load(Ordering::Relaxed) > 0);
-        let least = connections.iter().filter(|connection| is_new(connection));
-        let least = least.min_by_key(|connection| connection.calls.load(Ordering::Relaxed));
-        let found = least.filter(|connection| connection.calls.load(Ordering::Relaxed) < CALLS).cloned();
-        let Connection { channel, calls, .. } = match found {
-            Some(found) => found,
-            None => {
-                let channel = self.0.peers.connect(&self.0.address)?;
-                let new = Connection { channel, calls: Arc::default(), made: Instant::now() };
-                connections.push(new.clone());
-                new
-            }
-        };
-        calls.fetch_add(1, Ordering::Relaxed);
-        Ok((channel, Place(calls)))
     }
 
     /// Passes a call on.
@@ -129,28 +84,24 @@ impl Relay {
         Ok(answer)
     }
 
-    async fn try_pass(&self, request: http::Request<Body>) -> Result<(http::Response<Body>, Place), Status> {
-        let (mut parts, body) = request.into_parts();
-        parts.headers.remove(AUTHORIZATION);
-        parts.headers.remove(HEADER);
+    async fn try_pass(&self, mut request: http::Request<Body>) -> Result<(http::Response<Body>, Place), Status> {
+        request.headers_mut().remove(AUTHORIZATION);
         // A call that needs no identity comes from somewhere, too.
         let nobody = || Identity { roles: BTreeSet::new(), ..Identity::anonymous() };
-        let identity = parts.extensions.get::<Identity>().cloned().unwrap_or_else(nobody);
-        let address = parts.extensions.get::<Caller>().and_then(|caller| caller.address);
-        let relayed = Relayed { identity, address };
-        parts.headers.insert(HEADER, relayed.seal(&self.0.key, parts.uri.path())?);
-        parts.extensions.clear();
-        let unreachable = |error: &dyn std::fmt::Display| {
-            tracing::debug!(%error, "cannot pass a call on to the coordinator that leads");
-            Status::unavailable(
-                "the coordinator that leads the farm cannot be reached from this one; if it is gone, another takes over within seconds: \
-                 try again",
-            )
-        };
-        let (mut channel, place) = self.connection().map_err(|error| unreachable(&format!("{error:#}")))?;
-        std::future::poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| unreachable(&error))?;
-        let answer = channel.call(http::Request::from_parts(parts, body)).await.map_err(|error| unreachable(&error))?;
-        Ok((answer, place))
+        let identity = request.extensions().get::<Identity>().cloned().unwrap_or_else(nobody);
+        let address = request.extensions().get::<Caller>().and_then(|caller| caller.address);
+        let caller = Relayed { identity, address };
+        let passing = self.0.peer.call(&self.0.peers, &caller, request);
+        passing.await.map_err(|error| match error {
+            Error::Ended(status) => status,
+            Error::Unreachable(why) => {
+                tracing::debug!(why, "cannot pass a call on to the coordinator that leads");
+                Status::unavailable(
+                    "the coordinator that leads the farm cannot be reached from this one; if it is gone, another takes over within \
+                     seconds: try again",
+                )
+            }
+        })
     }
 }
 

@@ -76,4 +76,16 @@ impl coordinators_server::Coordinators for Coordinators {
         coordinators.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Response::new(v1::ListCoordinatorsResponse { coordinators }))
     }
+
+    async fn challenge(
+        &self,
+        _request: Request<v1::ChallengeRequest>,
+    ) -> Result<Response<v1::ChallengeResponse>, Status> {
+        match self.authenticator.challenge() {
+            Some(challenge) => Ok(Response::new(v1::ChallengeResponse { challenge })),
+            None => Err(Status::failed_precondition(
+                "this coordinator is the farm's only one: nobody passes calls on to it",
+            )),
+        }
+    }
 }

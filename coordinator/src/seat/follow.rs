@@ -21,7 +21,7 @@ const LAST: Duration = Duration::from_secs(1);
 pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) -> (Seats, Coordinators) {
     let chair = Chair::new(Seat::Vacant);
     let seats = Seats { seat: chair.0.subscribe(), trouble: replicas.trouble() };
-    let others = Others::new(base.key.clone(), peers.clone(), replicas.clone());
+    let others = Others::new(peers.clone(), replicas.clone());
     let (me, authenticator) = (replicas.me().clone(), base.authenticator.clone());
     let coordinators = Coordinators::new(me, seats.clone(), authenticator, Some(others.clone()));
     tokio::spawn(Member { base, replicas, peers, others, ledger, chair }.live());
@@ -98,7 +98,7 @@ impl Member {
     }
 
     fn relay(&self, leader: &str) -> Relay {
-        Relay::to(leader, self.base.key.clone(), self.peers.clone(), self.replicas.clone())
+        Relay::to(leader, self.peers.clone(), self.replicas.clone())
     }
 
     /// For as long as this coordinator cannot find out who leads, it asks the others, and passes calls on to the one that they name. Its own

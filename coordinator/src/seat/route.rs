@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use http_body_util::{BodyExt, Full, Limited};
-use kiln_auth::relay::HEADER;
+use kiln_auth::relay::{HEADER, verified};
 use kiln_auth::{Identity, Role};
 use kiln_execution::Elsewhere;
 use kiln_peers::{Relay, status};
@@ -241,7 +241,7 @@ impl Common {
 
 impl<S> Service<http::Request<Body>> for Routed<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -253,11 +253,18 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if is_of(&request, &OF_SERVERS) {
-            return Box::pin(self.inner.call(request));
-        }
+        // Uses the service that is ready, and leaves its clone for the next call.
+        let copy = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, copy);
         let (seats, common) = (self.seats.clone(), self.common.clone());
         Box::pin(async move {
+            let request = match verified(request).await {
+                Ok(request) => request,
+                Err(refused) => return Ok(refused.into_http()),
+            };
+            if is_of(&request, &OF_SERVERS) {
+                return inner.call(request).await;
+            }
             let (for_the_leader, passed_on) = (is_for_the_leader(&request), is_passed_on(&request));
             let seat = if for_the_leader { seats.settled(passed_on).await } else { seats.now() };
             match seat {
