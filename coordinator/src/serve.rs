@@ -319,6 +319,7 @@ async fn serve(
             builds: metrics.as_ref().map(|metrics| metrics.builds.clone()),
             webhooks: metrics.as_ref().map(|metrics| metrics.webhooks.clone()),
         },
+        others: None,
         stopping: stopping.clone(),
         config: config.clone(),
     };

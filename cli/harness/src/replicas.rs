@@ -43,7 +43,7 @@ pub struct Replicas {
     coordinators: Mutex<BTreeMap<String, Coordinator>>,
     workers: Mutex<BTreeMap<String, Child>>,
     pids: Mutex<Vec<u32>>,
-    /// Arguments of each coordinator.
+    /// Arguments of each coordinator, whose name replaces `{name}`.
     more: Vec<String>,
     /// Variables with `kiln`'s credentials.
     pub access: Vec<(String, String)>,
@@ -217,7 +217,7 @@ impl Replicas {
             .args(["--replicas", &redis, "--s3", "s3://kiln/farm", "--store-size", "2GiB"])
             .args(["--parent", &std::process::id().to_string(), "--data-dir"])
             .arg(self.dir.path().join(name))
-            .args(&self.more);
+            .args(self.more.iter().map(|argument| argument.replace("{name}", name)));
         if !self.more.iter().any(|argument| argument == "--farm-dir") {
             command.arg("--farm-key").arg(self.dir.path().join("farm.key"));
         }

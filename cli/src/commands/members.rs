@@ -106,13 +106,9 @@ pub(super) async fn unrevoke_at(farm: &Farm, name: String, serial: String) -> Re
 pub(super) async fn list_at(farm: &Farm, as_json: bool) -> Result<Code, Error> {
     let members = farm.call(farm.membership().list(v1::ListMembersRequest {})).await?.into_inner();
     let code = print(&members, &farm.status().await?, as_json)?;
-    // A coordinator of an earlier version does not say.
-    let request = v1::ListCoordinatorsRequest { only_itself: false };
-    let all = farm.coordinators().list(request).await.map(|all| all.into_inner().coordinators).unwrap_or_default();
-    if let Some(leader) = all.iter().find(|one| one.called && all.len() > 1).map(|one| &one.leader) {
-        terminal::say(&format!(
-            "these are the certificates and tokens that `{leader}` knows, which leads; others know those that they issued, and those of their \
-             copy of the farm's directory: `kiln farm coordinators` says whose copy differs"
+    for url in &members.unanswered {
+        terminal::say_warning(&format!(
+            "the coordinator at `{url}` does not answer: certificates and tokens that only it knows are not listed"
         ));
     }
     Ok(code)

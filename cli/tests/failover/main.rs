@@ -7,6 +7,7 @@
 
 mod faults;
 mod invocations;
+mod joined;
 mod members;
 mod recorded;
 mod rolling;

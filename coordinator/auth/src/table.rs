@@ -96,6 +96,7 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Farm", "Keys", Needs::Anybody),
     ("kiln.v1.Coordinators", "List", SEE_THE_COORDINATORS),
     ("kiln.v1.Coordinators", "Challenge", Needs::Nothing),
+    ("kiln.v1.Coordinators", "Members", COORDINATE),
     ("kiln.v1.Deliveries", "Take", COORDINATE),
     ("grpc.health.v1.Health", "Check", Needs::Nothing),
     ("grpc.health.v1.Health", "Watch", Needs::Nothing),

@@ -12,6 +12,7 @@ use kiln_proto::v1::coordinators_client::CoordinatorsClient;
 use kiln_replicas::{Replica, Replicas};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::client::GrpcService;
 use tonic::codegen::http;
 
 use crate::peer::Error;
@@ -35,9 +36,30 @@ impl Others {
 
     /// What each of them says of itself, or why it does not answer.
     pub async fn say(&self) -> Vec<v1::Coordinator> {
-        let me = &self.replicas.me().name;
-        let others = self.replicas.all().into_iter().filter(|other| other.name != *me);
-        join_all(others.map(|other| self.ask(other))).await
+        join_all(self.all().into_iter().map(|other| self.ask(other))).await
+    }
+
+    /// The certificates and tokens that each of them knows, or the URL of one that does not answer.
+    pub async fn members(&self) -> Vec<Result<v1::Members, String>> {
+        let ask = async |other: Replica| {
+            let mut asked = CoordinatorsClient::new(self.calls(&other.address));
+            match tokio::time::timeout(ANSWER, asked.members(v1::ListMembersRequest {})).await {
+                Ok(Ok(members)) => Ok(members.into_inner()),
+                Ok(Err(error)) => Err((other.address, error.message().to_owned())),
+                Err(_) => Err((other.address, late())),
+            }
+            .map_err(|(address, why)| {
+                tracing::warn!(address, why, "another coordinator does not say which certificates and tokens it knows");
+                address
+            })
+        };
+        join_all(self.all().into_iter().map(ask)).await
+    }
+
+    fn all(&self) -> Vec<Replica> {
+        let mut all = self.replicas.all();
+        all.retain(|other| other.name != self.replicas.me().name);
+        all
     }
 
     /// The URL of the one that leads, if one of them leads or knows another that does.
@@ -53,7 +75,7 @@ impl Others {
         let why = match answer {
             Ok(Ok(said)) => return said,
             Ok(Err(status)) => status.message().to_owned(),
-            Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
+            Err(_) => late(),
         };
         let trouble = format!("it does not say how it is: {why}");
         v1::Coordinator {
@@ -66,19 +88,27 @@ impl Others {
     }
 
     async fn call(&self, address: &str) -> Result<v1::Coordinator, Status> {
-        let caller = Relayed { identity: myself(), address: None };
-        let (peers, peer) = (self.peers.clone(), self.peers.at(address));
-        let service = tower::service_fn(move |call: http::Request<Body>| {
-            let (peers, peer, caller) = (peers.clone(), peer.clone(), caller.clone());
-            async move {
-                let (answer, place) = peer.call(&peers, &caller, call).await?;
-                // The answer is one small message: it is there when its head is.
-                drop(place);
-                Ok::<_, Error>(answer)
-            }
-        });
-        let mut asked = CoordinatorsClient::new(service);
+        let mut asked = CoordinatorsClient::new(self.calls(address));
         let said = asked.list(v1::ListCoordinatorsRequest { only_itself: true }).await?.into_inner().coordinators;
         said.into_iter().next().ok_or_else(|| Status::internal("it said nothing"))
     }
+
+    /// Calls of the one at this URL, whose answers are one small message.
+    fn calls(&self, address: &str) -> impl GrpcService<Body, ResponseBody = Body, Error = Error, Future: Send> + use<> {
+        let (peers, peer) = (self.peers.clone(), self.peers.at(address));
+        tower::service_fn(move |call: http::Request<Body>| {
+            let (peers, peer) = (peers.clone(), peer.clone());
+            async move {
+                let caller = Relayed { identity: myself(), address: None };
+                let (answer, place) = peer.call(&peers, &caller, call).await?;
+                // The rest of the answer comes with its head.
+                drop(place);
+                Ok::<_, Error>(answer)
+            }
+        })
+    }
+}
+
+fn late() -> String {
+    format!("no answer within {} s", ANSWER.as_secs())
 }

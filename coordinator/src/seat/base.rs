@@ -5,6 +5,7 @@ use kiln_auth::{Authenticator, FarmKey};
 use kiln_builds::BuildMetrics;
 use kiln_execution::properties::Rules;
 use kiln_notify::Notifier;
+use kiln_peers::Others;
 use kiln_planner::plan::Toolchains;
 use kiln_signing::Signer;
 use kiln_state::Current;
@@ -39,6 +40,8 @@ pub(crate) struct Base {
     /// Where the web pages are.
     pub pages: Option<Url>,
     pub counted: Counted,
+    /// The farm's other coordinators; none if this is its only one.
+    pub others: Option<Others>,
     /// Cancelled when the coordinator shuts down.
     pub stopping: CancellationToken,
 }

@@ -10,6 +10,7 @@ use kiln_replicas::Replica;
 use tonic::{Request, Response, Status};
 
 use super::{Seat, Seats};
+use crate::services::membership;
 
 /// Says how this coordinator is, and asks the others.
 #[derive(Debug, Clone)]
@@ -75,6 +76,10 @@ impl coordinators_server::Coordinators for Coordinators {
         coordinators.push(self.own());
         coordinators.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Response::new(v1::ListCoordinatorsResponse { coordinators }))
+    }
+
+    async fn members(&self, _request: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
+        Ok(Response::new(membership::known_to(&self.authenticator).await))
     }
 
     async fn challenge(

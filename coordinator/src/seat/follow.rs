@@ -24,6 +24,7 @@ pub(crate) fn join(base: Base, replicas: Replicas, peers: Peers, ledger: Pages) 
     let others = Others::new(peers.clone(), replicas.clone());
     let (me, authenticator) = (replicas.me().clone(), base.authenticator.clone());
     let coordinators = Coordinators::new(me, seats.clone(), authenticator, Some(others.clone()));
+    let base = Base { others: Some(others.clone()), ..base };
     tokio::spawn(Member { base, replicas, peers, others, ledger, chair }.live());
     (seats, coordinators)
 }

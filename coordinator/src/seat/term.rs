@@ -85,6 +85,7 @@ impl Term {
             execution.clone(),
             std::sync::Arc::new(tenants.clone()),
             base.beliefs.clone(),
+            base.others.clone(),
         );
         let mut farm = Routes::new(sized!(MembershipServer::new(members)))
             .add_service(sized!(WorkersServer::new(workers::Workers::new(execution))));

@@ -1,10 +1,13 @@
 //! `kiln.v1.Membership`: exchanges join tokens for workers' certificates, lists members, and revokes access.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use kiln_peers::Others;
 use kiln_proto::clock;
+use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{self, membership_server};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +26,7 @@ pub struct Membership {
     execution: ExecutionHandle,
     made: Arc<dyn Made>,
     beliefs: Beliefs,
+    others: Option<Others>,
 }
 
 /// What the tenants of a farm have of what workers made.
@@ -42,8 +46,18 @@ impl Membership {
         execution: ExecutionHandle,
         made: Arc<dyn Made>,
         beliefs: Beliefs,
+        others: Option<Others>,
     ) -> Self {
-        Self { authenticator, execution, made, beliefs }
+        Self { authenticator, execution, made, beliefs, others }
+    }
+
+    /// The certificates and tokens that the farm's coordinators know.
+    async fn all(&self) -> v1::Members {
+        let own = known_to(&self.authenticator).await;
+        match &self.others {
+            Some(others) => merged(own, others.members().await),
+            None => own,
+        }
     }
 
     /// Whether there is a member with this name, as far as the farm knows.
@@ -52,7 +66,12 @@ impl Membership {
             return Ok(true);
         }
         let farm = self.execution.farm().await?;
-        Ok(farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name))
+        if farm.workers.iter().chain(&farm.away).any(|worker| worker.worker == name) {
+            return Ok(true);
+        }
+        let all = self.all().await;
+        let mut names = all.certificates.iter().map(|one| &one.name).chain(all.tokens.iter().map(|one| &one.name));
+        Ok(names.any(|known| known == name))
     }
 }
 
@@ -162,12 +181,41 @@ impl membership_server::Membership for Membership {
     }
 
     async fn list(&self, _: Request<v1::ListMembersRequest>) -> Result<Response<v1::Members>, Status> {
-        let known = self.authenticator.known().borrow().clone();
-        let certificates = self.authenticator.issued().await;
-        let tokens: Vec<tokens::Entry> = known.tokens.entries().cloned().collect();
         let distrusted = self.beliefs.known().now().all().iter().map(distrusted).collect();
-        Ok(Response::new(v1::Members { distrusted, ..members(certificates, tokens, &known.revoked) }))
+        Ok(Response::new(v1::Members { distrusted, ..self.all().await }))
     }
+}
+
+/// The certificates and tokens in this coordinator's files, and who is revoked.
+pub(crate) async fn known_to(authenticator: &Authenticator) -> v1::Members {
+    let known = authenticator.known().borrow().clone();
+    let certificates = authenticator.issued().await;
+    members(certificates, known.tokens.entries().cloned().collect(), &known.revoked)
+}
+
+/// The members that a coordinator knows, with the certificates and tokens that only others know.
+fn merged(mut own: v1::Members, others: Vec<Result<v1::Members, String>>) -> v1::Members {
+    for other in others {
+        match other {
+            Ok(members) => {
+                own.certificates.extend(members.certificates);
+                own.tokens.extend(members.tokens);
+            }
+            Err(url) => own.unanswered.push(url),
+        }
+    }
+    let mut serials = BTreeSet::new();
+    own.certificates.retain(|one| serials.insert(one.serial.clone()));
+    own.certificates.sort_by(|one, other| by_name(&one.name, &one.expires, &other.name, &other.expires));
+    // Copies of one farm's directory have the same tokens.
+    own.tokens.sort_by(|one, other| by_name(&one.name, &one.expires, &other.name, &other.expires));
+    own.tokens.dedup();
+    own
+}
+
+fn by_name(name: &str, expires: &Option<Timestamp>, other: &str, later: &Option<Timestamp>) -> Ordering {
+    let at = |time: &Option<Timestamp>| time.as_ref().and_then(clock::read_timestamp);
+    (name, at(expires)).cmp(&(other, at(later)))
 }
 
 fn named(name: &str, serial: &str) -> String {
@@ -216,6 +264,7 @@ pub fn members(
         revoked_names: sorted(&revoked.names),
         revoked_serials: sorted(&revoked.serials),
         distrusted: Vec::new(),
+        unanswered: Vec::new(),
     }
 }
 
