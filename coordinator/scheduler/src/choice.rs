@@ -18,12 +18,12 @@ type Score = (usize, u64, Reverse<usize>);
 /// Counts by holder, for one choice after another.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    counts: Vec<u16>,
+    counts: Vec<u32>,
     counted: Vec<HolderId>,
 }
 
 impl Tally {
-    fn add(&mut self, holders: &Holders) {
+    fn add(&mut self, holders: &Holders, times: usize) {
         holders.for_each(|holder| {
             if self.counts.len() <= holder as usize {
                 self.counts.resize(holder as usize + 1, 0);
@@ -31,17 +31,17 @@ impl Tally {
             if self.counts[holder as usize] == 0 {
                 self.counted.push(holder);
             }
-            self.counts[holder as usize] += 1;
+            self.counts[holder as usize] += times as u32;
         });
     }
 
     /// The highest count.
-    fn most(&self) -> u16 {
+    fn most(&self) -> u32 {
         self.counted.iter().map(|holder| self.counts[*holder as usize]).max().unwrap_or(0)
     }
 
     /// Those that were counted so often.
-    fn counted(&self, times: u16) -> impl Iterator<Item = HolderId> {
+    fn counted(&self, times: u32) -> impl Iterator<Item = HolderId> {
         self.counted.iter().copied().filter(move |holder| self.counts[*holder as usize] == times)
     }
 
@@ -56,35 +56,38 @@ impl Scheduler {
     /// The best worker with room for an action with these inputs, other than the one that it avoids.
     pub(super) fn best_worker(&mut self, class: ClassId, inputs: &[InputId], avoid: Option<usize>) -> Option<usize> {
         self.workers.settle();
-        let mut common: Vec<&Holders> = self.inputs.holders(inputs).collect();
-        common.sort_unstable_by_key(|holders| Reverse(holders.len()));
+        let mut common = self.inputs.holders(inputs);
+        common.sort_unstable_by_key(|(holders, _)| Reverse(holders.len()));
         let mut counted = 0;
-        while let Some(rarest) = common.last() {
+        while let Some((rarest, times)) = common.last() {
             counted += rarest.len();
             if counted > COUNTED {
                 break;
             }
-            self.tally.add(rarest);
+            self.tally.add(rarest, *times);
             common.pop();
         }
-        let having = |worker: &Worker| common.iter().filter(|holders| holders.contains(worker.holder)).count();
+        let in_common: usize = common.iter().map(|(_, times)| times).sum();
+        let having = |worker: &Worker| -> usize {
+            common.iter().filter(|(holders, _)| holders.contains(worker.holder)).map(|(_, times)| times).sum()
+        };
         let one = &self.classes[class];
         let mut best: Option<Score> = None;
         for count in (1..=self.tally.most()).rev() {
             for slot in self.tally.counted(count).filter_map(|holder| self.inputs.slot(holder)) {
                 let worker = self.workers.get(slot).filter(|worker| Some(slot) != avoid && is_open(one, class, worker));
-                let score = |worker: &Worker| (usize::from(count) + having(worker), worker.free_share(), Reverse(slot));
+                let score = |worker: &Worker| (count as usize + having(worker), worker.free_share(), Reverse(slot));
                 best = best.max(worker.map(score));
             }
             // Those that were counted less often have fewer.
-            if best.is_some_and(|(most, ..)| most >= usize::from(count) + common.len()) {
+            if best.is_some_and(|(most, ..)| most >= count as usize + in_common) {
                 break;
             }
         }
         self.tally.clear();
         // The others have none of the inputs that were counted.
-        if best.is_none_or(|(count, ..)| count <= common.len()) {
-            best = best.max(self.least_loaded(class, avoid, common.len(), having));
+        if best.is_none_or(|(count, ..)| count <= in_common) {
+            best = best.max(self.least_loaded(class, avoid, in_common, having));
         }
         best.map(|(.., Reverse(slot))| slot)
     }

@@ -22,7 +22,7 @@ pub(super) type HolderId = u32;
 pub(super) type InputId = u32;
 
 /// The workers that have an input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Holders {
     /// In no order: looking through a few is faster than to keep them sorted.
     Few(Vec<u16>),
@@ -40,11 +40,8 @@ impl Holders {
         }
     }
 
-    /// Whether it was not there.
-    fn insert(&mut self, holder: HolderId) -> bool {
-        if self.contains(holder) {
-            return false;
-        }
+    /// Adds one that is not there.
+    fn insert(&mut self, holder: HolderId) {
         match (self, u16::try_from(holder)) {
             (Holders::Few(few), Ok(holder)) if few.len() < MANY => few.push(holder),
             (Holders::Many { bits, count }, _) => {
@@ -61,7 +58,6 @@ impl Holders {
                 *few = Holders::Many { bits, count };
             }
         }
-        true
     }
 
     /// Removes one that is there.
@@ -99,12 +95,30 @@ impl Holders {
     }
 }
 
+/// Inputs that the same workers have. Those of one library come and go together, so they are noted together; once parted, they stay so.
+type CohortId = u32;
+
+#[derive(Debug)]
+struct Cohort {
+    holders: Holders,
+    /// Number of its inputs.
+    inputs: usize,
+}
+
 #[derive(Debug)]
 struct Input {
     hash: u64,
     /// Number of actions that have it.
     actions: u32,
-    holders: Holders,
+    cohort: CohortId,
+}
+
+/// An input in a list, with its cohort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    cohort: CohortId,
+    input: InputId,
+    at: usize,
 }
 
 #[derive(Debug)]
@@ -121,10 +135,14 @@ pub(super) struct Inputs {
     by_hash: Sharded<u64, InputId>,
     inputs: Vec<Input>,
     free: Vec<InputId>,
+    cohorts: Vec<Cohort>,
+    free_cohorts: Vec<CohortId>,
     holders: Vec<Holder>,
     free_holders: Vec<HolderId>,
     /// Holders that are gone, with inputs that are to be removed.
     gone: Vec<HolderId>,
+    /// Room for one list of places after another.
+    places: Vec<Place>,
 }
 
 impl Inputs {
@@ -151,26 +169,27 @@ impl Inputs {
 
     /// Removes some of what workers had that are gone.
     pub(super) fn tidy(&mut self) {
-        let mut left = REMOVED_AT_A_TIME;
-        while let Some(id) = self.gone.last().copied() {
-            let Some(input) = self.holders[id as usize].recent.pop_front() else {
-                self.holders[id as usize].recent = VecDeque::new();
-                self.gone.pop();
-                self.free_holders.push(id);
-                continue;
-            };
-            self.remove(input, id);
-            left -= 1;
-            if left == 0 {
-                return;
-            }
+        let Some(id) = self.gone.last().copied() else { return };
+        self.drop_oldest(id, REMOVED_AT_A_TIME);
+        if self.holders[id as usize].recent.is_empty() {
+            self.holders[id as usize].recent = VecDeque::new();
+            self.gone.pop();
+            self.free_holders.push(id);
         }
     }
 
     /// The inputs with these hashes, for one more action.
     pub(super) fn of(&mut self, hashes: &[u64]) -> Box<[InputId]> {
+        // Nobody has those that are new.
+        let mut cohort = None;
         let mut one = |hash: &u64| {
-            let id = self.by_hash.get(hash).copied().unwrap_or_else(|| self.add(*hash));
+            let id = match self.by_hash.get(hash) {
+                Some(id) => *id,
+                None => {
+                    let cohort = *cohort.get_or_insert_with(|| self.add_cohort(Holders::Few(Vec::new()), 0));
+                    self.add(*hash, cohort)
+                }
+            };
             self.inputs[id as usize].actions += 1;
             id
         };
@@ -187,36 +206,90 @@ impl Inputs {
 
     /// A worker gets these inputs; the oldest that it had are forgotten.
     pub(super) fn remember(&mut self, id: HolderId, ids: &[InputId]) {
-        self.fetch(ids);
+        let mut places = self.places(ids);
+        let mut last = None;
+        places.retain(|Place { cohort, .. }| match last {
+            Some((known, is_new)) if known == *cohort => is_new,
+            _ => {
+                let is_new = !self.cohorts[*cohort as usize].holders.contains(id);
+                last = Some((*cohort, is_new));
+                is_new
+            }
+        });
+        for alike in places.chunk_by(|one, other| one.cohort == other.cohort) {
+            let cohort = self.apart(alike);
+            self.cohorts[cohort as usize].holders.insert(id);
+        }
+        places.sort_unstable_by_key(|place| place.at);
         let recent = &mut self.holders[id as usize].recent;
-        for input in ids {
-            if self.inputs[*input as usize].holders.insert(id) {
-                if recent.len() == recent.capacity() {
-                    // Doubled, but not beyond what can be needed.
-                    let most = (REMEMBERED_INPUTS + ids.len()).saturating_sub(recent.len());
-                    recent.reserve_exact(recent.len().clamp(16, most.max(16)));
-                }
-                recent.push_back(*input);
+        if recent.capacity() - recent.len() < places.len() {
+            // Doubled, but not beyond what can be needed.
+            let most = (REMEMBERED_INPUTS + ids.len()).saturating_sub(recent.len());
+            recent.reserve_exact(recent.len().clamp(16, most.max(16)).max(places.len()));
+        }
+        recent.extend(places.iter().map(|place| place.input));
+        let beyond = recent.len().saturating_sub(REMEMBERED_INPUTS);
+        self.places = places;
+        self.drop_oldest(id, beyond);
+    }
+
+    /// A worker has the oldest of its inputs no more, up to so many.
+    fn drop_oldest(&mut self, id: HolderId, count: usize) {
+        let recent = &mut self.holders[id as usize].recent;
+        let oldest: Vec<InputId> = recent.drain(..count.min(recent.len())).collect();
+        let places = self.places(&oldest);
+        for alike in places.chunk_by(|one, other| one.cohort == other.cohort) {
+            let cohort = self.apart(alike);
+            self.cohorts[cohort as usize].holders.remove(id);
+            alike.iter().for_each(|place| self.forget_unused(place.input));
+        }
+        self.places = places;
+    }
+
+    /// These inputs by cohort, each once.
+    fn places(&mut self, ids: &[InputId]) -> Vec<Place> {
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        let place = |(at, id): (usize, &InputId)| Place { cohort: self.inputs[*id as usize].cohort, input: *id, at };
+        places.extend(ids.iter().enumerate().map(place));
+        places.sort_unstable();
+        places.dedup_by_key(|place| place.input);
+        places
+    }
+
+    /// The cohort of exactly these inputs of one cohort: they are parted from the others, if there are any.
+    fn apart(&mut self, alike: &[Place]) -> CohortId {
+        let from = alike[0].cohort;
+        let cohort = &mut self.cohorts[from as usize];
+        if cohort.inputs == alike.len() {
+            return from;
+        }
+        cohort.inputs -= alike.len();
+        let holders = cohort.holders.clone();
+        let to = self.add_cohort(holders, alike.len());
+        for place in alike {
+            self.inputs[place.input as usize].cohort = to;
+        }
+        to
+    }
+
+    fn add_cohort(&mut self, holders: Holders, inputs: usize) -> CohortId {
+        let cohort = Cohort { holders, inputs };
+        match self.free_cohorts.pop() {
+            Some(id) => {
+                self.cohorts[id as usize] = cohort;
+                id
+            }
+            None => {
+                self.cohorts.push(cohort);
+                (self.cohorts.len() - 1) as CohortId
             }
         }
-        while self.holders[id as usize].recent.len() > REMEMBERED_INPUTS {
-            let Some(oldest) = self.holders[id as usize].recent.pop_front() else { return };
-            self.remove(oldest, id);
-        }
     }
 
-    /// Reads the beginning of each list of holders. The lists of a large farm are in no cache of the processor, which waits for all of them
-    /// at the same time if nothing depends on what it reads; else for one after the other, which is most of the time of an assignment.
-    fn fetch(&self, ids: &[InputId]) {
-        let first = |id: &InputId| match &self.inputs[*id as usize].holders {
-            Holders::Few(few) => few.first().copied().unwrap_or_default(),
-            Holders::Many { .. } => 0,
-        };
-        std::hint::black_box(ids.iter().map(first).fold(0, u16::wrapping_add));
-    }
-
-    fn add(&mut self, hash: u64) -> InputId {
-        let input = Input { hash, actions: 0, holders: Holders::Few(Vec::new()) };
+    fn add(&mut self, hash: u64, cohort: CohortId) -> InputId {
+        self.cohorts[cohort as usize].inputs += 1;
+        let input = Input { hash, actions: 0, cohort };
         let id = match self.free.pop() {
             Some(id) => {
                 self.inputs[id as usize] = input;
@@ -231,23 +304,31 @@ impl Inputs {
         id
     }
 
-    fn remove(&mut self, id: InputId, holder: HolderId) {
-        self.inputs[id as usize].holders.remove(holder);
-        self.forget_unused(id);
-    }
-
     fn forget_unused(&mut self, id: InputId) {
-        let input = &mut self.inputs[id as usize];
-        if input.actions == 0 && input.holders.len() == 0 {
-            input.holders = Holders::Few(Vec::new());
-            self.by_hash.remove(&input.hash);
-            self.free.push(id);
+        let Input { hash, actions, cohort } = self.inputs[id as usize];
+        if actions > 0 {
+            return;
         }
+        let among = &mut self.cohorts[cohort as usize];
+        if among.holders.len() > 0 {
+            return;
+        }
+        among.inputs -= 1;
+        if among.inputs == 0 {
+            among.holders = Holders::Few(Vec::new());
+            self.free_cohorts.push(cohort);
+        }
+        self.by_hash.remove(&hash);
+        self.free.push(id);
     }
 
-    /// The holders of each of these inputs that somebody has.
-    pub(super) fn holders<'a>(&'a self, ids: &'a [InputId]) -> impl Iterator<Item = &'a Holders> {
-        ids.iter().map(|id| &self.inputs[*id as usize].holders).filter(|holders| holders.len() > 0)
+    /// The workers that have some of these inputs, with the number of inputs that each list is for.
+    pub(super) fn holders(&self, ids: &[InputId]) -> Vec<(&Holders, usize)> {
+        let mut cohorts: Vec<CohortId> = ids.iter().map(|id| self.inputs[*id as usize].cohort).collect();
+        cohorts.sort_unstable();
+        let alike = cohorts.chunk_by(|one, other| one == other);
+        let lists = alike.map(|alike| (&self.cohorts[alike[0] as usize].holders, alike.len()));
+        lists.filter(|(holders, _)| holders.len() > 0).collect()
     }
 
     /// The slot of a holder that is here.
@@ -314,7 +395,8 @@ mod tests {
             for (hash, slots) in wanted {
                 let mut found = Vec::new();
                 let ids = inputs.of(&[hash]);
-                for holders in inputs.holders(&ids) {
+                for (holders, times) in inputs.holders(&ids) {
+                    prop_assert_eq!(times, 1);
                     holders.for_each(|id| found.push(inputs.slot(id).expect("a worker that is here")));
                     prop_assert_eq!(holders.len(), found.len());
                 }
