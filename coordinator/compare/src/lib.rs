@@ -3,7 +3,7 @@
 //! Invariant: whatever the bytes are, comparing them takes time and memory in proportion to [`Limits`], and never fails: what cannot be
 //! read as what it claims to be is compared as bytes.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 mod archive;
 mod binary;

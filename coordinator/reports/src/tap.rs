@@ -163,7 +163,6 @@ fn result(line: &str) -> Option<(Outcome, &str)> {
         None => (Outcome::Passed, line.strip_prefix("ok")?),
     };
     let rest = rest.strip_prefix(' ').filter(|rest| !rest.starts_with(' '))?;
-    let number = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let rest = rest[number..].trim_start();
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
     Some((outcome, rest.strip_prefix("- ").unwrap_or(rest)))
 }

@@ -6,8 +6,11 @@
 //! Invariant: a statement is only read from bytes whose signature was verified with one of the keys that the caller trusts. No input makes
 //! this crate panic, and none is read beyond [`MAX_BYTES`].
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
 
 mod base64;
 mod bundle;

@@ -4,8 +4,11 @@
 //! system: owners, modes, extended attributes, special files, hard links, and the whiteouts of a layer. [`walk`] reads either kind,
 //! and is the only code that follows a tree from directory to directory; [`shape`] bounds what it may find.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
 #![forbid(unsafe_code)]
 
 pub mod closure;

@@ -3,8 +3,11 @@
 //! Used for command lines, variables and `kiln.toml`. Crates for this accept more than Kiln should: for `humantime`,
 //! `30M` is thirty months. Invariant: what a `show_` function writes, its counterpart parses to the same value.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects))]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
 
 use std::time::Duration;
 
