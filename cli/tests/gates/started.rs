@@ -73,6 +73,32 @@ fn a_service_that_never_listens_is_bounded_by_the_gates_timeout() {
     );
 }
 
+/// Signals every process that it can name, but for those of its own.
+const KILL_ALL: &str = "pid=1; while [ $pid -le 300 ]; do case \" $own \" in *\" $pid \"*) ;; *) kill -9 $pid 2>/dev/null || : ;; esac; pid=$((pid + 1)); done";
+/// What the processes that it sees were started with.
+const PROCESSES: &str = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'";
+
+#[test]
+fn a_service_and_the_command_beside_it_neither_see_nor_signal_each_other() {
+    // Both are root, with the capability to signal others.
+    let service = format!(
+        "#!/bin/sh\nmkdir -p /srv/www; cd /srv/www; httpd -f -p 8080 & own=\"$$ $!\"; rounds=0\n\
+         while :; do {PROCESSES} > new; mv new seen; {KILL_ALL}; rounds=$((rounds + 1)); echo $rounds > new; mv new rounds; done\n"
+    );
+    let gate = format!(
+        ": the-gate; own=$$; ask() {{ wget -qO- http://127.0.0.1:8080/$1; }}\n\
+         until [ \"$(ask rounds)\" -ge 3 ]; do sleep 0.05; done 2>/dev/null\n\
+         {PROCESSES} > /tmp/seen; grep -q 'the-g[a]te' /tmp/seen; if grep 'the-serv[i]ce' /tmp/seen; then exit 1; fi\n\
+         ask seen | grep -q 'the-serv[i]ce'; if ask seen | grep 'the-g[a]te'; then exit 1; fi\n\
+         {KILL_ALL}; before=$(ask rounds); until [ \"$(ask rounds)\" -gt $before ]; do sleep 0.05; done"
+    );
+    let gates = format!("[gates.apart]\nstart = true\nport = 8080\nrun = '''set -e; mkdir -p /tmp\n{gate}'''\n");
+    let dockerfile = "COPY --chmod=755 the-service /bin/the-service\nENTRYPOINT [\"/bin/the-service\"]\n";
+    let Some(dir) = image("served-alone-in-its-processes", dockerfile, &gates) else { return };
+    write(dir.path(), "the-service", &service);
+    assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("apart", false)]);
+}
+
 #[test]
 fn an_image_that_has_nothing_to_start_says_so() {
     let gates = "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = \"true\"\n";

@@ -1,8 +1,8 @@
 //! The few system calls that have no safe wrapper. The worker's only module with `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::io;
+use std::ffi::{CStr, CString};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::libc;
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -272,5 +273,42 @@ pub fn fork_alone() -> io::Result<Option<Pid>> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
+    }
+}
+
+/// Starts a PID namespace for what this thread starts from now on, and mounts its `/proc` at this path. The namespace's first process is none of
+/// the caller's: it takes in orphans, and lasts until it is killed from outside.
+pub fn own_processes(proc: &Path) -> io::Result<()> {
+    let proc = CString::new(proc.as_os_str().as_bytes())?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let (mut ready, done) = io::pipe()?;
+    // SAFETY: the child makes system calls with what was made before, and nothing else: no lock that another thread holds is in its way.
+    if let ForkResult::Child = unsafe { fork() }? {
+        first_process(&proc, done.as_raw_fd());
+    }
+    drop(done);
+    let mut error = [0; 4];
+    ready.read_exact(&mut error)?;
+    match i32::from_ne_bytes(error) {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// The first process of a namespace. Only there is its `/proc` mounted.
+fn first_process(proc: &CStr, done: RawFd) -> ! {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: system calls with strings and a buffer that outlive them.
+    unsafe {
+        let mounted = libc::mount(c"proc".as_ptr(), proc.as_ptr(), c"proc".as_ptr(), flags, std::ptr::null());
+        let error = if mounted == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) };
+        // Nobody waits for orphans.
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        libc::write(done, error.to_ne_bytes().as_ptr().cast(), size_of::<i32>());
+        // Whoever reads what the job writes must not wait for this process.
+        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+        loop {
+            libc::pause();
+        }
     }
 }

@@ -21,7 +21,7 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Files in /proc that expose the kernel's memory, keys, log, addresses or configuration, or the activity of the
 /// machine's other processes.
-const HIDDEN: [&str; 21] = [
+pub(super) const HIDDEN: [&str; 21] = [
     "config.gz",
     "interrupts",
     "iomem",
@@ -45,7 +45,7 @@ const HIDDEN: [&str; 21] = [
     "vmallocinfo",
 ];
 /// Directories in /proc that expose the machine's hardware.
-const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
+pub(super) const EMPTIED: [&str; 6] = ["acpi", "asound", "bus", "driver", "irq", "scsi"];
 /// Directories that every Linux system has and that a job's init does not need. The root is built on one of them.
 const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
 /// Where mounts from the worker are attached, in that place.

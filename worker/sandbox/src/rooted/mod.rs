@@ -3,6 +3,7 @@
 //! Invariants: no id of the job is one of the machine's; the job has the capabilities that installing packages takes, and no way to
 //! mount, to load into the kernel, or to create a namespace; what the sandbox itself put into the root is gone when the job has ended.
 
+mod apart;
 mod authorities;
 mod beside;
 mod build;

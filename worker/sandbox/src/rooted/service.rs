@@ -1,6 +1,7 @@
-//! A service beside a job's command: in the tree of one of the job's mounts as its root, with the job's network, processes and limits.
+//! A service beside a job's command: in the tree of one of the job's mounts as its root, with the job's network and limits.
 //!
-//! Invariant: it may do what a command in that root might, and nothing of the job's own root is reachable for it. It ends with the command.
+//! Invariant: it may do what a command in that root might, and nothing of the job's own root or processes is reachable for it. It ends with
+//! the command.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 use kiln_executor::rooted::{PATH, Service};
 use kiln_executor::{User, program};
 use nix::mount::{MntFlags, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pivot_root};
 use rustix::fs::MemfdFlags;
 
 use super::super::spec::Spec;
+use super::apart;
 use super::build::{Built, make_directory};
 use super::outside::detached;
 use super::points::{Points, absolute};
@@ -117,7 +118,7 @@ impl Running {
 
 /// Moves this thread into the service's root, gives up what a command may not do, and starts it.
 fn started(spec: &Spec, service: &Service, (output, errors): (File, File)) -> Result<Pid, String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("the kernel refuses a namespace: {error}"))?;
+    apart::processes()?;
     let mut shared = Vec::new();
     for (path, is_directory) in SHARED {
         if Path::new(path).exists() {

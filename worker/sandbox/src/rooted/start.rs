@@ -13,6 +13,7 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
 use super::super::init::{Recorder, Start};
 use super::super::spec::{Network, Spec};
+use super::apart;
 use super::build::Built;
 use super::spec::RootSpec;
 use super::trial;
@@ -45,6 +46,8 @@ pub(in super::super) fn start(
     dumpable.map_err(|error| (126, format!("cannot protect the init: {error}")))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
+            // A service must not reach the command that judges it, nor the other way round.
+            root.service.as_ref().map_or(Ok(()), |_| apart::processes()).map_err(|reason| (126, reason))?;
             confine(spec, built, recorder).map_err(|reason| (126, reason))?;
             if root.is_trial { Err(trial::attempt()) } else { command(spec, what, root, built) }
         });

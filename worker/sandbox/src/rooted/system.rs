@@ -47,6 +47,11 @@ fn devices(system: &Path, shared_memory_bytes: u64) -> Result<()> {
 /// is writable to everybody, or about the whole machine, is covered.
 fn processes(system: &Path, empty: &Path) -> Result<()> {
     let proc = root::fresh_processes(system)?;
+    restrict_processes(&proc)?;
+    root::hide_processes(&proc, &system.join("dev/null"), empty)
+}
+
+pub(super) fn restrict_processes(proc: &Path) -> Result<()> {
     for name in READ_ONLY {
         let path = proc.join(name);
         if path.is_dir() {
@@ -55,7 +60,7 @@ fn processes(system: &Path, empty: &Path) -> Result<()> {
                 .map_err(|error| format!("cannot restrict the mount `{}`: {error}", path.display()))?;
         }
     }
-    root::hide_processes(&proc, &system.join("dev/null"), empty)
+    Ok(())
 }
 
 /// A job that shares the machine's network sees the machine's own; the kernel gives nobody else a new one for it.
