@@ -27,6 +27,8 @@ pub(super) struct Stored {
     client: Client,
     /// Its files by path.
     files: BTreeMap<String, Digest>,
+    /// Its symbolic links by path, with what they lead to.
+    links: BTreeMap<String, String>,
 }
 
 impl Stored {
@@ -44,7 +46,7 @@ impl Stored {
             DigestFunction::from_wire(artifact.digest_function).map_err(|error| malformed(error.to_string()))?;
         let root = Digest::required(function, artifact.root.as_ref()).map_err(|error| malformed(error.to_string()))?;
         let client = farm.blobs(&artifact.instance, function);
-        let mut stored = Self { artifact, client, files: BTreeMap::new() };
+        let mut stored = Self { artifact, client, files: BTreeMap::new(), links: BTreeMap::new() };
         let mut waiting = vec![(root, String::new())];
         while let Some((digest, above)) = waiting.pop() {
             let directory: reapi::Directory =
@@ -58,7 +60,8 @@ impl Stored {
                         stored.files.insert(path, digest);
                     }
                     Entry::Sealed { digest } => waiting.push((digest, path)),
-                    Entry::Directory(_) | Entry::Symlink { .. } => {}
+                    Entry::Symlink { target } => drop(stored.links.insert(path, target)),
+                    Entry::Directory(_) => {}
                 }
             }
         }
@@ -189,13 +192,13 @@ impl Stored {
             _ => self.files().map(|(path, digest)| item(path, digest)).collect(),
         };
         let is_whole = self.artifact.kind != "image";
+        let links = is_whole.then(|| self.links.clone());
         let platform = Some(self.artifact.platform.clone());
         let bundles = self.bundles().await?.into_iter();
         Ok(Evidence {
             what: name.clone(),
-            targets: vec![Target { name, platform, items, is_whole, ..Target::default() }],
+            targets: vec![Target { name, platform, items, links, is_whole, ..Target::default() }],
             bundles: bundles.map(|(_, name, data)| Bundle { name, data: data.to_vec() }).collect(),
-            notes: Vec::new(),
         })
     }
 }

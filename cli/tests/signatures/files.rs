@@ -138,6 +138,34 @@ fn archives_and_directories_are_verified_as_a_whole() {
 }
 
 #[test]
+fn a_symbolic_link_that_was_changed_added_or_removed_is_named() {
+    let config = "name = \"linked\"\nversion = \"1\"\n[steps.work]\nrun = \"mkdir -p lib; echo a > lib/a; ln -s a lib/current; ln -s lib/current top\"\n\
+                  outputs = [\"lib\", \"top\"]\n[artifacts.linked]\nfrom = \"work\"\nfiles = [\"lib\", \"top\"]\nkind = \"binary\"\n";
+    let dir = project(&[("kiln.toml", config)]);
+    farm().build(dir.path(), &[]).well();
+    let (keys, linked) = (keys_of(farm(), dir.path()), dir.path().join("kiln-out/linked"));
+    let whole = verify(&linked, &keys, &[]);
+    accepted(&whole);
+    assert!(whole.out.contains("2 symbolic links"), "{whole:?}");
+    accepted(&verify_at(&farm().url, "linked-1", &[]));
+
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, linked.join(at)).unwrap();
+    std::fs::remove_file(linked.join("lib/current")).unwrap();
+    refused(&verify(&linked, &keys, &[]), &["`lib/current`, a symbolic link to `a`, is missing"]);
+    link("/bin/sh", "lib/current");
+    refused(&verify(&linked, &keys, &[]), &["`lib/current` leads to `/bin/sh`, and the statement has `a`"]);
+    std::fs::remove_file(linked.join("lib/current")).unwrap();
+    // A file in its place, with what the link leads to.
+    std::fs::write(linked.join("lib/current"), "a\n").unwrap();
+    refused(&verify(&linked, &keys, &[]), &["lib/current"]);
+    std::fs::remove_file(linked.join("lib/current")).unwrap();
+    link("a", "lib/current");
+    accepted(&verify(&linked, &keys, &[]));
+    link("/etc", "lib/etc");
+    refused(&verify(&linked, &keys, &[]), &["`lib/etc`, a symbolic link to `/etc`, is not part of the artifact"]);
+}
+
+#[test]
 fn exit_codes_tell_what_is_wrong() {
     let dir = tool("codes\n", SHOP);
     farm().build(dir.path(), &[]).well();

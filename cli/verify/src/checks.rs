@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::dependencies;
 use crate::evidence::{Evidence, Target};
+use crate::links;
 use crate::policy::{Patterns, Policy, Required};
 use crate::provenance::{PROVENANCE, Provenance, Source};
 use crate::report::{Check, Report, Verdict};
@@ -28,8 +29,7 @@ pub fn verify(evidence: &Evidence, keys: &Keys, policy: &Policy, now: SystemTime
         verdicts.push(Verdict { name: evidence.what.clone(), checks });
     }
     let verified = !verdicts.iter().flat_map(|verdict| &verdict.checks).any(Check::is_refused);
-    let unused = statements.unused.iter().map(|why| format!("not used: {why}"));
-    let warnings = unused.chain(evidence.notes.iter().cloned()).collect();
+    let warnings = statements.unused.iter().map(|why| format!("not used: {why}")).collect();
     Report { artifact: evidence.what.clone(), verified, verdicts, warnings }
 }
 
@@ -86,6 +86,7 @@ fn provenance(proven: &Proven, target: &Target, policy: &Policy, now: SystemTime
     checks.extend(source(stated.source(), policy));
     checks.extend(stated.platforms().into_iter().map(|stated| platform(stated, target, policy)));
     checks.push(age(stated.finished(), proven, policy, now));
+    checks.extend(links::check(stated.links().as_ref(), target));
     if target.is_index {
         // What its images are made from, and how, they say themselves.
         return checks;

@@ -32,13 +32,9 @@ pub fn on_disk(path: &Path, bundles: &[PathBuf]) -> Result<Evidence, Error> {
     if path.join(layout::MARKER).is_file() {
         evidence.targets = images(path)?;
     } else if path.is_dir() {
-        let mut target = Target { name, is_whole: true, ..Target::default() };
-        let mut links = 0;
-        files(path, "", &mut target.items, &mut links)?;
-        if links > 0 {
-            evidence.notes.push(format!("`{}` has {links} symbolic links, which no signature covers", path.display()));
-        }
-        evidence.targets.push(target);
+        let (mut items, mut links) = (Vec::new(), BTreeMap::new());
+        files(path, "", &mut items, &mut links)?;
+        evidence.targets.push(Target { name, items, links: Some(links), is_whole: true, ..Target::default() });
     } else {
         let items = vec![Item { digests: digests(path)?, name: name.clone() }];
         evidence.targets.push(Target { name, items, ..Target::default() });
@@ -119,7 +115,12 @@ fn digests(path: &Path) -> Result<BTreeMap<String, String>, Error> {
 }
 
 /// The files of a directory, by their paths with `/`.
-fn files(directory: &Path, prefix: &str, found: &mut Vec<Item>, links: &mut usize) -> Result<(), Error> {
+fn files(
+    directory: &Path,
+    prefix: &str,
+    found: &mut Vec<Item>,
+    links: &mut BTreeMap<String, String>,
+) -> Result<(), Error> {
     let failed = |source| Error::Read { path: directory.to_owned(), source };
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -128,7 +129,8 @@ fn files(directory: &Path, prefix: &str, found: &mut Vec<Item>, links: &mut usiz
         if kind.is_dir() {
             files(&path, &format!("{name}/"), found, links)?;
         } else if kind.is_symlink() {
-            *links += 1;
+            let target = std::fs::read_link(&path).map_err(failed)?;
+            links.insert(name, target.to_string_lossy().into_owned());
         } else {
             found.push(Item { digests: digests(&path)?, name });
         }

@@ -11,8 +11,6 @@ pub struct Evidence {
     pub targets: Vec<Target>,
     /// Bundles that claim to be about it.
     pub bundles: Vec<Bundle>,
-    /// What a signature does not cover, for the user.
-    pub notes: Vec<String>,
 }
 
 /// Something that statements are about.
@@ -24,6 +22,8 @@ pub struct Target {
     pub platform: Option<String>,
     /// Its files, or the manifest of an image. A statement about it is about all of them.
     pub items: Vec<Item>,
+    /// The symbolic links among them, by their paths, with what they lead to; `None` where links are content, or cannot be.
+    pub links: Option<BTreeMap<String, String>>,
     /// Whether it is a list of images, each of which is a target too.
     pub is_index: bool,
     /// Whether these are all: a statement that is about more is refused.

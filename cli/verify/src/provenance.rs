@@ -1,5 +1,6 @@
 //! What provenance states: SLSA v1, of the build type that `coordinator/artifacts/BUILDTYPE.md` describes.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -73,6 +74,12 @@ impl<'a> Provenance<'a> {
             is_dirty: found.pointer("/annotations/dirty").and_then(Value::as_bool).unwrap_or(true),
             is_verified: text(found, "/annotations/assertedBy") == "farm",
         })
+    }
+
+    /// The symbolic links of the artifact, with what they lead to; `None` of a farm that did not cover links.
+    pub(crate) fn links(self) -> Option<BTreeMap<&'a str, &'a str>> {
+        let links = self.0.get("kiln_links")?.as_object()?.iter();
+        Some(links.map(|(path, target)| (path.as_str(), target.as_str().unwrap_or_default())).collect())
     }
 
     /// The steps that were not made again with the same result: name, and what came of it. `None`: there are no steps.

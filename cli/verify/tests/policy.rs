@@ -84,7 +84,7 @@ fn shop() -> Target {
 }
 
 fn evidence(bundles: Vec<Bundle>) -> Evidence {
-    Evidence { what: "shop".into(), targets: vec![shop()], bundles, notes: Vec::new() }
+    Evidence { what: "shop".into(), targets: vec![shop()], bundles }
 }
 
 fn policy(text: &str) -> Policy {
@@ -322,12 +322,7 @@ fn a_directory_is_refused_if_a_file_is_missing_added_or_renamed() {
     let judge = |items: &[(&str, &str)]| {
         let items = items.iter().map(|(name, digest)| Item::sha256(name, (*digest).to_owned())).collect();
         let target = Target { name: "dir".into(), items, is_whole: true, ..Target::default() };
-        let evidence = Evidence {
-            what: "dir".into(),
-            targets: vec![target],
-            bundles: vec![farm.bundle("p", &stated)],
-            notes: vec![],
-        };
+        let evidence = Evidence { what: "dir".into(), targets: vec![target], bundles: vec![farm.bundle("p", &stated)] };
         verify(&evidence, &farm.keys(None, None), &Policy::default(), now())
     };
     assert!(judge(&[("bin/a", DIGEST), ("lib/b", OTHER)]).verified);
@@ -338,12 +333,46 @@ fn a_directory_is_refused_if_a_file_is_missing_added_or_renamed() {
 }
 
 #[test]
+fn the_links_of_a_directory_are_compared_with_those_that_are_stated() {
+    let farm = Farm::new();
+    let judge = |stated: Option<Value>, links: &[(&str, &str)]| {
+        let stated = provenance(|predicate| {
+            if let Some(links) = stated {
+                predicate["kiln_links"] = links;
+            }
+        });
+        let links = links.iter().map(|(path, to)| ((*path).to_owned(), (*to).to_owned())).collect();
+        let target = Target { links: Some(links), is_whole: true, ..shop() };
+        let bundles = vec![farm.bundle("p", &stated)];
+        let evidence = Evidence { what: "dir".into(), targets: vec![target], bundles };
+        verify(&evidence, &farm.keys(None, None), &Policy::default(), now())
+    };
+    let two = || Some(json!({ "bin/run": "../shop", "lib/x.so": "x.so.1" }));
+    let same = [("bin/run", "../shop"), ("lib/x.so", "x.so.1")];
+    let said = |report: &Report| report.verdicts[0].checks.iter().find(|one| one.check == "links").cloned();
+    let whole = judge(two(), &same);
+    assert!(whole.verified && said(&whole).unwrap().text == "2 symbolic links", "{whole:?}");
+    refused(&judge(two(), &same[..1]), "links", "`lib/x.so`, a symbolic link to `x.so.1`, is missing");
+    refused(&judge(two(), &[same[0], ("lib/x.so", "/tmp/x.so")]), "links", "`lib/x.so` leads to `/tmp/x.so`");
+    refused(
+        &judge(Some(json!({})), &same),
+        "links",
+        "`bin/run`, a symbolic link to `../shop`, is not part of the artifact",
+    );
+    let none = judge(Some(json!({})), &[]);
+    assert!(none.verified && said(&none).is_none(), "{none:?}");
+    // A farm of before stated none, and what it does not cover is told.
+    let before = judge(None, &same);
+    assert!(before.verified && said(&before).unwrap().text.contains("covers none of 2 symbolic links"), "{before:?}");
+}
+
+#[test]
 fn an_index_that_offers_an_image_for_another_platform_is_refused() {
     let farm = Farm::new();
     let judge = |platform: &str| {
         let target = Target { platform: Some(platform.to_owned()), ..shop() };
         let bundles = vec![farm.bundle("p", &provenance(|_| ()))];
-        let evidence = Evidence { what: "image".into(), targets: vec![target], bundles, notes: vec![] };
+        let evidence = Evidence { what: "image".into(), targets: vec![target], bundles };
         verify(&evidence, &farm.keys(None, None), &Policy::default(), now())
     };
     assert!(judge("linux/amd64").verified && judge("linux/amd64/v2").verified);

@@ -165,6 +165,8 @@ pub struct Made {
     pub size_bytes: u64,
     /// Its files, or the image.
     pub subjects: Vec<Subject>,
+    /// Its symbolic links, with what they lead to; `None` of an image, whose manifest covers them.
+    pub links: Option<BTreeMap<String, String>>,
     /// Every blob that belongs to it.
     pub blobs: Vec<Digest>,
     /// What it was made from besides the sources.
@@ -189,6 +191,7 @@ impl Made {
             content,
             size_bytes,
             subjects: Vec::new(),
+            links: None,
             blobs,
             materials: Vec::new(),
             wants: BTreeMap::new(),
@@ -264,13 +267,17 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
     let mut blobs = Vec::new();
     tree.encode(function, &mut |encoded| blobs.push(encoded.digest));
     let root = trees::store_tree(store, function, tree).await?;
-    let mut subjects = Vec::new();
+    let (mut subjects, mut links) = (Vec::new(), BTreeMap::new());
     let mut size_bytes = 0_u64;
     for (name, entry) in flatten(tree) {
-        if let Entry::File { digest, .. } = entry {
-            size_bytes = size_bytes.saturating_add(digest.size);
-            blobs.push(digest);
-            subjects.push(Subject { name, digest });
+        match entry {
+            Entry::File { digest, .. } => {
+                size_bytes = size_bytes.saturating_add(digest.size);
+                blobs.push(digest);
+                subjects.push(Subject { name, digest });
+            }
+            Entry::Symlink { target } => drop(links.insert(name, target)),
+            _ => {}
         }
     }
     let content =
@@ -278,5 +285,10 @@ pub(super) async fn store_files(store: &dyn BlobStore, function: DigestFunction,
             [only] => only.digest,
             _ => root,
         };
-    Ok(Made { subjects, checksums: checksums(tree), ..Made::of_blobs(root, content, size_bytes, blobs) })
+    Ok(Made {
+        subjects,
+        links: Some(links),
+        checksums: checksums(tree),
+        ..Made::of_blobs(root, content, size_bytes, blobs)
+    })
 }

@@ -89,7 +89,14 @@ pub fn statement(
     steps: &[StepFact],
 ) -> Value {
     let facts = Facts { build, artifact, environment, elsewhere, materials: &made.materials, farm };
-    let predicate = json!({ "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) });
+    let predicate = match &made.links {
+        Some(links) => json!({
+            "buildDefinition": definition(&facts, steps),
+            "runDetails": run(&facts, steps),
+            "kiln_links": links,
+        }),
+        None => json!({ "buildDefinition": definition(&facts, steps), "runDetails": run(&facts, steps) }),
+    };
     about(&made.subjects, PREDICATE_TYPE, predicate)
 }
 
