@@ -1,4 +1,4 @@
-//! Who made a result, and when it was recorded, in the result's metadata.
+//! Who made a result or wrote it, and when it was recorded, in the result's metadata.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,29 +10,63 @@ use prost::Message;
 /// The type's name in the metadata.
 const TYPE: &str = "type.googleapis.com/kiln.v1.Recorded";
 
-/// Notes in a result's metadata that it is recorded at this time, in place of what it says of that.
+/// What a maker's name begins with that is a client. No worker's name has a space.
+const CLIENT: &str = "client ";
+
+/// The name of a client among makers.
+pub fn of_client(name: &str) -> String {
+    format!("{CLIENT}{name}")
+}
+
+/// The client's name, if a maker is one.
+pub fn client(maker: &str) -> Option<&str> {
+    maker.strip_prefix(CLIENT)
+}
+
+/// Notes in a result's metadata that it is recorded at this time, in place of what it says of that. Which client wrote it stays.
 pub fn record(metadata: &mut reapi::ExecutedActionMetadata, at: SystemTime) {
-    metadata.auxiliary_metadata.retain(|any| any.type_url != TYPE);
-    let value = v1::Recorded { at: Some(clock::timestamp(at)) }.encode_to_vec();
-    metadata.auxiliary_metadata.push(Any { type_url: TYPE.to_owned(), value });
+    let client = noted(metadata).map(|noted| noted.client).unwrap_or_default();
+    note(metadata, &v1::Recorded { at: Some(clock::timestamp(at)), client });
+}
+
+/// Notes in a result's metadata that this client wrote it, in place of what it says of that.
+pub fn written_by(metadata: &mut reapi::ExecutedActionMetadata, client: &str) {
+    note(metadata, &v1::Recorded { at: None, client: client.to_owned() });
 }
 
 /// When a result was recorded; `None` if its metadata does not say.
 pub fn recorded(metadata: &reapi::ExecutedActionMetadata) -> Option<SystemTime> {
+    clock::read_timestamp(&noted(metadata)?.at?)
+}
+
+/// The client that wrote a result; `None` if the farm ran it.
+pub fn writer(metadata: &reapi::ExecutedActionMetadata) -> Option<String> {
+    noted(metadata).map(|noted| noted.client).filter(|client| !client.is_empty())
+}
+
+fn noted(metadata: &reapi::ExecutedActionMetadata) -> Option<v1::Recorded> {
     let found = metadata.auxiliary_metadata.iter().find(|any| any.type_url == TYPE)?;
-    clock::read_timestamp(&v1::Recorded::decode(found.value.as_slice()).ok()?.at?)
+    v1::Recorded::decode(found.value.as_slice()).ok()
+}
+
+fn note(metadata: &mut reapi::ExecutedActionMetadata, noted: &v1::Recorded) {
+    metadata.auxiliary_metadata.retain(|any| any.type_url != TYPE);
+    metadata.auxiliary_metadata.push(Any { type_url: TYPE.to_owned(), value: noted.encode_to_vec() });
 }
 
 /// When the first and the last of several results were recorded; `None` if one of them does not say.
 pub type Times = Option<(SystemTime, SystemTime)>;
 
 /// The workers that a result is owed to, each with when what it made was recorded: the one that ran the action, and those whose results of
-/// calls it has used.
+/// calls it has used; and the client that wrote it ([`of_client`]).
 pub fn makers(metadata: &reapi::ExecutedActionMetadata) -> BTreeMap<String, Times> {
     let mut makers = BTreeMap::new();
     let own = recorded(metadata).map(|at| (at, at));
     if !metadata.worker.is_empty() {
         add(&mut makers, &metadata.worker, own);
+    }
+    if let Some(client) = writer(metadata) {
+        add(&mut makers, &of_client(&client), own);
     }
     for maker in calls::of(metadata).map(|calls| calls.makers).unwrap_or_default() {
         let time = |at: &Option<_>| at.as_ref().and_then(clock::read_timestamp);
@@ -72,6 +106,20 @@ mod tests {
         record(&mut metadata, at);
         assert_eq!(recorded(&metadata), Some(at));
         assert_eq!(metadata.auxiliary_metadata.len(), 1);
+    }
+
+    #[test]
+    fn a_result_is_owed_to_the_client_that_wrote_it_whatever_it_says_itself() {
+        let mut metadata = reapi::ExecutedActionMetadata { worker: "one".to_owned(), ..Default::default() };
+        assert_eq!(writer(&metadata), None);
+        written_by(&mut metadata, "somebody else");
+        written_by(&mut metadata, "ci");
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+        record(&mut metadata, at);
+        assert_eq!((writer(&metadata).as_deref(), recorded(&metadata)), (Some("ci"), Some(at)));
+        let expected = [("client ci", Some((at, at))), ("one", Some((at, at)))];
+        assert_eq!(makers(&metadata), expected.map(|(maker, times)| (maker.to_owned(), times)).into());
+        assert_eq!((client("client ci"), client("ci")), (Some("ci"), None));
     }
 
     #[test]

@@ -155,26 +155,36 @@ pub enum Membership {
         worker: String,
     },
     /// Let no result count that a worker has made since a time, give it no more work, and list the artifacts that depend on what it made.
+    ///
+    /// With `--client`: let no result count that a client wrote into the caches since then (`UpdateActionResult`, or a build tool).
     Distrust {
         /// The worker's name.
-        worker: String,
+        #[arg(required_unless_present = "client", conflicts_with = "client")]
+        worker: Option<String>,
+        /// A client in place of a worker: the name of a person or a token, or the identity of a CI job.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
         /// Since when: a date and time such as `2026-11-30T08:00:00Z`, or how long ago, such as `3d`.
         #[arg(long, value_parser = since, value_name = "TIME")]
         since: SystemTime,
         /// Change nothing, and only list the artifacts.
         #[arg(long)]
         dry_run: bool,
-        /// Distrust the name even if the farm knows no worker by it.
+        /// Distrust the name even if the farm knows nobody by it.
         #[arg(long)]
         unknown: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Let results count again that a distrusted worker makes from now on.
+    /// Let results count again that a distrusted worker or client makes from now on.
     Trust {
         /// The worker's name.
-        worker: String,
+        #[arg(required_unless_present = "client", conflicts_with = "client")]
+        worker: Option<String>,
+        /// A client in place of a worker.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
     },
     /// What works on the farm's directory.
     #[cfg(not(feature = "embedded"))]

@@ -35,9 +35,9 @@ pub(super) async fn drain(farm: &Farm, worker: String, undrain: bool) -> Result<
     Ok(Code::Success)
 }
 
-/// Distrusts a worker, and prints the artifacts that depend on what it made.
+/// Distrusts a worker or a client, and prints the artifacts that depend on what it made.
 pub(super) async fn distrust(farm: &Farm, request: v1::DistrustRequest, as_json: bool) -> Result<Code, Error> {
-    let (worker, dry_run) = (request.worker.clone(), request.dry_run);
+    let (worker, client, dry_run) = (request.worker.clone(), request.client.clone(), request.dry_run);
     let found = farm.call(farm.membership().distrust(request)).await?.into_inner();
     if as_json {
         let artifacts = found.artifacts.iter().map(|artifact| {
@@ -51,6 +51,7 @@ pub(super) async fn distrust(farm: &Farm, request: v1::DistrustRequest, as_json:
         });
         return local::print_json(&json!({
             "worker": worker,
+            "client": client,
             "dry_run": dry_run,
             "artifacts": artifacts.collect::<Vec<_>>(),
             "total": found.total,
@@ -75,8 +76,14 @@ pub(super) async fn distrust(farm: &Farm, request: v1::DistrustRequest, as_json:
     }
     let artifacts = terminal::count(found.total as usize, "artifact");
     let mounts = terminal::count(found.mounts as usize, "cache mount");
+    let name = if client.is_empty() { &worker } else { &client };
     terminal::say(&if dry_run {
-        format!("made with what `{worker}` made: {artifacts}; to be emptied: {mounts}; nothing was changed")
+        format!("made with what `{name}` made: {artifacts}; to be emptied: {mounts}; nothing was changed")
+    } else if worker.is_empty() {
+        format!(
+            "`{client}` is distrusted: what it wrote since then does not count. Emptied: {mounts}. Made with what it wrote: {artifacts}; build them \
+             again. `kiln farm revoke {client}` locks it out; `kiln farm trust --client {client}` ends this"
+        )
     } else {
         format!(
             "`{worker}` is distrusted: what it made since then does not count, and it gets no work. Emptied: {mounts}. Made with what it made: \
@@ -86,12 +93,11 @@ pub(super) async fn distrust(farm: &Farm, request: v1::DistrustRequest, as_json:
     Ok(Code::Success)
 }
 
-/// Trusts a worker again.
-pub(super) async fn trust(farm: &Farm, worker: String) -> Result<Code, Error> {
-    farm.call(farm.membership().trust(v1::TrustRequest { worker: worker.clone() })).await?;
-    terminal::say(&format!(
-        "what `{worker}` makes from now on counts; what it made while it was distrusted never does"
-    ));
+/// Trusts a worker or a client again.
+pub(super) async fn trust(farm: &Farm, request: v1::TrustRequest) -> Result<Code, Error> {
+    let name = if request.client.is_empty() { request.worker.clone() } else { request.client.clone() };
+    farm.call(farm.membership().trust(request)).await?;
+    terminal::say(&format!("what `{name}` makes from now on counts; what it made while it was distrusted never does"));
     Ok(Code::Success)
 }
 
@@ -204,8 +210,8 @@ fn rows(members: &v1::Members, status: &v1::FarmStatus) -> Vec<Member> {
     rows.extend(members.revoked_names.iter().map(|name| revoked(name, "")));
     rows.extend(members.revoked_serials.iter().map(|serial| revoked("", serial)));
     rows.extend(members.distrusted.iter().map(|period| Member {
-        kind: "distrusted",
-        name: period.worker.clone(),
+        kind: if period.client.is_empty() { "distrusted" } else { "distrusted client" },
+        name: if period.client.is_empty() { period.worker.clone() } else { period.client.clone() },
         tenant: String::new(),
         roles: String::new(),
         state: match period.until {

@@ -36,11 +36,15 @@ pub(super) async fn run(farm: &args::Farm, args: Membership, interrupts: &Interr
         Membership::Keys { json } => super::verify::keys(farm, json).await,
         Membership::Drain { worker } => members::drain(farm, worker, false).await,
         Membership::Undrain { worker } => members::drain(farm, worker, true).await,
-        Membership::Distrust { worker, since, dry_run, unknown, json } => {
+        Membership::Distrust { worker, client, since, dry_run, unknown, json } => {
             let since = Some(kiln_proto::clock::timestamp(since));
-            members::distrust(farm, v1::DistrustRequest { worker, since, dry_run, unknown }, json).await
+            let (worker, client) = (worker.unwrap_or_default(), client.unwrap_or_default());
+            members::distrust(farm, v1::DistrustRequest { worker, since, dry_run, unknown, client }, json).await
         }
-        Membership::Trust { worker } => members::trust(farm, worker).await,
+        Membership::Trust { worker, client } => {
+            let (worker, client) = (worker.unwrap_or_default(), client.unwrap_or_default());
+            members::trust(farm, v1::TrustRequest { worker, client }).await
+        }
         #[allow(unreachable_patterns)]
         _ => Err(Error::Usage("a running farm is not asked for that".to_owned())),
     })

@@ -6,6 +6,7 @@
 mod attacks;
 mod bazel;
 mod ccache;
+mod distrust;
 mod go;
 mod gradle;
 mod node;

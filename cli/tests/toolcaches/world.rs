@@ -7,8 +7,9 @@ use kiln_harness::guarded::{local, well};
 use kiln_harness::{Farm, Ran, caretaker};
 
 /// Who has a token: the name, and what it is made with.
-const CALLERS: [(&str, &[&str]); 6] = [
+const CALLERS: [(&str, &[&str]); 7] = [
     ("admin", &["--role", "admin"]),
+    ("operator", &["--role", "farm-admin"]),
     ("writer", &["--role", "cache-writer"]),
     ("reader", &["--role", "cache-reader"]),
     ("builder", &["--role", "builder"]),

@@ -1,7 +1,8 @@
-//! Which steps of an artifact are owed to a worker, as its provenance tells.
+//! Which steps of an artifact are owed to a worker or a client, as its provenance tells.
 
 use std::time::SystemTime;
 
+use kiln_proto::made;
 use serde::Deserialize;
 
 /// What is read of a provenance.
@@ -36,6 +37,7 @@ struct Byproduct {
 #[serde(rename_all = "camelCase", default)]
 struct Annotations {
     worker: String,
+    written_by: Option<String>,
     #[serde(with = "humantime_serde")]
     recorded_on: Option<SystemTime>,
     compiler_calls: Option<Calls>,
@@ -56,20 +58,23 @@ struct Maker {
 }
 
 impl Byproduct {
-    /// Whether a worker made it, or something in it, since then. What does not say when may have been made since.
-    fn is_owed_to(&self, worker: &str, since: SystemTime) -> bool {
-        let calls = self.annotations.compiler_calls.iter().flat_map(|calls| &calls.workers);
-        let others = calls.map(|maker| (&maker.worker, maker.last_recorded_on));
-        let all = std::iter::once((&self.annotations.worker, self.annotations.recorded_on)).chain(others);
-        all.into_iter().any(|(maker, at)| maker == worker && at.is_none_or(|at| at >= since))
+    /// Whether somebody made it, or something in it, since then. What does not say when may have been made since.
+    fn is_owed_to(&self, maker: &str, since: SystemTime) -> bool {
+        let (own, at) = (&self.annotations, self.annotations.recorded_on);
+        let calls = own.compiler_calls.iter().flat_map(|calls| &calls.workers);
+        let others = calls.map(|maker| (maker.worker.clone(), maker.last_recorded_on));
+        let writer = own.written_by.iter().map(|client| (made::of_client(client), at));
+        let all = std::iter::once((own.worker.clone(), at)).chain(writer).chain(others);
+        all.into_iter().any(|(one, at)| one == maker && at.is_none_or(|at| at >= since))
     }
 }
 
-/// The steps in a provenance whose results a worker has made since a time, or had a part in; `None` if it cannot be read.
-pub fn steps_owed_to(provenance: &[u8], worker: &str, since: SystemTime) -> Option<Vec<String>> {
+/// The steps in a provenance whose results a worker has made since a time, or had a part in, or a client has written (named as by
+/// [`made::of_client`]); `None` if it cannot be read.
+pub fn steps_owed_to(provenance: &[u8], maker: &str, since: SystemTime) -> Option<Vec<String>> {
     let statement: Statement = serde_json::from_slice(provenance).ok()?;
     let steps = statement.predicate.run_details.byproducts.into_iter();
-    Some(steps.filter(|step| step.is_owed_to(worker, since)).map(|step| step.name).collect())
+    Some(steps.filter(|step| step.is_owed_to(maker, since)).map(|step| step.name).collect())
 }
 
 #[cfg(test)]
@@ -84,6 +89,7 @@ mod tests {
             {"name": "a", "annotations": {"worker": "one", "recordedOn": "1970-01-01T00:00:07Z", "compilerCalls": null}},
             {"name": "b", "annotations": {"worker": "two", "recordedOn": "1970-01-01T00:00:09Z", "compilerCalls":
                 {"results": 1, "workers": [{"worker": "one", "firstRecordedOn": null, "lastRecordedOn": "1970-01-01T00:00:03Z"}]}}},
+            {"name": "written", "annotations": {"worker": "any", "writtenBy": "two", "recordedOn": "1970-01-01T00:00:09Z"}},
             {"name": "old", "annotations": {"worker": "one", "cached": true}}
         ]}}}"#;
         let since = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -92,6 +98,7 @@ mod tests {
         assert_eq!(found("one", 5), ["a", "old"]);
         assert_eq!(found("one", 8), ["old"], "when it was made is not known");
         assert_eq!(found("two", 9), ["b"]);
+        assert_eq!(found("client two", 9), ["written"], "it is another than the worker of this name");
         assert_eq!(found("three", 0), Vec::<String>::new());
         assert_eq!(steps_owed_to(b"{}", "one", since(0)), None);
     }

@@ -54,6 +54,8 @@ pub struct StepFact {
     pub secrets: Vec<String>,
     /// The image that it ran in, by digest; `None` for the worker's own system.
     pub image: Option<String>,
+    /// The client that wrote its result into the cache; `None` if the farm ran it.
+    pub writer: Option<String>,
     /// When its result was recorded, by the clock of the coordinator that recorded it.
     pub recorded: Option<Timestamp>,
     /// What became of its compiler calls, if it was split into them.
@@ -215,6 +217,7 @@ fn run(facts: &Facts<'_>, steps: &[StepFact]) -> Value {
             "annotations": {
                 "worker": step.worker,
                 "recordedOn": step.recorded.as_ref().map(clock::rfc3339),
+                "writtenBy": step.writer,
                 "cached": step.cached,
                 "compilerCalls": calls(step),
                 "reproduced": step.reproduced,

@@ -494,6 +494,7 @@ fn finish(
                 network: job.step.network,
                 secrets: job.step.secrets.clone(),
                 image: job.step.image.clone(),
+                writer: kiln_proto::made::writer(&metadata),
                 recorded: kiln_proto::made::recorded(&metadata).map(kiln_proto::clock::timestamp),
                 calls: kiln_proto::calls::of(&result.execution_metadata.unwrap_or_default()),
                 reproduced: None,

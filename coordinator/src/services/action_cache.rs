@@ -1,8 +1,8 @@
 //! `ActionCache`: results of actions. A hit is always complete.
 
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::elements;
 use kiln_proto::reapi::{self, action_cache_server};
+use kiln_proto::{elements, made};
 use prost::Message;
 use tonic::{Request, Response, Status};
 
@@ -194,7 +194,7 @@ impl action_cache_server::ActionCache for ActionCache {
         &self,
         request: Request<reapi::UpdateActionResultRequest>,
     ) -> Result<Response<reapi::ActionResult>, Status> {
-        let subject = Subject::of(&request);
+        let (subject, by) = (Subject::of(&request), kiln_auth::identity(&request));
         let request = request.into_inner();
         let action = digest_of(request.digest_function, request.action_digest.as_ref())?;
         subject.is(super::action(&request.instance_name, &action));
@@ -204,6 +204,7 @@ impl action_cache_server::ActionCache for ActionCache {
         self.check_action(&action).await?;
         self.store_inlined(action.function, &mut result).await?;
         name_worker(&mut result);
+        made::written_by(result.execution_metadata.get_or_insert_default(), &by.name);
         self.stores.actions.put(&request.instance_name, &action, result.clone()).await?;
         Ok(Response::new(result))
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use kiln_peers::Others;
-use kiln_proto::clock;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{self, membership_server};
+use kiln_proto::{clock, made};
 use tonic::{Request, Response, Status};
 
 use kiln_state::distrust::{Period, Periods};
@@ -29,11 +29,45 @@ pub struct Membership {
     others: Option<Others>,
 }
 
+/// Whose results may be wrong.
+enum Maker {
+    Worker(String),
+    Client(String),
+}
+
+impl Maker {
+    fn of(worker: String, client: String) -> Result<Self, Status> {
+        match (worker.as_str(), client.as_str()) {
+            (name, "") => check_name("worker", name).map(|()| Self::Worker(worker)).map_err(Status::invalid_argument),
+            ("", name) if !name.contains(char::is_control) => Ok(Self::Client(client)),
+            ("", _) => Err(Status::invalid_argument("expected a client's name without control characters")),
+            _ => Err(Status::invalid_argument("expected the name of either a worker or a client, and found both")),
+        }
+    }
+
+    /// As the makers of results are named.
+    fn id(&self) -> String {
+        match self {
+            Self::Worker(name) => name.clone(),
+            Self::Client(name) => made::of_client(name),
+        }
+    }
+}
+
+impl std::fmt::Display for Maker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Worker(name) => write!(f, "worker `{name}`"),
+            Self::Client(name) => write!(f, "client `{name}`"),
+        }
+    }
+}
+
 /// What the tenants of a farm have of what workers made.
 #[tonic::async_trait]
 pub(crate) trait Made: std::fmt::Debug + Send + Sync {
-    /// All tenants' artifacts that depend on what a worker made since then.
-    async fn dependents(&self, worker: &str, since: SystemTime) -> Result<v1::DistrustResponse, Status>;
+    /// All tenants' artifacts that depend on what a worker made, or a client wrote, since then.
+    async fn dependents(&self, maker: &str, since: SystemTime) -> Result<v1::DistrustResponse, Status>;
 
     /// Empties all tenants' cache mounts that were published since then, and returns how many they are.
     async fn forget_mounts(&self, since: SystemTime, dry_run: bool) -> Result<u64, Status>;
@@ -72,6 +106,22 @@ impl Membership {
         let all = self.all().await;
         let mut names = all.certificates.iter().map(|one| &one.name).chain(all.tokens.iter().map(|one| &one.name));
         Ok(names.any(|known| known == name))
+    }
+
+    /// Refuses whoever is no member of the farm, as far as it knows.
+    async fn must_know(&self, maker: &Maker) -> Result<(), Status> {
+        match maker {
+            Maker::Worker(name) if self.knows(name).await? => Ok(()),
+            Maker::Client(name) if self.authenticator.knows(name).await => Ok(()),
+            Maker::Worker(name) => Err(Status::not_found(format!(
+                "the farm has no worker `{name}` and has not heard of one since the coordinator started (`kiln farm list`); `--unknown` \
+                 distrusts it anyway"
+            ))),
+            Maker::Client(name) => Err(Status::not_found(format!(
+                "the farm has issued no token or certificate to `{name}` (`kiln farm list`); `--unknown` distrusts it anyway, such as a job that \
+                 its CI system has issued a token to"
+            ))),
+        }
     }
 }
 
@@ -138,45 +188,43 @@ impl membership_server::Membership for Membership {
     async fn distrust(&self, request: Request<v1::DistrustRequest>) -> Result<Response<v1::DistrustResponse>, Status> {
         let by = kiln_auth::identity(&request);
         let subject = Subject::of(&request);
-        let v1::DistrustRequest { worker, since, dry_run, unknown } = request.into_inner();
-        subject.is(format!("{}worker {worker}", if dry_run { "dry run: " } else { "" }));
-        check_name("worker", &worker).map_err(Status::invalid_argument)?;
+        let v1::DistrustRequest { worker, since, dry_run, unknown, client } = request.into_inner();
+        let maker = Maker::of(worker, client)?;
+        subject.is(format!("{}{maker}", if dry_run { "dry run: " } else { "" }));
         let since = since.as_ref().and_then(clock::read_timestamp);
-        let since =
-            since.ok_or_else(|| Status::invalid_argument("expected a time since which the worker is distrusted"))?;
-        if !unknown && !self.knows(&worker).await? {
-            return Err(Status::not_found(format!(
-                "the farm has no worker `{worker}` and has not heard of one since the coordinator started (`kiln farm list`); `--unknown` \
-                 distrusts it anyway"
-            )));
+        let since = since.ok_or_else(|| Status::invalid_argument("expected a time since which it is distrusted"))?;
+        if !unknown {
+            self.must_know(&maker).await?;
         }
         if !dry_run {
             let distrust = |periods: &mut Periods| {
-                periods.distrust(&worker, since, &by.name);
+                periods.distrust(&maker.id(), since, &by.name);
                 Ok(())
             };
             self.beliefs.change(distrust).await?;
-            self.execution.believe(worker.clone()).await?;
-            tracing::warn!(by = by.name, worker, "a worker is distrusted");
+            self.execution.believe(maker.id()).await?;
+            tracing::warn!(by = by.name, %maker, "distrusted");
         }
+        // What a client writes is in no cache mount, unless a step began with it.
         let mounts = self.made.forget_mounts(since, dry_run).await?;
-        let found = self.made.dependents(&worker, since).await?;
-        subject.is(format!("worker {worker}: {} artifacts depend on it, {mounts} cache mounts", found.total));
+        let found = self.made.dependents(&maker.id(), since).await?;
+        subject.is(format!("{maker}: {} artifacts depend on it, {mounts} cache mounts", found.total));
         Ok(Response::new(v1::DistrustResponse { mounts, ..found }))
     }
 
     async fn trust(&self, request: Request<v1::TrustRequest>) -> Result<Response<v1::TrustResponse>, Status> {
         let by = kiln_auth::identity(&request);
         let subject = Subject::of(&request);
-        let v1::TrustRequest { worker } = request.into_inner();
-        subject.is(format!("worker {worker}"));
-        let trust = |periods: &mut Periods| match periods.trust(&worker, SystemTime::now()) {
+        let v1::TrustRequest { worker, client } = request.into_inner();
+        let maker = Maker::of(worker, client)?;
+        subject.is(maker.to_string());
+        let trust = |periods: &mut Periods| match periods.trust(&maker.id(), SystemTime::now()) {
             true => Ok(()),
-            false => Err(Status::not_found(format!("`{worker}` is not distrusted; `kiln farm list` shows who is"))),
+            false => Err(Status::not_found(format!("the {maker} is not distrusted; `kiln farm list` shows who is"))),
         };
         self.beliefs.change(trust).await?;
-        self.execution.believe(worker.clone()).await?;
-        tracing::info!(by = by.name, worker, "a worker is trusted again");
+        self.execution.believe(maker.id()).await?;
+        tracing::info!(by = by.name, %maker, "trusted again");
         Ok(Response::new(v1::TrustResponse {}))
     }
 
@@ -269,8 +317,10 @@ pub fn members(
 }
 
 fn distrusted(period: &Period) -> v1::DistrustedWorker {
+    let client = made::client(&period.worker).unwrap_or_default();
     v1::DistrustedWorker {
-        worker: period.worker.clone(),
+        worker: if client.is_empty() { period.worker.clone() } else { String::new() },
+        client: client.to_owned(),
         since: Some(clock::timestamp(period.since)),
         until: period.until.map(clock::timestamp),
         by: period.by.clone(),

@@ -1,4 +1,4 @@
-//! The artifacts that depend on what a worker made, as their provenance tells.
+//! The artifacts that depend on what a worker made or a client wrote, as their provenance tells.
 
 use std::time::SystemTime;
 
@@ -13,11 +13,11 @@ use crate::services::membership::Made;
 const NAMED: usize = 1_000;
 
 impl Stack {
-    /// Adds the tenant's artifacts that depend on what a worker made since then.
+    /// Adds the tenant's artifacts that depend on what somebody made since then.
     async fn dependents(
         &self,
         tenant: &str,
-        (worker, since): (&str, SystemTime),
+        (maker, since): (&str, SystemTime),
         found: &mut v1::DistrustResponse,
     ) -> Result<(), Status> {
         let records = self.tenant.builds.records().artifacts("", usize::MAX).await;
@@ -27,7 +27,7 @@ impl Stack {
             if created.is_some_and(|created| created < since) {
                 continue;
             }
-            match self.steps_of(&artifact, worker, since).await {
+            match self.steps_of(&artifact, maker, since).await {
                 None => found.unreadable += 1,
                 Some(steps) if steps.is_empty() => {}
                 Some(steps) => {
@@ -45,20 +45,20 @@ impl Stack {
         Ok(())
     }
 
-    async fn steps_of(&self, artifact: &v1::Artifact, worker: &str, since: SystemTime) -> Option<Vec<String>> {
+    async fn steps_of(&self, artifact: &v1::Artifact, maker: &str, since: SystemTime) -> Option<Vec<String>> {
         let function = DigestFunction::from_wire(artifact.digest_function).ok()?;
         let digest = Digest::required(function, artifact.provenance.as_ref()).ok()?;
         let provenance = self.tenant.stores.artifacts.get(&digest).await.ok()?;
-        kiln_artifacts::steps_owed_to(&provenance, worker, since)
+        kiln_artifacts::steps_owed_to(&provenance, maker, since)
     }
 }
 
 #[tonic::async_trait]
 impl Made for Tenants {
-    async fn dependents(&self, worker: &str, since: SystemTime) -> Result<v1::DistrustResponse, Status> {
+    async fn dependents(&self, maker: &str, since: SystemTime) -> Result<v1::DistrustResponse, Status> {
         let mut found = v1::DistrustResponse::default();
         for name in self.names().await? {
-            self.of(&name).await?.dependents(&name, (worker, since), &mut found).await?;
+            self.of(&name).await?.dependents(&name, (maker, since), &mut found).await?;
         }
         let created = |artifact: &v1::DependentArtifact| artifact.created.as_ref().and_then(clock::read_timestamp);
         found.artifacts.sort_by_key(|artifact| std::cmp::Reverse(created(artifact)));

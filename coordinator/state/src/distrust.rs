@@ -1,6 +1,6 @@
-//! Workers whose results are not believed, from when on.
+//! Workers and clients whose results are not believed, from when on.
 //!
-//! A worker is distrusted from a time on until it is trusted again. What was recorded between, by the clock of the coordinator that
+//! One is distrusted from a time on until it is trusted again. What was recorded between, by the clock of the coordinator that
 //! recorded it, counts as if it had never been made.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Period {
-    /// The worker.
+    /// The worker, or the client as makers of results are named (`kiln_proto::made::of_client`).
     pub worker: String,
     /// From when on.
     #[serde(with = "humantime_serde")]
@@ -113,6 +113,15 @@ impl Distrusted {
         self.0.read().clone()
     }
 
+    /// Another text whenever somebody is distrusted, or trusted again; empty as long as nobody ever was.
+    pub fn mark(&self) -> String {
+        let periods = self.0.read();
+        if periods.periods.is_empty() {
+            return String::new();
+        }
+        hex::encode(ring::digest::digest(&ring::digest::SHA256, periods.text().as_bytes()))
+    }
+
     /// Whether nobody was ever distrusted: nothing needs to be looked at then.
     pub fn is_empty(&self) -> bool {
         self.0.read().periods.is_empty()
@@ -143,11 +152,12 @@ mod tests {
     #[test]
     fn what_was_made_in_a_period_is_not_believed_before_or_after_its_end() {
         let (known, mut periods) = (Distrusted::default(), Periods::default());
-        assert!(known.is_empty() && known.refuses(&of(&["one"], None)).is_none());
+        assert!(known.is_empty() && known.refuses(&of(&["one"], None)).is_none() && known.mark().is_empty());
         periods.distrust("one", at(10), "ann");
         periods.distrust("one", at(20), "ann");
         assert!(periods.lasts("one") && !periods.lasts("two"));
         assert!(known.set(periods.clone()) && !known.set(periods.clone()));
+        let mark = known.mark();
         assert_eq!(known.refuses(&of(&["one"], Some((9, 9)))), None);
         assert_eq!(known.refuses(&of(&["one"], Some((9, 10)))), Some("one"));
         assert_eq!(known.refuses(&of(&["other", "one"], Some((1000, 1000)))), Some("one"));
@@ -155,6 +165,7 @@ mod tests {
         assert_eq!(known.refuses(&of(&["one"], None)), Some("one"), "nobody knows when it was made");
         assert!(periods.trust("one", at(30)) && !periods.trust("one", at(40)) && !periods.lasts("one"));
         known.set(periods.clone());
+        assert!(!mark.is_empty() && known.mark() != mark);
         assert_eq!(known.refuses(&of(&["one"], Some((31, 31)))), None);
         assert_eq!(known.refuses(&of(&["one"], Some((15, 31)))), Some("one"));
         assert_eq!(Periods::read(&periods.text()), Ok(periods));

@@ -1,4 +1,4 @@
-//! Decorator: results of workers that are distrusted count as absent, and each result says when it was recorded.
+//! Decorator: results of workers and clients that are distrusted count as absent, and each result says when it was recorded.
 //!
 //! Invariant: whatever wrote a result, the time in it is that of a coordinator.
 
@@ -29,8 +29,8 @@ impl Believed {
         let Some(metadata) = metadata.filter(|_| !self.distrusted.is_empty()) else { return true };
         let makers = made::makers(metadata);
         let refused = self.distrusted.refuses(&makers);
-        if let Some(worker) = refused {
-            tracing::info!(%action, worker, "a result is not used: its worker is distrusted");
+        if let Some(maker) = refused {
+            tracing::info!(%action, maker, "a result is not used: whoever made it is distrusted");
         }
         refused.is_none()
     }

@@ -5,9 +5,11 @@
 
 use kiln_dialects::{Entry, Refusal, Tool};
 use kiln_proto::digest::Digest;
+use kiln_proto::made;
 use kiln_store::Stores;
 
 use crate::body::FUNCTION;
+use crate::caller::Caller;
 use crate::refusal::failed;
 
 /// The REAPI instance that entries are in.
@@ -57,9 +59,11 @@ pub(crate) async fn find(stores: &Stores, drawer: Drawer<'_>, key: &str) -> Resu
     Ok(None)
 }
 
-/// Stores an entry whose body is stored.
-pub(crate) async fn keep(stores: &Stores, drawer: Drawer<'_>, key: &str, entry: &Entry) -> Result<(), Refusal> {
-    stores.actions.put(INSTANCE, &drawer.digest(key), entry.encode()).await.map_err(failed)
+/// Stores an entry of a caller's whose body is stored.
+pub(crate) async fn keep(caller: &Caller, drawer: Drawer<'_>, key: &str, entry: &Entry) -> Result<(), Refusal> {
+    let mut result = entry.encode();
+    made::written_by(result.execution_metadata.get_or_insert_default(), &caller.identity.name);
+    caller.stores.actions.put(INSTANCE, &drawer.digest(key), result).await.map_err(failed)
 }
 
 /// Removes an entry of this drawer; `false` if there was none.

@@ -178,7 +178,7 @@ impl Caches {
         let received = self.shared.room.receive(pieces).await?;
         let hold = stores.in_use.begin();
         let body = body::store(received, stores).await?;
-        entries::keep(stores, drawer, &put.key, &Entry { body, headers: put.headers }).await?;
+        entries::keep(caller, drawer, &put.key, &Entry { body, headers: put.headers }).await?;
         drop(hold);
         self.moved(drawer.tool, "in", body.size);
         Ok(answers::fixed(&put.answer))

@@ -7,7 +7,7 @@
 use hashlink::LruCache;
 use kiln_dialects::{Entry, Pieces, Refusal, Room, Tool, WORKER};
 use kiln_proto::digest::Digest;
-use kiln_proto::reapi;
+use kiln_proto::{made, reapi};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -144,13 +144,14 @@ impl Sizes {
         if metadata.worker.is_empty() {
             metadata.worker = WORKER.to_owned();
         }
+        made::written_by(metadata, &caller.identity.name);
         let drawer = results(caller);
         if drawer.scope.is_none()
             && let Some(action) = self.digest(&caller.identity.tenant, hash)
             && stores.blobs.find_missing(&[action]).await.map_err(failed)?.is_empty()
         {
             let pointer = Entry { body: action, headers: Default::default() };
-            entries::keep(stores, POINTERS, &key, &pointer).await?;
+            entries::keep(caller, POINTERS, &key, &pointer).await?;
             return stores.actions.put(INSTANCE, &action, result).await.map_err(failed);
         }
         stores.actions.put(INSTANCE, &drawer.digest(&key), result).await.map_err(failed)

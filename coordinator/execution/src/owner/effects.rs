@@ -135,7 +135,11 @@ impl Owner {
             hosts: prepared.hosts.clone(),
             split: prepared.split,
             call: prepared.requirements.opportunistic && prepared.unlike.is_none(),
-            tools: prepared.tools.name.clone(),
+            // What workers have kept of whoever is distrusted now is not found again.
+            tools: match prepared.tools.name.as_str() {
+                "" => String::new(),
+                name => format!("{name}\n{}", self.distrusted.mark()),
+            },
             tools_read_only: prepared.tools.read_only,
             shell: action.shell.as_ref().map(|wanted| wanted.shell.clone()),
             other_conditions: prepared
