@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use kiln_harness::arm64::{self, Host};
+use kiln_harness::bases::{arm64_tar, layout_of};
 use kiln_harness::{Built, Farm, Ran, cannot_run, example, project, until};
 
 const BOTH: [&str; 2] = ["--platform", "linux/amd64,linux/arm64"];
@@ -216,4 +217,43 @@ fn a_worker_refuses_a_root_that_is_none_in_words() {
         ran.err
     );
     until("the worker to disappear", || farm.workers().iter().all(|worker| worker["worker"] != "none").then_some(()));
+}
+
+#[test]
+fn a_gate_inside_an_image_runs_on_a_worker_of_its_platform() {
+    let root = match arm64::root() {
+        Ok(root) => root,
+        Err(missing) => return cannot_run(&missing),
+    };
+    let farm = Farm::start(&["native"]);
+    farm.start_worker_with("arm64", &["--root", root.to_str().unwrap()]);
+    farm.wait_for_worker("arm64");
+    // The base has programs for arm64 alone, and names its user.
+    let config = "name = \"inside\"\nversion = \"1\"\n[artifacts.inside]\ndockerfile = \"Dockerfile\"\n\
+                  contexts = { base = \"oci-layout://base\" }\n\
+                  [gates.within]\ninside = true\nrun = '''read a < /data; test \"$a $KIND\" = \"right arm\"; echo \"as $(cat /data)\"'''\n";
+    let dir = project(&[
+        ("kiln.toml", config),
+        ("Dockerfile", "FROM base\nCOPY --chmod=644 data /data\nENV KIND=arm\nUSER app\n"),
+        ("data", "right\n"),
+    ]);
+    let tar = arm64_tar(root);
+    layout_of(&[tar.path()], "arm64", &dir.path().join("base"));
+    let build = || farm.build(dir.path(), &["--platform", "linux/arm64", "--allow-emulation"]);
+    let built = build().well();
+    let gates = built.of_type("gate_finished");
+    assert_eq!(gates.iter().map(|gate| gate["result"].as_str().unwrap()).collect::<Vec<_>>(), ["passed"]);
+    let steps = built.of_type("step_finished");
+    let step = steps.iter().find(|step| step["step"] == "gate:within").unwrap();
+    assert_eq!((&step["worker"], &step["platform"]), (&"arm64".into(), &"linux/arm64".into()));
+    assert!(built.log().contains("as right"), "{}", built.log());
+    // It decides.
+    std::fs::write(dir.path().join("data"), "wrong\n").unwrap();
+    let failed = build();
+    assert_eq!(failed.0.code, 1, "{:?}", failed.0);
+    assert!(
+        failed.message().contains("gate `within` of artifact `inside`: failed with exit code 1"),
+        "{}",
+        failed.message()
+    );
 }
