@@ -3,7 +3,7 @@
 //! Invariant: a [`Directory`](reapi::Directory) made here is canonical as REAPI v2 asks: entries of each kind sorted by
 //! name, no name twice, paths relative and without `.` or `..`; so equal trees have equal digests.
 
-use std::collections::{BTreeMap, btree_map, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 
 use prost::Message;
 

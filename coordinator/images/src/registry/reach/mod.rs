@@ -192,7 +192,7 @@ mod tests {
     fn way_by(proxies: Matcher, allowed: &[&str], url: &str) -> Result<Way, Refused> {
         let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
         let bounds = Bounds { allowed, proxies };
-        Reach { bounds: Some(Arc::new(bounds)) }.way(&Url::parse(url).unwrap())
+        Reach { bounds: Some(Arc::new(bounds)), ..Reach::default() }.way(&Url::parse(url).unwrap())
     }
 
     #[test]
