@@ -101,7 +101,7 @@ impl World {
         }
         let repository = self.repository();
         kiln_harness::copy(&page::root().join("deploy"), &repository.join("deploy"));
-        for file in ["test", "long"] {
+        for file in ["fuzz", "long", "test"] {
             let check = format!("bash -n {}\n", page::root().join(".ci").join(file).display());
             kiln_harness::write(&repository, &format!(".ci/{file}"), &check);
         }
