@@ -2,13 +2,16 @@
 //!
 //! Invariant: nothing here decides who leads.
 
+mod dial;
 mod network;
 mod others;
 mod peer;
 mod peers;
 mod relay;
 
+pub use dial::myself;
 pub use network::Network;
 pub use others::Others;
-pub use peers::{Peers, myself};
-pub use relay::{Relay, status};
+pub use peer::status;
+pub use peers::Peers;
+pub use relay::Relay;

@@ -15,8 +15,9 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codegen::http;
 
+use crate::dial::myself;
 use crate::peer::Error;
-use crate::peers::{Peers, myself};
+use crate::peers::Peers;
 
 /// How long a coordinator may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -95,12 +96,12 @@ impl Others {
 
     /// Calls of the one at this URL, whose answers are one small message.
     fn calls(&self, address: &str) -> impl GrpcService<Body, ResponseBody = Body, Error = Error, Future: Send> + use<> {
-        let (peers, peer) = (self.peers.clone(), self.peers.at(address));
+        let peer = self.peers.at(address);
         tower::service_fn(move |call: http::Request<Body>| {
-            let (peers, peer) = (peers.clone(), peer.clone());
+            let peer = peer.clone();
             async move {
                 let caller = Relayed { identity: myself(), address: None };
-                let (answer, place) = peer.call(&peers, &caller, call).await?;
+                let (answer, place) = peer.call(&caller, call).await?;
                 // The rest of the answer comes with its head.
                 drop(place);
                 Ok::<_, Error>(answer)

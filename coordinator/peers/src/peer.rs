@@ -23,8 +23,7 @@ use tonic::codegen::{Bytes, Service, http};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::peers::{LIFE, Peers};
-use crate::relay::status;
+use crate::dial::{Dial, LIFE};
 
 /// Calls in progress on one connection, below the number that the other end allows; beyond that there is another connection.
 const CALLS: usize = 200;
@@ -50,6 +49,7 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Peer {
     address: String,
+    dial: Arc<Dial>,
     connections: Mutex<Vec<Connection>>,
     asked: Mutex<Option<Asked>>,
     used: Mutex<Instant>,
@@ -96,9 +96,9 @@ impl Drop for Place {
 }
 
 impl Peer {
-    pub(crate) fn at(address: &str) -> Self {
+    pub(crate) fn at(address: &str, dial: Arc<Dial>) -> Self {
         let (connections, asked) = (Mutex::default(), Mutex::default());
-        Self { address: address.to_owned(), connections, asked, used: Mutex::new(Instant::now()) }
+        Self { address: address.to_owned(), dial, connections, asked, used: Mutex::new(Instant::now()) }
     }
 
     /// How long ago it was called last.
@@ -111,7 +111,7 @@ impl Peer {
         *self.asked.lock() = None;
     }
 
-    fn connection(&self, peers: &Peers) -> anyhow::Result<(Channel, Arc<AtomicUsize>)> {
+    fn connection(&self) -> anyhow::Result<(Channel, Arc<AtomicUsize>)> {
         let mut connections = self.connections.lock();
         let is_new = |connection: &Connection| connection.made.elapsed() < LIFE / 2;
         connections.retain(|connection| is_new(connection) || connection.calls.load(Ordering::Relaxed) > 0);
@@ -121,7 +121,7 @@ impl Peer {
         let Connection { channel, calls, .. } = match found {
             Some(found) => found,
             None => {
-                let channel = peers.connect(&self.address)?;
+                let channel = self.dial.connect(&self.address)?;
                 let new = Connection { channel, calls: Arc::default(), made: Instant::now() };
                 connections.push(new.clone());
                 new
@@ -132,13 +132,13 @@ impl Peer {
     }
 
     /// What calls are sealed with, for now.
-    async fn sealer(&self, peers: &Peers, channel: &Channel) -> Result<Arc<Sealer>, Error> {
+    async fn sealer(&self, channel: &Channel) -> Result<Arc<Sealer>, Error> {
         let answer = {
             let mut asked = self.asked.lock();
             match asked.as_ref().filter(|asked| asked.is_good()) {
                 Some(asked) => asked.answer.clone(),
                 None => {
-                    let answer = ask(peers.clone(), self.address.clone(), channel.clone()).boxed().shared();
+                    let answer = ask(self.dial.clone(), self.address.clone(), channel.clone()).boxed().shared();
                     *asked = Some(Asked { at: Instant::now(), answer: answer.clone() });
                     answer
                 }
@@ -153,13 +153,12 @@ impl Peer {
     /// If the coordinator cannot be reached; `RESOURCE_EXHAUSTED` if the request or the number of calls is too large.
     pub(crate) async fn call(
         &self,
-        peers: &Peers,
         caller: &Relayed,
         call: http::Request<Body>,
     ) -> Result<(http::Response<Body>, Place), Error> {
         *self.used.lock() = Instant::now();
-        let room = peers.room().map_err(Error::Ended)?;
-        let (channel, calls) = self.connection(peers).map_err(|error| Error::Unreachable(format!("{error:#}")))?;
+        let room = self.dial.room().map_err(Error::Ended)?;
+        let (channel, calls) = self.connection().map_err(|error| Error::Unreachable(format!("{error:#}")))?;
         let place = Place { calls, _room: room };
         let (mut parts, body) = call.into_parts();
         parts.extensions.clear();
@@ -170,7 +169,7 @@ impl Peer {
             false => message = one_message(body).await.map_err(Error::Ended)?,
         }
         for _ in 0..TRIES {
-            let sealer = self.sealer(peers, &channel).await?;
+            let sealer = self.sealer(&channel).await?;
             let sealed = stream.is_none().then_some(&message[..]);
             parts.headers.insert(HEADER, sealer.seal(caller, parts.uri.path(), sealed).map_err(Error::Ended)?);
             let is_stream = stream.is_some();
@@ -196,13 +195,13 @@ fn is_over(answer: &http::Response<Body>) -> bool {
     answer.headers().contains_key(OVER) && status(answer) == Some(Code::Unauthenticated)
 }
 
-async fn ask(peers: Peers, address: String, channel: Channel) -> Result<Arc<Sealer>, Error> {
+async fn ask(dial: Arc<Dial>, address: String, channel: Channel) -> Result<Arc<Sealer>, Error> {
     let mut asked = CoordinatorsClient::new(channel);
     let answer = match tokio::time::timeout(ISSUED, Box::pin(asked.challenge(ChallengeRequest {}))).await {
         Ok(answer) => answer.map_err(|status| Error::Unreachable(words(&status)))?,
         Err(_) => return Err(Error::Unreachable(format!("no answer within {} s", ISSUED.as_secs()))),
     };
-    Sealer::new(peers.key().clone(), &address, &answer.into_inner().challenge).map(Arc::new).map_err(Error::Ended)
+    Sealer::new(dial.key().clone(), &address, &answer.into_inner().challenge).map(Arc::new).map_err(Error::Ended)
 }
 
 fn words(status: &Status) -> String {
@@ -228,4 +227,9 @@ async fn one_message(body: Body) -> Result<Bytes, Status> {
         Err(error) => Status::cancelled(format!("the request broke off: {error}")),
     })?;
     Ok(read.to_bytes())
+}
+
+/// The status of an answer that consists of nothing else.
+pub fn status<B>(answer: &http::Response<B>) -> Option<Code> {
+    Status::from_header_map(answer.headers()).map(|status| status.code())
 }

@@ -1,65 +1,26 @@
-//! How a coordinator reaches the others of its farm.
-//!
-//! Invariant: with TLS, both ends show a certificate of the farm's authority. A coordinator issues itself one for each connection.
+//! The other coordinators, each with its connections, for as long as it is called.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use kiln_auth::tls::Files;
-use kiln_auth::{Authenticator, FarmKey, Role, authority};
+use kiln_auth::{Authenticator, FarmKey};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::dial::Dial;
 use crate::network::Network;
 use crate::peer::Peer;
-
-/// Time limit for connecting.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How often the other end is pinged, and how long its answer may take.
-const PING: Duration = Duration::from_secs(3);
-/// How long a certificate for a connection is valid. It is shown again whenever that connects again.
-pub(crate) const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long one that is not called is remembered.
 const IDLE: Duration = Duration::from_secs(10 * 60);
 
 /// The way to other coordinators. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Peers(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    authenticator: Authenticator,
-    /// What calls are sealed with.
-    key: FarmKey,
-    tls: Option<Tls>,
-    network: Network,
-    /// For the calls in progress.
-    room: Arc<Semaphore>,
-    most: usize,
+pub struct Peers {
+    dial: Arc<Dial>,
     /// By URL.
-    all: Mutex<HashMap<String, Arc<Peer>>>,
-}
-
-/// What connections to other coordinators are verified with.
-#[derive(Debug, Clone)]
-struct Tls {
-    /// A host that this coordinator's certificate is for: coordinators of one farm share it, wherever they run.
-    host: String,
-    authority: String,
-}
-
-/// Who calls when a coordinator calls on its own behalf.
-pub fn myself() -> kiln_auth::Identity {
-    kiln_auth::Identity {
-        name: "coordinator".to_owned(),
-        roles: [Role::Coordinator].into(),
-        ..kiln_auth::Identity::anonymous()
-    }
+    all: Arc<Mutex<HashMap<String, Arc<Peer>>>>,
 }
 
 impl Peers {
@@ -74,76 +35,15 @@ impl Peers {
         network: Network,
         most: usize,
     ) -> anyhow::Result<Self> {
-        let tls = files.map(|files| Tls::of(&authenticator, files)).transpose()?;
-        let (room, all) = (Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), Mutex::default());
-        Ok(Self(Arc::new(Inner { authenticator, key, tls, network, room, most, all })))
+        let dial = Arc::new(Dial::open(authenticator, key, files, network, most)?);
+        Ok(Self { dial, all: Arc::default() })
     }
 
     /// The coordinator at this URL.
     pub(crate) fn at(&self, address: &str) -> Arc<Peer> {
-        let mut all = self.0.all.lock();
+        let mut all = self.all.lock();
         all.retain(|_, peer| Arc::strong_count(peer) > 1 || peer.idle() < IDLE);
-        all.entry(address.to_owned()).or_insert_with(|| Arc::new(Peer::at(address))).clone()
-    }
-
-    pub(crate) fn key(&self) -> &FarmKey {
-        &self.0.key
-    }
-
-    /// Room for a call.
-    ///
-    /// # Errors
-    /// `RESOURCE_EXHAUSTED` if there are too many.
-    pub(crate) fn room(&self) -> Result<OwnedSemaphorePermit, Status> {
-        self.0.room.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!(
-                "this coordinator passes {} calls on to others, and no more at a time (`--max-connections`); try again when some have \
-                 ended, or at another coordinator",
-                self.0.most
-            ))
-        })
-    }
-
-    /// Connects to the coordinator at this URL when there are calls.
-    ///
-    /// # Errors
-    /// If the URL or the certificates cannot be used.
-    pub(crate) fn connect(&self, address: &str) -> anyhow::Result<Channel> {
-        let mut endpoint = Endpoint::from_shared(address.to_owned())
-            .with_context(|| format!("invalid address `{address}` of another coordinator"))?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(4 * 1024 * 1024)
-            .initial_connection_window_size(16 * 1024 * 1024);
-        if let Some(Tls { host, authority }) = &self.0.tls {
-            let me = myself();
-            let Some((issuer, _)) = self.0.authenticator.authority() else {
-                anyhow::bail!("the farm's authority is gone")
-            };
-            let made = issuer.issue(&authority::Subject::Client(&me), LIFE)?;
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(authority))
-                .domain_name(host)
-                .identity(Identity::from_pem(made.chain, made.key));
-            endpoint = endpoint.tls_config(tls)?;
-        }
-        Ok(self.0.network.connect(&endpoint))
-    }
-}
-
-impl Tls {
-    fn of(authenticator: &Authenticator, files: &Files) -> anyhow::Result<Self> {
-        let Some((authority, _)) = authenticator.authority() else {
-            anyhow::bail!(
-                "coordinators with TLS authenticate each other with the farm's authority: give each of them the farm's directory with its \
-                 key (`--farm-dir`), and use the same one for all"
-            );
-        };
-        let authority = authority.certificate().to_owned();
-        let host = files.own_host().context("cannot tell by which name other coordinators are verified")?;
-        Ok(Self { host, authority })
+        let new = || Arc::new(Peer::at(address, self.dial.clone()));
+        all.entry(address.to_owned()).or_insert_with(new).clone()
     }
 }

@@ -19,7 +19,7 @@ use tonic::codegen::http;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::{Code, Status};
 
-use crate::peer::{Error, Peer, Place};
+use crate::peer::{Error, Peer, Place, status};
 use crate::peers::Peers;
 
 /// The way to one leader. Cheap to clone.
@@ -29,7 +29,6 @@ pub struct Relay(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     address: String,
-    peers: Peers,
     peer: Arc<Peer>,
     /// Are told when this leader seems to be none any more.
     replicas: Replicas,
@@ -39,10 +38,10 @@ struct Inner {
 
 impl Relay {
     /// To the coordinator at this URL. Connects when there are calls.
-    pub fn to(address: &str, peers: Peers, replicas: Replicas) -> Self {
+    pub fn to(address: &str, peers: &Peers, replicas: Replicas) -> Self {
         let peer = peers.at(address);
         peer.forget();
-        Self(Arc::new(Inner { address: address.to_owned(), peers, peer, replicas, over: CancellationToken::new() }))
+        Self(Arc::new(Inner { address: address.to_owned(), peer, replicas, over: CancellationToken::new() }))
     }
 
     /// The URL of the coordinator that calls are passed on to.
@@ -91,7 +90,7 @@ impl Relay {
         let identity = request.extensions().get::<Identity>().cloned().unwrap_or_else(nobody);
         let address = request.extensions().get::<Caller>().and_then(|caller| caller.address);
         let caller = Relayed { identity, address };
-        let passing = self.0.peer.call(&self.0.peers, &caller, request);
+        let passing = self.0.peer.call(&caller, request);
         passing.await.map_err(|error| match error {
             Error::Ended(status) => status,
             Error::Unreachable(why) => {
@@ -135,11 +134,6 @@ impl http_body::Body for Whole {
     fn size_hint(&self) -> http_body::SizeHint {
         self.0.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
     }
-}
-
-/// The status of an answer that consists of nothing else.
-pub fn status<B>(answer: &http::Response<B>) -> Option<Code> {
-    Status::from_header_map(answer.headers()).map(|status| status.code())
 }
 
 fn changed() -> Status {

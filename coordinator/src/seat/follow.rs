@@ -99,7 +99,7 @@ impl Member {
     }
 
     fn relay(&self, leader: &str) -> Relay {
-        Relay::to(leader, self.peers.clone(), self.replicas.clone())
+        Relay::to(leader, &self.peers, self.replicas.clone())
     }
 
     /// For as long as this coordinator cannot find out who leads, it asks the others, and passes calls on to the one that they name. Its own
