@@ -72,6 +72,33 @@ fn what_a_step_compiled_is_there_for_the_next_one_on_another_worker() {
     assert_eq!(digest(&plain), digest(&second));
 }
 
+#[test]
+fn what_a_worker_keeps_of_a_distrusted_one_is_not_used() {
+    let Some(go) = go() else { return };
+    let farm = Farm::start(&["liar"]);
+    let dir = program(&go, "distrusted", "mkdir out; go build -v -ldflags=-buildid= -o out/p .; out/p", "");
+    let (first, _) = built(&farm, dir.path());
+    let (_, cold) = found(&first);
+    farm.stop_worker("liar");
+    farm.start_worker("honest");
+    farm.wait_for_worker("honest");
+    write(dir.path(), "lib/lib.go", &LIB.replace("hello", "good day"));
+    let (second, _) = built(&farm, dir.path());
+    let (hits, misses) = found(&second);
+    assert!(
+        hits > cold / 2,
+        "expected this worker to have got what the other compiled, found {hits} of {}",
+        hits + misses
+    );
+    let ran = farm.kiln(&["farm", "distrust", "liar", "--since", "1h"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    write(dir.path(), "lib/lib.go", &LIB.replace("hello", "good evening"));
+    let (third, said) = built(&farm, dir.path());
+    let (hits, misses) = found(&third);
+    assert!(misses > cold / 2, "expected all of that to be compiled again, found {hits} of {}: {said}", hits + misses);
+    assert!(said.lines().any(|line| line == "runtime") && said.contains("good evening"), "{said}");
+}
+
 /// The sum of all samples of a metric of a process that begin with these words.
 fn sum(farm: &Farm, process: &str, words: &str) -> u64 {
     let log = farm.log(process);
