@@ -46,7 +46,9 @@ pub enum BaseError {
     Image(#[from] blobs::Error),
     #[error(transparent)]
     Registry(#[from] Box<registry::Error>),
-    #[error("there is no `{path}`, neither in the outputs of the artifact's steps nor in the sources")]
+    #[error(
+        "there is no `{path}`, neither in the outputs of the artifact's steps nor in the sources; give a path in the project (`kiln docker build` sends a layout from elsewhere)"
+    )]
     Absent { path: String },
     #[error("its layer {number} does not match its configuration (expected `{expected}`, found `{found}`)")]
     Layer { number: usize, expected: String, found: String },
