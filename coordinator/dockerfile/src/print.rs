@@ -24,6 +24,10 @@ pub fn print(text: &Text) -> String {
             printed.push_str(&format!("{}{}\n", heredoc.content, heredoc.name));
         }
     }
+    if printed.starts_with('\u{feff}') {
+        // As the first character of a file it would be a mark of the encoding, and no letter.
+        printed.insert(0, '\n');
+    }
     printed
 }
 
