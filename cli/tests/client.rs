@@ -264,6 +264,22 @@ async fn an_interrupt_cancels_and_waits_for_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_before_the_farm_has_answered_cancels_what_it_has_begun() {
+    let (farm, dir) = (Farm::start().await, project());
+    farm.script(vec![started(&[step("compile")]), runs(step("compile"))]);
+    farm.state.answers.send_replace(false);
+    let mut asked = farm.state.asked.subscribe();
+    let mut running = Running::start(farm.kiln(dir.path(), &["build", "--progress", "json"]));
+    asked.wait_for(|count| *count == 1).await.unwrap();
+    running.interrupt();
+    while running.until("progress").await["what"] != "cancelling" {}
+    farm.state.answers.send_replace(true);
+    assert_eq!(running.until("build_finished").await["status"], "cancelled");
+    assert_eq!(running.end().await.code, 130);
+    assert_eq!(*farm.state.cancelled.borrow(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_interrupt_leaves_at_once() {
     let (farm, dir) = (Farm::start().await, project());
     *farm.state.end_on_cancel.lock() = false;

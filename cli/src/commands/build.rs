@@ -1,7 +1,7 @@
 //! `kiln build`: scan, upload what is missing, submit, follow.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kiln_agents::{Agents, Offer, Whose};
 use kiln_contexts::project::{self, Project, Sources as Read};
@@ -164,20 +164,16 @@ pub(super) async fn on_farm(
     let Read { scanned, contexts, is_of_dockerfiles } = read;
     let given = secrets.clone();
     let test = scope == Scope::Tests;
-    let submitting = async {
-        let again = async || Ok(read_aside(project.clone(), Meter::default()).await?.scanned);
-        let of = |scanned: &Scanned| {
-            let wire = source(scanned, facts.clone(), project.plan.directory.clone());
-            let ignored =
-                if is_of_dockerfiles { Vec::new() } else { left_out::ignored_locks(&scanned.root, &scanned.paths) };
-            let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
-            let source = Some(v1::Source { ignored, times, contexts: contexts.clone(), ..wire });
-            v1::SubmitRequest { source, secrets: secrets.clone(), test, ..request(args) }
-        };
-        let Submitted { build, moved, request, scanned } = submitted(farm, scanned, again, of, show).await?;
-        Ok((build, moved, request, scanned))
+    let again = async || Ok(read_aside(project.clone(), Meter::default()).await?.scanned);
+    let of = |scanned: &Scanned| {
+        let wire = source(scanned, facts.clone(), project.plan.directory.clone());
+        let ignored =
+            if is_of_dockerfiles { Vec::new() } else { left_out::ignored_locks(&scanned.root, &scanned.paths) };
+        let times = (!contexts.is_empty()).then(|| FUNCTION.digest(&scanned.times.encode()).to_wire());
+        let source = Some(v1::Source { ignored, times, contexts: contexts.clone(), ..wire });
+        v1::SubmitRequest { source, secrets: secrets.clone(), test, ..request(args) }
     };
-    let (build, moved, request, scanned) = or_interrupted(interrupts, submitting).await?;
+    let Submitted { build, moved, request, scanned } = submitted(farm, scanned, again, of, show, interrupts).await?;
     if args.detach {
         terminal::say(&format!("the build runs on the farm; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
@@ -390,14 +386,15 @@ pub(super) async fn submitted(
     again: impl AsyncFn() -> Result<Scanned, Error>,
     of: impl Fn(&Scanned) -> v1::SubmitRequest,
     show: &mut dyn Show,
+    interrupts: &Interrupts,
 ) -> Result<Submitted, Error> {
     let request = of(&scanned);
     let planning = Cell::new("planning");
     let mut early = None;
     if scanned.hashed == 0 {
         let checked = v1::SubmitRequest { check_source: true, ..request.clone() };
-        let asking = once(farm, &checked).instrument(info_span!("submit"));
-        match watched(show, &planning, &Meter::default(), asking).await {
+        let asking = answered(interrupts, &planning, once(farm, &checked)).instrument(info_span!("submit"));
+        match watched(show, &planning, &Meter::default(), asking).await? {
             Ok(build) if build.source_is_complete => {
                 let moved = Moved { reused_bytes: scanned.bytes(), ..Moved::default() };
                 return Ok(Submitted { build, moved, request, scanned });
@@ -411,12 +408,13 @@ pub(super) async fn submitted(
     let before = scanned.digest;
     let sending = send(farm, scanned, again).instrument(info_span!("upload"));
     let moved;
-    (scanned, moved) = watched(show, &Cell::new("uploading"), farm.meter(), sending).await?;
+    let uploading = Cell::new("uploading");
+    (scanned, moved) = or_interrupted(interrupts, watched(show, &uploading, farm.meter(), sending)).await?;
     if let Some(build) = early.filter(|_| scanned.digest == before) {
         return Ok(Submitted { build, moved, request, scanned });
     }
     let request = if scanned.digest == before { request } else { of(&scanned) };
-    let submitting = submit(farm, &request, &scanned).instrument(info_span!("submit"));
+    let submitting = submit(farm, &request, &scanned, (interrupts, &planning)).instrument(info_span!("submit"));
     let build = watched(show, &planning, &Meter::default(), submitting).await?;
     Ok(Submitted { build, moved, request, scanned })
 }
@@ -430,21 +428,44 @@ pub(super) async fn once(farm: &Farm, request: &v1::SubmitRequest) -> Result<v1:
     farm.patiently("submit the build", call).await
 }
 
+/// How long the farm's answer to a submission is waited for after an interrupt.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The farm's answer to a submission, in spite of an interrupt: the farm may have begun the build, and the answer says which one
+/// whoever follows it is to cancel.
+///
+/// # Errors
+/// If there is no answer for long after an interrupt.
+async fn answered<T>(interrupts: &Interrupts, doing: &Cell<&str>, asking: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => return Ok(answer),
+        () = interrupts.first() => doing.set("cancelling"),
+    }
+    tokio::time::timeout(ANSWER, asking).await.map_err(|_| Error::Cancelled)
+}
+
 /// How often blobs are uploaded again that the farm has lost. A damaged one is noticed when it is read, and then the next.
 const UPLOADS: usize = 100;
 
 /// Submits the build. If the farm dropped blobs of the tree meanwhile, they are uploaded again.
-async fn submit(farm: &Farm, request: &v1::SubmitRequest, scanned: &Scanned) -> Result<v1::Build, Error> {
+async fn submit(
+    farm: &Farm,
+    request: &v1::SubmitRequest,
+    scanned: &Scanned,
+    (interrupts, doing): (&Interrupts, &Cell<&str>),
+) -> Result<v1::Build, Error> {
     for _ in 0..UPLOADS {
-        let status = match once(farm, request).await {
+        let status = match answered(interrupts, doing, once(farm, request)).await? {
             Err(FarmError::Call { status, .. }) if status.code() == tonic::Code::FailedPrecondition => status,
             result => return Ok(result?),
         };
         let client = farm.blobs(INSTANCE, FUNCTION);
-        let moved = client.upload(scanned.blobs().into_iter().collect()).await.map_err(FarmError::from)?;
+        let sending = client.upload(scanned.blobs().into_iter().collect());
+        let moved = or_interrupted(interrupts, async { Ok(sending.await.map_err(FarmError::from)?) }).await?;
         if moved.blobs == 0 {
             return Err(FarmError::Call { url: farm.url().to_owned(), status }.into());
         }
     }
-    Ok(once(farm, request).await?)
+    Ok(answered(interrupts, doing, once(farm, request)).await??)
 }

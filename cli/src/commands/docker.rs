@@ -171,16 +171,13 @@ async fn on_farm(
         Some(directory) => tokio::task::spawn_blocking(move || git::facts(&directory, &[])).await.unwrap_or_default(),
         None => git::Facts::default(),
     };
-    let submitting = async {
-        // A context that changes meanwhile is reported: what buildx would send then is a mixture.
-        let again =
-            async || Err(kiln_scan::Error::Changing { path: contexts.directory.clone().unwrap_or_default() }.into());
-        let wire = v1::SubmitRequest { secrets, ..submission(request, &contexts, facts, exports.name()) };
-        let of = |_: &kiln_scan::Scanned| wire.clone();
-        let Submitted { build, moved, request, .. } = submitted(farm, contexts.scanned, again, of, show).await?;
-        Ok((build, moved, request))
-    };
-    let (build, moved, wire) = or_interrupted(interrupts, submitting).await?;
+    // A context that changes meanwhile is reported: what buildx would send then is a mixture.
+    let again =
+        async || Err(kiln_scan::Error::Changing { path: contexts.directory.clone().unwrap_or_default() }.into());
+    let wire = v1::SubmitRequest { secrets, ..submission(request, &contexts, facts, exports.name()) };
+    let of = |_: &kiln_scan::Scanned| wire.clone();
+    let Submitted { build, moved, request: wire, .. } =
+        submitted(farm, contexts.scanned, again, of, show, interrupts).await?;
     let temporary = tempfile::Builder::new().prefix("kiln-docker-").tempdir();
     let temporary = temporary.map_err(|source| Error::Write { path: std::env::temp_dir(), source })?;
     let follow = Follow {

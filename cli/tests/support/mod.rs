@@ -32,6 +32,10 @@ pub struct State {
     pub workers: Mutex<Vec<v1::Worker>>,
     pub events: watch::Sender<Vec<v1::Event>>,
     pub cancelled: watch::Sender<u32>,
+    /// How often it was asked to build.
+    pub asked: watch::Sender<u32>,
+    /// Whether it answers that.
+    pub answers: watch::Sender<bool>,
     /// Counts how often event streams were cut.
     pub cut: watch::Sender<u32>,
     /// Counts the calls to Watch, with the offset of the last.
@@ -60,6 +64,8 @@ impl Farm {
             workers: Mutex::default(),
             events: watch::channel(Vec::new()).0,
             cancelled: watch::channel(0).0,
+            asked: watch::channel(0).0,
+            answers: watch::channel(true).0,
             cut: watch::channel(0).0,
             watched: watch::channel((0, 0)).0,
         });

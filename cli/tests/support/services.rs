@@ -43,6 +43,8 @@ pub async fn serve(state: Arc<State>, listener: tokio::net::TcpListener) {
 impl Builds for Service {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::Build> {
         self.0.submitted.lock().push(request.into_inner());
+        self.0.asked.send_modify(|count| *count += 1);
+        let _ = self.0.answers.subscribe().wait_for(|answers| *answers).await;
         if let Some(status) = self.0.refuse.lock().clone() {
             return Err(status);
         }
