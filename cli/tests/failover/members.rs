@@ -275,11 +275,16 @@ fn a_coordinator_passes_on_a_bounded_number_of_calls_and_says_so() {
         let mut builds = v1::builds_client::BuildsClient::new(channel.clone());
         runtime.block_on(async { builds.list(v1::ListRequest::default()).await })
     };
-    // Workers that never say who they are: some of them may be refused for calls that are there first.
+    // Workers that never say who they are, and come back when they are refused or sent away.
     let links: Vec<_> = (0..50)
         .map(|_| {
             let mut workers = v1::workers_client::WorkersClient::new(channel.clone());
-            runtime.spawn(async move { workers.link(futures::stream::pending::<v1::WorkerMessage>()).await })
+            runtime.spawn(async move {
+                loop {
+                    let _ = workers.link(futures::stream::pending::<v1::WorkerMessage>()).await;
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            })
         })
         .collect();
     let refused = until("no more calls to be passed on", || list().err());
