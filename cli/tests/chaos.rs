@@ -92,7 +92,7 @@ impl Machines {
 
     /// Starts again what ended, as a unit does. A worker that begins while its disk is full says so and ends; none ends for another reason.
     fn supervise(&self) {
-        for name in WORKERS.iter().filter(|name| self.farm.ended_worker(name).is_some()) {
+        for name in WORKERS.iter().filter(|name| self.farm.has_ended(name)) {
             let log = self.farm.log(name);
             let last = log.lines().last().unwrap_or_default();
             assert!(*name == "small" && last.contains("No space left on device"), "`{name}` ended: {last}");

@@ -207,10 +207,9 @@ impl Farm {
         signal(&self.workers.lock().unwrap()[name], what);
     }
 
-    /// The exit code of a worker that ended by itself, if it did.
-    pub fn ended_worker(&self, name: &str) -> Option<Option<i32>> {
-        let ended = self.workers.lock().unwrap().get_mut(name).unwrap().try_wait().unwrap();
-        ended.map(|status| status.code())
+    /// Whether a worker has ended by itself.
+    pub fn has_ended(&self, name: &str) -> bool {
+        self.workers.lock().unwrap().get_mut(name).unwrap().try_wait().unwrap().is_some()
     }
 
     /// Asks a worker to stop and waits for it; returns its exit code.
