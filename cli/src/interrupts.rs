@@ -27,6 +27,11 @@ impl Interrupts {
         Ok(Self { seen })
     }
 
+    /// Whether there was an interrupt.
+    pub fn is_seen(&self) -> bool {
+        *self.seen.borrow()
+    }
+
     /// Completes after the first interrupt.
     pub async fn first(&self) {
         if self.seen.clone().wait_for(|seen| *seen).await.is_err() {

@@ -277,6 +277,16 @@ async fn an_interrupt_before_the_farm_has_answered_cancels_what_it_has_begun() {
     assert_eq!(running.until("build_finished").await["status"], "cancelled");
     assert_eq!(running.end().await.code, 130);
     assert_eq!(*farm.state.cancelled.borrow(), 1);
+
+    // Nobody follows a detached build, and it is cancelled all the same.
+    farm.state.answers.send_replace(false);
+    let mut detached = Running::start(farm.kiln(dir.path(), &["build", "--detach", "--progress", "json"]));
+    asked.wait_for(|count| *count == 2).await.unwrap();
+    detached.interrupt();
+    while detached.until("progress").await["what"] != "cancelling" {}
+    farm.state.answers.send_replace(true);
+    let ran = detached.end().await;
+    assert_eq!((ran.code, *farm.state.cancelled.borrow()), (130, 2), "{}", ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

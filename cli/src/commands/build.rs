@@ -174,6 +174,10 @@ pub(super) async fn on_farm(
         v1::SubmitRequest { source, secrets: secrets.clone(), test, ..request(args) }
     };
     let Submitted { build, moved, request, scanned } = submitted(farm, scanned, again, of, show, interrupts).await?;
+    if args.detach && interrupts.is_seen() {
+        farm.cancel(&build.id).await?;
+        return Err(Error::Cancelled);
+    }
     if args.detach {
         terminal::say(&format!("the build runs on the farm; follow it with `kiln attach {}`", build.id));
         return local::print(format!("{}\n", build.id).as_bytes());
