@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kiln_harness::faults::{self, Clock, Dice, Link, SmallDisk};
 use kiln_harness::proxy::Proxy;
 use kiln_harness::redis::Redis;
-use kiln_harness::{Farm, cannot_run, caretaker, project, until};
+use kiln_harness::{Farm, cannot_run, caretaker, project, until, until_none};
 use nix::sys::signal::Signal;
 
 /// Number of concurrent builds.
@@ -217,9 +217,7 @@ fn chaos(builds: usize) {
     let wrong: Vec<&String> = ends.wrong.iter().chain(&calm.wrong).chain(calm.farm.values()).collect();
     assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}\n{}", told());
 
-    until("everything temporary to be gone", || {
-        leftovers::files(&machines.farm, &machines.temporary).is_empty().then_some(())
-    });
+    until_none("temporary file", || leftovers::files(&machines.farm, &machines.temporary));
     for name in WORKERS {
         assert_eq!(machines.farm.stop_worker(name), Some(0), "expected `{name}` to leave in order");
     }

@@ -55,6 +55,19 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Polls until nothing is found any more; fails with what is.
+pub fn until_none<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Vec<T>) {
+    let began = Instant::now();
+    loop {
+        let found = look();
+        if found.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} for no {what} to be left, and there is {found:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A URL on this machine at which nobody listens yet.
 pub fn free_url() -> String {
     format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
