@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A directory that is removed on drop, in the background, even if the runtime shuts down before the removal has
 /// started.
@@ -74,20 +75,22 @@ const DEPTH: usize = 64;
 const PATH_BYTES: usize = 3_072;
 
 /// Removes a tree of any depth, including directories without permissions for their owner. A job may leave a tree that
-/// is deeper than a path may be long, than there are file descriptors, and than a thread's stack allows.
+/// is deeper than a path may be long, than there are file descriptors, and than a thread's stack allows. Its last process may still be on
+/// its way out, and add or remove entries meanwhile.
 pub fn remove(path: &Path) -> io::Result<()> {
     let mut removal = Removal { top: path, lifted: 0 };
     loop {
         let before = removal.lifted;
-        match removal.empty(path, 0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result?,
-        }
+        removal.remove(path, 0)?;
         if removal.lifted == before {
-            return fs::remove_dir(path);
+            return Ok(());
         }
     }
 }
+
+/// How often a directory is looked through that still has entries afterwards, and how long apart.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 struct Removal<'a> {
     top: &'a Path,
@@ -96,6 +99,25 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
+    /// Removes a directory with all that is in it, unless something of that was moved to the top.
+    fn remove(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
+        let mut looks = 0;
+        loop {
+            let before = self.lifted;
+            gone(self.empty(directory, depth))?;
+            if directory == self.top && self.lifted != before {
+                return Ok(());
+            }
+            looks += 1;
+            match gone(fs::remove_dir(directory)) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && looks < LOOKS => {
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Removes everything in a directory; moves up what lies too deep.
     fn empty(&mut self, directory: &Path, depth: usize) -> io::Result<()> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
@@ -103,12 +125,11 @@ impl Removal<'_> {
             let entry = entry?;
             let path = entry.path();
             if !entry.file_type()?.is_dir() {
-                fs::remove_file(&path)?;
+                gone(fs::remove_file(&path))?;
             } else if depth < DEPTH && path.as_os_str().len() < PATH_BYTES {
-                self.empty(&path, depth + 1)?;
-                fs::remove_dir(&path)?;
+                self.remove(&path, depth + 1)?;
             } else {
-                self.lift(&path)?;
+                gone(self.lift(&path))?;
             }
         }
         Ok(())
@@ -118,6 +139,14 @@ impl Removal<'_> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         self.lifted += 1;
         fs::rename(path, self.top.join(format!("lifted-{}", self.lifted)))
+    }
+}
+
+/// What is not there any more need not be removed.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 
@@ -178,6 +207,22 @@ mod tests {
         remove(&top).unwrap();
         assert!(!top.exists());
         remove(&top).unwrap();
+    }
+
+    #[test]
+    fn what_vanishes_meanwhile_is_no_reason_to_leave_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("job");
+        fs::create_dir(&top).unwrap();
+        let file = |number: u32| top.join(number.to_string());
+        let (files, others) = (0..1_000, 0..1_000);
+        files.for_each(|number| fs::write(file(number), "").unwrap());
+        std::thread::scope(|scope| {
+            // As a process does that is on its way out.
+            scope.spawn(|| others.for_each(|number| drop(fs::remove_file(file(number)))));
+            remove(&top).unwrap();
+        });
+        assert!(!top.exists(), "expected the directory to be gone");
     }
 
     #[test]
