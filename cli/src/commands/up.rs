@@ -1,6 +1,6 @@
 //! `kiln up`: a whole farm on this machine, in separate processes that end with this one.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use kiln_images::registry::Pattern;
 use kiln_proto::channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::supervise::Process;
@@ -21,9 +20,7 @@ use kiln_terminal as terminal;
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code, Error> {
-    let listen = free(args.listen).await?;
-    let caches = beside(listen, 1, args.cache_listen).await?;
-    let pages = beside(listen, 2, args.web_listen).await?;
+    let [listen, caches, pages] = addresses(&args)?;
     let url = format!("http://{listen}");
     let data_dir = match args.data_dir {
         Some(dir) => std::path::absolute(&dir).map_err(|source| Error::Write { path: dir, source })?,
@@ -87,24 +84,25 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     Ok(Code::Success)
 }
 
-/// The address, with a free port if it is 0; an error if the address is already in use.
-async fn free(listen: SocketAddr) -> Result<SocketAddr, Error> {
-    let taken = |error: std::io::Error| {
-        Error::Usage(format!("cannot listen on `{listen}` ({error}); choose another address with `--listen`"))
+/// The addresses of the farm, of the caches of build tools, and of the pages: those that are given, else ports after the farm's, or free ones.
+/// No two are the same: all are held until all are chosen, and no default takes what is given.
+fn addresses(args: &args::Up) -> Result<[SocketAddr; 3], Error> {
+    let at = |address: SocketAddr, option: &str| {
+        let is_not = |error| format!("cannot listen on `{address}` ({error}); choose another address with `{option}`");
+        TcpListener::bind(address).map_err(|error| Error::Usage(is_not(error)))
     };
-    TcpListener::bind(listen).await.and_then(|listener| listener.local_addr()).map_err(taken)
-}
-
-/// An address for what is served beside the farm: the given one, the one so many ports after the farm's, or a free one.
-async fn beside(listen: SocketAddr, ports: u16, given: Option<SocketAddr>) -> Result<SocketAddr, Error> {
-    if let Some(given) = given {
-        return free(given).await;
-    }
-    let at = |port| SocketAddr::new(listen.ip(), port);
-    match listen.port().checked_add(ports) {
-        Some(next) if TcpListener::bind(at(next)).await.is_ok() => Ok(at(next)),
-        _ => free(at(0)).await,
-    }
+    let address = |listener: &TcpListener| listener.local_addr().map_err(|error| Error::Usage(error.to_string()));
+    let farm = at(args.listen, "--listen")?;
+    let listen = address(&farm)?;
+    let caches = args.cache_listen.map(|given| at(given, "--cache-listen")).transpose()?;
+    let pages = args.web_listen.map(|given| at(given, "--web-listen")).transpose()?;
+    let or_beside = |given: Option<TcpListener>, ports: u16| {
+        let next = |ports| TcpListener::bind(SocketAddr::new(listen.ip(), listen.port().checked_add(ports)?)).ok();
+        given.or_else(|| next(ports)).map_or_else(|| at(SocketAddr::new(listen.ip(), 0), "--listen"), Ok)
+    };
+    let caches = or_beside(caches, 1)?;
+    let pages = or_beside(pages, 2)?;
+    Ok([listen, address(&caches)?, address(&pages)?])
 }
 
 /// Completes when the coordinator responds and has all these workers.
@@ -145,9 +143,10 @@ fn ready_words(
     } else {
         "# also on other machines, where this address reaches this one"
     };
+    let workers = terminal::count(workers, "worker");
     let (cpus, memory) = (share.cpus, terminal::size(share.memory_bytes));
     format!(
-        "ready: {url} with {workers} workers ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
+        "ready: {url} with {workers} ({cpus} CPUs and {memory}{each}); Ctrl-C stops it\n\
          export KILN_FARM={url}\n\
          kiln web   # opens http://{pages} in a browser: builds, logs, workers\n\
          kiln-worker --coordinator {url} --name NAME --state-dir DIR   # adds a worker\n\
@@ -242,7 +241,7 @@ fn worker_process(url: &str, name: &str, data_dir: &Path, share: &Share, trust_h
 /// The hidden `kiln coordinator`.
 pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts) -> Result<Code, Error> {
     let listen = args.config.listen;
-    let listener = TcpListener::bind(listen)
+    let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| Error::Usage(format!("cannot listen on `{listen}`: {error}")))?;
     parts::coordinator(args.config, listener, async move { interrupts.first().await })

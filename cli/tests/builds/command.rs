@@ -156,6 +156,27 @@ fn up_is_a_whole_farm_and_ends_with_ctrl_c() {
 }
 
 #[test]
+fn up_gives_no_default_port_what_was_asked_for_by_name() {
+    let data = tempfile::tempdir().unwrap();
+    // The caches would be at the port after the farm's.
+    let (listen, next) = loop {
+        let listen = kiln_harness::free_url().replace("http://", "");
+        let (host, port) = listen.rsplit_once(':').unwrap();
+        let next = format!("{host}:{}", port.parse::<u32>().unwrap() + 1);
+        if std::net::TcpListener::bind(&next).is_ok() {
+            break (listen, next);
+        }
+    };
+    let mut command = Farm::shared().command(&["up", "--workers", "1", "--listen", &listen, "--web-listen", &next]);
+    command.arg("--data-dir").arg(data.path());
+    let mut up = kiln_harness::Lasting::start(command);
+    assert!(up.line_with("ready: ").starts_with(&format!("ready: http://{listen} with 1 worker (")));
+    assert!(up.line_with("kiln web").contains(&format!("http://{next} ")));
+    up.interrupt();
+    assert_eq!(up.wait(), Some(0));
+}
+
+#[test]
 fn the_progress_on_a_terminal_is_live_and_ends_with_a_summary() {
     if std::process::Command::new("script").arg("--version").output().is_err() {
         return cannot_run("`script` of util-linux, which gives a terminal");
