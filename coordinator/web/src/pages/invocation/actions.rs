@@ -86,7 +86,7 @@ pub(super) async fn section(ends: &Ends, guest: &Guest, id: &str, known: &Known)
                 section aria-labelledby="actions-title" {
                     h2 #actions-title { "Actions on the farm" }
                     p .dim {
-                        (words::count(actions.len() as u64, "action", "actions")) ", " (words::grouped(hits)) " known"
+                        (words::count(actions.len() as u64, "action", "actions")) ", " (words::count(hits, "cache hit", "cache hits"))
                         @if *is_cut { "; there were more than the farm keeps" }
                     }
                     ol .steps.rows { @for row in shown { (row) } }

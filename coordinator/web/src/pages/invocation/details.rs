@@ -1,6 +1,7 @@
 //! One invocation: why it failed, its tests, its targets, what it printed.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use kiln_proto::v1::{
     Invocation, InvocationAction, InvocationFile, InvocationResult, InvocationStatus, InvocationTarget, InvocationTest,
@@ -93,7 +94,7 @@ fn tiles(invocation: &Invocation) -> Markup {
     html! {
         div .tiles {
             (tile("Targets", html! { (words::grouped(counts.targets.into())) }, html! {
-                @if counts.failed_targets > 0 { span .bad { (words::grouped(counts.failed_targets.into())) " failed" } }
+                @if counts.failed_targets > 0 { span .bad { (words::grouped(counts.failed_targets.into())) " failed to build" } }
             }))
             @if tests > 0 {
                 (tile("Tests", html! { (words::grouped(tests.into())) }, html! {
@@ -177,13 +178,20 @@ fn tests(invocation: &Invocation) -> Markup {
         let file = test.files.iter().find(|file| file.name == TEST_LOG && has_failed(test))?;
         Some(printed(&file.content)).filter(|text| !text.0.is_empty())
     };
+    let mut several: HashMap<&str, [bool; 3]> = HashMap::new();
+    for test in &tests {
+        let [runs, shards, attempts] = several.entry(&test.label).or_default();
+        *runs |= test.run > 1;
+        *shards |= test.shard > 1;
+        *attempts |= test.attempt > 1;
+    }
     html! {
         @if !tests.is_empty() {
             section aria-labelledby="tests" {
                 h2 #tests { "Tests" }
                 ol .steps.rows {
                     @for (place, test) in tests.iter().take(ROWS).enumerate() {
-                        (attempt(test))
+                        (attempt(test, several.get(test.label.as_str()).copied().unwrap_or_default()))
                         @if let Some(text) = log(test).filter(|_| place < FAILURES) { li .told { (text) } }
                     }
                 }
@@ -193,12 +201,12 @@ fn tests(invocation: &Invocation) -> Markup {
     }
 }
 
-fn attempt(test: &InvocationTest) -> Markup {
+/// An attempt, with its numbers of what its test has several of: runs, shards, attempts.
+fn attempt(test: &InvocationTest, several: [bool; 3]) -> Markup {
     let (_, class, word) = result(test.result());
-    let mut which = Vec::new();
-    which.extend((test.run > 1).then(|| format!("run {}", test.run)));
-    which.extend((test.shard > 0).then(|| format!("shard {}", test.shard)));
-    which.extend((test.attempt > 1).then(|| format!("attempt {}", test.attempt)));
+    let numbers = [("run", test.run), ("shard", test.shard), ("attempt", test.attempt)];
+    let which = numbers.iter().zip(several).filter(|(_, is_shown)| *is_shown);
+    let which: Vec<String> = which.map(|((what, number), _)| format!("{what} {number}")).collect();
     html! {
         li class=(class) {
             span .name { (test.label) @if !which.is_empty() { span .dim { " " (which.join(", ")) } } }
@@ -219,6 +227,7 @@ fn targets(invocation: &Invocation) -> Markup {
                 ol .steps.rows {
                     @for target in targets.iter().take(ROWS) {
                         @let (_, class, word) = result(target.result());
+                        @let word = if word == "passed" && !is_test(target) { "built" } else { word };
                         li class=(class) {
                             span .name { (target.label) }
                             span .outcome { (word) }
@@ -230,6 +239,12 @@ fn targets(invocation: &Invocation) -> Markup {
             }
         }
     }
+}
+
+/// Whether a target is one that Bazel runs to test something, by the name of its rule.
+fn is_test(target: &InvocationTarget) -> bool {
+    let rule = target.kind.strip_suffix(" rule").unwrap_or(&target.kind);
+    rule.ends_with("_test") || rule == "test_suite"
 }
 
 /// A text that is not too long.
