@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kiln_harness::guarded::{Guarded, access, certificate};
 use kiln_harness::registry::{Registry, Setup};
-use kiln_harness::{Built, Ran, has, project};
+use kiln_harness::{Built, Farm, PROGRAM, Ran, has, project};
 
 /// A step that looks for anything it could leak.
 const SPIES: &str = r#"
@@ -111,6 +111,45 @@ fn a_step_with_the_network_has_its_tenants_credentials_and_none_of_the_workers()
 }
 
 #[test]
+fn credentials_are_replaced_while_the_farm_runs() {
+    if !Farm::has_program() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("credentials.toml");
+    let shows = "name = \"shows\"\n[steps.fetch]\nnetwork = true\ncache = false\n\
+                 run = 'cat ~/.npmrc || true; echo \"token ${NPM_TOKEN:-none}\"; date +%N > out'\noutputs = [\"out\"]\n";
+    let give = |host: &str, tenant: &str| {
+        let secret = dir.path().join("token");
+        write(&secret, "a-tenants-token\n");
+        let files = format!("{{ \".npmrc\" = \"//{host}/:_authToken=${{NPM_TOKEN}}\\n\" }}");
+        let text = format!(
+            "[credentials.npm]\ntenants = [\"{tenant}\"]\nsecrets = {{ NPM_TOKEN = {secret:?} }}\nfiles = {files}\n"
+        );
+        write(&file, &text);
+    };
+    give("old.example", "shop");
+    let guarded = Guarded::start(&[PROGRAM, "--credentials", file.to_str().unwrap()]);
+    guarded.worker("one");
+    let (shop, bank) = (someone(&guarded, "shop"), someone(&guarded, "bank"));
+    assert!(build(&guarded, &shop, shows).well().log().contains("//old.example/:_authToken=***"));
+    give("new.example", "shop");
+    guarded.farm.reload_coordinator();
+    let log = build(&guarded, &shop, shows).well().log();
+    assert!(log.contains("//new.example/:_authToken=***") && !log.contains("old.example"), "{log}");
+    // Who has none any more gets none.
+    give("new.example", "bank");
+    guarded.farm.reload_coordinator();
+    let (log, others) = (build(&guarded, &shop, shows).well().log(), build(&guarded, &bank, shows).well().log());
+    assert!(!log.contains("new.example") && log.contains("token none"), "{log}");
+    assert!(others.contains("//new.example/:_authToken=***"), "{others}");
+    // A file that is wrong changes nothing.
+    write(&file, "[credentials.npm]\ntenants = 7\n");
+    guarded.farm.reload_coordinator_in_vain();
+    assert!(build(&guarded, &bank, shows).well().log().contains("//new.example/:_authToken=***"));
+}
+
+#[test]
 fn a_base_is_fetched_with_the_credentials_of_its_tenant_alone() {
     if !has("skopeo") {
         return;
@@ -124,8 +163,7 @@ fn a_base_is_fetched_with_the_credentials_of_its_tenant_alone() {
             "name = \"base\"\nversion = \"1\"\n[steps.s]\nrun = \"echo x > out\"\noutputs = [\"out\"]\n[artifacts.base]\n\
              kind = \"image\"\nfrom = \"s\"\nfiles = [\"out\"]\nbase = \"scratch\"\n",
         )]);
-        let mut command =
-            kiln_harness::Farm::shared().build_command(project.path(), &["--output", image.to_str().unwrap()]);
+        let mut command = Farm::shared().build_command(project.path(), &["--output", image.to_str().unwrap()]);
         command.current_dir(project.keep());
         command
     }));

@@ -86,6 +86,17 @@ fn a_step_runs_in_its_image_and_a_tag_that_moved_is_another_action() {
 }
 
 #[test]
+fn a_container_has_no_shell_and_who_asks_learns_what_to_do() {
+    let Some(place) = Place::shared() else { return };
+    let image = place.registry.push(place.engine, BUSYBOX, "shell:1");
+    let built = place.farm.build(work(&image, "cat in; exit 3", "").path(), CONTAINERS);
+    assert_eq!(built.0.code, 1, "{:?}", built.0);
+    let ran = place.farm.kiln(&["run", &built.id(), "work", "--", "echo", "inside"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
+    assert!(["`--executor sandbox`", "`docker run`"].iter().all(|fix| ran.err.contains(fix)), "{ran:?}");
+}
+
+#[test]
 fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
     let Some(place) = Place::shared() else { return };
     let Some(debian) = place.engine.debian() else { return };

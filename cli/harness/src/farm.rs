@@ -7,11 +7,13 @@ use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
-use crate::run::{Built, Ran, Running, kiln, kiln_behind, signal, spawn};
-use crate::{caretaker, kept, until};
+use crate::run::{Built, Ran, Running, kiln, kiln_behind, signal, spawn, started};
+use crate::{build_dir, cannot_run, caretaker, kept, until};
 
 /// For a coordinator's arguments: it requires its user's token; otherwise it would admit everybody else.
 pub const ASKS: &str = "(asks for its user's token)";
+/// For a coordinator's arguments: it is the program `kiln-coordinator`, as it is installed, in place of `kiln`'s own.
+pub const PROGRAM: &str = "(the program kiln-coordinator)";
 
 /// Asking every tool for its version takes seconds; one worker's probe serves all tests.
 pub fn tools_cache() -> PathBuf {
@@ -118,16 +120,20 @@ impl Farm {
     fn coordinator(dir: &Path, url: &str, variables: &[(String, String)], more: &[String]) -> Child {
         let (_, listen) = url.split_once("://").unwrap();
         let parent = std::process::id().to_string();
-        let mut command = kiln();
-        if url.starts_with("http:") && !more.iter().any(|argument| argument == ASKS) {
+        let is = |mark: &str| more.iter().any(|argument| argument == mark);
+        let mut command = if is(PROGRAM) { started(&build_dir().join("kiln-coordinator"), &[]) } else { kiln() };
+        if !is(PROGRAM) {
+            command.args(["coordinator", "--parent", &parent]);
+        }
+        if url.starts_with("http:") && !is(ASKS) {
             command.env("KILN_INSECURE", "true");
         }
         command
             .env("KILN_LOG", "info")
             .envs(variables.iter().cloned())
-            .args(["coordinator", "--listen", listen, "--parent", &parent, "--data-dir"])
+            .args(["--listen", listen, "--data-dir"])
             .arg(dir.join("coordinator"))
-            .args(more.iter().filter(|argument| *argument != ASKS))
+            .args(more.iter().filter(|argument| ![ASKS, PROGRAM].contains(&argument.as_str())))
             .stderr(log(dir, "coordinator"));
         spawn(command)
     }
@@ -202,6 +208,11 @@ impl Farm {
         self.pids.lock().unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
+    /// The process id of the coordinator.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.lock().unwrap().id()
+    }
+
     /// Sends a worker a signal, without waiting for the effect.
     pub fn signal_worker(&self, name: &str, what: nix::sys::signal::Signal) {
         signal(&self.workers.lock().unwrap()[name], what);
@@ -235,6 +246,32 @@ impl Farm {
         coordinator.kill().unwrap();
         coordinator.wait().unwrap();
         *coordinator = Self::coordinator(self.dir.path(), &self.url, &self.variables, &self.more);
+    }
+
+    /// Whether a farm can be started with [`PROGRAM`].
+    pub fn has_program() -> bool {
+        let is = build_dir().join("kiln-coordinator").exists();
+        if !is {
+            cannot_run("`kiln-coordinator` is not beside `kiln`; `cargo build --workspace` makes both");
+        }
+        is
+    }
+
+    /// Has the coordinator, which is [`PROGRAM`], read its configuration and the files that it names again, and waits until it says that it uses them.
+    pub fn reload_coordinator(&self) {
+        self.hang_up_coordinator("reloaded the configuration");
+    }
+
+    /// As [`Farm::reload_coordinator`], with files that it refuses.
+    pub fn reload_coordinator_in_vain(&self) {
+        self.hang_up_coordinator("the previous one stays in effect");
+    }
+
+    fn hang_up_coordinator(&self, words: &str) {
+        let said = || self.log("coordinator").matches(words).count();
+        let before = said();
+        signal(&self.coordinator.lock().unwrap(), nix::sys::signal::Signal::SIGHUP);
+        until(words, || (said() > before).then_some(()));
     }
 
     /// kill -9 of the coordinator, without a replacement.

@@ -30,7 +30,7 @@ pub mod terminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use farm::{ASKS, Farm};
+pub use farm::{ASKS, Farm, PROGRAM};
 pub use project::{commit, copy, example, find, git, output, project, unpack, write};
 pub use run::{Built, Lasting, Ran, Running};
 

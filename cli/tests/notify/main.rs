@@ -6,7 +6,7 @@ mod receiver;
 
 use std::path::Path;
 
-use kiln_harness::{Farm, commit, git, project, until, write};
+use kiln_harness::{Farm, PROGRAM, commit, git, project, until, write};
 use receiver::{Answer, Receiver, Trap};
 use serde_json::{Value, json};
 
@@ -169,6 +169,30 @@ fn a_call_is_made_again_with_the_same_id_until_it_is_accepted_also_by_the_next_c
         "{told:?}"
     );
     assert!(told.iter().all(|call| call.json()["data"]["build"] == build["build"]), "{told:?}");
+}
+
+#[test]
+fn hooks_are_replaced_while_the_farm_runs() {
+    if !Farm::has_program() {
+        return;
+    }
+    let (first, second) = (accept(), accept());
+    let hook = |to: &Receiver| format!("[hooks.ops]\nurl = \"{}\"\nsecret_file = \"DIR/key\"\n", to.url());
+    let (farm, dir) = farm(&hook(&first), &[PROGRAM]);
+    let repository = repository("");
+    let before = built(&farm, repository.path(), "bad\n");
+    assert_eq!(first.wait_for(1)[0].json()["data"]["build"], before["build"]);
+    write(dir.path(), "notify.toml", &hook(&second).replace("DIR", dir.path().to_str().unwrap()));
+    farm.reload_coordinator();
+    let after = built(&farm, repository.path(), "worse\n");
+    assert_eq!(second.wait_for(1)[0].json()["data"]["build"], after["build"]);
+    assert_eq!(settled(&farm).len(), 1, "expected one call of the build, to the new address");
+    assert_eq!(first.calls().len(), 1);
+    // A file that is wrong changes nothing.
+    write(dir.path(), "notify.toml", "[hooks.ops]\nurl = 7\n");
+    farm.reload_coordinator_in_vain();
+    built(&farm, repository.path(), "worst\n");
+    assert_eq!((second.wait_for(2).len(), first.calls().len()), (2, 1));
 }
 
 #[test]

@@ -175,10 +175,7 @@ fn what_prints_without_end_waits_for_whoever_reads() {
     let dir = doing("exit 1", "");
     let build = fails(&farm, dir.path());
     // All of it arrives, and it is in nobody's memory.
-    let listens = format!("coordinator --listen {}", farm.url.trim_start_matches("http://"));
-    let found = std::process::Command::new("pgrep").args(["-f", &listens]).output().unwrap();
-    let coordinator = String::from_utf8_lossy(&found.stdout).lines().next().unwrap().parse().unwrap();
-    let both = [farm.pids()[0], coordinator];
+    let both = [farm.pids()[0], farm.coordinator_pid()];
     let before = both.map(peak);
     let ran = std::process::Command::new("sh")
         .args(["-c", "\"$0\" run \"$1\" work -- sh -c 'head -c 104857600 /dev/zero' | wc -c"])

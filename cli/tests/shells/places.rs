@@ -204,3 +204,20 @@ fn a_step_with_the_network_has_it_in_its_shell_and_no_other_has() {
     assert_eq!(interfaces(""), 1, "expected a loopback only");
     assert!(interfaces("network = true") > 1, "expected a network");
 }
+
+#[test]
+fn a_step_with_the_network_has_its_workers_proxy_in_a_shell_too_without_the_password() {
+    let farm = Farm::start(&[]);
+    let proxy = ("HTTPS_PROXY", "http://ann:the-proxys-password@proxy.example:3128");
+    farm.start_worker_in(&farm.url, "one", &[], &[proxy]);
+    farm.wait_for_worker("one");
+    let (with, without) = (doing("exit 5", "network = true"), doing("exit 5", ""));
+    let show = |dir: &tempfile::TempDir| {
+        let build = fails(&farm, dir.path());
+        farm.kiln(&["run", &build, "work", "--", "sh", "-c", "echo \"proxy ${HTTPS_PROXY:-none} ${#HTTPS_PROXY}\""])
+    };
+    let ran = show(&with);
+    assert_eq!((ran.code, ran.out), (0, format!("proxy http://ann:***@proxy.example:3128 {}\n", proxy.1.len())));
+    let ran = show(&without);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "proxy none 0\n"), "expected none where there is no network");
+}
