@@ -65,6 +65,8 @@ struct At<'a> {
     instance: &'a str,
     function: DigestFunction,
     grant: &'a [u8],
+    /// Whether it is a call, which may only name what was sent for it.
+    is_call: bool,
 }
 
 /// Why a lease has no result.
@@ -214,7 +216,7 @@ impl Runner {
             queued_timestamp: lease.queued.map(|at| Timestamp { seconds: at.seconds, nanos: at.nanos }),
             ..Default::default()
         };
-        let at = &At { instance: &lease.instance, function, grant: &lease.grant };
+        let at = &At { instance: &lease.instance, function, grant: &lease.grant, is_call: lease.call };
         let began = Instant::now();
         let mut ground =
             self.ground(at, cancel, lease, &action, &command, &root).instrument(info_span!("fetch inputs")).await?;
@@ -360,6 +362,7 @@ impl Runner {
             function: at.function,
             grant: at.grant.to_vec(),
             makers: Default::default(),
+            held: Default::default(),
         };
         let failed = |error: std::io::Error| Fault::Worker(format!("cannot prepare a step's compiler calls: {error}"));
         let Ok(command) = Digest::required(at.function, action.command_digest.as_ref()) else { return Ok(None) };

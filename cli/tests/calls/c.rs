@@ -178,6 +178,22 @@ fn native_code_is_known_again_by_what_native_stands_for() {
 }
 
 #[test]
+fn what_comes_out_as_something_that_the_farm_has_is_found_again_too() {
+    let farm = Farm::shared();
+    let build = |round: &str, option: &str| {
+        let run = format!("mkdir out; cc -c {option} same.c -o out/same.o; echo {round}");
+        let dir = project(&[("kiln.toml", &config("same", &run, "")), ("same.c", "int same_in_each;\n")]);
+        built(farm, dir.path())
+    };
+    let (_, left) = build("one", "-DOPTION=1");
+    for (round, expected) in [("two", (0, 1)), ("three", (1, 0))] {
+        let (ran, same) = build(round, "-DOPTION=2");
+        assert_eq!(counts(&ran), expected, "{round}");
+        assert!(same == left, "expected an option that changes nothing");
+    }
+}
+
+#[test]
 fn a_dirty_trick_with_links_gets_the_compilers_own_result() {
     let farm = Farm::shared();
     // An output that is a link is written through, as a compiler does.

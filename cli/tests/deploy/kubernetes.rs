@@ -308,7 +308,7 @@ fn kubernetes_objects_fit_their_schemas_and_each_other() {
         let pool = named(&base, "StatefulSet", &name);
         assert_eq!(pool["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/arch"], arch);
         assert!(pool["spec"]["replicas"].is_null(), "expected `{name}` to leave its size to a scaler");
-        // A worker that comes back under its name without its key is refused (`cli/tests/intruders.rs`).
+        // A worker that comes back under its name without its key is refused (`cli/tests/intruders/main.rs`).
         let kept = serde_json::json!({"whenScaled": "Retain", "whenDeleted": "Retain"});
         assert_eq!(pool["spec"]["persistentVolumeClaimRetentionPolicy"], kept, "{name}");
         for (form, kind) in [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")] {

@@ -52,7 +52,7 @@ impl ExecutionHandle {
     /// Runs a call of this lease's step on whichever worker is free. `memory_bytes` of 0: the default.
     ///
     /// # Errors
-    /// If the lease may have no (more) calls, or as [`execute`](Self::execute).
+    /// If the lease may have no (more) calls, if its worker names a blob that it does not have, or as [`execute`](Self::execute).
     pub async fn run_call(
         &self,
         lease: &LeaseAccess,
@@ -61,6 +61,8 @@ impl ExecutionHandle {
         memory_bytes: u64,
     ) -> Result<Call, Status> {
         let (charge, place) = lease.charge()?;
+        // Whoever runs it may read all of that.
+        lease.has_all(self.preparer.tree_ahead(&input_root).await?.digests()).await?;
         let memory_bytes = if memory_bytes == 0 { MEMORY_BYTES } else { memory_bytes.min(MAX_MEMORY_BYTES) };
         #[allow(deprecated)]
         {

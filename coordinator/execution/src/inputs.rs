@@ -94,6 +94,13 @@ impl InputTrees {
         Ok(walked)
     }
 
+    /// The blobs of a tree that is about to be checked, which is not read again for that.
+    pub(super) async fn walked_ahead(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
+        let walked = self.walked(root).await?;
+        self.known.lock().remember(*root, walked.clone());
+        Ok(walked)
+    }
+
     /// The tree's blobs, of which some may be absent by now.
     pub(super) async fn walked(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
         self.walked_with(root, None).await

@@ -13,7 +13,7 @@ use kiln_trees::{Entry, tree};
 use prost::Message;
 use tonic::Status;
 
-use super::inputs::InputTrees;
+use super::inputs::{InputTrees, Walked};
 use super::properties::Rules;
 use super::requirements;
 use super::{ToolSpace, Unlike};
@@ -208,6 +208,11 @@ impl Preparer {
     /// Every blob of a tree, the tree's root included.
     pub(super) async fn tree(&self, root: &Digest) -> Result<Vec<Digest>, Status> {
         Ok(self.trees.walked(root).await?.digests().to_vec())
+    }
+
+    /// The same for a tree that an action is about to have.
+    pub(super) async fn tree_ahead(&self, root: &Digest) -> Result<Arc<Walked>, Status> {
+        self.trees.walked_ahead(root).await
     }
 
     async fn check_directory(&self, root: &Digest, path: &str) -> Result<(), Status> {

@@ -126,6 +126,7 @@ impl ByteStream {
         first: WriteRequest,
         name: &WriteName,
         mut messages: Streaming<WriteRequest>,
+        leased: &Leased,
     ) -> Result<WriteResponse, Status> {
         let mut sink = Sink::begin(&self.uploads, &self.stores, &first, name).await?;
         let begun = offset(first.write_offset)?;
@@ -163,7 +164,11 @@ impl ByteStream {
             // The client stopped deliberately and may continue later.
             return Ok(WriteResponse { committed_size: covered as i64 });
         }
+        let is_whole = sink.hold.is_whole();
         sink.hold.commit().await?;
+        if is_whole {
+            leased.sent(&name.digest);
+        }
         let committed_size = match name.compression {
             Compression::Identity => name.digest.size as i64,
             Compression::Zstd if begun == 0 => received as i64,
@@ -246,20 +251,21 @@ impl byte_stream_server::ByteStream for ByteStream {
     }
 
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
+        let leased = Leased::of(&request);
         let mut messages = request.into_inner();
         let first = self
             .next(&mut messages)
             .await?
             .ok_or_else(|| Status::invalid_argument("an upload without a message; expected at least one"))?;
         let name = WriteName::parse(&first.resource_name).map_err(bad_resource_name)?;
-        if self.is_stored(&name.digest).await? {
+        if !leased.must_send(&name.digest) && self.is_stored(&name.digest).await? {
             let committed_size = match name.compression {
                 Compression::Identity => name.digest.size as i64,
                 Compression::Zstd => -1,
             };
             return Ok(Response::new(WriteResponse { committed_size }));
         }
-        Ok(Response::new(self.receive(first, &name, messages).await?))
+        Ok(Response::new(self.receive(first, &name, messages, &leased).await?))
     }
 
     async fn query_write_status(

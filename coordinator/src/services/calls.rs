@@ -5,6 +5,9 @@
 //! action: it has a size that no blob has, and the tenant's environment is part of it. A worker can therefore keep results of calls, and
 //! only for steps in the environment that it runs one in. Entries of build tools are found by the tool's word, so a space of them is a
 //! project's alone.
+//!
+//! Invariant: what a worker names here, it may read for its lease or has sent for it. An entry, and the tree of a call, are read by others for
+//! their leases, so a digest that is only known would open every blob of the tenant.
 
 use std::pin::Pin;
 
@@ -85,9 +88,9 @@ async fn follow(
             }
             Update::Done(done) => {
                 let response = done.response.clone();
-                let blobs = response.result.iter().map(|result| named(&ran, result)).collect::<Result<Vec<_>, _>>();
-                for blob in blobs.unwrap_or_default().concat() {
-                    // Whoever had it made may read it.
+                let files = response.result.iter().flat_map(|result| &result.output_files);
+                for blob in files.flat_map(|file| Digest::required(ran.function(), file.digest.as_ref())) {
+                    // Whoever had it made may read it: its maker has sent it.
                     ran.add_blob(&blob).await.ok()?;
                 }
                 return tell(Event::Ended(response)).await;
@@ -152,6 +155,7 @@ impl calls_server::Calls for Calls {
             )));
         }
         let blobs = named(&lease, &result)?;
+        lease.has_all(&blobs).await?;
         let _hold = self.stores.in_use.begin();
         if let Some(missing) = self.stores.blobs.find_missing(&blobs).await?.first() {
             return Err(Status::failed_precondition(format!(

@@ -83,9 +83,18 @@ impl Batch {
         None
     }
 
-    async fn store(&mut self, store: &dyn BlobStore, responses: &mut [batch_update_blobs_response::Response]) {
+    async fn store(
+        &mut self,
+        store: &dyn BlobStore,
+        leased: &Leased,
+        responses: &mut [batch_update_blobs_response::Response],
+    ) {
         let Self { places, blobs, .. } = std::mem::take(self);
-        for (at, stored) in places.into_iter().zip(store.put_many(blobs).await) {
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        for ((at, digest), stored) in places.into_iter().zip(&digests).zip(store.put_many(blobs).await) {
+            if stored.is_ok() {
+                leased.sent(digest);
+            }
             responses[at].status = Some(status_of(stored.map_err(Status::from)));
         }
     }
@@ -149,6 +158,7 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         &self,
         request: Request<reapi::BatchUpdateBlobsRequest>,
     ) -> Result<Response<reapi::BatchUpdateBlobsResponse>, Status> {
+        let leased = Leased::of(&request);
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         check_batch(request.requests.iter().map(|one| one.data.len() as u64).sum())?;
@@ -163,10 +173,10 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
             responses.push(batch_update_blobs_response::Response { digest, status });
             // What zstd unpacks to can be many times the size of the message.
             if batch.bytes >= MAX_BATCH_BYTES {
-                batch.store(&*self.stores.blobs, &mut responses).await;
+                batch.store(&*self.stores.blobs, &leased, &mut responses).await;
             }
         }
-        batch.store(&*self.stores.blobs, &mut responses).await;
+        batch.store(&*self.stores.blobs, &leased, &mut responses).await;
         Ok(Response::new(reapi::BatchUpdateBlobsResponse { responses }))
     }
 
@@ -218,11 +228,13 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
     type GetTreeStream = BoxStream<'static, Result<reapi::GetTreeResponse, Status>>;
 
     async fn get_tree(&self, request: Request<reapi::GetTreeRequest>) -> Result<Response<Self::GetTreeStream>, Status> {
-        let leased = Leased::of(&request);
+        if Leased::of(&request).is_some() {
+            // What a worker may read can have the form of a directory that names anything.
+            return Err(Status::permission_denied("a worker reads each directory of its inputs by itself"));
+        }
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         let root = Digest::required(function, request.root_digest.as_ref()).map_err(bad_digest)?;
-        leased.may_read(&root).await?;
         let page = tree::Page::from_wire(request.page_size, &request.page_token)?;
         Ok(Response::new(tree::pages(self.stores.blobs.clone(), root, page).await?))
     }

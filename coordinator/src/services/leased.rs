@@ -32,6 +32,16 @@ impl Leased {
         }
     }
 
+    /// Whether this blob must be received although the farm has it: the worker is to show that it has it, too.
+    pub(super) fn must_send(&self, digest: &Digest) -> bool {
+        self.0.as_ref().is_some_and(|access| access.counts_sent() && !access.has_sent(digest))
+    }
+
+    /// The worker has sent this blob, all of it, and it was compared with its digest.
+    pub(super) fn sent(&self, digest: &Digest) {
+        self.0.iter().for_each(|access| access.sent(digest));
+    }
+
     /// The chunks of a readable blob are readable, too.
     pub(super) async fn may_read_chunks(&self, chunks: &[Digest]) -> Result<(), Status> {
         match &self.0 {

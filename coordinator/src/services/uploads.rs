@@ -61,6 +61,8 @@ pub(super) struct Hold {
     digest: Digest,
     /// Committed bytes that the client sends again.
     skip: u64,
+    /// Whether this stream is the only one of the upload.
+    is_whole: bool,
 }
 
 impl Uploads {
@@ -98,7 +100,8 @@ impl Uploads {
             let stream = inner.stream;
             drop(inner);
             let (uploads, name, skip) = (self.clone(), name.to_owned(), committed - offset);
-            return Ok(Hold { uploads, name, upload, stream, digest: *digest, skip });
+            let is_whole = committed == 0;
+            return Ok(Hold { uploads, name, upload, stream, digest: *digest, skip, is_whole });
         }
     }
 
@@ -202,6 +205,11 @@ impl Hold {
                 Err(error.into())
             }
         }
+    }
+
+    /// Whether all bytes of the blob come from this stream, and not some from an earlier one.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Bytes of the blob that this stream has covered.

@@ -29,6 +29,20 @@ impl Client {
         Ok(moved)
     }
 
+    /// Uploads blobs whole, also those that the farm has: it learns that the caller has them. Duplicates are allowed.
+    pub async fn send_whole(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
+        let unique: HashMap<Digest, Blob> = blobs.into_iter().filter(|(digest, _)| !digest.is_empty()).collect();
+        let (count, bytes) = (unique.len() as u64, total(unique.keys().map(|digest| digest.size)));
+        let (large, small): (Vec<_>, Vec<_>) =
+            unique.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
+        let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
+        let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
+        let larges: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_stream(digest, blob)).collect();
+        let larges = stream::iter(larges).buffer_unordered(CONCURRENCY);
+        futures::try_join!(batches.try_collect::<()>(), larges.try_collect::<()>())?;
+        Ok(Moved { blobs: count, bytes, reused_bytes: 0 })
+    }
+
     /// Uploads blobs without asking which are missing.
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
         let blob_count = blobs.len() as u64;

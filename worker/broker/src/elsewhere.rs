@@ -3,7 +3,7 @@
 //! Invariant: the other worker says what the call saw, and this one decides whether that is what the step has. What does not match is as
 //! if the call had never run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use kiln_proto::transfer::{Blob, Client};
 use kiln_proto::v1::run_call_event::Event;
 use kiln_proto::{calls, clock, reapi, v1};
 use kiln_trees::{Entry, Tree};
-use parking_lot::Mutex;
 use tonic::Streaming;
 
 use super::cell::{Cell, Delivered, Had, Kept, Made, Needs, Ran, Reason, lay, observed, searched};
@@ -33,10 +32,6 @@ pub(super) enum Failed {
     /// It needed more memory than it had.
     Memory,
 }
-
-/// What has been stored on the farm for a step's calls.
-#[derive(Debug, Default)]
-pub(super) struct Sent(Mutex<HashSet<Digest>>);
 
 /// A call that the farm has been asked to run.
 #[derive(Debug)]
@@ -84,7 +79,7 @@ impl Cell {
     pub(super) async fn offer(
         &self,
         farm: &super::Farm,
-        (root, sent): (&Digest, &Sent),
+        root: &Digest,
         call: &Call,
         needs: Needs,
         memory_bytes: u64,
@@ -110,7 +105,10 @@ impl Cell {
             Some((*digest, Blob::File(delta.path().join(path.strip_prefix(BUILD).ok()?))))
         });
         let messages = messages.into_iter().map(|message| (message.digest, Blob::Bytes(message.data.into())));
-        sent.store(&client, own.chain(messages).collect()).await?;
+        farm.send(&client, own.chain(messages).collect()).await.map_err(|error| {
+            tracing::debug!(%error, "cannot store the inputs of a call");
+            Failed::Farm
+        })?;
         let request = v1::RunCallRequest {
             command: Some(command(call, job, &directory)?),
             input_root: Some(input_root.to_wire()),
@@ -126,7 +124,7 @@ impl Cell {
     /// If it does not.
     pub(super) async fn accept(
         &self,
-        client: &Client,
+        (farm, client): (&super::Farm, &Client),
         call: &Call,
         response: reapi::ExecuteResponse,
     ) -> Result<Ran, Failed> {
@@ -160,6 +158,7 @@ impl Cell {
         if !result.output_symlinks.is_empty() || !result.output_directories.is_empty() {
             return Err(refused("unforeseen_output"));
         }
+        farm.held.add(made.values().map(|(digest, _)| *digest));
         let content = self.inputs.content(client, made.values().map(|(digest, _)| *digest)).await;
         let content = content.map_err(|error| {
             tracing::debug!(%error, "cannot fetch what a call made elsewhere");
@@ -187,26 +186,6 @@ impl Cell {
             makers: kiln_proto::made::makers(&metadata),
             _kept: Kept::Fetched(content),
         })
-    }
-}
-
-impl Sent {
-    /// Stores what has not been stored for this step before.
-    async fn store(&self, client: &Client, mut blobs: Vec<(Digest, Blob)>) -> Result<(), Failed> {
-        {
-            let sent = self.0.lock();
-            blobs.retain(|(digest, _)| !sent.contains(digest) && !digest.is_empty());
-        }
-        if blobs.is_empty() {
-            return Ok(());
-        }
-        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        client.upload(blobs).await.map_err(|error| {
-            tracing::debug!(%error, "cannot store the inputs of a call");
-            Failed::Farm
-        })?;
-        self.0.lock().extend(digests);
-        Ok(())
     }
 }
 

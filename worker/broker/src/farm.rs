@@ -1,16 +1,17 @@
 //! What the farm knows about calls, asked for a lease over whichever connection there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_proto::channel::{Channel, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::calls_client::CallsClient;
 use kiln_proto::{made, reapi, v1};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tonic::Code;
 
 /// How long a look-up may take. After that the call goes on as if nothing were known.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,6 +31,28 @@ pub struct Farm {
     pub grant: Vec<u8>,
     /// Whose results it has answered with.
     pub makers: Makers,
+    /// What the step's worker may name to it.
+    pub held: Held,
+}
+
+/// The blobs of which the farm knows, for a lease, that its worker has them: what was sent, and what it answered with. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Held(Arc<Mutex<HashSet<Digest>>>);
+
+impl Held {
+    /// These too.
+    pub(super) fn add(&self, digests: impl IntoIterator<Item = Digest>) {
+        self.0.lock().extend(digests);
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.0.lock().contains(digest)
+    }
+
+    /// Another coordinator leads, which has received nothing yet.
+    fn forget(&self) {
+        self.0.lock().clear();
+    }
 }
 
 /// The workers that made what a step was given. Cheap to clone.
@@ -80,6 +103,8 @@ impl Farm {
                 let results = found.into_inner().entries.into_iter().map(|entry| entry.result);
                 let note = |result: &Option<reapi::ActionResult>| {
                     self.makers.add(result.as_ref().and_then(|result| result.execution_metadata.as_ref()));
+                    let files = result.iter().flat_map(|result| &result.output_files);
+                    self.held.add(files.filter_map(|file| Digest::required(self.function, file.digest.as_ref()).ok()));
                 };
                 Some(results.inspect(note).collect())
             }
@@ -109,9 +134,28 @@ impl Farm {
             Ok(events) => Some(events.into_inner()),
             Err(status) => {
                 tracing::debug!(reason = status.message(), "the farm does not run a call");
+                if status.code() == Code::FailedPrecondition {
+                    self.held.forget();
+                }
                 None
             }
         }
+    }
+
+    /// Sends blobs that this worker is about to name, unless the farm knows that it has them. What the farm has from others is sent, too: a worker
+    /// may not name what it has not shown to have.
+    ///
+    /// # Errors
+    /// As [`Client::send_whole`].
+    pub(super) async fn send(&self, client: &Client, mut blobs: Vec<(Digest, Blob)>) -> Result<(), transfer::Error> {
+        blobs.retain(|(digest, _)| !self.held.has(digest));
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        client.send_whole(blobs).await?;
+        self.held.add(digests);
+        Ok(())
     }
 
     /// Stores blobs and then the entries that name them, in their order.
@@ -136,12 +180,29 @@ impl Farm {
         blobs: Vec<(Digest, Blob)>,
         entries: Vec<(Digest, reapi::ActionResult)>,
     ) -> Result<(), String> {
-        let client = self.client().ok_or("no connection to the coordinator")?;
-        client.upload(blobs).await.map_err(|error| error.to_string())?;
+        match self.keep_once(tool, &blobs, &entries).await {
+            Err(transfer::Error::Status(status)) if status.code() == Code::FailedPrecondition => {
+                // It lacks a blob, or does not know that this worker has it.
+                self.held.forget();
+                self.keep_once(tool, &blobs, &entries).await.map_err(|error| error.to_string())
+            }
+            kept => kept.map_err(|error| error.to_string()),
+        }
+    }
+
+    async fn keep_once(
+        &self,
+        tool: &str,
+        blobs: &[(Digest, Blob)],
+        entries: &[(Digest, reapi::ActionResult)],
+    ) -> Result<(), transfer::Error> {
+        let unconnected = || tonic::Status::unavailable("no connection to the coordinator");
+        let client = self.client().ok_or_else(unconnected)?;
+        self.send(&client, blobs.to_vec()).await?;
         let mut calls = CallsClient::new(client.channel());
         for (key, result) in entries {
-            let request = v1::KeepCallRequest { key: key.hash.to_vec(), result: Some(result), tool: tool.to_owned() };
-            calls.keep(request).await.map_err(|status| status.message().to_owned())?;
+            let (key, result) = (key.hash.to_vec(), Some(result.clone()));
+            calls.keep(v1::KeepCallRequest { key, result, tool: tool.to_owned() }).await?;
         }
         Ok(())
     }

@@ -214,13 +214,12 @@ impl Carried<'_> {
             ticket.is(Stage::Offered);
             let needs = self.needs().await;
             let memory_bytes = room.memory_bytes();
-            let inputs = (&self.step.root, &self.step.sent);
-            let ended = match cell.offer(farm, inputs, self.call, needs, memory_bytes).await {
+            let ended = match cell.offer(farm, &self.step.root, self.call, needs, memory_bytes).await {
                 Ok(mut offered) => self.follow(&mut offered, offer, ticket, started).await,
                 Err(failed) => Err(failed),
             };
             let accepted = match (ended, farm.client()) {
-                (Ok(response), Some(client)) => cell.accept(&client, self.call, response).await,
+                (Ok(response), Some(client)) => cell.accept((farm, &client), self.call, response).await,
                 (Ok(_), None) => Err(Failed::Farm),
                 (Err(failed), _) => Err(failed),
             };

@@ -19,7 +19,6 @@ use super::ahead::Ahead;
 use super::area::Area;
 use super::cell::{Cell, Parent, Reason};
 use super::cpu;
-use super::elsewhere::Sent;
 use super::farm::Farm;
 use super::places::Places;
 use super::spread::Room;
@@ -49,7 +48,6 @@ pub(super) struct Step {
     pub(super) room: Room,
     /// Whether it calls more compilers at once than it has CPUs.
     pub(super) is_spread: bool,
-    pub(super) sent: Sent,
     pub(super) tally: Tally,
     pub(super) samples: Samples,
     pub(super) told: Told,
@@ -88,7 +86,6 @@ impl Step {
             places: Places::new(places(job)),
             room: Room::of(room),
             is_spread: room > 0,
-            sent: Sent::default(),
             tally: Tally::default(),
             samples,
             told: Told::default(),

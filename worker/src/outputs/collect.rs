@@ -47,7 +47,7 @@ impl Blobs {
     }
 }
 
-/// Reads the outputs, uploads the blobs that the store lacks, and returns their entries. Missing outputs are omitted.
+/// Reads the outputs, uploads the blobs that the store lacks or all of them, and returns their entries. Missing outputs are omitted.
 pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Inputs>) -> Result<Collected, Error> {
     if let Some(property) = request.command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
         return Err(Error::Invalid(format!(
@@ -63,7 +63,8 @@ pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Input
     let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted, &cancel));
     let (mut collected, blobs) = read.await.map_err(|error| Error::Farm(error.to_string()))??;
     collected.bytes = blobs.bytes;
-    collected.moved = client.upload(blobs.blobs).await?;
+    collected.moved =
+        if request.whole { client.send_whole(blobs.blobs).await? } else { client.upload(blobs.blobs).await? };
     if let Some(cache) = cache {
         cache.adopt_all(blobs.files, request.root, request.written).await;
     }

@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub command: &'a reapi::Command,
     /// The digest function for blobs.
     pub function: DigestFunction,
+    /// Whether blobs are sent that the farm has already.
+    pub whole: bool,
 }
 
 /// The outputs, as in an `ActionResult`.

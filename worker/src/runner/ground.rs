@@ -68,7 +68,13 @@ impl Runner {
         tree: &OutputTree,
         command: &reapi::Command,
     ) -> Result<Collected, Fault> {
-        let request = outputs::Request { root: tree.root(), written: tree.written(), command, function: at.function };
+        let request = outputs::Request {
+            root: tree.root(),
+            written: tree.written(),
+            command,
+            function: at.function,
+            whole: at.is_call,
+        };
         let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
         self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await
     }

@@ -62,6 +62,7 @@ impl Elsewhere {
         let access = LeaseAccess {
             grant,
             reach: one.reach.clone(),
+            sent: Arc::default(),
             agents: None,
             shell: None,
             charge: None,

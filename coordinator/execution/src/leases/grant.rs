@@ -41,6 +41,8 @@ pub struct Grant {
     pub tools: ToolSpace,
     /// Whether it is a shell: it has no result, and ends with the coordinator that granted it.
     pub shell: bool,
+    /// Whether it is a call of a step: its result names only what its worker has sent for it.
+    pub call: bool,
 }
 
 /// Why a grant is invalid.
@@ -82,6 +84,7 @@ impl Grant {
             tools: self.tools.name.clone(),
             tools_read_only: self.tools.read_only,
             shell: self.shell,
+            call: self.call,
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -110,9 +113,10 @@ impl Grant {
             return Err(Error::Expired);
         }
         let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
-        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, shell, .. } = grant;
+        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, shell, call, .. } =
+            grant;
         let tools = ToolSpace { name, read_only };
-        Ok(Self { lease, worker, instance, action, times, caches, calls, tools, shell })
+        Ok(Self { lease, worker, instance, action, times, caches, calls, tools, shell, call })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -140,6 +144,7 @@ mod tests {
             calls: "environment".into(),
             tools: ToolSpace::default(),
             shell: true,
+            call: true,
         }
     }
 

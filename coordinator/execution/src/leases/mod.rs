@@ -1,7 +1,8 @@
 //! Leases in progress, and what their workers may access.
 //!
 //! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
-//! only blobs that this lease's action refers to, the times of its root, and the caches that it names.
+//! only blobs that this lease's action refers to, the times of its root, the caches that it names, and what others made of its calls. What it
+//! names to others, it may read or has sent itself: to know a digest proves nothing.
 
 mod elsewhere;
 mod grant;
@@ -24,7 +25,7 @@ use super::shells::{Ends, WorkersEnds};
 pub use elsewhere::Elsewhere;
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
-use reach::Reach;
+use reach::{Reach, Sent};
 
 /// How long after its start a coordinator accepts its predecessor's leases before their workers have registered again.
 const RETURNING: Duration = Duration::from_secs(60);
@@ -38,6 +39,7 @@ struct Live {
     /// Whether this coordinator granted it, or its worker has reported it to this coordinator.
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
+    sent: Arc<Sent>,
     agents: Option<GivenAgents>,
     shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
@@ -138,6 +140,12 @@ impl LiveLeases {
         }
     }
 
+    /// The first of these blobs that the lease's worker has not sent for it.
+    pub fn not_sent(&self, lease: u64, digests: &[Digest]) -> Option<Digest> {
+        let sent = self.state.lock().live.get(&lease).map(|live| live.sent.clone());
+        sent.unwrap_or_default().lacks(digests).first().copied()
+    }
+
     pub fn is_finished(&self, lease: u64) -> bool {
         self.state.lock().finished.contains(&lease)
     }
@@ -162,6 +170,7 @@ impl LiveLeases {
         Ok(LeaseAccess {
             grant,
             reach: live.reach.clone(),
+            sent: live.sent.clone(),
             agents: live.agents.clone(),
             shell: live.shell.clone(),
             charge: live.charge.clone(),
@@ -183,6 +192,7 @@ impl LiveLeases {
 pub struct LeaseAccess {
     grant: Grant,
     reach: Arc<OnceCell<Reach>>,
+    sent: Arc<Sent>,
     agents: Option<GivenAgents>,
     shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
@@ -232,12 +242,7 @@ impl LeaseAccess {
         if reach.has(digest) {
             return Ok(());
         }
-        let mut trees = reach.trees().await;
-        while let Some(tree) = trees.last() {
-            reach.add(self.scope()?.preparer.tree(tree).await?.iter());
-            trees.pop();
-        }
-        drop(trees);
+        self.add_trees(reach).await?;
         if reach.has(digest) {
             return Ok(());
         }
@@ -252,6 +257,58 @@ impl LeaseAccess {
             "refused a worker's access to a blob outside its lease"
         );
         Err(Status::permission_denied(format!("blob `{digest}` is not part of what lease {} runs", self.grant.lease)))
+    }
+
+    async fn add_trees(&self, reach: &Reach) -> Result<(), Status> {
+        let mut trees = reach.trees().await;
+        while let Some(tree) = trees.last() {
+            reach.add(self.scope()?.preparer.tree(tree).await?.iter());
+            trees.pop();
+        }
+        Ok(())
+    }
+
+    /// Whether it matters which blobs the worker sends for this lease: it may name them to others.
+    pub fn counts_sent(&self) -> bool {
+        let Grant { calls, tools, call, .. } = &self.grant;
+        *call || !calls.is_empty() || !tools.name.is_empty()
+    }
+
+    /// Whether the worker has sent this blob for the lease.
+    pub fn has_sent(&self, blob: &Digest) -> bool {
+        self.sent.lacks(std::slice::from_ref(blob)).is_empty()
+    }
+
+    /// The worker has sent this blob, all of it, and it was compared with its digest.
+    pub fn sent(&self, blob: &Digest) {
+        if self.counts_sent() {
+            self.sent.add(blob);
+        }
+    }
+
+    /// Checks that the worker has these blobs: it may read them for the lease, or has sent them for it.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` if it has not shown to have one of them.
+    pub async fn has_all(&self, blobs: &[Digest]) -> Result<(), Status> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let reach = self.reach().await?;
+        let mut strange = self.sent.lacks(&reach.lacks(blobs));
+        if !strange.is_empty() {
+            self.add_trees(reach).await?;
+            strange = reach.lacks(&strange);
+        }
+        let Some(blob) = strange.first() else { return Ok(()) };
+        tracing::debug!(
+            worker = self.grant.worker, lease = self.grant.lease, tenant = self.tenant(), %blob, count = strange.len(),
+            "refused a worker's use of a blob that it was neither given nor has sent"
+        );
+        Err(Status::failed_precondition(format!(
+            "blob `{blob}` was neither given to worker `{}` for lease {} nor sent by it; send it, even if the farm has it",
+            self.grant.worker, self.grant.lease
+        )))
     }
 
     /// The worker that holds the lease.
@@ -431,6 +488,7 @@ mod tests {
             calls: calls.into(),
             tools,
             shell: false,
+            call: false,
         }
     }
 

@@ -1,4 +1,5 @@
-//! The blobs that a lease's worker may read: its action, command and input tree, its caches, and the chunks of those.
+//! The blobs that a lease's worker may read: its action, command and input tree, its caches, and the chunks of those; and the blobs that it
+//! has sent for the lease.
 
 use std::collections::HashSet;
 
@@ -7,6 +8,8 @@ use parking_lot::Mutex;
 
 /// Maximum number of digests added to one lease.
 const MAX_ADDED: usize = 2_000_000;
+/// Maximum number of blobs of one lease of which it is remembered that they were sent.
+const MAX_SENT: usize = 1_000_000;
 
 /// A set of digests that keeps the first eight bytes of each. To hit another tenant's blob, a worker would have to find
 /// a SHA-256 with 64 given leading bits and be given a lease that names it.
@@ -31,8 +34,17 @@ impl Reach {
     }
 
     pub fn has(&self, digest: &Digest) -> bool {
-        let short = short(digest);
-        self.inputs.binary_search(&short).is_ok() || self.added.lock().contains(&short)
+        self.lacks(std::slice::from_ref(digest)).is_empty()
+    }
+
+    /// Those of these digests that are not in the set.
+    pub fn lacks(&self, digests: &[Digest]) -> Vec<Digest> {
+        let added = self.added.lock();
+        let has = |digest: &Digest| {
+            let short = short(digest);
+            self.inputs.binary_search(&short).is_ok() || added.contains(&short)
+        };
+        digests.iter().filter(|digest| !has(digest)).copied().collect()
     }
 
     /// Adds everything that a tree consists of, when something of it is read.
@@ -56,6 +68,31 @@ impl Reach {
     }
 }
 
+/// The blobs that a worker has sent for a lease, by the first 16 bytes of each digest: a worker chooses what it sends, so the eight of
+/// [`Reach`] would not do.
+#[derive(Debug, Default)]
+pub struct Sent(Mutex<HashSet<[u8; 16]>>);
+
+fn long(digest: &Digest) -> [u8; 16] {
+    digest.hash[..16].try_into().unwrap_or_default()
+}
+
+impl Sent {
+    /// The worker has sent this blob, whole. Beyond a limit it is not remembered.
+    pub fn add(&self, digest: &Digest) {
+        let mut sent = self.0.lock();
+        if sent.len() < MAX_SENT {
+            sent.insert(long(digest));
+        }
+    }
+
+    /// Those of these digests that were not sent. Everybody has the empty blob.
+    pub fn lacks(&self, digests: &[Digest]) -> Vec<Digest> {
+        let sent = self.0.lock();
+        digests.iter().filter(|digest| !digest.is_empty() && !sent.contains(&long(digest))).copied().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kiln_proto::digest::DigestFunction;
@@ -69,5 +106,16 @@ mod tests {
         assert!(reach.has(&digest("file")) && !reach.has(&digest("other")));
         reach.add([digest("chunk")].iter());
         assert!(reach.has(&digest("chunk")));
+    }
+
+    #[test]
+    fn what_was_not_sent_is_lacking_even_if_half_of_its_digest_is_that_of_something_sent() {
+        let (sent, digest) = (Sent::default(), DigestFunction::Sha256.digest(b"sent"));
+        let mut similar = digest;
+        similar.hash[15] ^= 1;
+        let empty = Digest::empty(DigestFunction::Sha256);
+        assert_eq!(sent.lacks(&[digest, empty]), [digest]);
+        sent.add(&digest);
+        assert_eq!(sent.lacks(&[digest, similar, empty]), [similar]);
     }
 }

@@ -99,6 +99,7 @@ impl Owner {
             return self.step(Event::Finished { worker: worker.clone(), lease, outcome });
         };
         let prepared = &action.prepared;
+        let is_call = prepared.requirements.opportunistic && prepared.unlike.is_none();
         let grant = Grant {
             lease: lease.0,
             worker: worker.0.to_string(),
@@ -109,6 +110,7 @@ impl Owner {
             calls: if prepared.split { environment_of_calls(prepared) } else { String::new() },
             tools: prepared.tools.clone(),
             shell: action.shell.is_some(),
+            call: is_call,
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -134,7 +136,7 @@ impl Owner {
             caches: prepared.caches.clone(),
             hosts: prepared.hosts.clone(),
             split: prepared.split,
-            call: prepared.requirements.opportunistic && prepared.unlike.is_none(),
+            call: is_call,
             // What workers have kept of whoever is distrusted now is not found again.
             tools: match prepared.tools.name.as_str() {
                 "" => String::new(),

@@ -163,6 +163,7 @@ struct Leased {
     instance: String,
     action: Digest,
     is_shell: bool,
+    is_call: bool,
 }
 
 pub(super) struct Owner {

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use kiln_proto::digest::Digest;
 use kiln_proto::v1::coordinator_message;
 use kiln_proto::{made, reapi, scope, v1};
 use kiln_scheduler::{Event, LeaseId, Outcome, WorkerId};
@@ -22,10 +23,15 @@ impl Owner {
             return;
         }
         let fault = match finished.outcome {
-            Some(v1::lease_finished::Outcome::Response(response)) => match self.disbelief(&worker, &response) {
-                None => return self.store_result(worker, lease, response),
-                Some(maker) => format!("a result is not believed: its worker `{maker}` is distrusted"),
-            },
+            Some(v1::lease_finished::Outcome::Response(response)) => {
+                let disbelief = self.disbelief(&worker, &response);
+                let disbelief =
+                    disbelief.map(|maker| format!("a result is not believed: its worker `{maker}` is distrusted"));
+                match disbelief.or_else(|| self.invention(lease, &response)) {
+                    None => return self.store_result(worker, lease, response),
+                    Some(fault) => fault,
+                }
+            }
             Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
             None => "the worker reported no outcome".to_owned(),
         };
@@ -45,6 +51,20 @@ impl Owner {
         let now = SystemTime::now();
         makers.insert(worker.0.to_string(), Some((now, now)));
         self.distrusted.refuses(&makers).map(str::to_owned)
+    }
+
+    /// What is wrong with a call's result that names what its worker does not have: whoever asked for the call may read its files.
+    fn invention(&self, lease: LeaseId, response: &reapi::ExecuteResponse) -> Option<String> {
+        let leased = self.leases.get(&lease).filter(|leased| leased.is_call)?;
+        let files = response.result.iter().flat_map(|result| &result.output_files);
+        let digests = files.map(|file| Digest::required(leased.action.function, file.digest.as_ref()));
+        match digests.collect::<Result<Vec<_>, _>>() {
+            Ok(digests) => {
+                let blob = self.live.not_sent(lease.0, &digests)?;
+                Some(format!("the result of a call names blob `{blob}`, which its worker has not sent"))
+            }
+            Err(error) => Some(format!("the result of a call names a file by an invalid digest: {error}")),
+        }
     }
 
     /// A worker is distrusted from now on, or trusted again. In the first case what it runs is given to others, and what it has just
@@ -99,6 +119,7 @@ impl Owner {
             instance: grant.instance.clone(),
             action: grant.action,
             is_shell: grant.shell,
+            is_call: grant.call,
         };
         self.leases.insert(lease, leased);
         self.live.begin(lease.0);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calls;
+
 use std::path::Path;
 use std::sync::Arc;
 
