@@ -38,6 +38,12 @@ pub fn debian() -> Option<&'static Path> {
     BASE.get_or_init(|| once("debian.tar", make_debian)).as_deref()
 }
 
+/// The tar of a small Debian 12 with HAProxy. `None`, with a message, if it cannot be made.
+pub fn haproxy() -> Option<&'static Path> {
+    static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BASE.get_or_init(|| once("haproxy.tar", |to| mmdebstrap(own_architecture(), "haproxy", to))).as_deref()
+}
+
 fn make_debian(to: &Path) -> Option<()> {
     mmdebstrap(own_architecture(), PACKAGES, to)
 }

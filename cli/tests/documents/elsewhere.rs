@@ -252,6 +252,11 @@ pub const BLOCKS: &[Elsewhere] = &[
         "docker-compose up",
         "compose_brings_a_farm_from_nothing_to_a_finished_build_by_the_commands_on_its_page",
     ),
+    (
+        "deploy/replicas.md",
+        "docker-compose up",
+        "compose_with_several_coordinators_builds_through_the_balancer_and_after_it_has_lost_the_one_that_leads",
+    ),
     ("deploy/tools.md", "export KILN_FARM", "bazel_runs_on_the_farm_and_shares_what_it_runs_itself"),
     ("deploy/tools.md", "kiln cache env bazel", "bazel_shares_what_it_runs_over_tls"),
     ("deploy/tools.md", "bazel build --config", "bazel_runs_on_the_farm_and_shares_what_it_runs_itself"),

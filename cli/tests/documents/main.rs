@@ -116,6 +116,7 @@ const PAGES: &[(&str, &[(&str, &str)])] = &[
     ("deploy/compose.md", &[]),
     ("deploy/helm/kiln/README.md", &[("Certificates", INSTALLED), ("Redis and S3", INSTALLED)]),
     ("deploy/packages/README.md", &[]),
+    ("deploy/replicas.md", &[]),
     ("deploy/tools.md", &[]),
     (
         "worker/README.md",
@@ -212,6 +213,7 @@ pages! {
     composing: "deploy/compose.md",
     installing_the_chart: "deploy/helm/kiln/README.md",
     releasing: "deploy/packages/README.md",
+    running_several_coordinators: "deploy/replicas.md",
     using_other_tools: "deploy/tools.md",
     running_workers: "worker/README.md",
 }
