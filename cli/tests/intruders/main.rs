@@ -282,7 +282,7 @@ fn with_cache(guarded: &Arc<Guarded>, tenant: &str) -> tokio::task::JoinHandle<R
     })
 }
 
-/// A tree with one node, and times, all stored.
+/// A tree with one node, and times, all sent.
 async fn cache(blobs: &Client, name: &str, node: root::Node) -> (Digest, Digest) {
     let mut forest = root::Forest::new(SHA256);
     let mut directory = root::Directory::empty(root::Attributes::directory());
@@ -291,7 +291,7 @@ async fn cache(blobs: &Client, name: &str, node: root::Node) -> (Digest, Digest)
     let times = root::Times::default().encode();
     let digest = SHA256.digest(&times);
     let made = forest.take_made().into_iter().map(|made| (made.digest, Blob::Bytes(made.data.into())));
-    blobs.upload(made.chain([(digest, Blob::Bytes(times.into()))]).collect()).await.unwrap();
+    blobs.send_whole(made.chain([(digest, Blob::Bytes(times.into()))]).collect()).await.unwrap();
     (tree, digest)
 }
 
@@ -393,6 +393,11 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
         assert_eq!(mounts.publish(&name, tree).await.unwrap_err().code(), code);
     }
     assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()), "what it was stays");
+    // What the tenant has, and the worker only knows of.
+    let secret = builder.put(b"what the step was not given".to_vec()).await;
+    let stolen = cache(&blobs, "stolen", file(b"what the step was not given")).await;
+    assert_eq!(mounts.publish(&name, stolen).await.unwrap_err().code(), Code::FailedPrecondition);
+    denied(blobs.get(&secret).await);
     // Another tenant's cache of the same name is another one, and what is in this one is not to be had there.
     let others = with_cache(&guarded, "bank");
     let of_bank = intruder.lease().await;
@@ -423,6 +428,8 @@ async fn a_worker_takes_and_publishes_the_caches_of_its_lease_and_no_other() {
     let mut mounts = Mounts::of(&blobs);
     assert_eq!(mounts.take(&name).await.unwrap(), Some(own.0.to_wire()));
     assert_eq!(blobs.get(&SHA256.digest(b"content")).await.unwrap(), &b"content"[..], "what it has may be read");
+    // The new one has received nothing for the lease yet.
+    assert_eq!(cache(&blobs, "b", file(b"the other half")).await, half);
     assert_eq!(mounts.publish(&name, half).await.unwrap_err().code(), Code::FailedPrecondition);
     blobs.upload(vec![(SHA256.digest(b"the other half"), Blob::Bytes("the other half".into()))]).await.unwrap();
     mounts.publish(&name, half).await.unwrap();

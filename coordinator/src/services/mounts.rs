@@ -1,4 +1,6 @@
 //! `kiln.v1.CacheMounts`: workers take and publish the caches that their leases name.
+//!
+//! Invariant: what a worker publishes, it may read for its lease or has sent for it.
 
 use std::pin::Pin;
 
@@ -21,6 +23,16 @@ impl CacheMounts {
     /// Serves these caches.
     pub fn new(caches: Caches) -> Self {
         Self { caches }
+    }
+
+    /// What a step that takes this cache begins with: a branch that has none begins with the base's.
+    async fn current(&self, place: Place<'_>) -> Result<Option<Published>, Status> {
+        let published = self.caches.take(place).await?;
+        if published.is_some() || place.name.scope.is_empty() {
+            return Ok(published);
+        }
+        let base = CacheName { scope: String::new(), ..place.name.clone() };
+        Ok(self.caches.take(Place { name: &base, ..place }).await?)
     }
 }
 
@@ -64,12 +76,7 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
             },
         };
         let mut taken = v1::TakenCache::default();
-        let base = CacheName { scope: String::new(), ..name.clone() };
-        let mut published = self.caches.take(place).await?;
-        if published.is_none() && !name.scope.is_empty() {
-            published = self.caches.take(Place { name: &base, ..place }).await?;
-        }
-        if let Some(published) = published {
+        if let Some(published) = self.current(place).await? {
             lease.add_tree(published.tree).await?;
             lease.add_blob(&published.times).await?;
             (taken.tree, taken.times) = (Some(published.tree.to_wire()), Some(published.times.to_wire()));
@@ -98,6 +105,14 @@ impl cache_mounts_server::CacheMounts for CacheMounts {
             (None, true) => Began::Nothing,
             (None, false) => Began::Unknown,
         };
+        // Another coordinator may have given it what it began with.
+        if let Began::With(tree) = &began
+            && self.current(place).await?.is_some_and(|current| current.tree == *tree)
+        {
+            lease.add_tree(*tree).await?;
+        }
+        lease.has_all(&[published.tree, published.times]).await?;
+        lease.has_tree(&published.tree).await?;
         self.caches.publish(place, published, began, lease.worker()).await?;
         Ok(Response::new(v1::PublishCacheResponse {}))
     }

@@ -179,12 +179,12 @@ impl Beside {
 }
 
 impl Left {
-    /// Uploads what is new and publishes it.
+    /// Sends what is new, whether or not the farm has it, and publishes it.
     ///
     /// # Errors
     /// If the connection breaks, or the farm does not take it.
     pub(crate) async fn publish(&self, client: &Client) -> Result<(), transfer::Error> {
-        client.upload(self.blobs.clone()).await?;
+        client.send_whole(self.blobs.clone()).await?;
         let request = v1::PublishCacheRequest {
             name: self.mount.name.clone(),
             sharing: self.mount.sharing,

@@ -270,8 +270,8 @@ impl LeaseAccess {
 
     /// Whether it matters which blobs the worker sends for this lease: it may name them to others.
     pub fn counts_sent(&self) -> bool {
-        let Grant { calls, tools, call, .. } = &self.grant;
-        *call || !calls.is_empty() || !tools.name.is_empty()
+        let Grant { calls, tools, call, caches, .. } = &self.grant;
+        *call || !calls.is_empty() || !tools.name.is_empty() || !caches.is_empty()
     }
 
     /// Whether the worker has sent this blob for the lease.
@@ -284,6 +284,14 @@ impl LeaseAccess {
         if self.counts_sent() {
             self.sent.add(blob);
         }
+    }
+
+    /// Checks that the worker has everything that a tree consists of, as by [`has_all`](Self::has_all).
+    ///
+    /// # Errors
+    /// As there, or if the tree cannot be read.
+    pub async fn has_tree(&self, tree: &Digest) -> Result<(), Status> {
+        self.has_all(&self.scope()?.preparer.tree(tree).await?).await
     }
 
     /// Checks that the worker has these blobs: it may read them for the lease, or has sent them for it.
