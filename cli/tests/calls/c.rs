@@ -1,8 +1,8 @@
 //! C and C++.
 
-use kiln_harness::{Farm, project, write};
+use kiln_harness::{Farm, project, until, write};
 
-use super::project::{built, c_project, calls, config, counts};
+use super::project::{Gate, built, c_project, calls, config, counts};
 
 #[test]
 fn an_edit_compiles_what_it_changed_and_everything_is_as_without_kilns_help() {
@@ -225,7 +225,9 @@ fn of_many_headers_that_a_step_makes_a_call_gets_those_that_it_may_include() {
 
 #[test]
 fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
-    let farm = Farm::with(&["--metrics-listen", "127.0.0.1:0"], &["one"]);
+    let farm = Farm::with(&["--metrics-listen", "127.0.0.1:0"], &[]);
+    farm.start_worker_in(&farm.url, "one", &[], &[("KILN_LOG", "info,kiln_broker=debug")]);
+    farm.wait_for_worker("one");
     let log = farm.log("coordinator");
     let line = log.lines().find(|line| line.contains("serving metrics and health")).unwrap();
     let address = line.split("address=").nth(1).unwrap().trim().to_owned();
@@ -240,8 +242,13 @@ fn a_step_asks_once_for_all_that_its_calls_asked_for_before() {
     let before = questions();
     // The first question fetches all answers, which are there before the others.
     let makefile = std::fs::read_to_string(dir.path().join("Makefile")).unwrap();
-    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", "made.h:\n\tcc --version >/dev/null; sleep 20; "));
-    let (warm, _) = built(&farm, dir.path());
+    let gate = Gate::new();
+    let first = format!("made.h:\n\tcc --version >/dev/null; {}; ", gate.wait());
+    write(dir.path(), "Makefile", &makefile.replace("made.h:\n\t", &first));
+    let running = farm.start_build(dir.path(), &[]);
+    until("the answers to be there", || farm.log("one").contains("asked for the last time calls=7").then_some(()));
+    gate.open();
+    let warm = running.end().well();
     let why = farm.kiln(&["cache", "explain", "build", dir.path().to_str().unwrap()]).out;
     assert_eq!(counts(&warm), (7, 0), "{why}");
     let asked = questions() - before;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use kiln_harness::{Built, Farm, project, unpack, write};
+use kiln_harness::{Built, Farm, project, unpack, until, write};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A `kiln.toml` with one step, which leaves `out`.
 pub(crate) fn config(name: &str, run: &str, more: &str) -> String {
@@ -34,6 +37,37 @@ pub(crate) fn c_project(name: &str, more: &str) -> tempfile::TempDir {
     }
     write(dir.path(), "src/main.c", &format!("// {name}\nint f1(int);\nint main(void) {{ return f1(0); }}\n"));
     dir
+}
+
+/// Where a step waits until its test lets it go on. A step sees no file of the test's, but the test sees the step's processes.
+pub(crate) struct Gate(String);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // No other process sleeps for as long.
+        Self(format!("{}.{}", 10_000_000 + std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The command at which a step waits.
+    pub(crate) fn wait(&self) -> String {
+        format!("{{ sleep {} || :; }}", self.0)
+    }
+
+    /// Waits until the step is there.
+    pub(crate) fn reached(&self) -> Pid {
+        let words = format!("sleep\0{}\0", self.0);
+        let waits = |entry: &std::fs::DirEntry| {
+            std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == words.as_bytes())
+        };
+        let found = until("the step to be at its gate", || std::fs::read_dir("/proc").unwrap().flatten().find(waits));
+        Pid::from_raw(found.file_name().to_str().unwrap().parse().unwrap())
+    }
+
+    /// Waits until the step is there, and lets it go on.
+    pub(crate) fn open(&self) {
+        kill(self.reached(), Signal::SIGTERM).unwrap();
+    }
 }
 
 /// What became of the calls of a build's only step that ran.

@@ -55,7 +55,13 @@ impl Ahead {
 impl Step {
     /// Fetches what calls of this command asked for the last time.
     pub(super) async fn fetch_ahead(self: Arc<Self>) {
-        let Some(entry) = self.farm.look(&self.ahead_key()).await else { return };
+        let calls = self.fetch().await;
+        tracing::debug!(calls, "fetched what this command's calls asked for the last time");
+    }
+
+    /// Returns how many calls there were.
+    async fn fetch(&self) -> usize {
+        let Some(entry) = self.farm.look(&self.ahead_key()).await else { return 0 };
         let pairs: Vec<Pair> = entry.stdout_raw.chunks_exact(2 * KEY).filter_map(pair).collect();
         self.ahead.before.lock().extend(pairs.iter().copied());
         let mut bytes = 0;
@@ -82,13 +88,14 @@ impl Step {
             }
             bytes += outputs.iter().map(|digest| digest.size).sum::<u64>();
             if bytes > MAX_BYTES {
-                return;
+                break;
             }
-            let Some(client) = self.farm.client() else { return };
+            let Some(client) = self.farm.client() else { break };
             if let Ok(content) = self.shared.inputs.content(&client, outputs.into_iter()).await {
                 self.ahead.content.lock().push(content);
             }
         }
+        pairs.len()
     }
 
     async fn look_ahead(&self, keys: &[Digest]) -> Vec<Option<reapi::ActionResult>> {
