@@ -4,11 +4,11 @@ use kiln_harness::bases::gcc_layout;
 use kiln_harness::{Farm, copy, project, until, write};
 
 use super::faults::endless;
-use super::project::{calls, config, outputs};
+use super::project::{Gate, calls, config, outputs};
 
 /// A C++ project whose files take long to compile, for as many compilers at once as the farm has room for. The header is made by the step.
 fn slow(name: &str, files: usize, more: &str) -> tempfile::TempDir {
-    let run = "printf '#define MADE 1\\n' > made.h; make -s -j$KILN_JOBS && mkdir out && cp obj/* out && echo jobs $KILN_JOBS";
+    let run = "printf '#define MADE 1\\n' > made.h; make -s -j${KILN_JOBS:-2} && mkdir out && cp obj/* out && echo jobs $KILN_JOBS";
     let makefile = "OBJECTS = $(patsubst src/%.cc,obj/%.o,$(sort $(wildcard src/*.cc)))\n\
         all: $(OBJECTS)\n\
         obj/%.o: src/%.cc\n\t@mkdir -p obj empty\n\tc++ -Wall -Iempty -Iinclude -I. -MMD -c -o $@ $<\n";
@@ -112,6 +112,36 @@ fn a_step_does_without_a_worker_that_is_lost_and_without_the_coordinator() {
     let plain = slow("chaos", 14, "split = false");
     farm.build(plain.path(), &[]).well();
     assert_eq!(outputs(plain.path()), with);
+}
+
+#[test]
+fn a_step_that_a_new_coordinator_adopted_spreads_its_calls_over_the_workers_that_join_it() {
+    let farm = farm_of(2);
+    let gate = Gate::new();
+    let dir = slow("adopted", 8, "");
+    let text = std::fs::read_to_string(dir.path().join("kiln.toml")).unwrap();
+    write(dir.path(), "kiln.toml", &text.replace("make -s", &format!("{}; make -s", gate.wait())));
+    let mut running = farm.start_build(dir.path(), &[]);
+    let worker = running.started("build")["worker"].as_str().unwrap().to_owned();
+    let other = if worker == "vm0" { "vm1" } else { "vm0" };
+    // It has been told how many compilers it may call at once.
+    gate.reached();
+    farm.kill_worker(other);
+    farm.restart_coordinator();
+    until("the step to be adopted", || runs(&farm, &worker).then_some(()));
+    farm.start_worker_with("late", &["--cpus", "1"]);
+    farm.wait_for_worker("late");
+    gate.open();
+    let built = running.end().well();
+    let finished = built.of_type("step_finished").into_iter().find(|event| event["step"] == "build").unwrap();
+    assert_eq!(finished["worker"], worker, "expected the step to have gone on: {finished}");
+    let calls = calls(&built, "build");
+    assert!(calls.elsewhere >= 2 && calls.compiled >= 1, "{calls:?}");
+    assert_eq!((calls.hits, calls.compiled + calls.elsewhere, calls.refused.len()), (0, 8, 0), "{calls:?}");
+    let spread = outputs(dir.path());
+    let plain = slow("adopted", 8, "split = false");
+    farm.build(plain.path(), &[]).well();
+    assert!(outputs(plain.path()) == spread, "expected the same outputs without splitting");
 }
 
 #[test]
