@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{deploy, printed};
+use crate::{admission, deploy, printed};
 use kiln_harness::guarded::{Guarded, local};
 use kiln_harness::http;
 use kiln_harness::{Farm, Lasting, project, until};
@@ -27,9 +27,11 @@ pub fn checked(made: &str) -> Option<Vec<Value>> {
     let file = dir.path().join("objects.yaml");
     std::fs::write(&file, made).unwrap();
     let file = file.to_str().unwrap();
-    // `strict`: an unknown field is an error. 1.33 is the first version in which everything that the base uses is
-    // enabled.
-    let said = printed(&format!("{TOOLS}/kubernetes-validate"), &["--strict", "--kubernetes-version", "1.33", file])?;
+    // `strict`: an unknown field is an error. 1.33 is the first version in which everything that the base uses is enabled; by default it is
+    // the latest that is known.
+    let validate = format!("{TOOLS}/kubernetes-validate");
+    printed(&validate, &["--strict", "--quiet", file])?;
+    let said = printed(&validate, &["--strict", "--kubernetes-version", "1.33", file])?;
     let as_json =
         "import json, sys, yaml; print(json.dumps([one for one in yaml.safe_load_all(open(sys.argv[1])) if one]))";
     let python = format!("{TOOLS}/python");
@@ -44,6 +46,8 @@ pub fn checked(made: &str) -> Option<Vec<Value>> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy/operators.py");
     let checked = printed(&python, &[script, input.to_str().unwrap()])?;
     assert_eq!(checked.trim(), theirs.len().to_string(), "expected every operator's object to be checked");
+    let problems = admission::problems(&objects);
+    assert!(problems.is_empty(), "an API server refuses these: {problems:#?}");
     Some(objects)
 }
 
@@ -280,6 +284,17 @@ fn the_operator_scrapes_the_port_that_every_pod_names() {
     for set in base.iter().filter(|object| object["kind"] == "StatefulSet") {
         let labels = &set["spec"]["template"]["metadata"]["labels"];
         assert!(wanted.iter().all(|(name, value)| &labels[name] == value), "expected {labels} to have {wanted:?}");
+    }
+}
+
+#[test]
+fn every_variant_can_be_applied() {
+    let directories = std::fs::read_dir(deploy().join("kubernetes")).unwrap().flatten();
+    let names: Vec<String> = directories.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name == "base") && names.iter().any(|name| name == "one"), "{names:?}");
+    for name in names {
+        let Some(objects) = rendered(&name) else { return };
+        assert!(!objects.is_empty(), "{name}");
     }
 }
 
