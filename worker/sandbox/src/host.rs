@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use kiln_proto::secret;
 use zeroize::Zeroizing;
 
-use super::mirrors::{self, Cleaned};
 use super::spec::{Bind, Source};
 use super::{Config, Tools};
 use kiln_executor::{BUILD, HOME};
@@ -306,14 +305,14 @@ impl Host {
             if !wanted {
                 continue;
             }
-            let cleaned = mirrors::clean_variable(&name, &value);
+            let cleaned = kiln_mirrors::clean_variable(&name, &value);
             self.hide(cleaned.secrets);
             let Some(passed) = (if self.own_credentials { Some(value) } else { cleaned.text }) else { continue };
             // The file that a variable names is shown as well.
             for part in passed.split(':').map(Path::new).filter(|part| part.is_absolute() && part.exists()) {
                 let covered = self.binds.iter().chain(&self.network_binds).any(|bind| part.starts_with(&bind.to));
                 let Ok(from) = part.canonicalize() else { continue };
-                match (covered, mirrors::is_trust(&name), from.is_dir()) {
+                match (covered, kiln_mirrors::is_trust(&name), from.is_dir()) {
                     (true, ..) => {}
                     (false, true, false) if holds_a_key(&from) && !self.own_credentials => {}
                     // A directory with packages or certificates.
@@ -340,7 +339,7 @@ impl Host {
     /// The part of a file that an action may see, at this path.
     fn cleaned(&mut self, from: &Path, to: PathBuf) -> Option<(PathBuf, String)> {
         let text = std::fs::read_to_string(from).ok().filter(|text| text.len() <= MAX_CONFIGURATION_BYTES)?;
-        let Cleaned { text: passed, secrets } = mirrors::clean_file(from, &text);
+        let kiln_mirrors::Cleaned { text: passed, secrets } = kiln_mirrors::clean_file(from, &text);
         self.hide(secrets);
         let passed = if self.own_credentials { Some(text) } else { passed };
         passed.map(|passed| (to, passed))

@@ -14,7 +14,6 @@ mod ids;
 mod init;
 mod kept;
 mod metadata;
-mod mirrors;
 mod network;
 mod port;
 mod prepare;

@@ -4,6 +4,12 @@
 //! reached. Whatever is kept of these is reported, so that it is masked in the output of steps. A file that cannot be
 //! parsed is dropped as a whole.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::path::Path;
 
 /// Substrings of credentials' names.
@@ -33,15 +39,15 @@ const BUNDLER: [&str; 4] = ["BUNDLE_MIRROR__", "BUNDLE_SSL_", "BUNDLE_TIMEOUT", 
 
 /// What is kept of a configuration file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Cleaned {
+pub struct Cleaned {
     /// The text to show; `None` if nothing may be shown.
-    pub(super) text: Option<String>,
+    pub text: Option<String>,
     /// The secrets that were found, whether removed or kept.
-    pub(super) secrets: Vec<String>,
+    pub secrets: Vec<String>,
 }
 
 /// Cleans a configuration file.
-pub(super) fn clean_file(path: &Path, text: &str) -> Cleaned {
+pub fn clean_file(path: &Path, text: &str) -> Cleaned {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_bundlers = path.ends_with(".bundle/config");
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -56,7 +62,7 @@ pub(super) fn clean_file(path: &Path, text: &str) -> Cleaned {
 }
 
 /// Cleans a variable's value.
-pub(super) fn clean_variable(name: &str, value: &str) -> Cleaned {
+pub fn clean_variable(name: &str, value: &str) -> Cleaned {
     if is_proxys(name) {
         return Cleaned { text: Some(value.to_owned()), secrets: passwords(value) };
     }
@@ -67,7 +73,7 @@ pub(super) fn clean_variable(name: &str, value: &str) -> Cleaned {
 }
 
 /// Whether a variable or setting names trusted certificates.
-pub(super) fn is_trust(name: &str) -> bool {
+pub fn is_trust(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let ends =
         ["_cert_file", "_cert_dir", "_ca_bundle", "_ca_certs", "_cainfo", "_capath", "pip_cert", "cafile", "config_ca"];
@@ -143,38 +149,39 @@ fn clean_xml(text: &str) -> Cleaned {
     secrets.retain(|secret| is_secret(secret));
     // Proxies are unchanged here; URLs anywhere else must not contain a user.
     let text = is_clean.then(|| {
-        proxies
-            .iter()
-            .fold(without_user(&others), |text, part| text.replacen("</settings>", &format!("{part}</settings>"), 1))
+        proxies.iter().fold(without_user(&others), |text, part| {
+            text.replacen("</settings>", &format!("<proxies>{part}</proxies></settings>"), 1)
+        })
     });
     Cleaned { text, secrets }
 }
 
-/// Returns the text without the elements of this name, and the removed elements.
-fn without(text: &str, name: &str) -> (String, Vec<String>) {
+/// Returns the text without the elements of this name, and what was in these elements.
+fn without<'a>(text: &'a str, name: &str) -> (String, Vec<&'a str>) {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let (mut kept, mut taken, mut rest) = (String::new(), Vec::new(), text);
     while let Some((before, from)) = rest.split_once(&open) {
         kept.push_str(before);
         let Some((inner, after)) = from.split_once(&close) else { return (kept, taken) };
-        taken.push(format!("{open}{inner}{close}"));
+        taken.push(inner);
         rest = after;
     }
     kept.push_str(rest);
     (kept, taken)
 }
 
-fn elements(text: &str, name: &str) -> Vec<String> {
-    let (_, found) = without(text, name);
-    let length = name.len() + 2;
-    found.iter().map(|one| one[length..one.len() - length - 1].trim().to_owned()).collect()
+fn elements(text: &str, name: &str) -> impl Iterator<Item = String> {
+    without(text, name).1.into_iter().map(|inner| inner.trim().to_owned())
 }
 
 fn split(line: &str) -> (&str, &str) {
     // npm's host names, `//host/:_authToken`, contain a colon.
     let line_of_npm = line.starts_with("//").then(|| line.split_once('=')).flatten();
-    let at = line.find(['=', ':', ' ']).unwrap_or(line.len());
-    let (name, value) = line_of_npm.unwrap_or_else(|| (&line[..at], line[at..].trim_start_matches([' ', '=', ':'])));
+    let (name, value) = line_of_npm.unwrap_or_else(|| match line.find(['=', ':', ' ']) {
+        Some(at) => line.split_at(at),
+        None => (line, ""),
+    });
+    let value = value.trim_start_matches([' ', '=', ':']);
     (name.trim().trim_matches('"'), value.trim())
 }
 
@@ -187,38 +194,29 @@ fn is_secret(value: &str) -> bool {
     value.len() >= 4 && !matches!(value, "true" | "false" | "null" | "none")
 }
 
-/// Ranges of the user part of URLs in a text, including the `@`.
-fn users(text: &str) -> Vec<(usize, usize)> {
-    let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = text[from..].find("://") {
-        let start = from + at + 3;
-        let end = text[start..]
-            .find(|c: char| c.is_whitespace() || "/?#\"'<>(),".contains(c))
-            .map_or(text.len(), |end| start + end);
-        if let Some(user) = text[start..end].rfind('@') {
-            found.push((start, start + user + 1));
-        }
-        from = end.max(start);
+/// A text in pieces: what is kept, and the user of a URL that follows, including the `@`; empty if there is none.
+fn pieces(text: &str) -> Vec<(&str, &str)> {
+    let (mut found, mut rest) = (Vec::new(), text);
+    while let Some((scheme, after)) = rest.find("://").map(|at| rest.split_at(at.saturating_add("://".len()))) {
+        let end = after.find(|c: char| c.is_whitespace() || "/?#\"'<>(),".contains(c)).unwrap_or(after.len());
+        let (authority, others) = after.split_at(end);
+        let (user, host) = authority.split_at(authority.rfind('@').map_or(0, |at| at.saturating_add(1)));
+        found.extend([(scheme, user), (host, "")]);
+        rest = others;
     }
+    found.push((rest, ""));
     found
 }
 
 fn without_user(text: &str) -> String {
-    let mut kept = text.to_owned();
-    for (start, end) in users(text).into_iter().rev() {
-        kept.replace_range(start..end, "");
-    }
-    kept
+    pieces(text).into_iter().map(|(kept, _)| kept).collect()
 }
 
 /// The passwords of URLs in a text, and the users of URLs that have no password.
 fn passwords(text: &str) -> Vec<String> {
-    let of = |(start, end): (usize, usize)| {
-        let user = &text[start..end - 1];
-        user.split_once(':').map_or(user, |(_, password)| password).to_owned()
-    };
-    users(text).into_iter().map(of).filter(|password| is_secret(password)).collect()
+    let users = pieces(text).into_iter().filter_map(|(_, user)| user.strip_suffix('@'));
+    let passwords = users.map(|user| user.split_once(':').map_or(user, |(_, password)| password).to_owned());
+    passwords.filter(|password| is_secret(password)).collect()
 }
 
 #[cfg(test)]
