@@ -86,8 +86,8 @@ fn a_service_and_the_command_beside_it_neither_see_nor_signal_each_other() {
          while :; do {PROCESSES} > new; mv new seen; {KILL_ALL}; rounds=$((rounds + 1)); echo $rounds > new; mv new rounds; done\n"
     );
     let gate = format!(
-        ": the-gate; own=$$; ask() {{ wget -qO- http://127.0.0.1:8080/$1; }}\n\
-         until [ \"$(ask rounds)\" -ge 3 ]; do sleep 0.05; done 2>/dev/null\n\
+        ": the-gate; own=$$; ask() {{ until wget -qO /tmp/$1 http://127.0.0.1:8080/$1; do sleep 0.05; done; cat /tmp/$1; }}\n\
+         until [ \"$(ask rounds)\" -ge 3 ]; do sleep 0.05; done\n\
          {PROCESSES} > /tmp/seen; grep -q 'the-g[a]te' /tmp/seen; if grep 'the-serv[i]ce' /tmp/seen; then exit 1; fi\n\
          ask seen | grep -q 'the-serv[i]ce'; if ask seen | grep 'the-g[a]te'; then exit 1; fi\n\
          {KILL_ALL}; before=$(ask rounds); until [ \"$(ask rounds)\" -gt $before ]; do sleep 0.05; done"
