@@ -99,6 +99,62 @@ fn a_service_and_the_command_beside_it_neither_see_nor_signal_each_other() {
     assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("apart", false)]);
 }
 
+/// `ipc make N` leaves something numbered N with every means by which one process may tell another, but for the network; `ipc look N` prints
+/// which of these it finds.
+const IPC: &str = r#"#include <fcntl.h>
+#include <mqueue.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+int main(int count, char **words) {
+    int make = !strcmp(words[1], "make"), number = atoi(words[2]), flags = make ? IPC_CREAT | 0666 : 0;
+    int mode = make ? O_CREAT | O_RDWR : O_RDWR;
+    char name[32], file[32];
+    snprintf(name, sizeof name, "/of-%d", number);
+    snprintf(file, sizeof file, "/dev/of-%d", number);
+    if (shmget(number, 4096, flags) >= 0) puts("segment");
+    if (semget(number, 1, flags) >= 0) puts("semaphore");
+    if (msgget(number, flags) >= 0) puts("messages");
+    if (mq_open(name, mode, 0666, NULL) >= 0) puts("queue");
+    if (shm_open(name, mode, 0666) >= 0) puts("memory");
+    if (open(file, mode, 0666) >= 0) puts("device");
+    return 0;
+}
+"#;
+
+#[test]
+fn a_service_and_the_command_beside_it_share_no_memory_no_queue_and_no_device() {
+    // Both are root.
+    let all = "segment semaphore messages queue memory device ";
+    let service = "#!/bin/sh\nmkdir -p /srv/www; cd /srv/www; ipc make 7 > made; httpd -p 8080; rounds=0\n\
+                   put() { cat > new; mv new $1; }\n\
+                   while :; do ipc look 7 | put own; ipc look 8 | put others; ls /dev /dev/shm | put listed\n\
+                   rounds=$((rounds + 1)); echo $rounds | put rounds; done\n";
+    let gate = format!(
+        "words() {{ tr '\\n' ' '; }}; ask() {{ wget -qO- http://127.0.0.1:8080/$1; }}\n\
+         ipc make 8 > /made; test \"$(words < /made)\" = '{all}'; test -z \"$(ipc look 7)\"; test \"$(ls /dev/shm)\" = of-8\n\
+         until before=$(ask rounds); do sleep 0.05; done; until [ \"$(ask rounds)\" -ge $((before + 2)) ]; do sleep 0.05; done\n\
+         test \"$(ask made | words)\" = '{all}'; test \"$(ask own | words)\" = '{all}'; test -z \"$(ask others)\"\n\
+         ask listed | grep -q of-7; if ask listed | grep of-8; then exit 1; fi\n"
+    );
+    let gates = format!("[gates.apart]\nstart = true\nport = 8080\nrun = '''set -ex\n{gate}'''\n");
+    let dockerfile = "COPY --chmod=755 the-service ipc /bin/\nENTRYPOINT [\"/bin/the-service\"]\n";
+    let Some(dir) = image("served-without-shared-memory", dockerfile, &gates) else { return };
+    write(dir.path(), "the-service", service);
+    write(dir.path(), "ipc.c", IPC);
+    let built =
+        std::process::Command::new("cc").current_dir(dir.path()).args(["-static", "-o", "ipc", "ipc.c"]).status();
+    if !built.is_ok_and(|status| status.success()) {
+        return kiln_harness::cannot_run("`cc` makes no static program");
+    }
+    assert_eq!(ended(&Farm::shared().build(dir.path(), &[]).well()), [passed("apart", false)]);
+}
+
 #[test]
 fn an_image_that_has_nothing_to_start_says_so() {
     let gates = "[gates.smoke]\nstart = true\nport = 8080\nimage = \"./base\"\nrun = \"true\"\n";

@@ -52,7 +52,9 @@ const PLACES: [&str; 4] = ["/sys", "/mnt", "/srv", "/home"];
 const STAGE: &str = "stage";
 /// Where the root is built, in that place.
 const ROOT: &str = "root";
-/// Maximum number of files in `/dev/shm`.
+/// Shared memory.
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
+/// Maximum number of files there.
 const SHARED_FILES: u32 = 100_000;
 
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -164,7 +166,7 @@ fn job(root: &Path, spec: &Spec, stages: &Stages<'_>) -> Result<()> {
     if spec.preloaded {
         log(root)?;
     }
-    job_devices(root, spec.shared_memory_bytes)?;
+    job_devices(root, Some(spec.shared_memory_bytes))?;
     inputs(root, spec, &stages.directory)
 }
 
@@ -289,7 +291,8 @@ fn parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|error| format!("cannot create `{}`: {error}", parent.display()))
 }
 
-pub(super) fn devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+/// Devices for a job, whose shared memory has so many bytes; without a number, it is what this thread has at `/dev/shm`.
+pub(super) fn devices(root: &Path, shared_memory_bytes: Option<u64>) -> Result<()> {
     device_files(root)?;
     job_devices(root, shared_memory_bytes)
 }
@@ -321,11 +324,15 @@ fn device_files(root: &Path) -> Result<()> {
 }
 
 /// Devices that no two jobs share.
-fn job_devices(root: &Path, shared_memory_bytes: u64) -> Result<()> {
+fn job_devices(root: &Path, shared_memory_bytes: Option<u64>) -> Result<()> {
     let dev = root.join("dev");
     let shm = directory(&dev, "shm")?;
-    let options = format!("mode=1777,size={shared_memory_bytes},nr_inodes={SHARED_FILES}");
-    mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
+    if let Some(bytes) = shared_memory_bytes {
+        let options = format!("mode=1777,size={bytes},nr_inodes={SHARED_FILES}");
+        mounted(Some("tmpfs"), &shm, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(&options))?;
+    } else {
+        mounted(Some(SHARED_MEMORY), &shm, NONE, MsFlags::MS_BIND, None)?;
+    }
     // Terminals, for tools that want one. A kernel that refuses them does not stop the job.
     let pts = directory(&dev, "pts")?;
     let options = Some("newinstance,ptmxmode=0666,mode=620");

@@ -21,13 +21,13 @@ use rustix::fs::MemfdFlags;
 use super::super::spec::Spec;
 use super::apart;
 use super::build::{Built, make_directory};
-use super::outside::detached;
+use super::outside::{detached, place};
 use super::points::{Points, absolute};
 use super::start::confine;
+use super::system;
 
 /// What of the job's own root the service has, besides its files: whether each is a directory.
-const SHARED: [(&str, bool); 5] =
-    [("/proc", true), ("/sys", true), ("/dev", true), ("/etc/hosts", false), ("/etc/resolv.conf", false)];
+const SHARED: [(&str, bool); 4] = [("/proc", true), ("/sys", true), ("/etc/hosts", false), ("/etc/resolv.conf", false)];
 /// How long it may take until it listens.
 const READY: Duration = Duration::from_secs(60);
 /// Between two attempts to reach it.
@@ -118,13 +118,14 @@ impl Running {
 
 /// Moves this thread into the service's root, gives up what a command may not do, and starts it.
 fn started(spec: &Spec, service: &Service, (output, errors): (File, File)) -> Result<Pid, String> {
-    apart::processes()?;
+    apart::from_others("service")?;
     let mut shared = Vec::new();
     for (path, is_directory) in SHARED {
         if Path::new(path).exists() {
             shared.push((path, detached(Path::new(path))?, is_directory));
         }
     }
+    shared.push(("/dev", system::own_devices(&place()?)?, true));
     enter(&service.root)?;
     let mut points = Points::default();
     for (path, tree, is_directory) in &shared {

@@ -47,7 +47,7 @@ pub(in super::super) fn start(
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // A service must not reach the command that judges it, nor the other way round.
-            root.service.as_ref().map_or(Ok(()), |_| apart::processes()).map_err(|reason| (126, reason))?;
+            root.service.as_ref().map_or(Ok(()), |_| apart::from_others("command")).map_err(|reason| (126, reason))?;
             confine(spec, built, recorder).map_err(|reason| (126, reason))?;
             if root.is_trial { Err(trial::attempt()) } else { command(spec, what, root, built) }
         });

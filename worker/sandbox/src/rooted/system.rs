@@ -23,7 +23,7 @@ pub(super) fn prepare(place: &Path, shared_memory_bytes: u64) -> Result<Vec<(Pat
     let empty = root::directory(place, "empty")?;
     root::mounted(Some(&empty), &empty, NONE, MsFlags::MS_BIND, None)?;
     root::restrict(&empty, root::Restriction::ReadOnly)?;
-    devices(&system, shared_memory_bytes)?;
+    devices(&system, Some(shared_memory_bytes))?;
     processes(&system, &empty)?;
     kernel(&system, &empty)?;
     ["proc", "sys", "dev"]
@@ -32,15 +32,25 @@ pub(super) fn prepare(place: &Path, shared_memory_bytes: u64) -> Result<Vec<(Pat
         .collect()
 }
 
-fn devices(system: &Path, shared_memory_bytes: u64) -> Result<()> {
+/// Devices for what runs beside a job, with the shared memory and the IPC namespace of this thread.
+pub(super) fn own_devices(place: &Path) -> Result<OwnedFd> {
+    devices(place, None)?;
+    detached(&place.join("dev"))
+}
+
+fn devices(system: &Path, shared_memory_bytes: Option<u64>) -> Result<()> {
     let dev = root::directory(system, "dev")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     root::mounted(Some("tmpfs"), &dev, Some("tmpfs"), flags, Some("mode=0755,size=16m"))?;
     root::devices(system, shared_memory_bytes)?;
-    let queues = root::directory(&dev, "mqueue")?;
-    // Absent from some kernels, and then nothing uses it.
-    let _ = mount(Some("mqueue"), &queues, Some("mqueue"), flags | MsFlags::MS_NODEV, NONE);
+    queues(&root::directory(&dev, "mqueue")?);
     Ok(())
+}
+
+/// The POSIX message queues of this thread's IPC namespace. Absent from some kernels, and then nothing uses them.
+pub(super) fn queues(at: &Path) {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    let _ = mount(Some("mqueue"), at, Some("mqueue"), flags, NONE);
 }
 
 /// The files of /proc that belong to root belong to the machine's root, who is nobody here: they are read-only by themselves. What
