@@ -159,6 +159,56 @@ async fn what_is_damaged_is_absent_and_removed_and_no_part_of_it_is_handed_out()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_that_of_the_blob_whatever_the_bucket_says_of_its_object() {
+    let Some(s3) = S3::start() else { return };
+    s3.forge_tags();
+    let blobs = S3Blobs::open(&s3.address("parts"), Duration::from_secs(3600), s3.clock()).await.unwrap();
+    let read = async |digest: &Digest, from: usize, to: usize| -> Result<Vec<u8>, Error> {
+        let read = blobs.read(digest, from as u64, Some((to - from) as u64)).await?;
+        Ok(read.try_collect::<Vec<Bytes>>().await?.concat())
+    };
+    let size = 3 * MIB + 5;
+    for (seed, function) in [(1, SHA256), (2, BLAKE3)] {
+        let data = noise(seed, size);
+        let digest = function.digest(&data);
+        let put = async |data: &[u8]| {
+            s3.bucket().put(&object("parts", &digest), data.to_vec().into()).await.unwrap();
+        };
+        let tag = async || s3.bucket().head(&object("parts", &digest)).await.unwrap().e_tag;
+        blobs.put(&digest, Bytes::from(data.clone())).await.unwrap();
+        let before = tag().await;
+        let parts = [(0, 10), (MIB - 3, MIB + 3), (10, size), (size - 1, size), (0, size - 1)];
+        for (from, to) in parts {
+            assert_eq!(read(&digest, from, to).await.unwrap(), data[from..to], "expected {from} to {to}");
+        }
+        // Whoever can write to the bucket puts something else there, of the same length and with the same tag.
+        for (from, to) in parts {
+            put(&noise(9, size)).await;
+            assert_eq!(tag().await, before);
+            let found = read(&digest, from, to).await;
+            assert!(found.as_ref().is_err_and(Error::is_absent), "expected {from} to {to} to be absent: {found:?}");
+            assert_eq!(blobs.find_missing(&[digest]).await.unwrap(), [digest], "expected it to be removed");
+        }
+        // A single bit, far from one part and in another.
+        let mut changed = data.clone();
+        changed[MIB] ^= 1;
+        put(&changed).await;
+        assert_eq!(read(&digest, 2 * MIB, size).await.unwrap(), data[2 * MIB..]);
+        let found = read(&digest, 10, size).await;
+        assert!(found.as_ref().is_err_and(Error::is_absent), "{:?}", found.map(|found| found.len()));
+        // More or fewer bytes.
+        for length in [size - 1, size + 1, 0] {
+            put(&noise(3, length)).await;
+            let found = read(&digest, 0, 10).await;
+            assert!(found.as_ref().is_err_and(Error::is_absent), "{found:?}");
+            put(&noise(3, length)).await;
+            let found = blobs.get(&digest).await;
+            assert!(found.is_err_and(|error| error.is_absent()), "expected {length} bytes to be absent");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_given_up_is_never_visible() {
     let Some(s3) = kiln_harness::s3::shared() else { return };
     let one = coordinator(s3.address("given-up")).await;

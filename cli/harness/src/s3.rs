@@ -75,6 +75,11 @@ impl S3 {
         self.order(&format!("ahead {ahead}"));
     }
 
+    /// From now on every object has the same ETag, whatever its content.
+    pub fn forge_tags(&self) {
+        self.order("tags");
+    }
+
     /// The server's current time.
     pub fn clock(&self) -> Clock {
         let ahead = self.ahead.clone();

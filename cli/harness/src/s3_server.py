@@ -1,7 +1,8 @@
 """An S3 server on a free port of this machine, by moto: one bucket, and one user who may use it.
 
 Says `READY port access-key secret-key`, then does what its standard input says, and ends with it: `down` and `up` take the server
-away and back with all that it holds; `ahead SECONDS` sets the time that it gives to objects forward. Each is answered by `DONE`.
+away and back with all that it holds; `ahead SECONDS` sets the time that it gives to objects forward; `tags` has every object have one ETag,
+whatever its content. Each is answered by `DONE`.
 """
 
 import datetime
@@ -54,5 +55,7 @@ for line in sys.stdin:
             server = start(port)
         case ["ahead", seconds]:
             ahead = datetime.timedelta(seconds=float(seconds))
+        case ["tags"]:
+            moto.s3.models.FakeKey.etag = property(lambda _: '"' + 32 * "0" + '"')
     print("DONE", flush=True)
 os._exit(0)

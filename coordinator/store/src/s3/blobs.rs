@@ -1,6 +1,6 @@
 //! Blobs in a bucket.
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +14,21 @@ use parking_lot::Mutex;
 use super::Address;
 use super::bucket::{Bucket, Kind};
 use super::life::{Life, written};
+use super::pieces::{self, Hashing, Known, Pieces};
 use super::upload::{PART_BYTES, Upload};
 use crate::clock::Clock;
 use crate::{BlobStore, BlobStream, BlobWriter, Error, checked};
 
 /// Maximum concurrent requests for objects.
 const CONCURRENCY: usize = 32;
-/// Maximum number of verified objects that are remembered.
-const REMEMBERED: usize = 100_000;
 
 /// Blobs in one bucket.
 #[derive(Debug, Clone)]
 pub struct S3Blobs {
     pub(super) bucket: Bucket,
     pub(super) life: Life,
-    /// Objects whose bytes were hashed in this process, with their ETag to detect changes.
-    checked: Arc<Mutex<HashMap<Digest, String>>>,
+    /// Blobs that were hashed in this process.
+    known: Arc<Mutex<Known>>,
 }
 
 impl S3Blobs {
@@ -44,12 +43,16 @@ impl S3Blobs {
     /// # Errors
     /// If the address is invalid or the bucket refuses access.
     pub async fn open(address: &Address, life: Duration, clock: Clock) -> Result<Self, Error> {
-        Ok(Self { bucket: Bucket::open(address).await?, life: Life::new(clock, life), checked: Arc::default() })
+        Ok(Self { bucket: Bucket::open(address).await?, life: Life::new(clock, life), known: Arc::default() })
     }
 
     async fn fetch(&self, digest: &Digest, options: GetOptions) -> Result<GetResult, Error> {
         let path = self.bucket.path(Kind::Blobs, digest);
         let found = self.bucket.call(digest, self.bucket.client.get_opts(&path, options)).await?;
+        if found.meta.size != digest.size {
+            self.drop_damaged(digest, &format!("{} bytes", found.meta.size)).await;
+            return Err(Error::NotFound { digest: *digest });
+        }
         let written = written(&found.meta);
         if self.life.is_due(written) {
             let (store, digest) = (self.clone(), *digest);
@@ -58,35 +61,24 @@ impl S3Blobs {
         Ok(found)
     }
 
-    /// Records that this exact object's bytes match its name.
-    fn checked(&self, digest: &Digest, tag: Option<String>) {
-        let mut checked = self.checked.lock();
-        if checked.len() >= REMEMBERED {
-            checked.clear();
-        }
-        if let Some(tag) = tag {
-            checked.insert(*digest, tag);
-        }
-    }
-
     /// Reads a whole blob, with its last piece held back until it is verified.
     async fn whole(&self, digest: Digest) -> Result<BlobStream, Error> {
         let found = self.fetch(&digest, GetOptions::default()).await?;
-        let tag = found.meta.e_tag.clone();
         let failed = self.clone();
         let pieces = found.into_stream().map(move |piece| piece.map_err(|error| failed.bucket.failed(&digest, error)));
         let checked = checked::whole(pieces.boxed(), digest, Some(digest.function.hasher()));
         let end = stream::once(std::future::ready(None));
-        let (store, mut failed) = (self.clone(), false);
+        let (store, mut hashing) = (self.clone(), Some(Hashing::new()));
         let concluded = checked.map(Some).chain(end).filter_map(move |piece| {
-            failed |= matches!(piece, Some(Err(_)));
-            if piece.is_none() && !failed {
-                store.checked(&digest, tag.clone());
+            match &piece {
+                Some(Ok(data)) => hashing.iter_mut().for_each(|hashing| hashing.update(data)),
+                Some(Err(_)) => hashing = None,
+                None => hashing.take().into_iter().for_each(|all| store.known.lock().insert(digest, all.finish())),
             }
             let store = store.clone();
             async move {
                 if let Some(Err(Error::Corrupt { found, .. })) = &piece {
-                    store.damaged(&digest, *found).await;
+                    store.drop_damaged(&digest, &found.to_string()).await;
                 }
                 piece
             }
@@ -94,26 +86,43 @@ impl S3Blobs {
         Ok(concluded.boxed())
     }
 
-    /// Reads a part of a blob. If this process has not hashed the blob yet, the whole blob is read first.
-    async fn part(&self, digest: &Digest, range: std::ops::Range<u64>) -> Result<BlobStream, Error> {
-        let known = self.checked.lock().get(digest).cloned();
-        if known.is_none() {
-            let mut pieces = self.whole(*digest).await?;
-            while let Some(piece) = pieces.next().await {
-                piece.map_err(|error| if error.is_absent() { Error::NotFound { digest: *digest } } else { error })?;
-            }
+    /// The pieces of a blob. If this process has not hashed the blob yet, the whole blob is read.
+    async fn pieces(&self, digest: &Digest) -> Result<Pieces, Error> {
+        if let Some(known) = self.known.lock().get(digest) {
+            return Ok(known);
         }
-        let if_match = self.checked.lock().get(digest).cloned();
-        let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match, ..Default::default() };
-        let found = self.fetch(digest, options).await?;
-        let (store, digest) = (self.clone(), *digest);
-        Ok(found.into_stream().map(move |piece| piece.map_err(|error| store.bucket.failed(&digest, error))).boxed())
+        let mut read = self.whole(*digest).await?;
+        while let Some(data) = read.next().await {
+            data.map_err(|error| if error.is_absent() { Error::NotFound { digest: *digest } } else { error })?;
+        }
+        self.known.lock().get(digest).ok_or(Error::NotFound { digest: *digest })
     }
 
-    async fn damaged(&self, digest: &Digest, found: Digest) -> Error {
-        tracing::error!(%digest, %found, bucket = self.bucket.shown, "dropped a damaged blob in the bucket");
+    /// Reads a part of a blob, with the pieces around it.
+    async fn part(&self, digest: &Digest, part: Range<u64>) -> Result<BlobStream, Error> {
+        let pieces = self.pieces(digest).await?;
+        let around = GetRange::Bounded(pieces::around(&part, digest.size));
+        let found = self.fetch(digest, GetOptions { range: Some(around), ..Default::default() }).await?;
+        let (store, digest) = (self.clone(), *digest);
+        let bytes = found.into_stream().map(move |bytes| bytes.map_err(|error| store.bucket.failed(&digest, error)));
+        let store = self.clone();
+        let checked = pieces::part(bytes.boxed(), digest, pieces, part).then(move |bytes| {
+            let store = store.clone();
+            async move {
+                if let Err(Error::Corrupt { found, .. }) = &bytes {
+                    store.drop_damaged(&digest, &format!("a part that is {found}")).await;
+                    return Err(Error::NotFound { digest });
+                }
+                bytes
+            }
+        });
+        Ok(checked.boxed())
+    }
+
+    /// Removes an object that is not the blob that it is called after.
+    async fn drop_damaged(&self, digest: &Digest, found: &str) {
+        tracing::error!(%digest, found, bucket = self.bucket.shown, "dropped a damaged blob in the bucket");
         let _ = self.bucket.client.delete(&self.bucket.path(Kind::Blobs, digest)).await;
-        Error::NotFound { digest: *digest }
     }
 
     /// Whether a blob exists; counts as a use.
@@ -139,13 +148,12 @@ impl BlobStore for S3Blobs {
 
     async fn get(&self, digest: &Digest) -> Result<Bytes, Error> {
         let found = self.fetch(digest, GetOptions::default()).await?;
-        let tag = found.meta.e_tag.clone();
         let data = self.bucket.call(digest, found.bytes()).await?;
         let found = digest.function.digest(&data);
         if found != *digest {
-            return Err(self.damaged(digest, found).await);
+            self.drop_damaged(digest, &found.to_string()).await;
+            return Err(Error::NotFound { digest: *digest });
         }
-        self.checked(digest, tag);
         Ok(data)
     }
 
@@ -155,7 +163,8 @@ impl BlobStore for S3Blobs {
         if wanted == 0 {
             return Ok(stream::empty().boxed());
         }
-        if wanted == digest.size { self.whole(*digest).await } else { self.part(digest, offset..offset + wanted).await }
+        let part = offset..offset.saturating_add(wanted);
+        if wanted == digest.size { self.whole(*digest).await } else { self.part(digest, part).await }
     }
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<(), Error> {

@@ -120,8 +120,8 @@ impl Bucket {
 
     /// Interprets a failed call for a blob.
     pub(super) fn failed(&self, digest: &Digest, error: Failure) -> Error {
-        // The object has changed since it was verified.
-        if matches!(error, Failure::NotFound { .. } | Failure::Precondition { .. }) {
+        // One that has no bytes where the blob has some is not that blob.
+        if matches!(error, Failure::NotFound { .. }) || message(&error).starts_with("416") {
             return Error::NotFound { digest: *digest };
         }
         let (Why::Away(why) | Why::Refused(why)) = why(&error);
