@@ -97,6 +97,35 @@ fn a_container_has_no_shell_and_who_asks_learns_what_to_do() {
 }
 
 #[test]
+fn a_second_run_in_a_container_has_other_cpus_and_another_host_name_and_leaves_no_container() {
+    let Some(place) = Place::shared() else { return };
+    let tag = place.registry.push(place.engine, BUSYBOX, "again:1");
+    let arguments = [CONTAINERS, &["--verify-reproducible"]].concat();
+    let second = |built: &Built, step: &str| {
+        let events = built.of_type("step_again");
+        let found = events.iter().find(|event| event["step"] == step && !event["result"].is_null());
+        found.unwrap_or_else(|| panic!("{}", built.0.out))["result"].clone()
+    };
+    let plain = place.farm.build(work(&tag, "cat in > out", "").path(), &arguments).well();
+    let step = second(&plain, "work");
+    let varied: Vec<&str> = step["varied"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    assert!(step["outcome"] == "same" && varied.contains(&"time") && varied.contains(&"host-name"), "{step}");
+    assert!(varied.contains(&"cpus") || step["first"]["cpus"] == 1, "{step}");
+    let built = place.farm.build(work(&tag, "hostname > out; nproc >> out", "").path(), &arguments);
+    let step = second(&built, "work");
+    let words = step["differences"].to_string();
+    assert_eq!((built.0.code, &step["outcome"]), (1, &"different".into()), "{step}");
+    assert!(words.contains("host name `kiln` against `kiln-"), "{words}");
+    // A name that was made up for a run is no container's any more.
+    until("the containers of second runs to be removed", || {
+        let ids = place.engine.ok(&["ps", "--all", "--quiet"]);
+        let inspect = [vec!["inspect", "--format", "{{.Config.Hostname}}"], ids.lines().collect()].concat();
+        let names = String::from_utf8_lossy(&place.engine.docker(&inspect).stdout).into_owned();
+        (!names.lines().any(|name| name.starts_with("kiln-"))).then_some(())
+    });
+}
+
+#[test]
 fn steps_in_debian_and_steps_on_the_worker_are_one_build() {
     let Some(place) = Place::shared() else { return };
     let Some(debian) = place.engine.debian() else { return };

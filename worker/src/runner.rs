@@ -270,8 +270,13 @@ impl Runner {
         }
         kiln_proto::usage::add(&mut metadata, &usage(&finished, &limits));
         let seen = finished.conditions.clone();
-        let (cpus, host_name) = (seen.cpus.unwrap_or_default(), seen.host_name.unwrap_or_default());
-        kiln_proto::conditions::add(&mut metadata, &v1::RunConditions { cpus, host_name, ..Default::default() });
+        let seen = v1::RunConditions {
+            cpus: seen.cpus.unwrap_or_default(),
+            host_name: seen.host_name.unwrap_or_default(),
+            directory: seen.directory.unwrap_or_default(),
+            ..v1::RunConditions::default()
+        };
+        kiln_proto::conditions::add(&mut metadata, &seen);
         if finished.exit == Exit::NoRoom {
             let words = "the disk of this worker is full, but the command did not fill it";
             return Err(Fault::Worker(words.to_owned()));

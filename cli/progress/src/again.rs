@@ -1,6 +1,7 @@
 //! Second runs of steps, and what comes of comparing them.
 
 use kiln_proto::clock;
+use kiln_proto::conditions::{varied, varied_in_all};
 use kiln_proto::v1::{self, Reproduced};
 use serde_json::{Value, json};
 
@@ -75,7 +76,11 @@ pub fn compared_words(artifact: &str, found: &v1::Reproducibility) -> String {
                 found.different
             )
         }
-        (Reproduced::Same, false) => format!("artifact {artifact} is reproducible: {ran} and made the same"),
+        (Reproduced::Same, false) => {
+            let varied = varied_in_all(&found.steps);
+            let under = if varied.is_empty() { String::new() } else { format!(" (varied: {})", varied.join(", ")) };
+            format!("artifact {artifact} is reproducible: {ran} and made the same{under}")
+        }
         (Reproduced::Different, false) => {
             format!("artifact {artifact} is NOT reproducible: {ran}, {} made something else", found.different)
         }
@@ -97,6 +102,7 @@ fn result(step: &v1::ReproducedStep) -> Value {
         "files": step.files,
         "first": step.first.as_ref().map(conditions),
         "second": step.second.as_ref().map(conditions),
+        "varied": step.first.as_ref().zip(step.second.as_ref()).map(|(first, second)| varied(first, second)),
         "differences": step.differences.iter().map(difference_object).collect::<Vec<_>>(),
     })
 }
@@ -107,6 +113,7 @@ fn conditions(of: &v1::RunConditions) -> Value {
         "began": of.began.as_ref().map(clock::rfc3339),
         "cpus": of.cpus,
         "host_name": of.host_name,
+        "directory": of.directory,
     })
 }
 
@@ -125,6 +132,7 @@ pub fn compared_object(found: &v1::Reproducibility) -> Value {
         "compared": found.compared,
         "different": found.different,
         "sampled_of": found.sampled,
+        "varied": varied_in_all(&found.steps),
         "differences": found.differences.iter().map(difference_object).collect::<Vec<_>>(),
     })
 }

@@ -144,6 +144,8 @@ fn a_reproducible_artifact_is_proven_on_another_worker_and_a_known_one_too() {
         assert_ne!(first["worker"], second["worker"], "there is another worker");
         assert_ne!(first["host_name"], second["host_name"]);
         assert!(first["cpus"] != second["cpus"] || first["cpus"] == 1, "{step}");
+        let varied = step["varied"].as_array().unwrap();
+        assert!(["time", "worker", "host-name"].iter().all(|name| varied.contains(&(*name).into())), "{step}");
     }
     assert_eq!(compared(&built)["outcome"], "same");
     // What is known already is verified as well, and its own record stays as it is.
@@ -217,6 +219,40 @@ fn with_one_worker_the_second_run_is_on_the_same() {
     let built = alone.build(dir.path(), &["--verify-reproducible"]).well();
     let step = again(&built)["one"].clone();
     assert_eq!((&step["outcome"], &step["second"]["worker"]), (&"same".into(), &"alone".into()));
+}
+
+#[test]
+fn without_a_sandbox_what_can_be_varied_is_and_the_result_says_what_that_was() {
+    let farm = Farm::start(&[]);
+    farm.start_worker_with("bare", &["--sandbox", "off"]);
+    farm.wait_for_worker("bare");
+    let dir = project(&[("kiln.toml", CHAIN), ("in", "bare\n")]);
+    let built = farm.build(dir.path(), &["--verify-reproducible"]).well();
+    let mut expected = vec!["time", "cpus", "directory"];
+    if again(&built)["one"]["first"]["cpus"] == 1 {
+        expected.retain(|name| *name != "cpus");
+    }
+    for found in again(&built).values().chain([&compared(&built)]) {
+        assert_eq!((&found["outcome"], &found["varied"]), (&"same".into(), &expected.clone().into()), "{found}");
+    }
+    let provenance = find(&dir.path().join("kiln-out"), ".provenance.json").unwrap();
+    let provenance: Value = serde_json::from_slice(&std::fs::read(provenance).unwrap()).unwrap();
+    let steps = provenance["predicate"]["runDetails"]["byproducts"].as_array().unwrap();
+    let one = steps.iter().find(|step| step["name"] == "one").unwrap();
+    assert_eq!(one["annotations"]["reproduced"]["varied"], Value::from(expected), "{one}");
+    let causes = [
+        ("cpus.txt", "nproc > out/cpus.txt", "cpus"),
+        ("path.txt", "echo \"built in $PWD\" > out/path.txt", "path"),
+        ("home.txt", "echo \"at home in $HOME\" > out/home.txt", "path"),
+    ];
+    let dir = project(&[("kiln.toml", &config(&causes, ""))]);
+    let built = farm.build(dir.path(), &["--verify-reproducible"]);
+    assert_eq!(built.0.code, 1, "{}\n{}", built.0.out, built.0.err);
+    for (number, (file, _, kind)) in causes.iter().enumerate() {
+        let step = &again(&built)[&format!("s{number}")];
+        let found = kinds(step);
+        assert!(found[&format!("out/s{number}/{file}")].contains(*kind), "{file}: expected `{kind}`, found {step:#}");
+    }
 }
 
 #[test]

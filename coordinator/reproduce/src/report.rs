@@ -1,7 +1,11 @@
 //! What comes of several steps: the outcome of an artifact, in words, in its provenance, and as a statement of its own.
 
 use kiln_proto::v1::{self, Reproduced};
-use kiln_proto::{clock, protobuf::Timestamp};
+use kiln_proto::{
+    clock,
+    conditions::{varied, varied_in_all},
+    protobuf::Timestamp,
+};
 use serde_json::{Value, json};
 
 /// The type of a statement about what a verification found: `BUILDTYPE.md` of the artifacts.
@@ -64,6 +68,7 @@ pub fn as_json(step: &v1::ReproducedStep) -> Value {
                 "finishedOn": time(&of.ended),
                 "cpus": of.cpus,
                 "hostName": of.host_name,
+                "directory": of.directory,
             })
         })
     };
@@ -72,6 +77,7 @@ pub fn as_json(step: &v1::ReproducedStep) -> Value {
         "reason": step.reason,
         "worker": step.second.as_ref().map_or("", |second| second.worker.as_str()),
         "conditions": { "first": conditions(&step.first), "second": conditions(&step.second) },
+        "varied": step.first.as_ref().zip(step.second.as_ref()).map(|(first, second)| varied(first, second)),
         "files": step.files,
         "differences": step.differences.iter().map(difference).collect::<Vec<_>>(),
     })
@@ -101,6 +107,7 @@ pub fn predicate(found: &v1::Reproducibility) -> Value {
         "steps": found.steps.iter().map(step).collect::<Vec<_>>(),
         "stepsCompared": found.compared,
         "stepsDifferent": found.different,
+        "varied": varied_in_all(&found.steps),
         "stepsInAll": (found.sampled > 0).then_some(found.sampled),
         "differences": found.differences.iter().map(difference).collect::<Vec<_>>(),
         "artifact": (!found.artifact.is_empty()).then_some(&found.artifact),

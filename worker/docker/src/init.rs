@@ -24,7 +24,7 @@ use super::leftovers::{self, State};
 use super::wire::{self, Report, Task};
 use kiln_executor::ending::Ended;
 use kiln_executor::samples::Samples;
-use kiln_executor::{BUILD, HOME, Job, program};
+use kiln_executor::{BUILD, HOME, Job, cpus, program};
 use kiln_kernel::syscalls::{self, Reaped};
 
 /// The argument with which this program becomes a container's init.
@@ -246,8 +246,7 @@ fn start(task: &Task, output: Vec<OwnedFd>) -> Result<Pid, Failed> {
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr);
-    let child = command
-        .spawn()
+    let child = cpus::starting(task.cpus, || command.spawn())
         .map_err(|error| refuse(126, format!("cannot start `{}` in the image: {error}", resolved.display())))?;
     // If memory is short, the kernel kills the task and not this process.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "500");

@@ -30,6 +30,8 @@ pub(super) struct Kind {
     pub(super) milli_cpus: u32,
     pub(super) memory_bytes: u64,
     pub(super) max_processes: u32,
+    /// What tasks take for the name of the machine.
+    pub(super) host_name: String,
 }
 
 /// What all containers of a worker have in common.
@@ -108,7 +110,7 @@ pub(super) fn body(setting: &Setting, kind: &Kind, place: &Place, door: &Path) -
         cmd: Some(Vec::new()),
         user: Some(format!("{user}:{group}")),
         working_dir: Some("/".to_owned()),
-        hostname: Some("kiln".to_owned()),
+        hostname: Some(kind.host_name.clone()),
         // A stopping engine need not wait: nothing in here has to shut down cleanly.
         stop_signal: Some("SIGKILL".to_owned()),
         labels: Some(HashMap::from([

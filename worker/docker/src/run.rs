@@ -22,7 +22,7 @@ use kiln_executor::ending::{self, Ended, Stop, after};
 use kiln_executor::output::follow;
 use kiln_executor::samples::Samples;
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{self as executor, Chunk, Error, Executor, Finished, Job, OutputTree, Stream};
+use kiln_executor::{self as executor, Chunk, Conditions, Error, Executor, Finished, Job, OutputTree, Stream, cpus};
 use kiln_kernel::userns;
 
 /// The engine's name for the machine's own network, where sockets are shared with the machine.
@@ -108,6 +108,7 @@ fn kind(job: &Job, image: &Image) -> Kind {
         milli_cpus: job.milli_cpus,
         memory_bytes: job.memory_bytes,
         max_processes: job.max_processes,
+        host_name: job.host_name().to_owned(),
     }
 }
 
@@ -211,6 +212,7 @@ async fn begin(left: &mut Left, job: &Job) -> Result<[pipe::Receiver; 2], Error>
         secrets: job.secrets.clone(),
         working_directory: job.working_directory.clone(),
         make_directories: job.make_directories.clone(),
+        cpus: job.conditions.cpus,
         private_network: !job.network || left.shared.setting.network != HOST_NETWORK,
     };
     let (stdout_end, stdout) = output_pipe(user).map_err(fault("cannot create a pipe"))?;
@@ -293,8 +295,11 @@ async fn attend(
     let failed = ended.code != Some(0);
     let stop = stop.or_else(|| if failed { disk.explains_failure() } else { None });
     left.container = Some(container);
-    left.clean = clean && left.placed.is_some();
-    Ok(Finished { samples, ..finished(left, &ended, stop) })
+    // No other job has a name of the machine that was made up for this one.
+    left.clean = clean && left.placed.is_some() && job.conditions.host_name.is_none();
+    let conditions =
+        Conditions { cpus: Some(cpus::of(job)), host_name: Some(job.host_name().to_owned()), directory: None };
+    Ok(Finished { samples, conditions, ..finished(left, &ended, stop) })
 }
 
 /// The report that follows those of what the command uses.

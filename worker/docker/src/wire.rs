@@ -34,6 +34,8 @@ pub(super) struct Task {
     pub(super) secrets: Secrets,
     pub(super) working_directory: String,
     pub(super) make_directories: Vec<String>,
+    /// CPUs that the command may run on; `None`: all of the container's.
+    pub(super) cpus: Option<u32>,
     /// Whether the container has its own network, without any other sockets in it.
     pub(super) private_network: bool,
 }

@@ -26,6 +26,8 @@ pub struct Conditions {
     pub cpus: Option<u32>,
     /// What it takes for the name of the machine, unless its place says another; of a job `None`: [`HOSTNAME`].
     pub host_name: Option<String>,
+    /// Where its inputs are, if that is another place in each run; of a job always `None`.
+    pub directory: Option<String>,
 }
 
 /// A command and what it may use.

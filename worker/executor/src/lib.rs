@@ -4,6 +4,7 @@
 //! may use what its [`Job`] allows, and every process that it started is gone when it has ended.
 
 pub mod calls;
+pub mod cpus;
 pub mod disk;
 pub mod ending;
 mod job;

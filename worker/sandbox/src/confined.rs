@@ -20,13 +20,15 @@ use super::prepare::Prepared;
 use super::session::{Input, Opening};
 use super::spec::{self, GO, LOOK, Report, STOP};
 use super::watched::Watched;
-use super::{Error, Shared, cpus, ids, metadata, port};
+use super::{Error, Shared, ids, metadata, port};
 use kiln_executor::calls::{Accesses, Asked, Begun, Limits, Looks};
 use kiln_executor::disk::Disk;
 use kiln_executor::ending::{Ended, Stop, after, exit};
 use kiln_executor::rooted::CACHES;
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{BUILD, Chunk, Finished, HOME, Job, OutputTree, Place, Rooted, Stream, output::follow};
+use kiln_executor::{
+    BUILD, Chunk, Conditions, Finished, HOME, Job, OutputTree, Place, Rooted, Stream, cpus, output::follow,
+};
 
 /// The directory with what a job wrote to its root, or to its inputs if the root is the worker's own.
 const WRITTEN: &str = "written";
@@ -318,7 +320,11 @@ async fn follow_to_the_end(
         peak_memory_bytes: ended.peak_bytes.max(peak_bytes),
         samples,
         accesses: told.accesses,
-        conditions: cpus::seen(&job),
+        conditions: Conditions {
+            cpus: Some(cpus::of(&job)),
+            host_name: Some(job.host_name().to_owned()),
+            directory: None,
+        },
         tree,
     })
 }

@@ -7,7 +7,6 @@
 mod cgroup;
 mod config;
 mod confined;
-mod cpus;
 mod held;
 mod host;
 mod ids;
@@ -36,7 +35,6 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub use config::{Config, Error, Mode};
-pub use cpus::available as available_cpus;
 pub use host::within;
 pub use ids::IDS_PER_JOB as IDS_OF_AN_ACTION;
 pub use ids::SubIds;

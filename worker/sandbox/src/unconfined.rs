@@ -19,7 +19,7 @@ use kiln_executor::layers::copy;
 use kiln_executor::output::follow;
 use kiln_executor::samples::Samples;
 use kiln_executor::scratch::Scratch;
-use kiln_executor::{Chunk, Exit, Finished, Job, OutputTree, Stream, program};
+use kiln_executor::{Chunk, Conditions, Exit, Finished, Job, OutputTree, Stream, cpus, program};
 
 /// Runs a job with the worker's own privileges.
 pub(super) async fn run(
@@ -59,7 +59,11 @@ pub(super) async fn run(
         peak_memory_bytes: 0,
         samples: Samples::default(),
         accesses: None,
-        conditions: Default::default(),
+        conditions: Conditions {
+            cpus: Some(cpus::of(&job)),
+            host_name: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            directory: Some(tree.display().to_string()),
+        },
         tree: OutputTree::new(tree, scratch),
     })
 }
@@ -79,7 +83,8 @@ async fn start(
         Ok(resolved) => resolved,
         Err((code, message)) => return Ok(refused(code, &message, output).await),
     };
-    let spawned = Command::new(&resolved)
+    let mut command = Command::new(&resolved);
+    command
         .args(job.arguments.iter().skip(1))
         .env_clear()
         .envs(environment)
@@ -89,9 +94,8 @@ async fn start(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = match spawned {
+        .kill_on_drop(true);
+    let mut child = match cpus::starting(job.conditions.cpus, || command.spawn()) {
         Ok(child) => child,
         Err(error) => return Ok(refused(126, &format!("cannot start `{}`: {error}", resolved.display()), output).await),
     };

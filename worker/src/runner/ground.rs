@@ -149,11 +149,12 @@ impl Runner {
 /// What a run sees other than usual, if it is to be compared with an earlier one. A machine that differs by itself stays as it is.
 fn conditions(lease: &v1::Lease) -> Conditions {
     let Some(other) = &lease.other_conditions else { return Conditions::default() };
-    let all = kiln_sandbox::available_cpus();
+    let all = kiln_executor::cpus::available();
     let is_same = other.not_cpus == 0 || other.not_cpus == all;
     Conditions {
         cpus: (is_same && all > 1).then(|| all - 1),
         host_name: Some(other.host_name.clone()).filter(|name| kiln_proto::root::is_hostname(name)),
+        directory: None,
     }
 }
 

@@ -235,7 +235,7 @@ async fn a_job_that_is_to_be_compared_sees_another_host_and_fewer_cpus_and_none_
     let look = "hostname; nproc; getent hosts \"$(hostname)\" | cut -d ' ' -f 1";
     let usual = place.script(look).await;
     let mut job = place.job(look);
-    job.conditions = Conditions { cpus: Some(1), host_name: Some("kiln-other".to_owned()) };
+    job.conditions = Conditions { cpus: Some(1), host_name: Some("kiln-other".to_owned()), directory: None };
     let other = place.run(job).await;
     assert_eq!(other.text(), "kiln-other\n1\n127.0.0.1\n", "{}", other.err);
     let seen = &other.finished.conditions;

@@ -29,7 +29,7 @@ use nix::unistd::{Pid, getegid, geteuid, sethostname, setsid};
 use parking_lot::Mutex;
 
 use super::spec::{self, GO, LOOK, Network, Report, Spec};
-use super::{cpus, network, root, rooted, spawner};
+use super::{network, root, rooted, spawner};
 use kiln_executor::BUILD;
 use kiln_executor::ending::Ended;
 use kiln_executor::session::Wanted;
@@ -188,7 +188,7 @@ fn as_pid_one(
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno("cannot tie the init to the worker"))?;
     let _ = setsid();
     sethostname(&spec.hostname).map_err(errno("cannot set the host's name"))?;
-    cpus::restrict(spec.cpus).map_err(io("cannot choose CPUs"))?;
+    kiln_executor::cpus::restrict(spec.cpus).map_err(io("cannot choose CPUs"))?;
     if spec.network != Network::Machine && !spec.loopback {
         syscalls::loopback_up().map_err(io("cannot bring up the loopback interface"))?;
     }
