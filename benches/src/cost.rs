@@ -163,7 +163,7 @@ fn figures(cases: &[Case], spans: u64) -> Vec<Figure> {
     figures
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()

@@ -2,20 +2,25 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::bail;
+use futures::{StreamExt, stream};
 use kiln_signing::Signer;
 use kiln_state::FarmKey;
 use kiln_state::farm_key::Purpose;
 
 use crate::actions::FUNCTION;
 use crate::client::Client;
+use crate::cost::median;
 use crate::farm::{Farm, Setup, binary, text};
 use crate::report::{Figure, Latencies};
 
 /// Layers of the image.
 const LAYERS: usize = 20;
+/// Builds at a time when throughput is measured.
+const AT_ONCE: usize = 4;
 /// Size of an action's result, about.
 const RESULT_BYTES: usize = 1024;
 
@@ -28,6 +33,12 @@ pub struct Options {
     /// Number of times that the image is verified and hashed, in turns.
     #[arg(long, default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
+    /// Number of pairs of rounds in which artifacts are built: signed once by the farm, and signed again beside it.
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pairs: u32,
+    /// Number of builds in each of these rounds.
+    #[arg(long, default_value = "40", value_parser = clap::value_parser!(u32).range(1..))]
+    pub builds: u32,
     /// Size of each of the image's 20 layers, in KiB.
     #[arg(long, default_value = "1024", value_parser = clap::value_parser!(u32).range(1..))]
     pub layer: u32,
@@ -47,6 +58,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     let farm = Farm::start(1, Setup::default()).await?;
     figures.extend(image(&farm, options)?);
+    figures.extend(throughput(&farm, options).await?);
     crate::report::print(&figures, options.json)
 }
 
@@ -78,6 +90,85 @@ async fn signatures(repeats: u32, kilobytes: usize) -> anyhow::Result<Figure> {
     }
     Ok(Figure::new(format!("a statement of {kilobytes} KB signed, p50"), latencies.quantile_ms(0.5), "ms")
         .wanted("under 1"))
+}
+
+/// What signatures cost in throughput. A farm always signs, so what is measured is the same cost once more: rounds of builds that each make an
+/// artifact, in pairs, and in one round of each pair every artifact's statements are signed a second time on the same machine.
+async fn throughput(farm: &Farm, options: Options) -> anyhow::Result<Vec<Figure>> {
+    let directory = tempfile::tempdir()?;
+    let signer = Signer::open(&kiln_signing::Options::default(), &directory.path().join("signing.key"))?;
+    let client = Arc::new(Client::new(&farm.url)?);
+    // What is only done once is done before.
+    round(&client, None, options.builds.min(AT_ONCE as u32)).await?;
+    let (mut once, mut twice, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..options.pairs {
+        eprintln!("pair {} of {} ...", pair + 1, options.pairs);
+        let mut rates = [0.0; 2];
+        // Each is first as often as the other.
+        for turn in 0..2 {
+            let again = (turn + pair) % 2 == 1;
+            rates[usize::from(again)] = round(&client, again.then_some(&signer), options.builds).await?;
+        }
+        once.push(rates[0]);
+        twice.push(rates[1]);
+        ratios.push(rates[1] / rates[0]);
+    }
+    Ok(vec![
+        Figure::new(format!("builds of an artifact, {AT_ONCE} at once, median"), median(&once), "builds/s"),
+        Figure::new("  with every statement signed twice, median", median(&twice), "builds/s"),
+        Figure::new("  twice to once, median of the pairs' ratios", median(&ratios), "").wanted("1"),
+    ])
+}
+
+/// Builds so many projects that nobody has built before; how many a second.
+async fn round(client: &Arc<Client>, again: Option<&Signer>, builds: u32) -> anyhow::Result<f64> {
+    let projects = (0..builds).map(|_| small_project()).collect::<anyhow::Result<Vec<_>>>()?;
+    let began = Instant::now();
+    let built = stream::iter(projects).map(|project| {
+        let (client, again) = (client.clone(), again.cloned());
+        async move {
+            let statements = tokio::task::spawn_blocking(move || {
+                let output = project.path().join("out");
+                client.build(project.path(), &["--output", text(&output)?])?;
+                statements(&output)
+            });
+            let statements = statements.await??;
+            if let Some(signer) = again {
+                for statement in statements {
+                    signer.sign(statement).await?;
+                }
+            }
+            anyhow::Ok(())
+        }
+    });
+    let done: Vec<anyhow::Result<()>> = built.buffer_unordered(AT_ONCE).collect().await;
+    done.into_iter().collect::<anyhow::Result<()>>()?;
+    Ok(f64::from(builds) / began.elapsed().as_secs_f64())
+}
+
+/// A project with one step and one artifact, whose content is new.
+fn small_project() -> anyhow::Result<tempfile::TempDir> {
+    let config = "name = \"small\"\nversion = \"1\"\n[steps.copy]\ninputs = [\"in\"]\nrun = \"cat in > out\"\noutputs = [\"out\"]\n\
+                  [artifacts.small]\nfrom = \"copy\"\nfiles = [\"out\"]\nkind = \"archive\"\n";
+    let project = tempfile::tempdir()?;
+    std::fs::write(project.path().join("kiln.toml"), config)?;
+    std::fs::write(project.path().join("in"), rand::random::<u128>().to_string())?;
+    Ok(project)
+}
+
+/// What the farm has signed for the artifact in a directory that a build wrote: whole bundles, which are longer than what they state.
+fn statements(output: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(output)? {
+        let path = entry?.path();
+        if text(&path)?.ends_with(".sigstore.json") {
+            found.push(std::fs::read(&path)?);
+        }
+    }
+    if found.is_empty() {
+        bail!("expected signed statements in `{}`", output.display());
+    }
+    Ok(found)
 }
 
 /// `kiln verify` of an image's layout, and hashing all its bytes, in turns.

@@ -137,8 +137,9 @@ fn every_open_page_gets_every_line() {
 }
 
 #[test]
-fn an_image_that_is_verified_is_hashed_as_well() {
-    let (out, _) = well(&["proof", "--repeats", "2", "--rounds", "1", "--layer", "1", "--json"]);
+fn proof_is_measured_alone_in_builds_and_beside_the_hashing_of_an_image() {
+    let (out, _) =
+        well(&["proof", "--repeats", "2", "--rounds", "1", "--layer", "1", "--pairs", "1", "--builds", "2", "--json"]);
     let figures: Value = serde_json::from_str(&out).unwrap();
     let names: Vec<&str> = figures.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     for figure in [
@@ -147,6 +148,9 @@ fn an_image_that_is_verified_is_hashed_as_well() {
         "a statement of 200 KB",
         "`kiln verify` of a layout of 20",
         "hashing its 0.",
+        "builds of an artifact, 4 at once",
+        "  with every statement signed twice",
+        "  twice to once",
     ] {
         assert!(names.iter().any(|name| name.starts_with(figure)), "`{figure}` is not in {names:?}");
     }
