@@ -80,8 +80,9 @@ fn checked(file: &Dockerfile, name: &str, options: &Options, call: Call) -> Answ
     if call.json {
         let warnings: Vec<Value> = lints.iter().map(of_lint).collect();
         let mut found = json!({ "warnings": warnings, "sources": [{ "filename": name }] });
-        if let Some(error) = &error {
-            found["buildError"] = json!({ "message": error.to_string(), "line": error.line() });
+        if let Some((error, found)) = error.as_ref().zip(found.as_object_mut()) {
+            let shown = json!({ "message": error.to_string(), "line": error.line() });
+            found.insert("buildError".to_owned(), shown);
         }
         return Answer { out: format!("{found:#}\n"), error: None, code };
     }
@@ -112,11 +113,15 @@ fn excerpt(file: &Dockerfile, name: &str, line: usize) -> String {
     const RULE: &str = "--------------------";
     let lines: Vec<&str> = file.source.text().lines().collect();
     let mut shown = format!("{name}:{line}\n{RULE}\n");
-    let (first, last) = (line.saturating_sub(AROUND).max(1), (line + AROUND).min(lines.len()));
+    let (first, last) = (line.saturating_sub(AROUND).max(1), line.saturating_add(AROUND).min(lines.len()));
     for number in first..=last {
         let mark = if number == line { ">>>" } else { "   " };
-        let text: String =
-            lines.get(number - 1).unwrap_or(&"").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = lines
+            .get(number.saturating_sub(1))
+            .unwrap_or(&"")
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         shown.push_str(&format!("{number:4} | {mark} {text}\n"));
     }
     shown.push_str(RULE);
@@ -224,7 +229,8 @@ fn listed(file: &Dockerfile, call: Call) -> Answer {
 /// Columns as wide as they have to be.
 fn table(title: [&str; 3], rows: &[[String; 3]]) -> String {
     let title = title.map(str::to_owned);
-    let width = |at: usize| rows.iter().chain([&title]).map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let width =
+        |at: usize| rows.iter().chain([&title]).filter_map(|row| Some(row.get(at)?.chars().count())).max().unwrap_or(0);
     let widths = [width(0), width(1)];
     let line = |row: &[String; 3]| {
         let line = format!("{:3$}   {:4$}   {}", row[0], row[1], row[2], widths[0], widths[1]);

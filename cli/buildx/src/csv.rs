@@ -11,12 +11,11 @@ pub(crate) fn fields(text: &str) -> Result<Vec<String>, String> {
         let (field, after) = match rest.strip_prefix('"') {
             Some(quoted) => quoted_field(quoted)?,
             None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let field = &rest[..end];
+                let (field, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
                 if field.contains('"') {
                     return Err("a quote within a field; put the whole field in quotes".to_owned());
                 }
-                (field.to_owned(), &rest[end..])
+                (field.to_owned(), after)
             }
         };
         found.push(field);
@@ -33,9 +32,9 @@ fn quoted_field(text: &str) -> Result<(String, &str), String> {
     let mut field = String::new();
     let mut rest = text;
     loop {
-        let end = rest.find('"').ok_or("a quote is not closed")?;
-        field.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
+        let (before, after) = rest.split_once('"').ok_or("a quote is not closed")?;
+        field.push_str(before);
+        rest = after;
         match rest.strip_prefix('"') {
             Some(more) => {
                 field.push('"');

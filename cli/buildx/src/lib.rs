@@ -3,6 +3,12 @@
 //! Architecture invariant: no I/O, clock or randomness. Every flag that buildx has is accepted or refused with a reason.
 //! Source: the reference of `docker buildx build`, and the behaviour of buildx.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod annotation;
 mod answer;
 mod attest;

@@ -182,8 +182,8 @@ fn take(
 /// A size as Docker writes it: a number of bytes, or of `k`, `m`, `g` or `t`, which count in 1024. None: 0, which is no limit of its own.
 fn memory(text: &str) -> Result<Option<u64>, Error> {
     let lower = text.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let shift = match &lower[end..] {
+    let (digits, unit) = lower.split_at(lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len()));
+    let shift = match unit {
         "" | "b" => Some(0),
         "k" | "kb" | "kib" => Some(10),
         "m" | "mb" | "mib" => Some(20),
@@ -191,7 +191,7 @@ fn memory(text: &str) -> Result<Option<u64>, Error> {
         "t" | "tb" | "tib" => Some(40),
         _ => None,
     };
-    let bytes = shift.and_then(|shift| lower[..end].parse::<u64>().ok()?.checked_mul(1 << shift));
+    let bytes = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1_u64.checked_shl(shift)?));
     match bytes {
         Some(0) => Ok(None),
         Some(bytes) => Ok(Some(bytes)),

@@ -37,8 +37,8 @@ pub(crate) fn scan(arguments: &[String]) -> Result<Given, Error> {
                 (Takes::Bool, own) => truth(flag, own.as_deref().unwrap_or("true"))?,
             };
             given.flags.push((flag, value));
-        } else if argument.len() > 1 && argument.starts_with('-') {
-            let mut letters = argument[1..].chars();
+        } else if let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            let mut letters = letters.chars();
             while let Some(letter) = letters.next() {
                 if letter == 'h' {
                     given.help = true;

@@ -64,7 +64,7 @@ fn is_header(head: &[u8]) -> bool {
     if header.iter().all(|byte| *byte == 0) {
         return true;
     }
-    let text = String::from_utf8_lossy(&header[148..156]).into_owned();
+    let text = String::from_utf8_lossy(header.get(148..156).unwrap_or_default()).into_owned();
     let said = u32::from_str_radix(text.trim_matches(|c: char| c == ' ' || c == '\0'), 8);
     let sum =
         header.iter().enumerate().map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte }));
@@ -106,7 +106,7 @@ impl Reader {
         let mut archive = tar::Archive::new(plain);
         for entry in archive.entries().map_err(|error| error.to_string())? {
             let mut entry = entry.map_err(|error| format!("it cannot be read: {error}"))?;
-            self.count += 1;
+            self.count = self.count.saturating_add(1);
             if self.count > MAX_ENTRIES {
                 return Err(format!("it has more than {MAX_ENTRIES} entries"));
             }
@@ -152,7 +152,7 @@ impl Reader {
             self.unpacked.blobs.insert(digest, Blob::Bytes(Bytes::from(data)));
             return Ok(digest);
         }
-        self.files += 1;
+        self.files = self.files.saturating_add(1);
         let path = self.unpacked.kept.path().join(self.files.to_string());
         let mut file = std::fs::File::create(&path)?;
         let mut hasher = self.function.hasher();

@@ -105,8 +105,8 @@ impl Layout {
         for one in scanned.left_out.iter().filter(|one| one.why == Why::Special) {
             self.notes.push(format!("`{}` is left out: a device has no content to copy", one.path));
         }
-        self.files += scanned.files;
-        self.hashed += scanned.hashed;
+        self.files = self.files.saturating_add(scanned.files);
+        self.hashed = self.hashed.saturating_add(scanned.hashed);
         self.blobs.extend(scanned.blobs());
         let above = path(place);
         let below = |name: Vec<u8>| [above.as_bytes(), b"/", &name].concat();
@@ -117,8 +117,8 @@ impl Layout {
 
     /// Adds an archive.
     pub(crate) fn unpacked(&mut self, place: &str, unpacked: Unpacked) {
-        self.files += unpacked.blobs.len();
-        self.hashed += unpacked.blobs.len();
+        self.files = self.files.saturating_add(unpacked.blobs.len());
+        self.hashed = self.hashed.saturating_add(unpacked.blobs.len());
         self.blobs.extend(unpacked.blobs);
         self.notes.extend(unpacked.notes);
         self.kept.push(unpacked.kept);

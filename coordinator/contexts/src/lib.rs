@@ -2,6 +2,12 @@
 //!
 //! Invariant: only what the command line names is read; links in what comes from elsewhere lead nowhere on this machine.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod archive;
 mod error;
 mod git;
@@ -175,7 +181,7 @@ fn named(name: &str, value: &str, wanted: &Wanted, layout: &mut Layout) -> Resul
                 return Err(failed(format!("there is no directory `{path}`")));
             }
             layout.directory(&place, Path::new(path), Default::default())?;
-            Ok(format!("oci-layout://{}{}", layout::path(&place), &reference[path.len()..]))
+            Ok(format!("oci-layout://{}{}", layout::path(&place), reference.strip_prefix(path).unwrap_or_default()))
         }
         NamedContext::Git(source) => {
             let checkout = git::fetch(&source, wanted.keep_git_dir)?;

@@ -213,8 +213,8 @@ fn with_contexts(
             let moved = |name: Vec<u8>| [place.as_bytes(), b"/", &name].concat();
             let times = std::mem::take(&mut sent.times.0).into_iter();
             scanned.times.0.append(&mut times.map(|(name, time)| (moved(name), time)).collect());
-            scanned.files += sent.files;
-            scanned.hashed += sent.hashed;
+            scanned.files = scanned.files.saturating_add(sent.files);
+            scanned.hashed = scanned.hashed.saturating_add(sent.hashed);
             scanned.extend(sent.blobs());
             found.insert(key, Entry::Sealed { digest: sent.digest });
             contexts.push(SourceContext { path: context.to_owned(), file: file.to_owned(), place });

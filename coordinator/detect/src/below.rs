@@ -37,7 +37,7 @@ pub(super) fn words(projects: &BTreeMap<String, Language>) -> String {
         .map(|(directory, language)| format!("`kiln build {}` ({language})", tree::shell_word(directory)))
         .collect();
     if projects.len() > SHOWN {
-        words.push(format!("and {} more", projects.len() - SHOWN));
+        words.push(format!("and {} more", projects.len().saturating_sub(SHOWN)));
     }
     words.join(", ")
 }

@@ -148,7 +148,9 @@ fn says(text: &str, words: &str) -> bool {
     let continues = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let quoted = words.starts_with(['"', '\'']);
     text.match_indices(words).any(|(at, _)| {
-        let (before, after) = (text[..at].chars().next_back(), text[at + words.len()..].chars().next());
+        let (before, after) = text.split_at(at);
+        let before = before.chars().next_back();
+        let after = after.strip_prefix(words).and_then(|after| after.chars().next());
         quoted || !before.is_some_and(continues) && !after.is_some_and(continues)
     })
 }

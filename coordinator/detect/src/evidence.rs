@@ -24,7 +24,7 @@ impl Evidence {
     }
 
     fn add(&mut self, weight: u32, because: impl Into<String>) {
-        self.weight += weight;
+        self.weight = self.weight.saturating_add(weight);
         self.because.push(because.into());
     }
 }

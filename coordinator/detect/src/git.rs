@@ -95,9 +95,9 @@ impl GitUse {
     /// How a file calls git, if it does.
     fn of(path: &str, text: &str) -> Option<Self> {
         let lines: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
-        let asks = (0..lines.len()).any(|at| {
-            QUESTIONS.iter().any(|question| lines[at].contains(question))
-                && lines[at.saturating_sub(4)..=at].iter().any(|line| names_git(line))
+        let asks = lines.iter().enumerate().any(|(at, line)| {
+            let mut near = lines.iter().take(at.saturating_add(1)).skip(at.saturating_sub(4));
+            QUESTIONS.iter().any(|question| line.contains(question)) && near.any(|line| names_git(line))
         });
         let looks = text.contains("vcs_tag")
             || text.contains("/.git\"")
@@ -121,8 +121,9 @@ fn names_git(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("vcs_tag")
         || line.match_indices("git").any(|(at, word)| {
-            let before = line[..at].chars().next_back();
-            let after = line[at + word.len()..].chars().next();
+            let (before, after) = line.split_at(at);
+            let before = before.chars().next_back();
+            let after = after.strip_prefix(word).and_then(|after| after.chars().next());
             before.is_none_or(|c| !c.is_alphanumeric() && c != '.')
                 && after.is_none_or(|c| !c.is_alphanumeric() && !matches!(c, '.' | '-' | '@'))
         })

@@ -48,8 +48,8 @@ pub fn asks_for_its_cache(source: &dyn Source) -> bool {
 /// `1.24` of `1.24.3` or `1.24rc1`.
 fn minor(version: &str) -> Option<(u32, u32)> {
     let (major, rest) = version.trim().split_once('.')?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    Some((major.parse().ok()?, rest[..digits].parse().ok()?))
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The name of the root module.
@@ -241,7 +241,8 @@ fn unread(source: &dyn Source) -> Vec<String> {
     let Some(readers) = read_sources(source) else { return Vec::new() };
     let embedded = readers.taken("//go:embed ");
     let mut globs = readers.unread(source, &[]);
-    globs.retain(|glob| !embedded.iter().any(|start| glob[1..].starts_with(start.as_str())));
+    let is_embedded = |path: &str| embedded.iter().any(|start| path.starts_with(start.as_str()));
+    globs.retain(|glob| !glob.strip_prefix('!').is_some_and(is_embedded));
     globs
 }
 

@@ -3,6 +3,12 @@
 //! Invariant: a dependency layer's inputs are manifests, lock files and the tools' own configuration, never sources;
 //! only the steps that fetch dependencies have network access.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod below;
 mod beside;
 mod c;

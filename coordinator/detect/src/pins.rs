@@ -189,8 +189,7 @@ fn first_line(text: &str) -> &str {
 /// The numbers of a version, without any prefix and suffix.
 fn numbers(text: &str) -> Option<String> {
     let text = text.trim().trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '-');
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let numbers = text[..end].trim_end_matches('.');
+    let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?.trim_end_matches('.');
     numbers.starts_with(|c: char| c.is_ascii_digit()).then(|| numbers.to_owned())
 }
 

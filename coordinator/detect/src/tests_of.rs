@@ -144,7 +144,7 @@ fn c(source: &dyn Source, found: &Detected) -> Vec<Step> {
     let Some(compile) = step(found, "compile") else { return Vec::new() };
     // The build's own configure command, so that tests are configured like the build.
     let configured = |begin: &str| -> String {
-        let command = compile.run.find(begin).map_or(begin, |at| &compile.run[at..]);
+        let command = compile.run.find(begin).map_or(begin, |at| compile.run.split_at(at).1);
         let line = command.lines().next().unwrap_or_default();
         ["; then", " && "].iter().fold(line, |line, end| line.split(end).next().unwrap_or_default()).to_owned()
     };
@@ -375,9 +375,9 @@ fn python_layer(source: &dyn Source, found: &Detected, packages: &str) -> Option
 
 /// A line of a layer, with `uv sync` for one workspace member changed to all members.
 fn with_all_packages(line: &str) -> String {
-    let changed = line
-        .split_once(PACKAGE)
-        .map(|(before, after)| format!("{before} --all-packages{}", after.find(' ').map_or("", |end| &after[end..])));
+    let changed = line.split_once(PACKAGE).map(|(before, after)| {
+        format!("{before} --all-packages{}", after.find(' ').map_or("", |end| after.split_at(end).1))
+    });
     changed.unwrap_or_else(|| line.to_owned()) + "\n"
 }
 

@@ -11,14 +11,15 @@ use crate::Step;
 /// included except `kiln.toml`, whose edits affect a step through the plan.
 pub fn input_files(step: &Step, paths: &[String]) -> Vec<usize> {
     let (out, into): (Vec<&str>, Vec<&str>) = step.inputs.iter().map(String::as_str).partition(|g| g.starts_with('!'));
-    let out = compile(out.iter().map(|g| &g[1..]));
+    let out = compile(out.iter().filter_map(|g| g.strip_prefix('!')));
     let chosen: Box<dyn Fn(&str) -> bool> = if into.is_empty() {
         Box::new(|path| path != "kiln.toml")
     } else {
         let into = compile(into.iter().copied());
         Box::new(move |path| into.is_match(path))
     };
-    (0..paths.len()).filter(|i| chosen(&paths[*i]) && !out.is_match(&paths[*i])).collect()
+    let is_input = |path: &String| chosen(path) && !out.is_match(path);
+    paths.iter().enumerate().filter(|(_, path)| is_input(path)).map(|(at, _)| at).collect()
 }
 
 /// Whether one of `globs` matches `path` or a directory above it.

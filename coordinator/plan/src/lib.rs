@@ -2,6 +2,12 @@
 //!
 //! Invariant: plain data and pure functions; plans are made and executed elsewhere.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod caches;
 mod dockerfile;
 pub mod gates;

@@ -47,9 +47,9 @@ impl<'a> Tool<'a> {
 
 /// The first version number in a tool's output, padded with zeros.
 fn version(output: &str) -> Option<Version> {
-    let start = output.find(|c: char| c.is_ascii_digit())?;
-    let end = output[start..].find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(output.len() - start);
-    let mut parts = output[start..start + end].split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+    let numbers = output.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let number = numbers.split(|c: char| !c.is_ascii_digit() && c != '.').next().filter(|number| !number.is_empty())?;
+    let mut parts = number.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     Some(Version::new(next(), next(), next()))
 }

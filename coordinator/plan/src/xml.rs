@@ -8,7 +8,9 @@ use roxmltree::{Document, Node, ParsingOptions};
 pub struct Leaf<'a> {
     /// The names of the enclosing elements and its own, without namespaces.
     pub path: Vec<&'a str>,
-    /// The byte range between its tags. References such as `&amp;` are not resolved.
+    /// What is between its tags. References such as `&amp;` are not resolved.
+    pub value: &'a str,
+    /// Where that is, in bytes. What comes out of an entity is where the entity is declared.
     pub text: Range<usize>,
     /// The start of its parent element, the same for all leaves of one parent.
     pub parent: usize,
@@ -30,26 +32,37 @@ fn leaf<'a>(text: &'a str, node: Node<'_, 'a>) -> Option<Leaf<'a>> {
         // `<a></a>` contains an empty text, `<a/>` contains none.
         _ => {
             let all = node.range();
-            let inside = all.start + text[all.clone()].find('>')? + 1;
+            let inside = all.start.checked_add(text.get(all.clone())?.find('>')?)?.checked_add(1)?;
             if inside == all.end {
                 return None;
             }
             inside..inside
         }
     };
+    // Where an element begins and ends in different declarations, there is nothing between its tags.
+    let value = text.get(range.clone())?;
     let mut path: Vec<&str> = node.ancestors().filter(Node::is_element).map(|node| node.tag_name().name()).collect();
     path.reverse();
-    Some(Leaf { path, text: range, parent: node.parent_element()?.range().start })
+    Some(Leaf { path, value, text: range, parent: node.parent_element()?.range().start })
 }
 
 /// The text of the first element with this path.
 pub fn value<'a>(text: &'a str, path: &[&str]) -> Option<&'a str> {
-    leaves(text).into_iter().find(|leaf| leaf.path == path).map(|leaf| text[leaf.text].trim())
+    leaves(text).into_iter().find(|leaf| leaf.path == path).map(|leaf| leaf.value.trim())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_entity_declares_is_found_and_what_is_torn_apart_by_one_is_not() {
+        let declared = "<!DOCTYPE project [<!ENTITY note '<!-- x -->'><!ENTITY all '<name>shop</name>'>]>";
+        let whole = format!("{declared}<project>&all;<version>1</version></project>");
+        assert_eq!(value(&whole, &["project", "name"]), Some("shop"));
+        let torn = format!("{declared}<project><version>1&note;</version><name>a</name></project>");
+        assert_eq!((value(&torn, &["project", "version"]), value(&torn, &["project", "name"])), (None, Some("a")));
+    }
 
     #[test]
     fn texts_are_found_where_they_stand_and_nothing_in_comments_is() {

@@ -24,14 +24,16 @@ pub fn project(data: &[u8]) {
     planned(files.map(|(path, data)| (path.to_owned(), data.to_vec())).into());
 }
 
-/// A project without `kiln.toml` and with arbitrary manifests.
+/// A project without `kiln.toml` and with arbitrary manifests, and each of them without the project's version.
 pub fn manifests(data: &[u8]) {
     for name in ["Cargo.toml", "package.json", "go.mod", "pyproject.toml", "pom.xml", "Gemfile.lock", "meson.build"] {
         let lock = name.replace("Cargo.toml", "Cargo.lock").replace("package.json", "package-lock.json");
-        planned(BTreeMap::from([
-            (name.to_owned(), data.to_vec()),
-            (lock, data.to_vec()),
-            ("main.go".into(), Vec::new()),
-        ]));
+        let files =
+            BTreeMap::from([(name.to_owned(), data.to_vec()), (lock, data.to_vec()), ("main.go".into(), Vec::new())]);
+        let source = MemorySource::new(files.clone());
+        for (path, content) in &files {
+            plan::unversioned(path, content, &source);
+        }
+        planned(files);
     }
 }

@@ -37,11 +37,12 @@ impl Contents {
         tokio::spawn(async move {
             let mut small = order.into_iter().filter(|digest| digest.size <= SMALL_BYTES).peekable();
             while small.peek().is_some() {
-                let (mut batch, mut bytes) = (Vec::new(), 0);
+                let (mut batch, mut bytes) = (Vec::new(), 0_u64);
                 while batch.len() < BATCH
-                    && let Some(digest) = small.next_if(|next| batch.is_empty() || bytes + next.size <= BATCH_BYTES)
+                    && let Some(digest) =
+                        small.next_if(|next| batch.is_empty() || bytes.saturating_add(next.size) <= BATCH_BYTES)
                 {
-                    bytes += digest.size;
+                    bytes = bytes.saturating_add(digest.size);
                     batch.push(digest);
                 }
                 let read = store.get_many(&batch).await;

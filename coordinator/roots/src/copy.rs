@@ -129,8 +129,11 @@ impl Roots {
         match found.await {
             Ok(Some(names)) if names.is_empty() => format!("; `{shown}` is empty"),
             Ok(Some(names)) => {
-                let more =
-                    if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+                let more = if names.len() > SHOWN {
+                    format!(" and {} more", names.len().saturating_sub(SHOWN))
+                } else {
+                    String::new()
+                };
                 let names: Vec<String> = names.into_iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
                 format!("; `{shown}` has {}{more}", names.join(", "))
             }

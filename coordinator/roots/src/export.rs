@@ -171,7 +171,7 @@ fn times(directories: &[(Digest, Arc<Directory>)], layer: &Digest, of: &Dates, p
 
 /// Bytes of files in a layer that have the same content at the same path below it.
 fn repeated(forest: &mut Forest, before: &Digest, layer: &Digest) -> Result<u64, TreeError> {
-    let (mut bytes, mut unread) = (0, Vec::new());
+    let (mut bytes, mut unread) = (0_u64, Vec::new());
     let mut next = vec![(*before, *layer)];
     while let Some((before, layer)) = next.pop() {
         let (Some(old), Some(new)) = (forest.get(&before).cloned(), forest.get(&layer).cloned()) else {
@@ -184,7 +184,7 @@ fn repeated(forest: &mut Forest, before: &Digest, layer: &Digest) -> Result<u64,
                 (
                     Some(Node::Leaf(Leaf { content: Content::File(old), .. })),
                     Node::Leaf(Leaf { content: Content::File(new), .. }),
-                ) if old == new => bytes += new.size,
+                ) if old == new => bytes = bytes.saturating_add(new.size),
                 _ => {}
             }
         }

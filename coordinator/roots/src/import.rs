@@ -77,7 +77,7 @@ impl Roots {
         }
         let imports = layers.iter().enumerate().map(|(at, (layer, blob))| async move {
             self.import(&layer.media_type, blob).await.map_err(|error| match error {
-                Error::Tar(source) => Error::Layer { image: image.to_owned(), number: at + 1, source },
+                Error::Tar(source) => Error::Layer { image: image.to_owned(), number: at.saturating_add(1), source },
                 other => other,
             })
         });

@@ -4,6 +4,12 @@
 //! Invariants: a root is a tree in the store, and no file's bytes are read but to import a base, to unpack an archive or to write a
 //! layer; equal instructions on equal roots give equal roots, wherever and whenever they run.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod accounts;
 mod archive;
 mod build;

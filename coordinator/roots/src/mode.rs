@@ -62,11 +62,11 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
             };
         }
         let who = if names.is_empty() { 0o7777 } else { who };
-        while !rest.is_empty() {
-            let operator = rest.as_bytes()[0];
-            let end = rest[1..].find(['+', '-', '=']).map_or(rest.len(), |at| at + 1);
+        while let Some(operator) = rest.bytes().next() {
+            let after = rest.get(1..)?;
+            let (letters, next) = after.split_at(after.find(['+', '-', '=']).unwrap_or(after.len()));
             let mut clause = Clause { who, operator, bits: 0, conditional: false, copied: None };
-            for letter in rest[1..end].bytes() {
+            for letter in letters.bytes() {
                 match letter {
                     b'r' => clause.bits |= 0o444,
                     b'w' => clause.bits |= 0o222,
@@ -74,12 +74,12 @@ fn clauses(text: &str) -> Option<Vec<Clause>> {
                     b'X' => clause.conditional = true,
                     b's' => clause.bits |= 0o6000,
                     b't' => clause.bits |= 0o1000,
-                    b'u' | b'g' | b'o' if end == 2 => clause.copied = Some(letter),
+                    b'u' | b'g' | b'o' if letters.len() == 1 => clause.copied = Some(letter),
                     _ => return None,
                 }
             }
             found.push(clause);
-            rest = &rest[end..];
+            rest = next;
         }
     }
     Some(found)

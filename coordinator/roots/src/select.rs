@@ -29,7 +29,9 @@ pub(crate) fn select(forest: &mut Forest, root: &Digest, path: &str) -> Result<O
         return Ok(followed(forest, root, &parts.join("/"))?.map(|found| vec![found]));
     }
     // Links are followed up to the first pattern. A walk from there does not leave what it is in.
-    let Some(top) = followed(forest, root, &parts[..plain].join("/"))? else { return Ok(Some(Vec::new())) };
+    let Some(top) = followed(forest, root, &parts.get(..plain).unwrap_or_default().join("/"))? else {
+        return Ok(Some(Vec::new()));
+    };
     let mut matching = vec![top];
     for (at, part) in parts.iter().enumerate().skip(plain) {
         let Ok(glob) = Glob::new(part) else { return Ok(Some(Vec::new())) };
@@ -46,7 +48,7 @@ pub(crate) fn select(forest: &mut Forest, root: &Digest, path: &str) -> Result<O
             }
         }
         matching = next;
-        if at + 1 == parts.len() {
+        if at.saturating_add(1) == parts.len() {
             break;
         }
     }

@@ -77,7 +77,7 @@ impl Dates {
     /// What differs from the times before an instruction.
     pub(crate) fn since(&self, before: &Self) -> Times {
         let same = self.0.iter().zip(&before.0).take_while(|(one, other)| Arc::ptr_eq(one, other)).count();
-        let all = merged(Times::default(), &self.0[same..]);
+        let all = merged(Times::default(), self.0.get(same..).unwrap_or_default());
         Times(all.0.into_iter().filter(|(path, time)| before.get(path) != Some(*time)).collect())
     }
 }

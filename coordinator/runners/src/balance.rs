@@ -53,20 +53,20 @@ pub struct Learned {
 impl Learned {
     /// Adds a run of all tests: what those took that can be given to a shard, and in which they were; and what all of them took together.
     pub fn ran(&mut self, seen: BTreeMap<String, (u64, u32)>, total_ms: u64) {
-        let average = |old: u64, new: u64| (old.saturating_mul(SHARE - 1).saturating_add(new)) / SHARE;
+        let average = |old: u64, new: u64| (old.saturating_mul(SHARE.saturating_sub(1)).saturating_add(new)) / SHARE;
         self.total_ms = if self.total_ms == 0 { total_ms } else { average(self.total_ms, total_ms) };
-        self.units.values_mut().for_each(|unit| unit.unseen += 1);
+        self.units.values_mut().for_each(|unit| unit.unseen = unit.unseen.saturating_add(1));
         for (name, (ms, shard)) in seen {
             let known = self.units.get(&name).map_or(ms, |unit| average(unit.ms, ms));
             let unit = self.units.entry(name).or_default();
             (unit.ms, unit.unseen, unit.shard) = (known, 0, shard);
         }
         self.units.retain(|_, unit| unit.unseen < MAX_UNSEEN);
-        let (mut names, mut bytes) = (0, 0);
+        let (mut names, mut bytes) = (0_usize, 0_usize);
         let mut longest: Vec<(u64, String)> = self.units.iter().map(|(name, unit)| (unit.ms, name.clone())).collect();
         longest.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
         for (_, name) in longest {
-            (names, bytes) = (names + 1, bytes + name.len() + 8);
+            (names, bytes) = (names.saturating_add(1), bytes.saturating_add(name.len()).saturating_add(8));
             if names > MAX_UNITS || bytes > MAX_BYTES {
                 self.units.remove(&name);
             }
@@ -97,7 +97,7 @@ impl Learned {
         let most =
             if self.units.is_empty() { least } else { least.min(u32::try_from(self.units.len()).unwrap_or(least)) };
         let ideal = most.checked_ilog2().map_or(1, |power| 1 << power);
-        let each = self.total_ms / u64::from(self.shards.max(1));
+        let each = self.total_ms.checked_div(u64::from(self.shards)).unwrap_or(self.total_ms);
         let fits = self.shards > 0
             && self.shards.is_power_of_two()
             && each <= GOAL_MS * 5 / 2
@@ -107,14 +107,18 @@ impl Learned {
 
     /// Whether one shard takes much longer than the others.
     fn is_lopsided(&self) -> bool {
-        let mut loads = vec![0; self.shards as usize];
+        let mut loads = vec![0_u64; self.shards as usize];
         for unit in self.units.values() {
             if let Some(load) = (unit.shard as usize).checked_sub(1).and_then(|at| loads.get_mut(at)) {
-                *load += unit.ms;
+                *load = load.saturating_add(unit.ms);
             }
         }
-        let mean = loads.iter().sum::<u64>() / u64::from(self.shards.max(1));
-        loads.into_iter().max().is_some_and(|longest| longest > mean + mean / 4 + GOAL_MS / 6)
+        let all = loads.iter().fold(0_u64, |all, load| all.saturating_add(*load));
+        let mean = all.checked_div(u64::from(self.shards)).unwrap_or(all);
+        loads
+            .into_iter()
+            .max()
+            .is_some_and(|longest| longest > mean.saturating_add(mean / 4).saturating_add(GOAL_MS / 6))
     }
 
     /// Gives each test, the longest first, to the shard that has least to do.
@@ -129,7 +133,7 @@ impl Learned {
             let Some((load, shard)) = loads.pop_first() else { return };
             (unit.shard, unit.given) = (shard, true);
             // What takes no time is spread as well.
-            loads.insert((load + unit.ms.max(1), shard));
+            loads.insert((load.saturating_add(unit.ms.max(1)), shard));
         }
     }
 }

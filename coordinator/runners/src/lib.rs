@@ -3,6 +3,12 @@
 //! A step's command is not changed but for a word before the runner: a script of Kiln's, which lies among the step's files, runs it with arguments that
 //! choose the tests. Invariant: what is not understood runs all tests.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod balance;
 mod commands;
 mod tool;
@@ -81,7 +87,7 @@ fn shares(shares: &[(u32, String)]) -> String {
     let mut list = String::new();
     for (shard, unit) in shares {
         let line = format!("{shard}\t{unit}\n");
-        if list.len() + line.len() <= MAX_LIST && !unit.contains(['\n', '\0']) {
+        if list.len().saturating_add(line.len()) <= MAX_LIST && !unit.contains(['\n', '\0']) {
             list.push_str(&line);
         }
     }

@@ -163,14 +163,17 @@ fn call(command: &[Word]) -> Option<Call> {
     // What the shell's own words introduce is a command too.
     let is_shells = |word: &str| matches!(word, "if" | "then" | "else" | "elif" | "do" | "while" | "until" | "!" | "{");
     let from = command.iter().position(|word| !is_shells(&word.text) && !is_assignment(&word.text))?;
-    let command = &command[from..];
+    let command = command.get(from..)?;
     let base = |at: usize| command.get(at).map_or("", |word| word.text.rsplit('/').next().unwrap_or_default());
     for at in 0..command.len() {
-        let next = base(at + 1);
+        let next = base(at.saturating_add(1));
         let tool = match base(at) {
             "cargo" => {
                 let toolchain = usize::from(next.starts_with('+'));
-                match (base(at + 1 + toolchain), base(at + 2 + toolchain)) {
+                match (
+                    base(at.saturating_add(1).saturating_add(toolchain)),
+                    base(at.saturating_add(2).saturating_add(toolchain)),
+                ) {
                     ("nextest", "run" | "r") => Some(Tool::Nextest),
                     ("test" | "t", _) => Some(Tool::Cargo),
                     _ => None,
@@ -180,15 +183,15 @@ fn call(command: &[Word]) -> Option<Call> {
             "pytest" | "py.test" => Some(Tool::Pytest),
             "jest" => Some(Tool::Jest),
             "vitest" if !matches!(next, "bench" | "list" | "init") => Some(Tool::Vitest),
-            "node" if tests_by_node(&command[at + 1..]) => Some(Tool::Node),
-            "unittest" if at > 0 && base(at - 1) == "-m" => Some(Tool::Unittest),
+            "node" if tests_by_node(command.get(at.saturating_add(1)..).unwrap_or_default()) => Some(Tool::Node),
+            "unittest" if at > 0 && base(at.saturating_sub(1)) == "-m" => Some(Tool::Unittest),
             "ctest" => Some(Tool::Ctest),
             _ => None,
         };
         if let Some(tool) = tool {
             // The arguments of `go` and `node` are read, so these stand first; others keep what launches them.
             let place = if matches!(tool, Tool::Go | Tool::Node) { at } else { 0 };
-            return Some(Call { tool, at: command[place].at });
+            return Some(Call { tool, at: command.get(place)?.at });
         }
         let word = base(at);
         let is_launcher = LAUNCHERS.contains(&word)

@@ -71,7 +71,7 @@ impl Document {
     }
 
     fn line(&self, at: usize) -> Place {
-        let line = 1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+        let line = self.text.bytes().take(at).filter(|byte| *byte == b'\n').count().saturating_add(1);
         Place { path: self.path.clone(), line }
     }
 }

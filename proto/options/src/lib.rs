@@ -5,6 +5,12 @@
 //!
 //! Invariant: what the command line sets wins over variables, these over the file, and the file over defaults.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod directory;
 mod document;
 mod error;

@@ -33,7 +33,7 @@ pub fn files_named(boundary: &Path, directory: &str, wanted: fn(&str) -> bool) -
                 && !name.starts_with('.')
                 && !["node_modules", "target"].contains(&name)
             {
-                look(&entry.path(), &path(), depth - 1, wanted, found);
+                look(&entry.path(), &path(), depth.saturating_sub(1), wanted, found);
             }
         }
     }

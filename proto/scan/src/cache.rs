@@ -103,7 +103,10 @@ impl Cache {
         let mut rest = body.strip_prefix(MAGIC.as_slice())?;
         let count = usize::try_from(take_u64(&mut rest)?).ok()?;
         let most = rest.len() / FIXED_BYTES;
-        let mut cache = Self { paths: String::with_capacity(rest.len() - most * FIXED_BYTES), entries: Vec::new() };
+        let mut cache = Self {
+            paths: String::with_capacity(rest.len().saturating_sub(most.saturating_mul(FIXED_BYTES))),
+            entries: Vec::new(),
+        };
         cache.entries.reserve(count.min(most));
         for _ in 0..count {
             let length = usize::try_from(take_u64(&mut rest)?).ok()?;
@@ -125,7 +128,7 @@ impl Cache {
 
     /// Writes the cache atomically.
     pub fn save(&self, file: &Path) -> std::io::Result<()> {
-        let mut data = Vec::with_capacity(self.entries.len() * (FIXED_BYTES + 8) + self.paths.len() + 64);
+        let mut data = Vec::new();
         data.extend_from_slice(MAGIC);
         data.extend((self.entries.len() as u64).to_le_bytes());
         for (index, (_, stat, hash)) in self.entries.iter().enumerate() {
@@ -163,7 +166,7 @@ impl Lookup<'_> {
         loop {
             let (_, then, hash) = self.cache.entries.get(self.next)?;
             match self.cache.path(self.next).cmp(path) {
-                Ordering::Less => self.next += 1,
+                Ordering::Less => self.next = self.next.saturating_add(1),
                 Ordering::Equal => return (then == stat).then_some(*hash),
                 Ordering::Greater => return None,
             }

@@ -23,17 +23,19 @@ pub(super) fn hash_files(
     function: DigestFunction,
     meter: &Meter,
 ) -> Result<HashMap<usize, (Stat, Digest)>, Error> {
-    let wanted: Vec<usize> = (0..found.len())
-        .filter(|index| known[*index].is_none() && matches!(found[*index].kind, Kind::File { .. }))
+    let unknown = found.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none());
+    let wanted: Vec<(usize, &Found)> = unknown
+        .map(|(index, (one, _))| (index, one))
+        .filter(|(_, one)| matches!(one.kind, Kind::File { .. }))
         .collect();
-    meter.expect(wanted.iter().map(|index| size(&found[*index])).sum());
+    meter.expect(wanted.iter().map(|(_, one)| size(one)).sum());
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(8)).min(wanted.len());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut done = Vec::new();
-        while let Some(index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let hashed = hash_file(&root.join(&found[*index].path), function, &mut buffer, meter)?;
+        while let Some((index, one)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let hashed = hash_file(&root.join(&one.path), function, &mut buffer, meter)?;
             done.push((*index, hashed));
         }
         Ok::<_, Error>(done)
@@ -68,7 +70,7 @@ fn hash_file(path: &Path, function: DigestFunction, buffer: &mut [u8], meter: &M
             match file.read(buffer).map_err(read)? {
                 0 => break,
                 count => {
-                    hasher.update(&buffer[..count]);
+                    hasher.update(buffer.get(..count).unwrap_or_default());
                     meter.advance(count as u64);
                 }
             }

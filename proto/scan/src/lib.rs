@@ -3,6 +3,12 @@
 //! Invariant: a digest in a [`Scanned`] tree belongs to bytes that the file really had during the scan. A cached digest
 //! is used only if the file's size, times and inode are unchanged and were old enough when it was cached.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 pub mod around;
 mod assemble;
 mod cache;
@@ -144,7 +150,7 @@ impl Scanned {
     /// Every blob of the tree: directories in memory, files by path. They are collected only here, because of an unchanged tree most
     /// likely none is wanted.
     pub fn blobs(&self) -> HashMap<Digest, Blob> {
-        let mut all = HashMap::with_capacity(self.others.len() + self.contents.len());
+        let mut all = HashMap::with_capacity(self.others.len().saturating_add(self.contents.len()));
         all.extend(self.others.iter().map(|(digest, blob)| (*digest, blob.clone())));
         for (path, digest) in self.paths.iter().zip(&self.contents) {
             if let Some(digest) = digest {
@@ -243,17 +249,17 @@ fn build(
 ) -> Result<Scanned, Error> {
     let mut contents = Vec::with_capacity(found.len());
     let mut others = HashMap::new();
-    let mut files = 0;
+    let mut files = 0_usize;
     for (index, one) in found.iter().enumerate() {
         contents.push(match &one.kind {
             Kind::Symlink { .. } | Kind::Directory { .. } => None,
             Kind::Empty { .. } => {
-                files += 1;
+                files = files.saturating_add(1);
                 others.insert(Digest::empty(function), Blob::Bytes(Bytes::new()));
                 None
             }
             Kind::File { stat, .. } => {
-                files += 1;
+                files = files.saturating_add(1);
                 match (known.get(index).copied().flatten(), fresh.get(&index)) {
                     (Some(hash), _) => Some(Digest { function, hash, size: stat.size }),
                     (None, Some((_, digest))) => Some(*digest),
@@ -283,7 +289,7 @@ fn remember(
     let mut cache = Cache::default();
     for (index, one) in found.iter().enumerate() {
         let Kind::File { stat, .. } = &one.kind else { continue };
-        let learnt = match (known[index], fresh.get(&index)) {
+        let learnt = match (known.get(index).copied().flatten(), fresh.get(&index)) {
             (Some(hash), _) => Some((*stat, hash)),
             (None, Some((stat, digest))) => Some((*stat, digest.hash)),
             (None, None) => None,
@@ -299,7 +305,7 @@ fn remember(
 
 fn cache_name(root: &Path, function: DigestFunction) -> String {
     let name = DigestFunction::Sha256.digest(root.as_os_str().as_encoded_bytes()).hex();
-    format!("{}.{}", &name[..32], function.name())
+    format!("{}.{}", name.get(..32).unwrap_or(&name), function.name())
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ mod open {
                     return None;
                 }
                 if let Some(path) = state.paths.pop() {
-                    state.reading += 1;
+                    state.reading = state.reading.saturating_add(1);
                     return Some(Taken { open: self, path, failed: true });
                 }
                 if state.reading == 0 {
@@ -217,7 +217,7 @@ mod open {
     impl Drop for Taken<'_> {
         fn drop(&mut self) {
             let mut state = self.open.state();
-            state.reading -= 1;
+            state.reading = state.reading.saturating_sub(1);
             state.failed |= self.failed;
             if state.failed || state.reading == 0 {
                 drop(state);

@@ -23,7 +23,8 @@ pub(super) enum InIndex {
 pub(super) fn is_program(path: &Path) -> bool {
     let mut begin = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read(&mut begin)).unwrap_or_default();
-    begin[..read].starts_with(b"#!") || begin[..read] == *b"\x7fELF"
+    let begin = begin.get(..read).unwrap_or_default();
+    begin.starts_with(b"#!") || begin == b"\x7fELF"
 }
 
 /// Reads what `git ls-files --stage -z` says, by path.

@@ -383,7 +383,7 @@ pub(super) fn inside(path: &str, target: &Path) -> Result<String, Error> {
         match component {
             Component::Prefix(_) | Component::RootDir => return Err(leaves()),
             Component::ParentDir => depth = depth.checked_sub(1).ok_or_else(leaves)?,
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => depth = depth.saturating_add(1),
             Component::CurDir => {}
         }
     }

@@ -5,16 +5,23 @@ use super::tree;
 /// The path of the program that a command compiles, relative to the root of the tree; `directory` is where the command runs.
 pub(super) fn program(command: &str, compiler: &[&str], options: &[&str], directory: &str) -> Option<String> {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let begin = words.windows(2).position(|pair| tree::base(pair[0]) == compiler[0] && pair[1] == compiler[1])?;
-    let words = &words[begin + 2..];
+    let (name, arguments) = compiler.split_first()?;
+    let mut rest = words.as_slice();
+    let words = loop {
+        let (first, after) = rest.split_first()?;
+        rest = after;
+        if tree::base(first) == *name && after.first() == arguments.first() {
+            break after.get(1..)?;
+        }
+    };
     let end = words.iter().position(|word| matches!(*word, "&&" | "||" | "|" | ";")).unwrap_or(words.len());
-    let words = &words[..end];
-    if !compiler[2..].iter().all(|word| words.contains(word)) {
+    let (words, _) = words.split_at(end);
+    if !arguments.iter().skip(1).all(|word| words.contains(word)) {
         return None;
     }
     let named = words.iter().enumerate().find_map(|(at, word)| {
         let (name, value) = word.split_once('=').map_or((*word, None), |(name, value)| (name, Some(value)));
-        options.contains(&name).then(|| value.or_else(|| words.get(at + 1).copied()))?
+        options.contains(&name).then(|| value.or_else(|| words.get(at.saturating_add(1)).copied()))?
     });
     // Without a name, it is that of the source.
     let source = || {

@@ -323,14 +323,15 @@ fn is_filled(value: Option<&Value>) -> bool {
 
 /// The package in an import, without its range and the path in it.
 fn package(import: &str) -> Option<String> {
-    let scheme = ["npm:", "jsr:"].into_iter().find(|scheme| import.starts_with(scheme))?;
-    let rest = import[scheme.len()..].trim_start_matches('/');
+    let (scheme, rest) =
+        ["npm:", "jsr:"].into_iter().find_map(|scheme| Some((scheme, import.strip_prefix(scheme)?)))?;
+    let rest = rest.trim_start_matches('/');
     let (scope, rest) = match rest.strip_prefix('@') {
         Some(scoped) => scoped.split_once('/').map(|(scope, rest)| (format!("@{scope}/"), rest))?,
         None => (String::new(), rest),
     };
-    let end = rest.find(['@', '/']).unwrap_or(rest.len());
-    Some(format!("{scheme}{scope}{}", &rest[..end]))
+    let name = rest.split(['@', '/']).next().unwrap_or_default();
+    Some(format!("{scheme}{scope}{name}"))
 }
 
 fn environment(keeps: bool) -> BTreeMap<String, String> {

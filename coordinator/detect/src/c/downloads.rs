@@ -68,9 +68,10 @@ fn urls(text: &str) -> Vec<String> {
         lines.flat_map(|line| line.split([' ', '\t', '(', ')', '"'])).filter(|w| !w.is_empty()).collect();
     let is_url = |word: &str| word.starts_with("http") && !word.contains('$');
     // If several URLs follow, the others are mirrors of the first.
-    let one = |at: &usize| is_url(words[at + 1]) && !words.get(at + 2).is_some_and(|word| word.contains("://"));
-    let places = (0..words.len().saturating_sub(1)).filter(|at| words[*at] == "URL");
-    places.filter(one).map(|at| words[at + 1].to_owned()).collect()
+    let after = words.iter().skip(2).map(Some).chain([None]);
+    let places = words.iter().zip(words.iter().skip(1)).zip(after).filter(|((word, _), _)| **word == "URL");
+    let one = places.filter(|((_, url), next)| is_url(url) && !next.is_some_and(|word| word.contains("://")));
+    one.map(|((_, url), _)| (*url).to_owned()).collect()
 }
 
 /// The text without comments, in lower case, because CMake's commands are case-insensitive.

@@ -9,19 +9,16 @@ use kiln_plan::Source;
 pub(in super::super) fn identity(source: &dyn Source) -> Identity {
     let call = |path: &str, name: &str| {
         let text = tree::text(source, path)?;
-        let is_word = |at: &usize| !text[..*at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        let starts = text.match_indices(name).map(|(at, _)| at).filter(is_word);
-        let start = starts.map(|at| at + name.len()).find_map(|end| {
-            let rest = text[end..].trim_start();
-            rest.starts_with('(').then(|| text.len() - rest.len() + 1)
-        })?;
-        Some(text[start..].split(')').next()?.to_owned())
+        let around = text.match_indices(name).map(|(at, _)| text.split_at(at));
+        let words = around.filter(|(before, _)| !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
+        let mut arguments = words.filter_map(|(_, from)| from.strip_prefix(name)?.trim_start().strip_prefix('('));
+        Some(arguments.next()?.split(')').next()?.to_owned())
     };
     if let Some(arguments) = call("CMakeLists.txt", "project").or_else(|| call("CMakeLists.txt", "PROJECT")) {
         let variables = cmake_variables(&tree::text(source, "CMakeLists.txt").unwrap_or_default());
         let words: Vec<&str> = arguments.split_whitespace().map(|w| w.trim_matches('"')).collect();
         let name = words.first().and_then(|name| resolved(name, &variables));
-        let stated = words.iter().position(|w| *w == "VERSION").and_then(|at| words.get(at + 1));
+        let stated = words.iter().position(|w| *w == "VERSION").and_then(|at| words.get(at.saturating_add(1)));
         let version = match stated {
             Some(version) => resolved(version, &variables),
             // Otherwise, the variables that projects commonly use for it.
@@ -43,8 +40,8 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
     }
     let Some(arguments) = call("meson.build", "project") else { return Identity::default() };
     let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
-    let version = arguments.find("version").and_then(|at| {
-        let rest = arguments[at..].strip_prefix("version")?.trim_start().strip_prefix(':')?;
+    let version = arguments.split_once("version").and_then(|(_, rest)| {
+        let rest = rest.trim_start().strip_prefix(':')?;
         quoted(rest.split(',').next()?)
     });
     Identity { name: quoted(&arguments), version }
@@ -53,8 +50,8 @@ pub(in super::super) fn identity(source: &dyn Source) -> Identity {
 /// The variables that a `CMakeLists.txt` sets to values that are known without running it.
 fn cmake_variables(text: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
-    for (at, _) in text.match_indices("set(").chain(text.match_indices("SET(")) {
-        let mut words = text[at + 4..].split(')').next().unwrap_or_default().split_whitespace();
+    for call in text.split("set(").skip(1).chain(text.split("SET(").skip(1)) {
+        let mut words = call.split(')').next().unwrap_or_default().split_whitespace();
         let (Some(name), Some(value)) = (words.next(), words.next()) else { continue };
         if let Some(value) = resolved(value.trim_matches('"'), &variables) {
             variables.entry(name.to_owned()).or_insert(value);
@@ -68,7 +65,7 @@ fn cmake_variables(text: &str) -> BTreeMap<String, String> {
 fn version_in_read_files(source: &dyn Source) -> Option<String> {
     let text = tree::text(source, "CMakeLists.txt")?;
     let reads = ["file(READ ", "file(STRINGS ", "file (READ ", "file (STRINGS "];
-    let read = reads.iter().flat_map(|call| text.match_indices(call).map(|(at, call)| &text[at + call.len()..]));
+    let read = reads.iter().flat_map(|call| text.split(call).skip(1));
     let paths = read.filter_map(|rest| rest.split([' ', ')', '\n']).find(|word| !word.is_empty()));
     paths.filter_map(|path| tree::join("", path.trim_matches('"').rsplit("}/").next()?)).find_map(|path| {
         let header = tree::text(source, &path)?;

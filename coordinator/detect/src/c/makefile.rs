@@ -24,7 +24,8 @@ pub(super) fn prefix(makefile: &str) -> String {
 /// Whether a value starts with one of the makefile's own variables, and so is left to it.
 fn own(value: &str) -> bool {
     let outside = ["HOME", "CURDIR", "PWD", "shell"];
-    value.starts_with('$') && !outside.iter().any(|name| value[1..].trim_start_matches(['(', '{']).starts_with(name))
+    let name = value.strip_prefix('$').map(|rest| rest.trim_start_matches(['(', '{']));
+    name.is_some_and(|name| !outside.iter().any(|outside| name.starts_with(outside)))
 }
 
 fn assigned<'a>(makefile: &'a str, variable: &'a str) -> impl Iterator<Item = &'a str> {

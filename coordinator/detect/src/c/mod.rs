@@ -122,8 +122,10 @@ fn adds_always(text: &str, directory: &str) -> bool {
     for line in text.lines().map(|line| line.trim_start().to_ascii_lowercase()) {
         let call = line.split(['(', ' ']).next().unwrap_or_default();
         match call {
-            "if" | "function" | "macro" | "foreach" | "while" => conditions += 1,
-            "endif" | "endfunction" | "endmacro" | "endforeach" | "endwhile" => conditions -= 1,
+            "if" | "function" | "macro" | "foreach" | "while" => conditions = conditions.saturating_add(1),
+            "endif" | "endfunction" | "endmacro" | "endforeach" | "endwhile" => {
+                conditions = conditions.saturating_sub(1)
+            }
             "add_subdirectory" => {
                 let argument = line.split('(').nth(1).unwrap_or_default();
                 let argument = argument.split([' ', ')']).find(|word| !word.is_empty()).unwrap_or_default();

@@ -58,7 +58,9 @@ pub(super) fn detect(source: &dyn Source, directory_name: &str) -> Option<Detect
     let directories: Vec<&str> = directories.iter().map(String::as_str).collect();
     let mut stale = stale(source, &directories, "build", is_build_file);
     stale.extend(super::stale(source, &[""], ".gradle", |_| false));
-    let left = |path: &str| stale.iter().any(|out| path.starts_with(&format!("{}/", &out[1..])));
+    let left = |path: &str| {
+        stale.iter().filter_map(|out| path.strip_prefix(out.strip_prefix('!')?)).any(|rest| rest.starts_with('/'))
+    };
     let unversioned =
         ["build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts", "gradle.properties"];
     let unversioned = key.iter().filter(|path| unversioned.contains(&tree::base(path))).cloned().collect();

@@ -107,7 +107,7 @@ fn projects(modules: &[String]) -> String {
 /// Patterns that exclude the sources of modules that none of `wanted` needs. A module is needed if a `pom.xml` names it
 /// for any purpose.
 fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<String> {
-    let named: Vec<Vec<String>> = poms
+    let named: Vec<(String, Vec<String>)> = poms
         .iter()
         .map(|pom| {
             let text = tree::text(source, pom).unwrap_or_default();
@@ -118,22 +118,23 @@ fn unneeded(source: &dyn Source, poms: &[String], wanted: &[String]) -> Vec<Stri
                 let is_name = leaf.path.last() == Some(&"artifactId") && leaf.path.len() > 2;
                 is_name && !leaf.path.contains(&"dependencyManagement")
             });
-            std::iter::once(own).chain(names.map(|leaf| text[leaf.text.clone()].trim().to_owned())).collect()
+            (own, names.map(|leaf| leaf.value.trim().to_owned()).collect())
         })
         .collect();
-    // The first name in each is its own. A name with a property may be any.
-    if wanted.is_empty() || named.iter().flatten().any(|name| name.contains('$')) {
+    // A name with a property may be any.
+    let is_open = |(own, names): &(String, Vec<String>)| [own].into_iter().chain(names).any(|name| name.contains('$'));
+    if wanted.is_empty() || named.iter().any(is_open) {
         return Vec::new();
     }
-    let is_wanted = |at: &usize| wanted.iter().any(|module| module == tree::parent(&poms[*at]));
-    let mut open: Vec<usize> = (0..poms.len()).filter(is_wanted).collect();
+    let is_wanted = |pom: &str| wanted.iter().any(|module| module == tree::parent(pom));
+    let mut open: Vec<usize> = poms.iter().enumerate().filter(|(_, pom)| is_wanted(pom)).map(|(at, _)| at).collect();
     let mut needed: BTreeSet<usize> = open.iter().copied().collect();
-    while let Some(at) = open.pop() {
-        let more = (0..poms.len()).filter(|other| named[at][1..].contains(&named[*other][0]));
+    while let Some((_, names)) = open.pop().and_then(|at| named.get(at)) {
+        let more = named.iter().enumerate().filter(|(_, (own, _))| names.contains(own)).map(|(at, _)| at);
         open.extend(more.filter(|other| needed.insert(*other)));
     }
-    let others = (0..poms.len()).filter(|at| !needed.contains(at));
-    let sources = others.filter_map(|at| tree::join(tree::parent(&poms[at]), "src"));
+    let others = poms.iter().enumerate().filter(|(at, _)| !needed.contains(at));
+    let sources = others.filter_map(|(_, pom)| tree::join(tree::parent(pom), "src"));
     sources.filter(|path| tree::has_directory(source, path)).map(|path| format!("!{}", literal(&path))).collect()
 }
 
@@ -196,7 +197,7 @@ fn local(source: &dyn Source, poms: &[String]) -> Local {
         let module = tree::parent(pom);
         let text = tree::text(source, pom).unwrap_or_default();
         for leaf in xml::leaves(&text) {
-            let value = text[leaf.text.clone()].trim();
+            let value = leaf.value.trim();
             let (directory, path) = match value.split_once("}/") {
                 Some(("${project.basedir" | "${basedir" | "${pom.basedir", path)) => (module, path),
                 Some(("${maven.multiModuleProjectDirectory" | "${session.executionRootDirectory", path)) => ("", path),

@@ -24,7 +24,7 @@ pub(super) fn modules_below(source: &dyn Source, directory: &str) -> Vec<String>
                 continue;
             }
             // A module is a directory, or a file with another name than `pom.xml`.
-            let Some(place) = join(parent(&pom), text[leaf.text].trim()) else { continue };
+            let Some(place) = join(parent(&pom), leaf.value.trim()) else { continue };
             let file = if place.ends_with(".xml") { place } else { format!("{place}/pom.xml") };
             let module = parent(&file).to_owned();
             if !module.is_empty() && module != directory && !found.contains(&module) {
@@ -64,9 +64,9 @@ fn matches_exactly(globs: &[String], directory: &str) -> bool {
 /// The paths of included projects, with `*` for parts that are only known at run time.
 fn included(settings: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, _) in settings.match_indices("include") {
-        let before = settings[..at].chars().next_back();
-        let rest = &settings[at + "include".len()..];
+    for (at, word) in settings.match_indices("include") {
+        let (before, rest) = settings.split_at(at);
+        let (before, rest) = (before.chars().next_back(), rest.strip_prefix(word).unwrap_or_default());
         if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '"' | '\'')) {
             continue;
         }
@@ -85,18 +85,19 @@ fn included(settings: &str) -> Vec<String> {
 /// The arguments of a call, up to the closing parenthesis or the first line that does not end with a comma.
 fn call(rest: &str) -> &str {
     let rest = rest.trim_start_matches([' ', '\t', '(']);
-    let mut end = 0;
+    let mut end = 0_usize;
     for line in rest.split_inclusive('\n') {
-        if let Some(close) = line.find([')', '}', ';']).filter(|close| !line[..*close].contains("${")) {
-            return &rest[..end + close];
+        let before = line.find([')', '}', ';']).map(|close| line.split_at(close).0);
+        if let Some(before) = before.filter(|before| !before.contains("${")) {
+            return rest.get(..end.saturating_add(before.len())).unwrap_or(rest);
         }
-        end += line.len();
+        end = end.saturating_add(line.len());
         let line = line.trim_end();
         if !line.ends_with([',', '(']) && !line.trim().is_empty() {
             break;
         }
     }
-    &rest[..end]
+    rest.get(..end).unwrap_or(rest)
 }
 
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
@@ -150,14 +151,16 @@ fn directory_of(path: &str, places: &[(String, String)]) -> Option<String> {
 fn without_comments(text: &str) -> String {
     let mut out = String::new();
     let mut quote: Option<char> = None;
-    let mut rest = text;
-    while let Some(next) = rest.chars().next() {
+    let mut chars = text.chars();
+    loop {
+        let rest = chars.as_str();
+        let Some(next) = chars.next() else { return out };
         if quote.is_none() && rest.starts_with("//") {
-            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+            chars = rest.find('\n').map_or("", |end| rest.split_at(end).1).chars();
             continue;
         }
         if quote.is_none() && rest.starts_with("/*") {
-            rest = rest.split_once("*/").map_or("", |(_, after)| after);
+            chars = rest.split_once("*/").map_or("", |(_, after)| after).chars();
             continue;
         }
         quote = match quote {
@@ -166,9 +169,7 @@ fn without_comments(text: &str) -> String {
             unchanged => unchanged,
         };
         out.push(next);
-        rest = &rest[next.len_utf8()..];
     }
-    out
 }
 
 #[cfg(test)]

@@ -39,8 +39,8 @@ fn groups(locals: &[Local]) -> Vec<Group<'_>> {
         }
     }
     let several = groups.len() > 1;
-    for (index, group) in groups.iter_mut().enumerate() {
-        group.directory = if several { format!("{BACKEND}/{}", index + 1) } else { BACKEND.to_owned() };
+    for (number, group) in (1_usize..).zip(groups.iter_mut()) {
+        group.directory = if several { format!("{BACKEND}/{number}") } else { BACKEND.to_owned() };
     }
     groups
 }

@@ -91,9 +91,8 @@ fn stated(project: &Table, extras: &[String]) -> Option<Vec<String>> {
     let mut needs = list(project.get("dependencies"));
     let optional = project.get("optional-dependencies").and_then(Value::as_table);
     let mut wanted: Vec<String> = extras.iter().map(|e| requirements::normalised(e)).collect();
-    let mut next = 0;
-    while let Some(extra) = wanted.get(next).cloned() {
-        next += 1;
+    let mut places = 0..;
+    while let Some(extra) = places.next().and_then(|at| wanted.get(at).cloned()) {
         let of_extra = optional.into_iter().flatten().find(|(key, _)| requirements::normalised(key) == extra);
         for need in list(of_extra.map(|(_, value)| value)) {
             // An extra may refer to others of its own package.
@@ -145,7 +144,7 @@ fn setup_requires(source: &dyn Source, directory: &str) -> Vec<String> {
         let list = rest.trim_start_matches(['"', '\'', ' ']).strip_prefix(['=', ':']).map(str::trim_start);
         let list = list.and_then(|l| l.strip_prefix(['[', '(']).or_else(|| l.starts_with(['"', '\'']).then_some(l)));
         let end = |l: &str| l.find([']', ')']).or_else(|| l.find('\n')).unwrap_or(l.len());
-        let list = list.map(|l| &l[..end(l)]).unwrap_or_default();
+        let list = list.map(|l| l.split_at(end(l)).0).unwrap_or_default();
         found.extend(list.split(['"', '\'']).skip(1).step_by(2).map(str::to_owned));
     }
     let settings = tree::text(source, &within(directory, "setup.cfg")).unwrap_or_default();

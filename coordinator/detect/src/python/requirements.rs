@@ -65,9 +65,8 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
     let mut all = Requirements { files: vec![file.to_owned()], ..Requirements::default() };
     let (mut hashes, mut loose): (usize, Vec<String>) = (0, Vec::new());
     let mut constraints: Vec<String> = Vec::new();
-    let mut next = 0;
-    while let Some(path) = all.files.get(next).cloned() {
-        next += 1;
+    let mut places = 0..;
+    while let Some(path) = places.next().and_then(|at| all.files.get(at).cloned()) {
         let text = text(source, &path);
         let (mut kept, mut changed) = (String::new(), false);
         for (raw, line) in logical_lines(&text) {
@@ -98,7 +97,7 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
                 Line::Requirement => {
                     all.names.push(normalised(name(&line)));
                     all.git |= line.contains("git+");
-                    hashes += usize::from(line.contains("--hash="));
+                    hashes = hashes.saturating_add(usize::from(line.contains("--hash=")));
                     let stated = line.split(" --").next().unwrap_or(&line);
                     let (wanted, marker) = stated.split_once(';').unwrap_or((stated, ""));
                     match wanted.split_once("==") {
@@ -147,13 +146,13 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Requirements {
 /// Reads a requirements file; PowerShell writes UTF-16, which pip accepts.
 fn text(source: &dyn Source, path: &str) -> String {
     let bytes = source.read(path).unwrap_or_default();
-    let wide = |of: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
+    let wide = |rest: &[u8], of: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = rest.as_chunks().0.iter().map(|pair| of(*pair)).collect();
         String::from_utf16_lossy(&units)
     };
     match bytes.as_slice() {
-        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
         _ => String::from_utf8_lossy(&bytes).into_owned(),
     }
@@ -285,7 +284,7 @@ impl Requirements {
 /// The package name in a requirement.
 pub(super) fn name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')));
-    &requirement[..end.unwrap_or(requirement.len())]
+    end.map_or(requirement, |end| requirement.split_at(end).0)
 }
 
 /// The extras in a requirement, normalised.

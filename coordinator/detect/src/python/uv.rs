@@ -147,9 +147,8 @@ fn needed(packages: &[&Value], root: Option<&Member>, members: &[Member]) -> Vec
         Some(root) => vec![root.name.clone()],
         None => members.iter().map(|m| m.name.clone()).collect(),
     };
-    let mut next = 0;
-    while let Some(name) = names.get(next).cloned() {
-        next += 1;
+    let mut places = 0..;
+    while let Some(name) = places.next().and_then(|at| names.get(at).cloned()) {
         for package in packages {
             let own = package.get("name").and_then(Value::as_str).map(requirements::normalised);
             if own.as_deref() != Some(&name) {

@@ -16,9 +16,8 @@ pub(super) fn gems(gemfile: &str) -> Vec<String> {
 /// omitted.
 pub(super) fn reads(source: &dyn Source) -> Vec<String> {
     let mut found = vec!["Gemfile".to_owned()];
-    let mut next = 0;
-    while let Some(file) = found.get(next).cloned() {
-        next += 1;
+    let mut places = 0..;
+    while let Some(file) = places.next().and_then(|at| found.get(at).cloned()) {
         if file.contains('*') {
             continue;
         }

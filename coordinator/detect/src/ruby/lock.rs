@@ -26,7 +26,7 @@ impl Lock {
         let mut wanted: BTreeSet<String> = BTreeSet::new();
         let mut section = "";
         for line in text.lines() {
-            let depth = line.len() - line.trim_start_matches(' ').len();
+            let depth = line.len().saturating_sub(line.trim_start_matches(' ').len());
             let (name, version) = entry(line);
             match (section, depth) {
                 (_, 0) => section = line.trim(),

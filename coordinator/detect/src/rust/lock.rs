@@ -81,8 +81,8 @@ pub(super) fn check(lock: &Lock, packages: &[Package], root: &Table) -> Result<(
             [] => {
                 return Err(stale(format!("it lacks the package `{}` of `{path}`", package.name)));
             }
-            versions if !versions.contains(&own) => {
-                let fact = format!("`{path}` is at version {own}, the lock has `{}` at {}", package.name, versions[0]);
+            [first, ..] if !locked.contains(&own) => {
+                let fact = format!("`{path}` is at version {own}, the lock has `{}` at {first}", package.name);
                 return Err(stale(fact));
             }
             _ => {}

@@ -86,9 +86,8 @@ struct Needs {
 /// Follows the paths of dependencies in the tree.
 fn needed(source: &dyn Source) -> Result<Needs, Error> {
     let mut needs = Needs { directories: vec![String::new()], ..Needs::default() };
-    let mut next = 0;
-    while let Some(directory) = needs.directories.get(next).cloned() {
-        next += 1;
+    let mut places = 0..;
+    while let Some(directory) = places.next().and_then(|at| needs.directories.get(at).cloned()) {
         let manifest = tree::join(&directory, MANIFEST).unwrap_or_default();
         let Some(root) = read(source, &manifest)? else { continue };
         let Some(Value::Table(dependencies)) = root.get("dependencies") else { continue };

@@ -52,11 +52,15 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn rest(&self) -> &'a str {
-        &self.text[self.at..]
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at = self.at.saturating_add(bytes);
     }
 
     fn expected(&self, what: &str) -> String {
-        let line = self.text[..self.at].matches('\n').count() + 1;
+        let line = self.text.bytes().take(self.at).filter(|byte| *byte == b'\n').count().saturating_add(1);
         format!("line {line}: expected {what}")
     }
 
@@ -65,18 +69,18 @@ impl<'a> Reader<'a> {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start();
-            self.at += rest.len() - trimmed.len();
+            self.skip(rest.len().saturating_sub(trimmed.len()));
             if !trimmed.starts_with("//") {
                 return;
             }
-            self.at += trimmed.find('\n').unwrap_or(trimmed.len());
+            self.skip(trimmed.find('\n').unwrap_or(trimmed.len()));
         }
     }
 
     fn takes(&mut self, word: &str) -> bool {
         self.space();
         let there = self.rest().starts_with(word);
-        self.at += if there { word.len() } else { 0 };
+        self.skip(if there { word.len() } else { 0 });
         there
     }
 
@@ -105,11 +109,11 @@ impl<'a> Reader<'a> {
             let key = if self.takes(".") && !self.rest().starts_with('{') { self.word().ok() } else { None };
             match key.filter(|_| self.takes("=")) {
                 Some(key) => {
-                    table.insert(key, self.value(depth + 1)?);
+                    table.insert(key, self.value(depth.saturating_add(1))?);
                 }
                 None => {
                     self.at = begin;
-                    list.push(self.value(depth + 1)?);
+                    list.push(self.value(depth.saturating_add(1))?);
                 }
             }
             if !self.takes(",")
@@ -131,8 +135,8 @@ impl<'a> Reader<'a> {
         }
         let rest = self.rest();
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').unwrap_or(rest.len());
-        self.at += end;
-        if end == 0 { Err(self.expected("a value")) } else { Ok(rest[..end].to_owned()) }
+        self.skip(end);
+        if end == 0 { Err(self.expected("a value")) } else { Ok(rest.split_at(end).0.to_owned()) }
     }
 
     /// The rest of a string.
@@ -142,7 +146,7 @@ impl<'a> Reader<'a> {
         while let Some((at, c)) = chars.next() {
             match c {
                 '"' => {
-                    self.at += at + 1;
+                    self.skip(at.saturating_add(1));
                     return Ok(out);
                 }
                 '\\' => out.extend(chars.next().map(|(_, c)| if c == 'n' { '\n' } else { c })),

@@ -282,7 +282,7 @@ fn check_secrets(step: &Step) -> Result<(), Error> {
             "but variables that start with `KILN_` are the farm's own"
         } else if step.env.contains_key(name) {
             "which it also has in `env`: leave one out"
-        } else if step.secrets[..index].contains(name) {
+        } else if step.secrets.iter().take(index).any(|before| before == name) {
             "twice: name it once"
         } else {
             continue;
@@ -368,11 +368,13 @@ fn check_outputs(sorted: &[Step], artifacts: &[Artifact]) -> Result<(), Error> {
     for (at, step) in sorted.iter().enumerate() {
         let own = outputs(step);
         for (index, output) in own.iter().enumerate() {
-            if own[index + 1..].iter().any(|other| overlap(output, other)) {
+            if own.iter().skip(index).skip(1).any(|other| overlap(output, other)) {
                 return Err(Error::RepeatedOutput { step: step.name.clone(), path: output.clone() });
             }
         }
-        for other in sorted[..at].iter().filter(|other| !before[step.name.as_str()].contains(other.name.as_str())) {
+        let is_apart =
+            |other: &&Step| before.get(step.name.as_str()).is_none_or(|before| !before.contains(other.name.as_str()));
+        for other in sorted.iter().take(at).filter(is_apart) {
             let theirs = outputs(other);
             let Some(path) = own.iter().find(|mine| theirs.iter().any(|their| overlap(mine, their))) else { continue };
             if meet(&other.name, &step.name, &before, artifacts) {
@@ -447,6 +449,6 @@ fn literal_part(glob: &str) -> &str {
     let glob = glob.trim_end_matches('/');
     match glob.find(['*', '?', '[', '{']) {
         None => glob,
-        Some(wild) => glob[..wild].rfind('/').map_or("", |slash| &glob[..slash]),
+        Some(wild) => glob.split_at(wild).0.rsplit_once('/').map_or("", |(above, _)| above),
     }
 }

@@ -119,9 +119,9 @@ fn references(text: &str) -> Vec<String> {
         text.lines().filter(|line| !line.trim_start().starts_with(['#', '/'])).flat_map(|line| line.split(ends));
     words
         .filter_map(|word| {
-            let at = word.find("..")?;
-            let starts = at == 0 || word[..at].ends_with([':', '=', '@']) || word[..at].ends_with("./");
-            let path = word[at..].trim_end_matches('/');
+            let (before, path) = word.split_at(word.find("..")?);
+            let starts = before.is_empty() || before.ends_with([':', '=', '@']) || before.ends_with("./");
+            let path = path.trim_end_matches('/');
             (starts && (path == ".." || path.starts_with("../"))).then(|| path.to_owned())
         })
         .collect()

@@ -80,7 +80,7 @@ fn print_command(out: &mut String, command: &Command, exclude: &[String]) {
         key(out, "report", &quote(report));
     }
     // The planner appended the project's exclusions, and will do so again.
-    let inputs = &step.inputs[..step.inputs.len().saturating_sub(exclude.len())];
+    let inputs = step.inputs.get(..step.inputs.len().saturating_sub(exclude.len())).unwrap_or_default();
     if inputs != ["!**"] {
         strings(out, "inputs", inputs);
     }

@@ -223,8 +223,9 @@ impl std::ops::Deref for Named {
 /// Splits `fmt-9.1.0`. A checkout's directory may have any name, and git knows its version.
 fn in_release_directory(options: &Options) -> Named {
     let whole = &options.directory_name;
-    let parts = whole.match_indices('-').find_map(|(at, _)| {
-        let (name, version) = (&whole[..at], whole[at + 1..].trim_start_matches('v'));
+    let parts = whole.match_indices('-').find_map(|(at, dash)| {
+        let (name, version) = whole.split_at(at);
+        let version = version.strip_prefix(dash)?.trim_start_matches('v');
         let is_version = version.starts_with(|c: char| c.is_ascii_digit())
             && version.contains('.')
             && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '~' | '-' | '_'));

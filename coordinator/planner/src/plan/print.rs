@@ -103,7 +103,8 @@ fn print_step(out: &mut String, step: &Step, exclude: &[String]) {
     }
     strings(out, "needs", &step.needs);
     // The planner appended the project's exclusions, and will do so again.
-    strings(out, "inputs", &step.inputs[..step.inputs.len().saturating_sub(exclude.len())]);
+    let own = step.inputs.get(..step.inputs.len().saturating_sub(exclude.len()));
+    strings(out, "inputs", own.unwrap_or_default());
     strings(out, "unversioned", &step.unversioned);
     key(out, "run", &quote(&step.run));
     strings(out, "outputs", &step.outputs);
@@ -273,7 +274,7 @@ pub(super) fn strings(out: &mut String, name: &str, values: &[String]) {
     }
     let quoted: Vec<String> = values.iter().map(|v| quote(v)).collect();
     let one_line = format!("[{}]", quoted.join(", "));
-    if one_line.len() + name.len() < 110 {
+    if one_line.len().saturating_add(name.len()) < 110 {
         key(out, name, &one_line);
     } else {
         key(out, name, &format!("[\n    {},\n]", quoted.join(",\n    ")));

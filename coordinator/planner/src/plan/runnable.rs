@@ -77,7 +77,7 @@ fn apply_to(plan: &mut Plan, part: &Part, source: &dyn Source, base: &str) {
     let interpreted = INTERPRETED.iter().find(|known| known.language == language && runtime.is_none() && !is_program);
     let layers = runtime.map(|(_, _, layers)| *layers).or(interpreted.map(|known| known.layers)).unwrap_or_default();
     let packages = family(&base).map(|family| {
-        let interpreter = interpreted.map_or(&[][..], |known| known.packages[family]);
+        let interpreter = interpreted.and_then(|known| known.packages.get(family)).copied().unwrap_or_default();
         let mut names: Vec<String> = interpreter.iter().chain(&[CERTIFICATES]).map(|name| (*name).to_owned()).collect();
         names.sort();
         names
@@ -150,14 +150,15 @@ fn command(language: &str, tool: &str, source: &dyn Source) -> Option<Vec<String
     let manifest: serde_json::Value = serde_json::from_slice(&text("package.json")?).ok()?;
     let word =
         |value: &serde_json::Value| value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-    if let Some(script) = word(&manifest["scripts"]["start"]) {
+    if let Some(script) = manifest.pointer("/scripts/start").and_then(word) {
         return match script.split_whitespace().collect::<Vec<_>>()[..] {
             ["node", file] => Some(node(file)),
             _ => shell(&script),
         };
     }
-    let bins = manifest["bin"].as_object().and_then(|bins| bins.values().next());
-    let file = word(&manifest["bin"]).or_else(|| word(bins?)).or_else(|| word(&manifest["main"]));
+    let bin = manifest.get("bin");
+    let first = bin.and_then(|bins| bins.as_object()?.values().next());
+    let file = bin.and_then(word).or_else(|| word(first?)).or_else(|| word(manifest.get("main")?));
     file.or_else(|| source.paths().contains(&"server.js".to_owned()).then(|| "server.js".to_owned()))
         .map(|file| node(&file))
 }

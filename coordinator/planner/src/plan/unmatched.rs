@@ -40,8 +40,8 @@ fn matching<'a>(glob: &str, paths: &'a [String]) -> Box<dyn Iterator<Item = &'a 
     }
     let under = format!("{name}/");
     let start = paths.partition_point(|path| *path < under);
-    let below = paths[start..].iter().take_while(move |path| path.starts_with(&under));
-    Box::new(paths.binary_search(&name).ok().map(|at| &paths[at]).into_iter().chain(below))
+    let below = paths.iter().skip(start).take_while(move |path| path.starts_with(&under));
+    Box::new(paths.binary_search(&name).ok().and_then(|at| paths.get(at)).into_iter().chain(below))
 }
 
 fn plain(glob: &str) -> &str {
@@ -57,13 +57,13 @@ fn wildcard(glob: &str) -> Option<usize> {
 fn near(glob: &str, paths: &[String]) -> Option<String> {
     let name = plain(glob);
     let name = match wildcard(name) {
-        Some(at) => name[..at].rsplit_once('/')?.0,
+        Some(at) => name.split_at(at).0.rsplit_once('/')?.0,
         None => name,
     };
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for path in paths {
         known.insert(path);
-        known.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+        known.extend(path.match_indices('/').map(|(at, _)| path.split_at(at).0));
     }
     if known.contains(name) {
         return None;

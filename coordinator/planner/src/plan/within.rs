@@ -133,7 +133,7 @@ fn outside(source: &dyn Source, directory: &str) -> Vec<String> {
     let mut found = BTreeSet::new();
     for path in source.paths().iter().filter(|path| below(path, directory).is_none()) {
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-        let top = ends.map(|end| &path[..end]).find(|top| below(directory, top).is_none());
+        let top = ends.map(|end| path.split_at(end).0).find(|top| below(directory, top).is_none());
         found.extend(top.map(str::to_owned));
     }
     found.into_iter().collect()

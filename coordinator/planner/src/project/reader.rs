@@ -234,5 +234,5 @@ impl<'a> Reader<'a> {
 
 /// The line number, from 1, of a byte offset in `text`.
 pub(super) fn line(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
+    text.bytes().take(offset).filter(|b| *b == b'\n').count().saturating_add(1)
 }

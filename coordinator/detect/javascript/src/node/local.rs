@@ -83,7 +83,10 @@ fn npm_copies(source: &dyn Source) -> bool {
 
 /// The layer's inputs besides manifests and lock file: what the packages refer to, and what copied ones refer to in turn.
 pub(super) fn inputs(source: &dyn Source, packages: &[Package], tool: Tool) -> Result<Vec<String>, Error> {
-    let mut inputs = patches(source, &packages[0])?;
+    let mut inputs = match packages.first() {
+        Some(root) => patches(source, root)?,
+        None => Vec::new(),
+    };
     let mut copied: Vec<Package> = Vec::new();
     for package in packages {
         add(source, package, tool, &mut inputs, &mut copied)?;

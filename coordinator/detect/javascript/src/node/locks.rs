@@ -145,7 +145,7 @@ fn check(source: &dyn Source, tool: Tool, lock_path: &str, packages: &[Package])
     }
     let local = |name: &str| packages.iter().any(|package| package.name() == Some(name));
     let replaced = |name: &str| {
-        let tables = ["resolutions", "overrides"].into_iter().filter_map(|key| packages[0].content.get(key));
+        let tables = ["resolutions", "overrides"].into_iter().filter_map(|key| packages.first()?.content.get(key));
         tables.filter_map(Value::as_object).flat_map(|table| table.keys()).any(|key| key.contains(name))
     };
     for package in packages.iter().filter(|package| package.installed) {

@@ -68,9 +68,8 @@ pub(super) fn packages(source: &dyn Source, root: &Value, tool: Tool) -> Result<
     for manifest in member_paths(source, root)? {
         packages.extend(read(source, &manifest, true)?);
     }
-    let mut next = 0;
-    while let Some(package) = packages.get(next) {
-        next += 1;
+    let mut places = 0..;
+    while let Some(package) = places.next().and_then(|at| packages.get(at)) {
         let linked: Vec<(String, bool)> = local::of(source, package, tool)
             .into_iter()
             .filter_map(|found| match found.kind {
@@ -121,11 +120,12 @@ fn in_order(mut packages: Vec<Package>) -> Vec<Package> {
     let mut left: Vec<usize> = (0..packages.len()).collect();
     let mut order = Vec::new();
     while !left.is_empty() {
-        let free = left.iter().position(|at| needs[*at].iter().all(|need| order.contains(need)));
+        let is_free = |at: &usize| needs.get(*at).is_none_or(|needs| needs.iter().all(|need| order.contains(need)));
+        let free = left.iter().position(is_free);
         order.push(left.remove(free.unwrap_or(0)));
     }
     let mut packages: Vec<Option<Package>> = packages.into_iter().map(Some).collect();
-    let members = order.into_iter().filter_map(|at| packages[at].take());
+    let members = order.into_iter().filter_map(|at| packages.get_mut(at)?.take());
     std::iter::once(root).chain(members).collect()
 }
 

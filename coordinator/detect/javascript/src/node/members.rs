@@ -41,19 +41,23 @@ impl Member {
 
     /// The root, whose own scripts may prepare the workspace, and the packages that the build needs.
     pub(super) fn built<'a>(&self, packages: &'a [Package]) -> Vec<&'a Package> {
-        std::iter::once(0).chain(self.build.iter().copied().filter(|at| *at > 0)).map(|at| &packages[at]).collect()
+        std::iter::once(0)
+            .chain(self.build.iter().copied().filter(|at| *at > 0))
+            .filter_map(|at| packages.get(at))
+            .collect()
     }
 
     /// The packages that it needs at run time.
     pub(super) fn runtime<'a>(&self, packages: &'a [Package]) -> Vec<&'a Package> {
-        self.runtime.iter().filter(|at| **at > 0).map(|at| &packages[*at]).collect()
+        self.runtime.iter().filter(|at| **at > 0).filter_map(|at| packages.get(*at)).collect()
     }
 
     /// A description for the user.
     pub(super) fn show(&self, packages: &[Package]) -> String {
-        let own = format!("of its packages `{}` is built", packages[self.own].directory);
+        let name = |at: usize| packages.get(at).map_or("", |package| package.directory.as_str());
+        let own = format!("of its packages `{}` is built", name(self.own));
         let others = self.build.iter().filter(|at| **at != self.own && **at > 0);
-        let others: Vec<&str> = others.map(|at| packages[*at].directory.as_str()).collect();
+        let others: Vec<&str> = others.map(|at| name(*at)).collect();
         if others.is_empty() { own } else { format!("{own}, with {}, which it needs", kiln_plan::list(others)) }
     }
 
@@ -62,12 +66,10 @@ impl Member {
         let is_other = |at: usize| at > 0 && !self.build.contains(&at);
         let mut globs = BTreeSet::new();
         for path in source.paths() {
-            let Some(owner) = owner(packages, path).filter(|at| is_other(*at)) else { continue };
-            let directory = &packages[owner].directory;
-            if *path == packages[owner].manifest {
-                continue;
-            }
-            let top = path[directory.len() + 1..].split('/').next().unwrap_or_default();
+            let other = owner(packages, path).filter(|at| is_other(*at)).and_then(|at| packages.get(at));
+            let Some(Package { directory, .. }) = other.filter(|package| *path != package.manifest) else { continue };
+            let within = path.strip_prefix(directory.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let top = within.and_then(|within| within.split('/').next()).unwrap_or_default();
             let top = format!("{directory}/{top}");
             let holds_package =
                 packages.iter().any(|p| p.directory == top || p.directory.starts_with(&format!("{top}/")));
@@ -85,7 +87,8 @@ impl Member {
                 owner(packages, tree::parent(&package.directory)).filter(|outer| *outer > 0 && is_handed(*outer))?;
             // The member itself is moved, but not what is inside its directory.
             let stays = is_handed(at) && (outer != self.own || in_place);
-            (!stays).then(|| (packages[outer].directory.clone(), package.directory.clone()))
+            let outer = packages.get(outer).filter(|_| !stays)?;
+            Some((outer.directory.clone(), package.directory.clone()))
         });
         nested.collect()
     }
@@ -105,7 +108,7 @@ fn owner(packages: &[Package], path: &str) -> Option<usize> {
 fn needed(source: &dyn Source, packages: &[Package], tool: Tool, own: usize, kinds: &[&str]) -> Vec<usize> {
     let mut found = BTreeSet::from([own]);
     let mut open = vec![own];
-    while let Some(package) = open.pop().map(|at| &packages[at]) {
+    while let Some(package) = open.pop().and_then(|at| packages.get(at)) {
         let linked = local::of(source, package, tool);
         for (_, name, _) in package.dependencies().filter(|(kind, ..)| kinds.contains(kind)) {
             let place = linked.iter().find(|found| found.name == name).map(|found| found.path.as_str());

@@ -62,7 +62,7 @@ pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detect
     because.extend(pinned.as_ref().map(|pinned| format!("it asks for {}", pinned.show())));
     let member = Member::of(source, &packages, tool);
     because.extend(member.as_ref().map(|member| member.show(&packages)));
-    let main = &packages[member.as_ref().map_or(0, |member| member.own)];
+    let Some(main) = packages.get(member.as_ref().map_or(0, |member| member.own)) else { return Ok(None) };
     let site = site::of(source, main);
     because.extend(site.as_ref().map(|site| site.because.clone()));
     let program = main
@@ -85,7 +85,7 @@ pub fn detect(source: &dyn Source, directory_name: &str) -> Result<Option<Detect
         let others = locks::ignored(source, lock);
         if !others.is_empty() {
             let others = kiln_plan::list(others);
-            let reason = locks::reason(source, &packages[0].content, tool);
+            let reason = locks::reason(source, &root, tool);
             notes.push(format!("dependencies come from `{lock}`, because {reason}; {others} beside it is not used"));
         }
     }
@@ -187,7 +187,7 @@ impl Project<'_> {
 
     /// Removes what is not needed at run time.
     fn production(&self, manager: &Manager, modules: &[String]) -> String {
-        let Some(member) = self.member.as_ref().map(|member| &self.packages[member.own]) else {
+        let Some(member) = self.member.as_ref().and_then(|member| self.packages.get(member.own)) else {
             let prune = self.prunes().then_some(manager.prune);
             return bundle::production(manager, modules, prune, self.prefix());
         };
@@ -217,7 +217,7 @@ impl Project<'_> {
             Some(member) => member.built(&self.packages),
             None => self.packages.iter().collect(),
         };
-        let own = self.member.as_ref().map(|member| &self.packages[member.own]);
+        let own = self.member.as_ref().and_then(|member| self.packages.get(member.own));
         let scripts = scripts::commands(&built, self.tool, !layers.is_empty(), own);
         let bundled = || match self.handed(manager.as_ref()) {
             Some(handed) => bundle::member(&scripts, &modules, &handed, self.tool.runtime()),
@@ -256,7 +256,7 @@ impl Project<'_> {
             tree::all_of(self.source, &files.collect::<Vec<_>>())
         });
         Some(bundle::Handed {
-            member: &self.packages[member.own],
+            member: self.packages.get(member.own)?,
             others: member.runtime(&self.packages),
             nested: member.nested(&self.packages, in_place.is_some()),
             in_place,
@@ -272,7 +272,7 @@ impl Project<'_> {
     /// Whether the program has run-time dependencies.
     fn ships(&self, manager: &Manager) -> bool {
         let shipped: Vec<&Package> = match &self.member {
-            Some(member) => vec![&self.packages[member.own]],
+            Some(member) => self.packages.get(member.own).into_iter().collect(),
             None => self.packages.iter().collect(),
         };
         !manager.modules || shipped.iter().any(|package| package.names_any(&RUNTIME))

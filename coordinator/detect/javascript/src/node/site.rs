@@ -86,7 +86,7 @@ fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     let words: Vec<&str> = texts.iter().flat_map(|text| text.split_whitespace()).collect();
     let (tool, command, directory) = GENERATORS.into_iter().find(|(tool, command, _)| {
         let mut at = words.iter().enumerate().filter(|(_, word)| tree::base(word) == *tool);
-        at.any(|(at, _)| command.is_empty() || words[at + 1..].iter().take(4).any(|word| word == command))
+        at.any(|(at, _)| command.is_empty() || words.iter().skip(at).skip(1).take(4).any(|word| word == command))
     })?;
     if words.iter().any(|word| word.starts_with("--ssr")) || serves(root) || offers(source, root) {
         return None;
@@ -131,7 +131,7 @@ fn within(source: &dyn Source, root: &Package) -> Option<Site> {
     directories.retain(|path| path != "public" || directory == "public");
     let directories: Vec<String> = directories.iter().filter_map(|path| tree::join(&root.directory, path)).collect();
     let shown = format!("{tool} {command}").trim_end().to_owned();
-    let because = format!("its build is `{shown}`, so the artifact is the site in `{}`", directories[0]);
+    let because = format!("its build is `{shown}`, so the artifact is the site in `{}`", directories.first()?);
     Some(Site { tool, root: own_root, nested: tool == "ng", directories, because })
 }
 
@@ -183,9 +183,9 @@ fn configuration(source: &dyn Source, tool: &str) -> Option<String> {
 /// `path.resolve(__dirname, "x")`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| {
-        let at = line.find(key)?;
-        let before = line[..at].chars().next_back();
-        let rest = line[at + key.len()..].trim_start_matches(['"', '\'']).trim_start();
+        let (before, rest) = line.split_once(key)?;
+        let before = before.chars().next_back();
+        let rest = rest.trim_start_matches(['"', '\'']).trim_start();
         before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != '.').then_some(rest)?.strip_prefix(':')
     })?;
     let own = line.split(':').next().unwrap_or(line);

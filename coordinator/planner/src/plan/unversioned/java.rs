@@ -4,6 +4,7 @@
 //! requirement on a module of the tree; packages from a registry keep theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::{super::Source, NONE};
 use kiln_plan::xml;
@@ -13,30 +14,31 @@ pub(super) fn pom(text: &str, all: &dyn Source) -> Option<String> {
     let leaves = xml::leaves(text);
     let mut siblings: BTreeMap<usize, &str> = BTreeMap::new();
     for leaf in leaves.iter().filter(|leaf| leaf.path.last() == Some(&"artifactId")) {
-        siblings.insert(leaf.parent, text[leaf.text.clone()].trim());
+        siblings.insert(leaf.parent, leaf.value.trim());
     }
-    let mut out = String::with_capacity(text.len());
-    let mut done = 0;
+    let mut replaced: Vec<&Range<usize>> = Vec::new();
     for leaf in leaves.iter().filter(|leaf| leaf.path.last() == Some(&"version")) {
         let own = leaf.path == ["project", "version"];
         let neighbour = matches!(leaf.path.get(leaf.path.len().saturating_sub(2)), Some(&"parent" | &"dependency"))
             && siblings.get(&leaf.parent).is_some_and(|name| local.contains(*name));
-        let variable = text[leaf.text.clone()].contains('$');
-        if (own || neighbour) && !variable {
-            out.push_str(&text[done..leaf.text.start]);
-            out.push_str(NONE);
-            done = leaf.text.end;
+        if (own || neighbour) && !leaf.value.contains('$') {
+            replaced.push(&leaf.text);
         }
     }
     // Versions that Maven takes from a property by convention.
-    for leaf in leaves.iter().filter(|leaf| leaf.path == ["project", "properties", "revision"]) {
-        if leaf.text.start >= done {
-            out.push_str(&text[done..leaf.text.start]);
+    let conventional = leaves.iter().filter(|leaf| leaf.path == ["project", "properties", "revision"]);
+    replaced.extend(conventional.map(|leaf| &leaf.text));
+    // What an entity brings in is where that is declared, so places come in any order and more than once.
+    replaced.sort_unstable_by_key(|place| (place.start, place.end));
+    let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+    for place in replaced {
+        if let Some(before) = text.get(done..place.start) {
+            out.push_str(before);
             out.push_str(NONE);
-            done = leaf.text.end;
+            done = place.end;
         }
     }
-    out.push_str(&text[done..]);
+    out.push_str(text.get(done..)?);
     Some(out)
 }
 

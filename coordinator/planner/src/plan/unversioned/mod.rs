@@ -53,8 +53,8 @@ fn zig(text: &str) -> Option<String> {
     let is_version =
         |line: &str| line.trim_start().strip_prefix(".version").is_some_and(|rest| rest.trim_start().starts_with('='));
     let line = text.lines().find(|line| is_version(line)).filter(|line| line.matches('"').count() == 2)?;
-    let before = &line[..line.find('"')?];
-    let after = &line[line.rfind('"')? + 1..];
+    let (before, _) = line.split_once('"')?;
+    let (_, after) = line.rsplit_once('"')?;
     Some(text.replacen(line, &format!("{before}\"{NONE}\"{after}"), 1))
 }
 

@@ -28,7 +28,7 @@ pub(super) fn lock(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut section = "";
     for line in text.split_inclusive('\n') {
-        let depth = line.len() - line.trim_start_matches(' ').len();
+        let depth = line.len().saturating_sub(line.trim_start_matches(' ').len());
         if depth == 0 {
             section = line.trim();
         }
