@@ -139,8 +139,8 @@ impl Digest {
             return;
         }
         let (value, known) = (text(value), self.invocation.metadata.get(&key));
-        let was = known.map_or(0, |known| key.len() + known.len() + ENTRY);
-        if !self.room.exchange(was, key.len() + value.len() + ENTRY) {
+        let was = known.map_or(0, |known| entry(key.len().saturating_add(known.len())));
+        if !self.room.exchange(was, entry(key.len().saturating_add(value.len()))) {
             self.invocation.is_cut = true;
             return;
         }
@@ -150,7 +150,7 @@ impl Digest {
     /// The first of these for which there is room.
     fn fitting<T>(&mut self, all: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<T> {
         let count = all.len();
-        let fit: Vec<T> = all.into_iter().take_while(|one| self.room.exchange(0, size(one) + ENTRY)).collect();
+        let fit: Vec<T> = all.into_iter().take_while(|one| self.room.exchange(0, entry(size(one)))).collect();
         self.invocation.is_cut |= fit.len() < count;
         fit
     }
@@ -177,12 +177,13 @@ impl Digest {
         let result = InvocationResult::InvocationPending.into();
         let target = InvocationTarget { label: label.clone(), result, ..InvocationTarget::default() };
         let at = self.invocation.targets.len();
-        if at >= MAX_LISTED || !self.room.exchange(0, target.encoded_len() + ENTRY) {
+        if at >= MAX_LISTED || !self.room.exchange(0, entry(target.encoded_len())) {
             self.invocation.is_cut = true;
             return None;
         }
         self.invocation.targets.push(target);
-        self.invocation.counts.get_or_insert_default().targets += 1;
+        let counts = self.invocation.counts.get_or_insert_default();
+        counts.targets = counts.targets.saturating_add(1);
         self.targets.insert(label, at);
         Some(at)
     }
@@ -202,7 +203,8 @@ impl Digest {
             target.failure = text(failure);
         });
         if result == InvocationResult::InvocationBroken {
-            self.invocation.counts.get_or_insert_default().failed_targets += 1;
+            let counts = self.invocation.counts.get_or_insert_default();
+            counts.failed_targets = counts.failed_targets.saturating_add(1);
         }
     }
 
@@ -226,7 +228,7 @@ impl Digest {
             stderr: action.stderr.map(file),
             failure: text(&action.failure_detail.unwrap_or_default().message),
         };
-        if self.room.exchange(0, failed.encoded_len() + ENTRY) {
+        if self.room.exchange(0, entry(failed.encoded_len())) {
             self.invocation.failed_actions.push(failed);
         } else {
             self.invocation.is_cut = true;
@@ -253,9 +255,9 @@ impl Digest {
             files: result.test_action_output.into_iter().take(MAX_FILES).map(file).collect(),
         };
         let known = self.tests.get(&key).copied();
-        let was = known.and_then(|at| self.invocation.tests.get(at)).map_or(0, |known| known.encoded_len() + ENTRY);
+        let was = known.and_then(|at| self.invocation.tests.get(at)).map_or(0, |known| entry(known.encoded_len()));
         let tests = &mut self.invocation.tests;
-        if known.is_none() && tests.len() >= MAX_LISTED || !self.room.exchange(was, test.encoded_len() + ENTRY) {
+        if known.is_none() && tests.len() >= MAX_LISTED || !self.room.exchange(was, entry(test.encoded_len())) {
             self.invocation.is_cut = true;
             return;
         }
@@ -272,9 +274,11 @@ impl Digest {
         let counts = self.invocation.counts.get_or_insert_default();
         let result = outcome(status);
         match result {
-            InvocationResult::InvocationPassed => counts.passed_tests += 1,
-            InvocationResult::InvocationFlaky => counts.flaky_tests += 1,
-            InvocationResult::InvocationBroken | InvocationResult::InvocationTimedOut => counts.failed_tests += 1,
+            InvocationResult::InvocationPassed => counts.passed_tests = counts.passed_tests.saturating_add(1),
+            InvocationResult::InvocationFlaky => counts.flaky_tests = counts.flaky_tests.saturating_add(1),
+            InvocationResult::InvocationBroken | InvocationResult::InvocationTimedOut => {
+                counts.failed_tests = counts.failed_tests.saturating_add(1)
+            }
             _ => {}
         }
         if let Some(at) = self.target(label).filter(|at| self.result(*at) != InvocationResult::InvocationBroken) {
@@ -326,25 +330,34 @@ impl Digest {
     }
 }
 
+/// What an entry of so many bytes counts for.
+fn entry(bytes: usize) -> usize {
+    bytes.saturating_add(ENTRY)
+}
+
 fn words(words: &[String]) -> usize {
-    words.iter().map(|word| word.len() + ENTRY).sum()
+    words.iter().map(|word| entry(word.len())).sum()
 }
 
 fn entries<M: Message>(all: &[M]) -> usize {
-    all.iter().map(|one| one.encoded_len() + ENTRY).sum()
+    all.iter().map(|one| entry(one.encoded_len())).sum()
 }
 
 /// What an invocation takes of its room.
 fn weight(invocation: &Invocation) -> usize {
     let Invocation { patterns, options, metadata, targets, failed_actions, tests, files, .. } = invocation;
-    let metadata: usize = metadata.iter().map(|(key, value)| key.len() + value.len() + ENTRY).sum();
-    words(patterns)
-        + words(options)
-        + metadata
-        + entries(targets)
-        + entries(failed_actions)
-        + entries(tests)
-        + entries(files)
+    let metadata: usize = metadata.iter().map(|(key, value)| entry(key.len().saturating_add(value.len()))).sum();
+    [
+        words(patterns),
+        words(options),
+        metadata,
+        entries(targets),
+        entries(failed_actions),
+        entries(tests),
+        entries(files),
+    ]
+    .into_iter()
+    .fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]

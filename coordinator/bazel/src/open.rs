@@ -37,7 +37,7 @@ impl Open {
 
     /// How much a commit writes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.digest.invocation.encoded_len() + self.printed.len()
+        self.digest.invocation.encoded_len().saturating_add(self.printed.len())
     }
 
     /// Takes in an event, unless it has it already.
@@ -53,7 +53,7 @@ impl Open {
             printed.truncate(room);
             invocation.is_cut = true;
         }
-        invocation.printed_bytes += printed.len() as u64;
+        invocation.printed_bytes = invocation.printed_bytes.saturating_add(printed.len() as u64);
         self.printed.append(&mut printed);
     }
 

@@ -128,7 +128,7 @@ impl Receiving {
                 return Ok(None);
             }
         }
-        Ok(Some(PAUSE + PAUSE * u32::try_from(bytes >> 17).unwrap_or(u32::MAX)))
+        Ok(Some(PAUSE.saturating_add(PAUSE.saturating_mul(u32::try_from(bytes >> 17).unwrap_or(u32::MAX)))))
     }
 
     async fn arrived(&mut self, request: bes::PublishBuildToolEventStreamRequest) -> Result<(), Status> {
@@ -157,14 +157,14 @@ impl Receiving {
                     heard = Instant::now();
                 }
                 () = tokio::time::sleep_until(due), if is_waiting => {}
-                () = tokio::time::sleep_until(heard + IDLE) => {
+                () = tokio::time::sleep(IDLE.saturating_sub(heard.elapsed())) => {
                     return Err(Status::deadline_exceeded("the tool has said nothing for hours"));
                 }
                 () = answers.closed() => break,
             }
             if !self.unanswered.is_empty() && (self.is_finished || Instant::now() >= due) {
                 let Some(pause) = self.commit(answers).await? else { break };
-                due = Instant::now() + pause;
+                due = Instant::now().checked_add(pause).unwrap_or(due);
             }
         }
         self.commit(answers).await.map(drop)

@@ -65,8 +65,8 @@ impl Asking {
             cut(text);
         }
         let data = action.encode_to_vec();
-        asks.kept += 1;
-        asks.bytes += data.len();
+        asks.kept = asks.kept.saturating_add(1);
+        asks.bytes = asks.bytes.saturating_add(data.len());
         asks.actions.append(move |_| data.into());
     }
 }

@@ -75,7 +75,7 @@ impl Records {
     /// What an invocation printed, from a position; and where the next part begins. Empty at the end.
     pub(crate) async fn log(&self, id: &str, from: u64) -> Result<(Vec<u8>, u64), Error> {
         let entries = self.0.read(&stream(id), from, READ_BYTES).await?;
-        let next = entries.last().map_or(from, |entry| entry.position + 1);
+        let next = entries.last().map_or(from, |entry| entry.position.saturating_add(1));
         Ok((entries.iter().flat_map(|entry| entry.data.iter().copied()).collect(), next))
     }
 
@@ -97,7 +97,7 @@ impl Records {
         loop {
             let entries = self.0.read(&actions(id), from, READ_BYTES).await?;
             let Some(last) = entries.last() else { return Ok((all, from)) };
-            from = last.position + 1;
+            from = last.position.saturating_add(1);
             for entry in entries {
                 all.push(RemoteAction::decode(entry.data)?);
             }
@@ -130,7 +130,7 @@ impl Records {
         let count = all.len();
         let mut batch = Batch::default();
         for (number, (place, known)) in all.into_iter().enumerate() {
-            if count - number < KEPT && left <= KEPT_BYTES {
+            if count.saturating_sub(number) < KEPT && left <= KEPT_BYTES {
                 break;
             }
             left = left.saturating_sub(bytes(&known));
@@ -164,7 +164,7 @@ fn actions(id: &str) -> String {
 /// An invocation without its details: so small that many fit into an answer.
 fn brief(invocation: &Invocation) -> Invocation {
     let short = |text: &String| cut(text, BRIEF_TEXT);
-    let is_short = |(key, value): &(&String, &String)| key.len() + value.len() <= BRIEF_TEXT;
+    let is_short = |(key, value): &(&String, &String)| key.len().saturating_add(value.len()) <= BRIEF_TEXT;
     let mut metadata: Vec<(&String, &String)> = invocation.metadata.iter().filter(is_short).collect();
     // What a list shows comes first.
     metadata.sort_by_key(|(key, _)| (!SHOWN.contains(&key.as_str()), *key));

@@ -28,9 +28,9 @@ impl Room {
 
     /// Puts something of a size in place of something of another size, if there is room.
     pub(crate) fn exchange(&mut self, was: usize, is: usize) -> bool {
-        let used = self.used.saturating_sub(was) + is;
+        let used = self.used.saturating_sub(was).saturating_add(is);
         let more = used.saturating_sub(self.used);
-        if more > 0 && (used > ONE || self.memory.0.load(Ordering::Relaxed) + more > ALL) {
+        if more > 0 && (used > ONE || self.memory.0.load(Ordering::Relaxed).saturating_add(more) > ALL) {
             return false;
         }
         self.memory.0.fetch_add(more, Ordering::Relaxed);

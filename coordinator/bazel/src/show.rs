@@ -36,7 +36,7 @@ impl Show {
 fn parts(data: &[u8], from: u64, next: u64) -> Vec<Result<v1::InvocationLogPart, Status>> {
     let count = data.len().div_ceil(READ_BYTES);
     let part = |(number, data): (usize, &[u8])| {
-        let next = if number + 1 == count { next } else { from };
+        let next = if number.saturating_add(1) == count { next } else { from };
         Ok(v1::InvocationLogPart { data: data.to_vec(), next })
     };
     data.chunks(READ_BYTES).enumerate().map(part).collect()

@@ -53,7 +53,7 @@ pub(crate) fn file(file: bep::File) -> InvocationFile {
 }
 
 pub(crate) fn millis(millis: i64) -> Option<Timestamp> {
-    let nanos = i32::try_from(millis.rem_euclid(1000)).ok()? * 1_000_000;
+    let nanos = i32::try_from(millis.rem_euclid(1000)).ok()?.saturating_mul(1_000_000);
     time(Timestamp { seconds: millis.div_euclid(1000), nanos }).filter(|_| millis > 0)
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn text(text: &str) -> String {
 pub(crate) fn cut(text: &str, most: usize) -> String {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
-        end -= 1;
+        end = end.saturating_sub(1);
     }
     text.get(..end).unwrap_or_default().to_owned()
 }

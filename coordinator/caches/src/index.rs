@@ -52,8 +52,9 @@ impl Index {
         let key = row_of(&record);
         let known = self.journal.get(RECORDS, &key).await?.map(StoredMount::decode).transpose()?;
         record.used_ms = self.now_ms();
-        let is_recent =
-            |known: &StoredMount| known.tree == record.tree && record.used_ms - known.used_ms < USE_EVERY_MS;
+        let is_recent = |known: &StoredMount| {
+            known.tree == record.tree && record.used_ms.saturating_sub(known.used_ms) < USE_EVERY_MS
+        };
         if known.as_ref().is_some_and(is_recent) {
             return Ok(());
         }
@@ -73,7 +74,7 @@ impl Index {
         let (mut bytes, mut surplus) = (record.size_bytes, Vec::new());
         for (at, other) in others.into_iter().enumerate() {
             bytes = bytes.saturating_add(other.size_bytes);
-            if bytes > most_bytes || at + 1 >= MAX_RECORDS {
+            if bytes > most_bytes || at.saturating_add(1) >= MAX_RECORDS {
                 batch = batch.remove(RECORDS, row_of(&other));
                 surplus.push(other);
             }

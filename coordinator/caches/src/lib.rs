@@ -2,6 +2,12 @@
 //!
 //! Invariant: a name stands for a complete tree or for nothing, and publishing changes it at once.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod error;
 mod index;
 mod listing;

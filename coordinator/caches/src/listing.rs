@@ -97,7 +97,7 @@ fn is_of(record: &StoredMount, project: &str) -> bool {
 }
 
 fn shown(record: &StoredMount) -> v1::Mount {
-    let time = |ms: i64| Some(Timestamp { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 });
+    let time = |ms: i64| Some(Timestamp { seconds: ms / 1000, nanos: ((ms % 1000) as i32).saturating_mul(1_000_000) });
     v1::Mount {
         name: record.name.clone(),
         size_bytes: record.size_bytes,

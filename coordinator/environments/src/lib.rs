@@ -4,6 +4,12 @@
 //! Among the matching environments, native ones come before emulated ones, then those whose libc is not newer than the
 //! target's, then those with the most CPUs, then the smallest fingerprint. The choice is deterministic.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +37,8 @@ pub fn choose(
         if lacks.is_empty() {
             let cpus = worker.capacity.map_or(0, |capacity| u64::from(capacity.milli_cpus));
             let kinds = groups.entry(&environment.fingerprint).or_default();
-            kinds.entry(&environment.cpu).or_insert((0, environment)).0 += cpus;
+            let kind = kinds.entry(&environment.cpu).or_insert((0, environment));
+            kind.0 = kind.0.saturating_add(cpus);
         } else {
             refused.push(format!("worker `{}` {}", worker.worker, lacks.join(" and ")));
         }

@@ -3,6 +3,12 @@
 //!
 //! Invariant: a record that is missing, old or wrong costs time and nothing else.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_journal::{Batch, Durability, Journal, Range, Space};
@@ -43,7 +49,7 @@ pub fn kind(step: &Step, platform: &str, files: usize) -> StepKind {
 
 /// Sources of twice as many files are another size.
 fn size_class(files: u64) -> u32 {
-    u64::BITS - files.leading_zeros()
+    u64::BITS.saturating_sub(files.leading_zeros())
 }
 
 fn key(instance: &str, project: &str, kind: &StepKind) -> String {

@@ -33,7 +33,7 @@ impl Batch {
     #[must_use]
     pub fn put(mut self, space: Space, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         let (key, value) = (key.into(), value.into());
-        self.bytes += key.len() + value.len() + CHANGE_BYTES;
+        self.weigh(key.len().saturating_add(value.len()));
         self.writes.push(Write::Put { space, key, value });
         self
     }
@@ -41,7 +41,7 @@ impl Batch {
     /// Removes a record, if it is there.
     #[must_use]
     pub fn remove(mut self, space: Space, key: impl Into<String>) -> Self {
-        self.bytes += CHANGE_BYTES;
+        self.weigh(0);
         self.writes.push(Write::Remove { space, key: key.into() });
         self
     }
@@ -49,7 +49,7 @@ impl Batch {
     /// Removes a stream with all its entries.
     #[must_use]
     pub fn remove_stream(mut self, stream: &str) -> Self {
-        self.bytes += CHANGE_BYTES;
+        self.weigh(0);
         self.writes.push(Write::RemoveStream { stream: stream.into() });
         self.remove(STARTS, stream)
     }
@@ -61,8 +61,12 @@ impl Batch {
         self
     }
 
+    fn weigh(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes).saturating_add(CHANGE_BYTES);
+    }
+
     pub(crate) fn append(&mut self, stream: &Arc<str>, position: u64, data: Bytes) {
-        self.bytes += data.len() + CHANGE_BYTES;
+        self.weigh(data.len());
         self.writes.push(Write::Append { stream: stream.clone(), position, data });
     }
 

@@ -4,6 +4,12 @@
 //! returns; what a reader was shown of a stream is never contradicted, because after a crash a stream continues beyond every position
 //! that anyone may have seen.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod batch;
 mod engine;
 mod fsync;

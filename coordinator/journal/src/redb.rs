@@ -186,7 +186,7 @@ impl RedbEngine {
     /// # Errors
     /// If one of them fails. What was copied stays, and may be copied once more.
     pub async fn copy_to(&self, to: &dyn Engine) -> Result<u64, Error> {
-        let mut copied = 0;
+        let mut copied = 0_u64;
         for space in self.with(spaces).await? {
             // As long as the program: there are few, and they are copied once.
             let space: Space = Box::leak(space.into_boxed_str());
@@ -195,7 +195,7 @@ impl RedbEngine {
                 let records = self.list(space, range.clone()).await?;
                 let Some((last, _)) = records.last() else { break };
                 range = range.after(last.clone());
-                copied += records.len() as u64;
+                copied = copied.saturating_add(records.len() as u64);
                 let put = |(key, value)| Write::Put { space, key, value };
                 to.commit(vec![Arc::new(records.into_iter().map(put).collect())], false).await?;
             }
@@ -210,8 +210,8 @@ impl RedbEngine {
             loop {
                 let entries = self.read(&name, from, COPIED_BYTES).await?;
                 let Some(last) = entries.last() else { break };
-                from = last.position + 1;
-                copied += entries.len() as u64;
+                from = last.position.saturating_add(1);
+                copied = copied.saturating_add(entries.len() as u64);
                 let append =
                     |entry: Entry| Write::Append { stream: stream.clone(), position: entry.position, data: entry.data };
                 to.commit(vec![Arc::new(entries.into_iter().map(append).collect())], false).await?;
@@ -254,7 +254,7 @@ impl Engine for RedbEngine {
         self.with(move |database| {
             let Some(streams) = found(database.begin_read()?.open_table(STREAMS))? else { return Ok(0) };
             let last = streams.range((stream.as_str(), 0)..=(stream.as_str(), u64::MAX))?.next_back();
-            Ok(last.transpose()?.map_or(0, |(key, _)| key.value().1 + 1))
+            Ok(last.transpose()?.map_or(0, |(key, _)| key.value().1.saturating_add(1)))
         })
         .await
     }

@@ -31,9 +31,9 @@ impl Stream {
         // Until it is queued, so that entries are queued in the order of their positions.
         let mut next = self.tail.next.lock();
         let position = *next;
-        *next += 1;
+        *next = next.saturating_add(1);
         batch.append(&self.tail.name, position, entry(position));
-        self.queue.push(batch, Some((self.tail.clone(), position + 1)), durability)
+        self.queue.push(batch, Some((self.tail.clone(), position.saturating_add(1))), durability)
     }
 
     /// The position after the last committed entry, and a wake-up when that changes.

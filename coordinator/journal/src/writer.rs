@@ -110,7 +110,7 @@ impl Writer {
             }
             (self.unsynced_bytes, self.due) = (0, None);
         } else {
-            self.due.get_or_insert_with(|| Instant::now() + self.interval);
+            self.due = self.due.or_else(|| Instant::now().checked_add(self.interval));
         }
     }
 
@@ -121,15 +121,15 @@ impl Writer {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, "the journal cannot be written; events are kept in memory until it can");
         }
-        let mut lost = 0;
+        let mut lost = 0_usize;
         for batch in queued {
-            let fits = self.unsynced_bytes + batch.bytes <= REMEMBERED_BYTES;
+            let fits = self.unsynced_bytes.saturating_add(batch.bytes) <= REMEMBERED_BYTES;
             // The caller of a durable one is told, and decides.
             match batch.durability {
                 Durability::Relaxed if fits => {
                     self.remember(Unsynced { writes: batch.writes, tail: batch.tail, bytes: batch.bytes });
                 }
-                Durability::Relaxed => lost += 1,
+                Durability::Relaxed => lost = lost.saturating_add(1),
                 Durability::Durable => {}
             }
             let _ = batch.done.send(Err(error.clone()));
@@ -137,12 +137,12 @@ impl Writer {
         if lost > 0 {
             tracing::error!(batches = lost, "the journal still cannot be written; events are lost");
         }
-        self.due = Some(Instant::now() + self.interval);
+        self.due = Instant::now().checked_add(self.interval);
     }
 
     /// Another process writes the journal now, and reads what is in it: nothing of this one may be added.
     fn fenced(&mut self, queued: Vec<Queued>, error: &Error) {
-        let lost = self.unsynced.len() + queued.len();
+        let lost = self.unsynced.len().saturating_add(queued.len());
         tracing::warn!(%error, batches = lost, "nothing more is written to the journal");
         (self.unsynced, self.unsynced_bytes, self.due) = (Vec::new(), 0, None);
         for batch in queued {
@@ -152,7 +152,7 @@ impl Writer {
 
     fn remember(&mut self, batch: Unsynced) {
         if !batch.writes.is_empty() {
-            self.unsynced_bytes += batch.bytes;
+            self.unsynced_bytes = self.unsynced_bytes.saturating_add(batch.bytes);
             self.unsynced.push(batch);
         }
     }

@@ -69,7 +69,7 @@ fn excerpts(before: &str, after: &str) -> (String, String) {
     let cut = |text: &str| {
         let mut shown: String = if from > 0 { "…".to_owned() } else { String::new() };
         shown.extend(text.chars().skip(from).take(SHOWN));
-        if text.chars().count() > from + SHOWN {
+        if text.chars().count() > from.saturating_add(SHOWN) {
             shown.push('…');
         }
         shown

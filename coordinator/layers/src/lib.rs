@@ -4,6 +4,12 @@
 //! Invariant: only the action cache decides what is a hit. The records merely describe it, so losing one, or failing to
 //! write one, never changes or delays a build.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod diff;
 mod error;
 mod explain;
@@ -185,11 +191,11 @@ impl Layers {
 
 fn now_ms() -> i64 {
     let now = clock::now();
-    now.seconds * 1000 + i64::from(now.nanos / 1_000_000)
+    now.seconds.saturating_mul(1000).saturating_add(i64::from(now.nanos / 1_000_000))
 }
 
 fn timestamp(ms: i64) -> Option<Timestamp> {
-    (ms > 0).then(|| Timestamp { seconds: ms / 1000, nanos: (ms % 1000) as i32 * 1_000_000 })
+    (ms > 0).then(|| Timestamp { seconds: ms / 1000, nanos: ((ms % 1000) as i32).saturating_mul(1_000_000) })
 }
 
 impl Shared {

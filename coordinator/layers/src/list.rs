@@ -105,14 +105,20 @@ impl Layers {
         let mut named: HashMap<u64, Named> = HashMap::new();
         while let Some(found) = read.next().await {
             let (index, blobs) = found?;
-            rows[index].evicted = blobs.is_none();
-            let goes = goes(&rows[index]);
+            let Some(row) = rows.get_mut(index) else { continue };
+            row.evicted = blobs.is_none();
+            let goes = goes(row);
             for (blob, bytes) in blobs.unwrap_or_default() {
                 let first = Named { bytes, layer: index, goes };
                 named.entry(blob).and_modify(|one| (one.layer, one.goes) = (SHARED, one.goes && goes)).or_insert(first);
             }
         }
-        named.values().filter(|one| one.layer != SHARED).for_each(|one| rows[one.layer].unique_bytes += one.bytes);
+        for one in named.values() {
+            // No row has the number of what several name.
+            if let Some(row) = rows.get_mut(one.layer) {
+                row.unique_bytes = row.unique_bytes.saturating_add(one.bytes);
+            }
+        }
         Ok(named.values().filter(|one| one.goes).map(|one| one.bytes).sum())
     }
 

@@ -14,9 +14,9 @@ use super::record::{MISSED, add, last_use_ms};
 pub(super) fn merge<'a>(parts: impl IntoIterator<Item = &'a StepLayers>) -> StepLayers {
     let mut merged = StepLayers::default();
     let mut layers: BTreeMap<&str, StoredLayer> = BTreeMap::new();
-    let mut count = 0;
+    let mut count = 0_usize;
     for part in parts {
-        count += 1;
+        count = count.saturating_add(1);
         for (user, counts) in &part.users {
             add(merged.users.entry(user.clone()).or_default(), counts);
         }

@@ -113,7 +113,7 @@ impl OwnLayers {
         }
         let mut order = self.order.lock().await;
         let mut batch = Batch::default();
-        let mut place = order.rows.last_key_value().map_or(0, |(last, _)| last + 1);
+        let mut place = order.rows.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
         for (key, value) in changes {
             let row = row(instance, &key);
             if let Some(before) = order.remove(&row) {
@@ -123,7 +123,7 @@ impl OwnLayers {
                 Some(value) => {
                     batch = batch.put(RECORDS, row.clone(), value).put(ORDER, place_key(place), row.clone());
                     order.insert(place, row);
-                    place += 1;
+                    place = place.saturating_add(1);
                 }
                 None => batch = batch.remove(RECORDS, row),
             }
@@ -161,7 +161,10 @@ impl LayerStore for OwnLayers {
     async fn list(&self, instance: &str) -> Result<Vec<(String, Known)>, Error> {
         let prefix = row(instance, "");
         let found = self.journal.list(RECORDS, Range::prefix(&prefix)).await?;
-        found.into_iter().map(|(row, data)| Ok((row[prefix.len()..].to_owned(), known(&data)?))).collect()
+        found
+            .into_iter()
+            .map(|(row, data)| Ok((row.strip_prefix(&prefix).unwrap_or_default().to_owned(), known(&data)?)))
+            .collect()
     }
 
     async fn remove(&self, instance: &str, keys: &[String]) -> Result<(), Error> {

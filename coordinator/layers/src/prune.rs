@@ -81,11 +81,12 @@ fn write_down<'a>(
 ) -> (Vec<String>, Vec<(String, StepLayers)>) {
     let mut actions: HashMap<&str, Vec<&str>> = HashMap::new();
     gone.iter().for_each(|row| actions.entry(&row.key).or_default().push(&row.layer.action));
-    let is_remembered = |layer: &StoredLayer| layer.pruned_ms == 0 || now - layer.pruned_ms < REMEMBERED_MS;
+    let is_remembered =
+        |layer: &StoredLayer| layer.pruned_ms == 0 || now.saturating_sub(layer.pruned_ms) < REMEMBERED_MS;
     let (mut forgotten, mut changed) = (Vec::new(), Vec::new());
     for (key, own, all) in records {
         let last_ms = all.last.as_ref().map_or(0, |last| last.at_ms);
-        if !all.layers.iter().any(is_remembered) && now - last_ms >= REMEMBERED_MS {
+        if !all.layers.iter().any(is_remembered) && now.saturating_sub(last_ms) >= REMEMBERED_MS {
             forgotten.push(key);
             continue;
         }

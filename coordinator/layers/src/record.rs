@@ -141,7 +141,7 @@ fn bound(record: &mut StepLayers) {
             record.layers.iter().filter(|layer| (layer.pruned_ms > 0) == pruned).count().saturating_sub(most);
         record.layers.retain(|layer| {
             let goes = over > 0 && (layer.pruned_ms > 0) == pruned;
-            over -= usize::from(goes);
+            over = over.saturating_sub(usize::from(goes));
             !goes
         });
     }
@@ -155,20 +155,20 @@ fn user<'a>(record: &'a mut StepLayers, user: &str) -> &'a mut LayerCounts {
 fn count(counts: &mut LayerCounts, run: &Run) {
     match run.cache {
         Cache::Hit => {
-            counts.hits += 1;
-            counts.saved_bytes += run.size_bytes;
+            counts.hits = counts.hits.saturating_add(1);
+            counts.saved_bytes = counts.saved_bytes.saturating_add(run.size_bytes);
         }
-        Cache::Miss => counts.misses += 1,
-        Cache::Merged => counts.merged += 1,
+        Cache::Miss => counts.misses = counts.misses.saturating_add(1),
+        Cache::Merged => counts.merged = counts.merged.saturating_add(1),
     }
 }
 
 /// Adds `counts` to `sum`.
 pub(super) fn add(sum: &mut LayerCounts, counts: &LayerCounts) {
-    sum.hits += counts.hits;
-    sum.misses += counts.misses;
-    sum.merged += counts.merged;
-    sum.saved_bytes += counts.saved_bytes;
+    sum.hits = sum.hits.saturating_add(counts.hits);
+    sum.misses = sum.misses.saturating_add(counts.misses);
+    sum.merged = sum.merged.saturating_add(counts.merged);
+    sum.saved_bytes = sum.saved_bytes.saturating_add(counts.saved_bytes);
 }
 
 /// When a result was last used, or made.

@@ -49,7 +49,8 @@ fn warn(error: &Error) {
 
 /// The first message with those that follow shortly, up to the first that someone waits for.
 async fn collect(first: Message, queue: &mut mpsc::Receiver<Message>) -> Vec<Message> {
-    let until = tokio::time::Instant::now() + COLLECTED;
+    let began = tokio::time::Instant::now();
+    let until = began.checked_add(COLLECTED).unwrap_or(began);
     let mut messages = vec![first];
     while messages.len() < super::QUEUE && !matches!(messages.last(), Some(Message::Settle(_))) {
         let Ok(Some(next)) = tokio::time::timeout_at(until, queue.recv()).await else { break };

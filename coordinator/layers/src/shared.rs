@@ -176,12 +176,12 @@ impl LayerStore for SharedLayers {
         let answered = there.is_ok();
         let mut known: BTreeMap<String, Known> =
             own.into_iter().map(|(key, own)| (key, Known { own, others: Vec::new() })).collect();
-        let mut shared = 0;
+        let mut shared = 0_usize;
         for (key, mut parts) in alone(there) {
             let own = parts.remove(&self.name);
             let known = known.entry(key).or_default();
             known.remember(own.clone());
-            shared += usize::from(own.is_some_and(|own| own == known.own));
+            shared = shared.saturating_add(usize::from(own.is_some_and(|own| own == known.own)));
             known.others = parts.into_values().collect();
         }
         let written = known.values().filter(|known| known.own != StepLayers::default()).count();

@@ -3,6 +3,12 @@
 //! Invariant: no page goes back. Each has a number, and a coordinator remembers on its disk the latest that it has seen. If Redis has an
 //! earlier one, because it lost its last second or somebody put an old value there, the latest is used, and the next leader writes it again.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -193,7 +199,7 @@ impl Ledger for Pages {
             journal.as_ref().ok_or_else(|| "this coordinator does not lead the farm at the moment".to_owned())?;
         let stored = self.stored(name).await?.map_or(0, |page| page.number);
         let before = self.seen.lock().await.page(name).map_or(0, |page| page.number);
-        let page = Page::next(stored.max(before) + 1, &text);
+        let page = Page::next(stored.max(before).saturating_add(1), &text);
         let write = Write::Put { space: MEMBERS, key: name.to_owned(), value: Bytes::from(page.text.clone()) };
         journal.commit(vec![Arc::new(vec![write])], true).await.map_err(|error| error.to_string())?;
         self.seen.lock().await.note(name, page)

@@ -113,7 +113,7 @@ impl Peer {
 
     fn connection(&self) -> anyhow::Result<(Channel, Arc<AtomicUsize>)> {
         let mut connections = self.connections.lock();
-        let is_new = |connection: &Connection| connection.made.elapsed() < LIFE / 2;
+        let is_new = |connection: &Connection| connection.made.elapsed().saturating_mul(2) < LIFE;
         connections.retain(|connection| is_new(connection) || connection.calls.load(Ordering::Relaxed) > 0);
         let least = connections.iter().filter(|connection| is_new(connection));
         let least = least.min_by_key(|connection| connection.calls.load(Ordering::Relaxed));

@@ -45,10 +45,10 @@ impl Connection {
     /// The outer error is the connection's, an inner one is the command's own.
     pub async fn run(self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
-            Self::Single(mut connection) if commands.len() == 1 => {
-                Ok(vec![commands[0].query_async(&mut connection).await])
-            }
             Self::Single(mut connection) => {
+                if let [command] = commands.as_slice() {
+                    return Ok(vec![command.query_async(&mut connection).await]);
+                }
                 let mut answers = Vec::with_capacity(commands.len());
                 let mut commands = commands.into_iter().peekable();
                 while commands.peek().is_some() {

@@ -2,6 +2,12 @@
 //!
 //! Invariants: no text of this crate contains a password. No call waits longer than its limit.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod address;
 mod connection;
 mod error;

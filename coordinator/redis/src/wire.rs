@@ -82,10 +82,10 @@ impl Wire {
         limit: Duration,
     ) -> Result<(Value, Vec<RedisResult<Value>>), Error> {
         let sent = |first: Cmd| [vec![first], behind.to_vec()].concat();
-        let until = tokio::time::Instant::now() + limit;
+        let began = tokio::time::Instant::now();
         let mut answers = self.calls(sent(call.command("EVALSHA", &call.script.hash)), limit).await?;
         if matches!(answers.first(), Some(Err(error)) if error.code() == Some("NOSCRIPT")) {
-            let left = until.duration_since(tokio::time::Instant::now());
+            let left = limit.saturating_sub(began.elapsed());
             answers = self.calls(sent(call.command("EVAL", call.script.text)), left).await?;
         }
         let mut answers = answers.into_iter();
@@ -119,7 +119,7 @@ impl Wire {
         if fails && let Some(number) = number {
             let mut connection = self.connection.lock().await;
             if connection.0 == number {
-                *connection = (number + 1, None);
+                *connection = (number.saturating_add(1), None);
             }
         }
         answered

@@ -28,8 +28,8 @@ async fn named(stores: &Stores, sides: &Sides, is_first: bool) -> Option<Nodes> 
     let at = path(manifest)?;
     let read = json(stores, sides, nodes.get(&at)?).await?;
     let mut names = vec![(at, "manifest".to_owned()), (path(read.get("config")?)?, "config".to_owned())];
-    for (number, layer) in read.get("layers")?.as_array()?.iter().enumerate() {
-        names.push((path(layer)?, format!("layer {}", number + 1)));
+    for (number, layer) in (1_usize..).zip(read.get("layers")?.as_array()?) {
+        names.push((path(layer)?, format!("layer {number}")));
     }
     for (at, name) in names {
         // Of two equal layers, the first has the blob.

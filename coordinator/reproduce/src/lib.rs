@@ -3,6 +3,12 @@
 //! Invariant: a second run has an action of its own, which joins no other, is looked up nowhere and is kept nowhere: it can neither be taken
 //! from a cache nor become the result of a step.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod again;
 mod asked;
 mod layout;

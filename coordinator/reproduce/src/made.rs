@@ -158,8 +158,8 @@ impl Sides {
             let mut below: BTreeMap<String, (Option<Digest>, Option<Digest>)> = BTreeMap::new();
             for (digest, is_first) in [(first, true), (second, false)] {
                 let Some(digest) = digest else { continue };
-                self.read += 1;
-                if self.read > 2 * MAX_DIRECTORIES {
+                self.read = self.read.saturating_add(1);
+                if self.read > MAX_DIRECTORIES.saturating_mul(2) {
                     return Err(Error::TooMany);
                 }
                 let data = store.get(&digest).await?;

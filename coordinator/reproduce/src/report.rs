@@ -41,16 +41,16 @@ pub fn summary(build: &str, mut steps: Vec<v1::ReproducedStep>, network: bool) -
         Reproduced::Same => 2,
     });
     steps.truncate(RECORDED);
-    let mut left = ALL_DIFFERENCES;
+    let mut left: usize = ALL_DIFFERENCES;
     for step in &mut steps {
         step.differences.truncate(left);
-        left -= step.differences.len();
+        left = left.saturating_sub(step.differences.len());
     }
     v1::Reproducibility {
         outcome: outcome.into(),
         build: build.to_owned(),
         at: Some(clock::now()),
-        compared: same + different,
+        compared: same.saturating_add(different),
         different,
         steps,
         ..v1::Reproducibility::default()

@@ -3,6 +3,12 @@
 //! Invariant: values arrive with a submission and leave only in a request for an action. Nothing here can be written to
 //! disk: after a restart the coordinator has no secrets, and the client that still follows the build sends them again.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

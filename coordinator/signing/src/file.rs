@@ -73,7 +73,7 @@ fn secret(created: SystemTime) -> Result<Secret, Error> {
 /// Files have whole seconds. A key is valid at once, not within a second.
 fn whole(at: SystemTime) -> SystemTime {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since.as_secs())).unwrap_or(at)
 }
 
 pub(crate) fn create(path: &Path) -> Result<(), Error> {
@@ -111,7 +111,7 @@ pub fn rotate(path: &Path, overlap: Duration) -> Result<(), Error> {
     }
     let mut contents = read(path)?;
     let now = SystemTime::now();
-    let from = whole(now + overlap);
+    let from = whole(now.checked_add(overlap).unwrap_or(now));
     let (mut kept, mut retired) = (vec![secret(from)?], Vec::new());
     for mut secret in std::mem::take(&mut contents.secrets) {
         secret.key.not_after = Some(secret.key.not_after.map_or(from, |end| end.min(from)));

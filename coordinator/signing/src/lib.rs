@@ -5,6 +5,12 @@
 //!
 //! Invariant: what leaves [`Signer::sign`] was verified with the public key that the farm publishes.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod command;
 mod error;
 mod file;

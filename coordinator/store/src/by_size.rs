@@ -77,7 +77,7 @@ impl BlobStore for BySize {
     }
 
     fn bytes(&self) -> u64 {
-        self.small.bytes() + self.large.bytes()
+        self.small.bytes().saturating_add(self.large.bytes())
     }
 
     fn capacity(&self) -> u64 {

@@ -42,10 +42,10 @@ struct Places {
 
 impl Places {
     fn add(&mut self, blob: Digest, list: List) {
-        let mut offset = 0;
+        let mut offset = 0_u64;
         for chunk in list.chunks.iter() {
             self.chunks.insert(*chunk, (blob, offset));
-            offset += chunk.size;
+            offset = offset.saturating_add(chunk.size);
         }
         if self.lists.insert(blob, list).is_none() {
             self.order.push_back(blob);
@@ -203,7 +203,7 @@ impl BlobStore for Chunks {
             Err(error) if error.is_absent() && self.place(digest).is_some() => {
                 let data = self.within(digest).await?;
                 let left = digest.size.checked_sub(offset).ok_or(Error::OutOfRange { digest: *digest, offset })?;
-                let end = offset + limit.map_or(left, |limit| left.min(limit));
+                let end = offset.saturating_add(limit.map_or(left, |limit| left.min(limit)));
                 let piece = data.slice(offset as usize..end as usize);
                 Ok(futures::stream::iter((!piece.is_empty()).then_some(Ok(piece))).boxed())
             }

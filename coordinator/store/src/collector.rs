@@ -57,6 +57,12 @@ pub struct Collector {
     pub(super) done: Done,
 }
 
+/// So long from now; now, if no clock goes so far.
+fn soon(wait: Duration) -> tokio::time::Instant {
+    let now = tokio::time::Instant::now();
+    now.checked_add(wait).unwrap_or(now)
+}
+
 /// When each task was last done.
 #[derive(Debug, Default)]
 pub(super) struct Done {
@@ -69,7 +75,7 @@ pub(super) struct Done {
 impl Collector {
     /// Collects periodically, forever, and logs what was removed.
     pub async fn run(self: Arc<Self>, every: Duration) {
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every.min(FIRST), every);
+        let mut ticks = tokio::time::interval_at(soon(every.min(FIRST)), every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -159,7 +165,7 @@ impl Collector {
     }
 
     fn bucket_is_due(&self) -> bool {
-        let every = BUCKET_EVERY.min(self.life / 8);
+        let every = BUCKET_EVERY.min(self.life.checked_div(8).unwrap_or_default());
         self.done.bucket.lock().is_none_or(|last| last <= self.clock.ago(every))
     }
 
@@ -167,12 +173,12 @@ impl Collector {
     /// blobs.
     async fn mark(&self) -> Result<u64, Error> {
         self.disk.begin_marking();
-        let (mut count, mut after) = (0, None);
+        let (mut count, mut after) = (0_u64, None);
         loop {
             let page = self.results.page(after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.place);
-            count += page.len() as u64;
+            count = count.saturating_add(page.len() as u64);
             for entry in page {
                 let function: DigestFunction = entry.action.function;
                 let named = whole::named_by(Unused(&self.disk), function, &entry.result).await?;

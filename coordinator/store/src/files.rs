@@ -33,8 +33,8 @@ pub async fn put(store: &dyn BlobStore, function: DigestFunction, path: &Path) -
         if read == 0 {
             break;
         }
-        hashers.0.update(&buffer[..read]);
-        hashers.1.update(&buffer[..read]);
+        hashers.0.update(buffer.get(..read).unwrap_or_default());
+        hashers.1.update(buffer.get(..read).unwrap_or_default());
     }
     let digest = hashers.0.finish();
     put_as(store, &digest, path).await?;
@@ -57,7 +57,7 @@ pub async fn put_as(store: &dyn BlobStore, digest: &Digest, path: &Path) -> Resu
         if read == 0 {
             break;
         }
-        writer.write(buffer[..read].to_vec().into()).await?;
+        writer.write(buffer.get(..read).unwrap_or_default().to_vec().into()).await?;
     }
     Ok(writer.commit().await?)
 }

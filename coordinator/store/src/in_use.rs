@@ -38,7 +38,7 @@ impl InUse {
     /// Keeps everything used from now on until the hold is dropped.
     pub fn begin(&self) -> Hold {
         let began = self.clock.now();
-        *self.began.lock().entry(began).or_default() += 1;
+        self.began.lock().entry(began).and_modify(|count| *count = count.saturating_add(1)).or_insert(1);
         Hold { all: self.began.clone(), began }
     }
 
@@ -59,7 +59,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut all = self.all.lock();
         if let Some(count) = all.get_mut(&self.began) {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 all.remove(&self.began);
             }

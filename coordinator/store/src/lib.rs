@@ -6,6 +6,12 @@
 //! Invariant: bytes that leave a store match the digest that was requested, and a blob is visible completely or not at
 //! all.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod actions;
 mod artifacts_below;
 mod believed;
@@ -199,6 +205,16 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+impl Swept {
+    /// Counts blobs that were removed.
+    fn add(&mut self, gone: impl Iterator<Item = Digest>) {
+        for digest in gone {
+            self.blobs = self.blobs.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(digest.size);
+        }
+    }
+}
+
 /// A Redis as the farm's cache.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
@@ -296,7 +312,7 @@ async fn share_artifacts(own: disk::Disk, common: Arc<dyn BlobStore>) {
         for digest in missing {
             if let Err(error) = copy(&own, &*common, &digest).await {
                 tracing::debug!(%digest, %error, "cannot share an artifact's blob");
-                failed += 1;
+                failed = failed.saturating_add(1);
             }
         }
     }

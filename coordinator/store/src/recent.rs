@@ -27,7 +27,7 @@ struct Bulk;
 
 impl Weighter<Digest, Bytes> for Bulk {
     fn weight(&self, _digest: &Digest, data: &Bytes) -> u64 {
-        OVERHEAD_BYTES + data.len() as u64
+        OVERHEAD_BYTES.saturating_add(data.len() as u64)
     }
 }
 

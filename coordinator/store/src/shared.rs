@@ -68,7 +68,7 @@ impl Shared {
     /// Combines `own` and `shared`, in which unused blobs expire after `life`.
     pub fn new(own: Arc<dyn BlobStore>, shared: Arc<dyn BlobStore>, life: Duration, clock: Clock, bond: Bond) -> Self {
         let often = if bond == Bond::Firm { RELIED_ON } else { TOUCH_EVERY };
-        let touch_every = millis(often.min(life / 4));
+        let touch_every = millis(often.min(life.checked_div(4).unwrap_or_default()));
         let (touches, touching, fetching) = (Arc::default(), Arc::default(), Arc::default());
         Self { own, shared, clock, touch_every, touches, touching, bond, fetching }
     }
@@ -221,7 +221,7 @@ impl Shared {
 
 impl Touches {
     fn remember(&mut self, digests: Vec<Digest>, now: Stamp) {
-        if self.last.len() + digests.len() > REMEMBERED {
+        if self.last.len().saturating_add(digests.len()) > REMEMBERED {
             self.last.clear();
         }
         self.last.extend(digests.into_iter().map(|digest| (digest, now)));
@@ -268,8 +268,8 @@ impl BlobStore for Shared {
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let mut found = self.own.get_many(digests).await;
         let is_absent = |result: &Result<Bytes, Error>| result.as_ref().is_err_and(Error::is_absent);
-        let places: Vec<usize> = (0..found.len()).filter(|at| is_absent(&found[*at])).collect();
-        let wanted: Vec<Digest> = places.iter().map(|at| digests[*at]).collect();
+        let absent = found.iter().zip(digests).filter(|(found, _)| is_absent(found));
+        let wanted: Vec<Digest> = absent.map(|(_, digest)| *digest).collect();
         if !wanted.is_empty() {
             let shared = self.shared.get_many(&wanted).await;
             let fetched =
@@ -280,8 +280,9 @@ impl BlobStore for Shared {
                 result.unwrap_or_else(|error| tracing::debug!(%error, "cannot keep a blob that was fetched"));
             }
             self.fetched(used).await;
-            for ((at, digest), result) in places.into_iter().zip(&wanted).zip(shared) {
-                found[at] = result.map_err(|error| self.absent(digest, error));
+            let missing = found.iter_mut().filter(|result| is_absent(result));
+            for ((one, digest), result) in missing.zip(&wanted).zip(shared) {
+                *one = result.map_err(|error| self.absent(digest, error));
             }
         }
         found
@@ -308,11 +309,11 @@ impl BlobStore for Shared {
 
     async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), Error>> {
         let mut results = self.own.put_many(blobs.clone()).await;
-        let (places, stored): (Vec<usize>, Vec<_>) =
-            blobs.into_iter().enumerate().filter(|(at, _)| results[*at].is_ok()).unzip();
+        let (kept, stored): (Vec<&mut Result<(), Error>>, Vec<_>) =
+            results.iter_mut().zip(blobs).filter(|(result, _)| result.is_ok()).unzip();
         let digests: Vec<Digest> = stored.iter().map(|blob| blob.0).collect();
-        for ((at, digest), shared) in places.into_iter().zip(&digests).zip(self.shared.put_many(stored).await) {
-            results[at] = self.written(digest, shared);
+        for ((result, digest), shared) in kept.into_iter().zip(&digests).zip(self.shared.put_many(stored).await) {
+            *result = self.written(digest, shared);
         }
         results
     }

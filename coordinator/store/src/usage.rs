@@ -67,7 +67,7 @@ impl Usage {
         let measured = tokio::task::spawn_blocking(move || {
             let journal = std::fs::metadata(directory.join("journal.redb"));
             // The file is longer than what was ever written to it: it grows by doubling.
-            journal.map_or(0, |data| (data.blocks() * 512).saturating_sub(EMPTY_JOURNAL))
+            journal.map_or(0, |data| data.blocks().saturating_mul(512).saturating_sub(EMPTY_JOURNAL))
         });
         if let Ok(bytes) = measured.await {
             self.inner.records.store(bytes, Ordering::Relaxed);
@@ -91,12 +91,12 @@ impl Usage {
 
 /// Total size of the files below a directory; links are not followed.
 pub(super) fn measure(directory: &Path) -> u64 {
-    let (mut bytes, mut waiting) = (0, vec![directory.to_owned()]);
+    let (mut bytes, mut waiting) = (0_u64, vec![directory.to_owned()]);
     while let Some(at) = waiting.pop() {
         for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(data) if data.is_dir() => waiting.push(entry.path()),
-                Ok(data) => bytes += data.len(),
+                Ok(data) => bytes = bytes.saturating_add(data.len()),
                 Err(_) => {}
             }
         }

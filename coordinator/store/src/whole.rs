@@ -56,7 +56,7 @@ impl Directory for Named {
     }
 
     fn entries(&self) -> u64 {
-        (self.files.len() + self.below.len()) as u64
+        self.files.len().saturating_add(self.below.len()) as u64
     }
 }
 
@@ -70,7 +70,7 @@ struct Length;
 
 impl Weighter<Digest, Arc<[Digest]>> for Length {
     fn weight(&self, _root: &Digest, named: &Arc<[Digest]>) -> u64 {
-        1 + named.len() as u64
+        (named.len() as u64).saturating_add(1)
     }
 }
 
@@ -120,7 +120,7 @@ async fn named_in(
             return Ok(None);
         }
     }
-    let mut left = MAX_NAMED - named.len();
+    let Some(mut left) = MAX_NAMED.checked_sub(named.len()) else { return Ok(None) };
     for root in roots {
         let below = match closures.and_then(|closures| closures.0.get(&root)) {
             Some(known) if known.len() <= left => known,

@@ -8,6 +8,12 @@
 //! it is complete or absent, and counted, evicted and shared like everything else. A body that did not arrive whole is
 //! not stored. A tenant's entries are in its own stores. What is written in a scope is read in that scope only.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod body;
 mod caller;
 mod entries;

@@ -169,7 +169,8 @@ fn results(caller: &Caller) -> Drawer<'_> {
 fn decode(data: &[u8]) -> Result<reapi::ActionResult, Refusal> {
     let wrong = |words: String| Refusal::Malformed(format!("the body is no result of an action: {words}"));
     let result = reapi::ActionResult::decode(data).map_err(|error| wrong(error.to_string()))?;
-    let elements = result.output_files.len() + result.output_directories.len() + result.output_symlinks.len();
+    let lengths = [result.output_files.len(), result.output_directories.len(), result.output_symlinks.len()];
+    let elements = lengths.into_iter().fold(0, usize::saturating_add);
     if elements > MAX_ELEMENTS {
         return Err(wrong(format!("it has more than {MAX_ELEMENTS} outputs")));
     }

@@ -7,6 +7,11 @@
 //! Invariant: no dependencies, so that the shim starts at once; nothing that is received is trusted to be well-formed.
 
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -196,7 +201,7 @@ impl Answer {
 
 /// A frame: the length of its content, and the content.
 pub fn frame(content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(content.len() + 4);
+    let mut out = Vec::new();
     put(&mut out, content);
     out
 }
@@ -229,7 +234,7 @@ impl<'a> Rest<'a> {
     }
 
     fn byte(&mut self) -> Result<u8, Malformed> {
-        self.take(1).map(|taken| taken[0])
+        self.take(1)?.first().copied().ok_or(Malformed)
     }
 
     fn four(&mut self) -> Result<[u8; 4], Malformed> {

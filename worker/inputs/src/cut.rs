@@ -38,8 +38,8 @@ pub(super) struct Content {
 }
 
 fn unit(path: &str, digest: Digest, threshold: u64) -> Unit {
-    let name =
-        DigestFunction::Sha256.digest(format!("{threshold}\n{digest}\n{path}").as_bytes()).hex()[..32].to_owned();
+    let mut name = DigestFunction::Sha256.digest(format!("{threshold}\n{digest}\n{path}").as_bytes()).hex();
+    name.truncate(32);
     Unit { name, path: path.to_owned(), digest, threshold }
 }
 
@@ -66,7 +66,7 @@ fn count(closure: &Closure, digest: &Digest, counts: &mut HashMap<Digest, u64>, 
     let Some(directory) = closure.get(digest) else { return Err(Error::Missing(vec![*digest])) };
     let mut entries = directory.entries.len() as u64;
     for (_, below) in below(directory) {
-        entries = entries.saturating_add(count(closure, below, counts, depth + 1)?);
+        entries = entries.saturating_add(count(closure, below, counts, depth.saturating_add(1))?);
     }
     counts.insert(*digest, entries);
     Ok(entries)
@@ -76,14 +76,14 @@ fn count(closure: &Closure, digest: &Digest, counts: &mut HashMap<Digest, u64>, 
 pub(super) fn cut(closure: &Closure, root: &Digest) -> Result<Vec<Unit>, Error> {
     let mut counts = HashMap::new();
     count(closure, root, &mut counts, 0)?;
-    let mut threshold = LARGE;
+    let mut threshold: u64 = LARGE;
     loop {
         let mut units = vec![unit("", *root, threshold)];
         large(closure, &counts, root, "", threshold, &mut units);
         if units.len() <= MAX_UNITS {
             return Ok(units);
         }
-        threshold *= 2;
+        threshold = threshold.saturating_mul(2);
     }
 }
 

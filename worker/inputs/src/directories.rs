@@ -95,7 +95,7 @@ impl Source for Remembered<'_> {
             let fetched = self.client.get_many(&unknown).await;
             let fetched = fetched.map_err(|error| Failed { digests: unknown.clone(), error })?;
             let mut known = self.known.lock();
-            if known.len() + fetched.len() > REMEMBERED {
+            if known.len().saturating_add(fetched.len()) > REMEMBERED {
                 known.clear();
             }
             for (digest, found) in digests.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {

@@ -116,14 +116,14 @@ impl Files {
         let digests: Vec<Digest> = keys.iter().map(|key| key.digest).collect();
         let (large, small): (Vec<Key>, Vec<Key>) = keys.iter().partition(|key| key.digest.size >= STREAM_FROM);
         let mut groups: Vec<Vec<Key>> = Vec::new();
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for key in small {
             // The first may be empty, and wants a group all the same.
-            if groups.is_empty() || bytes + key.digest.size > GROUP_BYTES {
+            if groups.is_empty() || bytes.saturating_add(key.digest.size) > GROUP_BYTES {
                 groups.push(Vec::new());
                 bytes = 0;
             }
-            bytes += key.digest.size;
+            bytes = bytes.saturating_add(key.digest.size);
             if let Some(group) = groups.last_mut() {
                 group.push(key);
             }

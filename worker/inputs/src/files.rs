@@ -40,11 +40,17 @@ pub(super) struct Files {
 /// A file's path in the directory, as an absolute path there.
 pub(super) fn name(key: &Key) -> String {
     let hex = key.digest.hex();
-    format!("/{}/{}-{hex}-{}-{}", &hex[..2], key.digest.function.name(), key.digest.size, key.kind())
+    format!(
+        "/{}/{}-{hex}-{}-{}",
+        hex.get(..2).unwrap_or_default(),
+        key.digest.function.name(),
+        key.digest.size,
+        key.kind()
+    )
 }
 
 fn time() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(MTIME as u64)
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(MTIME as u64)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl Files {
@@ -65,7 +71,7 @@ impl Files {
                 };
                 match key.filter(intact) {
                     Some(key) => {
-                        index.bytes += key.digest.size;
+                        index.bytes = index.bytes.saturating_add(key.digest.size);
                         index.used.insert(key, 0);
                         if !trusted {
                             index.doubtful.insert(key);
@@ -95,12 +101,16 @@ impl Files {
     }
 
     pub(super) fn path(&self, key: &Key) -> PathBuf {
-        self.directory.join(&name(key)[1..])
+        self.directory.join(name(key).trim_start_matches('/'))
     }
 
     pub(super) fn temporary(&self, key: &Key) -> Temporary {
         let count = self.clock.fetch_add(1, Ordering::Relaxed);
-        Temporary(self.directory.join(&key.digest.hex()[..2]).join(format!("tmp-{}-{count}", std::process::id())))
+        Temporary(
+            self.directory
+                .join(key.digest.hex().get(..2).unwrap_or_default())
+                .join(format!("tmp-{}-{count}", std::process::id())),
+        )
     }
 
     /// Fetches what is not here, each with the path where it is wanted; waits for what another caller is fetching. The files stay for as
@@ -131,7 +141,7 @@ impl Files {
 
     pub(super) fn hold(&self, keys: &[Key]) -> Held {
         let mut index = self.index.lock();
-        keys.iter().for_each(|key| *index.held.entry(*key).or_default() += 1);
+        keys.iter().for_each(|key| index.hold(key));
         Held { index: self.index.clone(), keys: keys.to_vec() }
     }
 
@@ -144,7 +154,7 @@ impl Files {
         }
         for key in &keys {
             index.used.insert(*key, now);
-            *index.held.entry(*key).or_default() += 1;
+            index.hold(key);
         }
         Some(Held { index: self.index.clone(), keys })
     }
@@ -236,7 +246,7 @@ impl Files {
         let mut index = self.index.lock();
         index.doubtful.remove(&key);
         if index.used.insert(key, now).is_none() {
-            index.bytes += key.digest.size;
+            index.bytes = index.bytes.saturating_add(key.digest.size);
         }
     }
 
@@ -350,8 +360,8 @@ fn copy(function: DigestFunction, from: &mut fs::File, to: &mut fs::File) -> std
         match from.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),
             read => {
-                hasher.update(&buffer[..read]);
-                to.write_all(&buffer[..read])?;
+                hasher.update(buffer.get(..read).unwrap_or_default());
+                to.write_all(buffer.get(..read).unwrap_or_default())?;
             }
         }
     }
@@ -364,7 +374,7 @@ fn hash(function: DigestFunction, mut file: fs::File) -> std::io::Result<Digest>
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
+            read => hasher.update(buffer.get(..read).unwrap_or_default()),
         }
     }
 }

@@ -26,11 +26,17 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// One more uses the file.
+    pub(super) fn hold(&mut self, key: &Key) {
+        let count = self.held.entry(*key).or_default();
+        *count = count.saturating_add(1);
+    }
+
     /// The file is not there any more.
     pub(super) fn forget(&mut self, key: &Key) {
         self.doubtful.remove(key);
         if self.used.remove(key).is_some() {
-            self.bytes -= key.digest.size;
+            self.bytes = self.bytes.saturating_sub(key.digest.size);
         }
     }
 }
@@ -56,7 +62,7 @@ impl Drop for Held {
         let mut index = self.index.lock();
         for key in &self.keys {
             if let Entry::Occupied(mut held) = index.held.entry(*key) {
-                *held.get_mut() -= 1;
+                *held.get_mut() = held.get().saturating_sub(1);
                 if *held.get() == 0 {
                     held.remove();
                 }

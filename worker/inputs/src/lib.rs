@@ -6,6 +6,12 @@
 //! Invariants: a unit or file that is in its place is whole, whatever the machine went through; nothing that a live [`InputTree`] uses is evicted; an action never
 //! gets a unit but as the lower layer of an overlay, or as a copy.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod cut;
 mod delta;
 mod directories;
@@ -349,7 +355,7 @@ impl Inputs {
         let shared = self.shared.clone();
         let _ = tokio::task::spawn_blocking(move || {
             // Files go with the units that use them: the oldest units first, until enough files are nobody's.
-            let aim = shared.max_bytes / 10 * 9;
+            let aim = (shared.max_bytes / 10).saturating_mul(9);
             loop {
                 shared.files.evict_unused(aim);
                 if shared.files.bytes() <= aim || !shared.units.evict_some() {

@@ -50,7 +50,7 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         if let Some(unit) = self.index.lock().units.get_mut(&self.name) {
-            unit.pins -= 1;
+            unit.pins = unit.pins.saturating_sub(1);
         }
     }
 }
@@ -89,10 +89,10 @@ impl Units {
     /// The unit, where it is there.
     pub(super) fn pin(&self, name: &str) -> Option<Pin> {
         let mut index = self.index.lock();
-        index.clock += 1;
+        index.clock = index.clock.saturating_add(1);
         let now = index.clock;
         let unit = index.units.get_mut(name)?;
-        unit.pins += 1;
+        unit.pins = unit.pins.saturating_add(1);
         unit.used = now;
         Some(Pin { name: name.to_owned(), path: self.directory.join(name), index: self.index.clone() })
     }
@@ -119,10 +119,10 @@ impl Units {
         if !index.units.contains_key(name) {
             fs::rename(temporary, &path).map_err(disk(temporary))?;
         }
-        index.clock += 1;
+        index.clock = index.clock.saturating_add(1);
         let now = index.clock;
         let unit = index.units.entry(name.to_owned()).or_default();
-        unit.pins += 1;
+        unit.pins = unit.pins.saturating_add(1);
         unit.used = now;
         Ok(Pin { name: name.to_owned(), path, index: self.index.clone() })
     }

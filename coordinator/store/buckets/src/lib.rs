@@ -1,5 +1,11 @@
 //! Addresses of buckets with S3's protocol and their credentials, validated before anything is sent.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;

@@ -7,6 +7,12 @@
 //! scans takes constant time. Invariant: `bytes + reserved <= capacity` after every call but
 //! [`set_overhead`](Index::set_overhead).
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod order;
 mod scan;
 
@@ -218,7 +224,7 @@ impl Index {
 
     /// Bytes of blobs and reservations, and what their packs take beyond that.
     pub fn bytes(&self) -> u64 {
-        self.bytes + self.reserved + self.overhead
+        self.bytes.saturating_add(self.reserved).saturating_add(self.overhead)
     }
 
     /// Sets what packs take beyond the bytes of their blobs.
@@ -241,7 +247,7 @@ impl Index {
     pub fn touch(&mut self, digest: &Digest, now: Stamp) -> Option<Known> {
         let at = *self.by_digest.get(digest)?;
         self.renew(at, now);
-        let slot = &mut self.slots[at as usize];
+        let slot = self.slot_mut(at);
         let unsaved = slot.used > slot.saved.saturating_add(SAVE_EVERY);
         if unsaved {
             slot.saved = slot.used;
@@ -251,15 +257,14 @@ impl Index {
 
     /// Looks up a blob without counting as a use.
     pub fn look(&self, digest: &Digest) -> Option<Known> {
-        let slot = &self.slots[*self.by_digest.get(digest)? as usize];
-        Some(slot.known())
+        Some(self.slot(*self.by_digest.get(digest)?).known())
     }
 
     /// Adds a blob as the newest. Its bytes must have been reserved by [`reserve`](Self::reserve); the reservation is
     /// consumed.
     pub fn insert_reserved(&mut self, digest: Digest, place: Option<Place>, now: Stamp) {
         self.reserved = self.reserved.saturating_sub(digest.size);
-        self.insert(digest, Slot { used: now, saved: now, verified: true, place, ..self.slot(digest) });
+        self.insert(digest, Slot { used: now, saved: now, verified: true, place, ..self.new_slot(digest) });
         self.tell();
     }
 
@@ -267,14 +272,27 @@ impl Index {
     /// until results have been marked. Its last use may be somewhat later than the disk says.
     pub fn insert_found(&mut self, digest: Digest, place: Option<Place>, saved: Stamp, now: Stamp) -> Evicted {
         let used = saved.saturating_add(SAVE_EVERY).min(now);
-        self.insert(digest, Slot { used, saved, named: true, place, ..self.slot(digest) });
+        self.insert(digest, Slot { used, saved, named: true, place, ..self.new_slot(digest) });
         let mut evicted = Evicted::default();
         while self.bytes() > self.capacity && self.evict(now, &mut evicted) {}
         self.tell();
         evicted
     }
 
-    fn slot(&self, digest: Digest) -> Slot {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`by_digest`, `free` and the orders name slots that exist, and none is taken away"
+    )]
+    fn slot(&self, at: u32) -> &Slot {
+        &self.slots[at as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "as for `slot`")]
+    fn slot_mut(&mut self, at: u32) -> &mut Slot {
+        &mut self.slots[at as usize]
+    }
+
+    fn new_slot(&self, digest: Digest) -> Slot {
         let links = Links::default();
         let mark = self.marking;
         let (verified, version, place) = (false, None, None);
@@ -285,27 +303,28 @@ impl Index {
         if self.by_digest.contains_key(&digest) {
             return;
         }
-        self.births += 1;
+        self.births = self.births.saturating_add(1);
         let slot = Slot { born: self.births, ..slot };
         let at = match self.free.pop() {
             Some(at) => {
-                self.slots[at as usize] = slot;
+                *self.slot_mut(at) = slot;
                 at
             }
             None => {
+                let at = self.slots.len() as u32;
                 self.slots.push(slot);
-                (self.slots.len() - 1) as u32
+                at
             }
         };
         self.by_digest.insert(digest, at);
-        self.bytes += digest.size;
+        self.bytes = self.bytes.saturating_add(digest.size);
         self.link_newest(at);
     }
 
     /// Records that this exact copy was hashed and verified, in this version of its file.
     pub fn set_verified(&mut self, digest: &Digest, born: u64, version: Option<Version>) {
-        let Some(at) = self.by_digest.get(digest) else { return };
-        let slot = &mut self.slots[*at as usize];
+        let Some(&at) = self.by_digest.get(digest) else { return };
+        let slot = self.slot_mut(at);
         if slot.born == born {
             (slot.verified, slot.version) = (true, version);
         }
@@ -313,8 +332,8 @@ impl Index {
 
     /// Records that a file got another version without another content.
     pub fn set_version(&mut self, digest: &Digest, before: Option<Version>, version: Option<Version>) {
-        if let Some(at) = self.by_digest.get(digest) {
-            let slot = &mut self.slots[*at as usize];
+        if let Some(&at) = self.by_digest.get(digest) {
+            let slot = self.slot_mut(at);
             if slot.version == before {
                 slot.version = version;
             }
@@ -323,7 +342,7 @@ impl Index {
 
     /// Removes this exact copy; `false` if it was replaced or is missing.
     pub fn remove(&mut self, digest: &Digest, born: u64) -> bool {
-        let here = self.by_digest.get(digest).is_some_and(|at| self.slots[*at as usize].born == born);
+        let here = self.by_digest.get(digest).is_some_and(|at| self.slot(*at).born == born);
         if here {
             self.take(digest);
             self.tell();
@@ -338,9 +357,9 @@ impl Index {
             return Err(Full { writing: self.reserved });
         }
         let mut evicted = Evicted::default();
-        let most = self.capacity - bytes;
+        let most = self.capacity.saturating_sub(bytes);
         while self.bytes() > most && self.evict(kept_from, &mut evicted) {}
-        self.reserved += bytes;
+        self.reserved = self.reserved.saturating_add(bytes);
         self.tell();
         Ok(evicted)
     }
@@ -362,7 +381,7 @@ impl Index {
 
     /// All blobs: whether a result references each, and its last use. Looks at each.
     pub fn all(&self) -> Vec<(Digest, bool, Stamp)> {
-        let slot = |at: &u32| &self.slots[*at as usize];
+        let slot = |at: &u32| self.slot(*at);
         self.by_digest.iter().map(|(digest, at)| (*digest, slot(at).named, slot(at).used)).collect()
     }
 
@@ -375,14 +394,14 @@ impl Index {
 
     /// The last use of the first of these blobs, if it was before this time.
     pub fn first(&self, which: Which, before: Stamp) -> Option<Stamp> {
-        self.find_first(which, before).map(|at| self.slots[at as usize].used)
+        self.find_first(which, before).map(|at| self.slot(at).used)
     }
 
     /// Removes that blob; `false` if there is none.
     pub fn evict_first(&mut self, which: Which, before: Stamp, evicted: &mut Evicted) -> bool {
         let Some(at) = self.find_first(which, before) else { return false };
-        let Slot { named, used, .. } = self.slots[at as usize];
-        let gone = self.slots[at as usize].located();
+        let Slot { named, used, .. } = *self.slot(at);
+        let gone = self.slot(at).located();
         if named {
             evicted.named_until = evicted.named_until.max(Some(used));
         }
@@ -394,7 +413,7 @@ impl Index {
     fn find_first(&self, which: Which, before: Stamp) -> Option<u32> {
         let loose = self.loose.oldest().filter(|_| which != Which::Named);
         let named = self.named.oldest().filter(|_| which != Which::Loose);
-        let used = |at: &u32| self.slots[*at as usize].used;
+        let used = |at: &u32| self.slot(*at).used;
         loose.into_iter().chain(named).min_by_key(used).filter(|at| used(at) < before)
     }
 
@@ -402,13 +421,13 @@ impl Index {
         if let Some(at) = self.by_digest.remove(digest) {
             self.unlink(at);
             self.free.push(at);
-            self.bytes -= digest.size;
+            self.bytes = self.bytes.saturating_sub(digest.size);
         }
     }
 
     /// Makes a blob the newest of its order. A clock that runs backwards makes nothing older.
     fn renew(&mut self, at: u32, now: Stamp) {
-        let slot = &mut self.slots[at as usize];
+        let slot = self.slot_mut(at);
         slot.used = slot.used.max(now);
         self.unlink(at);
         self.link_newest(at);

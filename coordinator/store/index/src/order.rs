@@ -51,30 +51,32 @@ impl Index {
 
     /// Inserts a blob at the newer end.
     pub(super) fn link_newest(&mut self, at: u32) {
-        let (order, slots) = self.order(self.slots[at as usize].named);
-        slots[at as usize].links = Links { newer: NONE, older: order.newest };
+        let (order, slots) = self.order(self.slot(at).named);
+        let links = Links { newer: NONE, older: order.newest };
         match slots.get_mut(order.newest as usize) {
             Some(slot) => slot.links.newer = at,
             None => order.oldest = at,
         }
         order.newest = at;
+        self.slot_mut(at).links = links;
     }
 
     /// Inserts a blob at the older end, so that it is evicted next.
     pub(super) fn link_oldest(&mut self, at: u32) {
-        let (order, slots) = self.order(self.slots[at as usize].named);
-        slots[at as usize].links = Links { newer: order.oldest, older: NONE };
+        let (order, slots) = self.order(self.slot(at).named);
+        let links = Links { newer: order.oldest, older: NONE };
         match slots.get_mut(order.oldest as usize) {
             Some(slot) => slot.links.older = at,
             None => order.newest = at,
         }
         order.oldest = at;
+        self.slot_mut(at).links = links;
     }
 
     /// Removes a blob from its order.
     pub(super) fn unlink(&mut self, at: u32) {
-        let (order, slots) = self.order(self.slots[at as usize].named);
-        let Links { newer, older } = slots[at as usize].links;
+        let Links { newer, older } = self.slot(at).links;
+        let (order, slots) = self.order(self.slot(at).named);
         match slots.get_mut(newer as usize) {
             Some(slot) => slot.links.older = older,
             None => order.newest = older,

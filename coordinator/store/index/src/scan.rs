@@ -26,21 +26,22 @@ impl Unmarked {
 impl Index {
     /// Starts a marking: blobs that are not named before its end are named by no result.
     pub fn begin_marking(&mut self) {
-        self.marking += 1;
+        self.marking = self.marking.saturating_add(1);
     }
 
     /// Records that a result used at this time names these blobs; they were used no earlier.
     pub fn name(&mut self, digests: &[Digest], used: Stamp) {
         for digest in digests {
             let Some(&at) = self.by_digest.get(digest) else { continue };
-            let slot = &mut self.slots[at as usize];
-            slot.mark = self.marking;
+            let marking = self.marking;
+            let slot = self.slot_mut(at);
+            slot.mark = marking;
             let (named, newer) = (slot.named, slot.used < used);
             if named && !newer {
                 continue;
             }
             self.unlink(at);
-            let slot = &mut self.slots[at as usize];
+            let slot = self.slot_mut(at);
             slot.named = true;
             slot.used = slot.used.max(used);
             self.link_newest(at);
@@ -58,11 +59,11 @@ impl Index {
     /// Moves those that have not changed since to the front of the blobs that no result names, the last of them first.
     pub fn unname(&mut self, unmarked: &[Unmarked]) {
         for &Unmarked { at, born, used } in unmarked {
-            let slot = &self.slots[at as usize];
+            let slot = self.slot(at);
             let same = self.by_digest.get(&slot.digest) == Some(&at) && slot.born == born && slot.used == used;
             if same && slot.named && slot.mark != self.marking {
                 self.unlink(at);
-                self.slots[at as usize].named = false;
+                self.slot_mut(at).named = false;
                 self.link_oldest(at);
             }
         }
@@ -72,7 +73,7 @@ impl Index {
     pub fn free(&mut self, blobs: &[Digest], before: Stamp) -> Vec<Located> {
         let mut gone = Vec::new();
         for digest in blobs {
-            let slot = self.by_digest.get(digest).map(|at| &self.slots[*at as usize]);
+            let slot = self.by_digest.get(digest).map(|at| self.slot(*at));
             if let Some(slot) = slot.filter(|slot| slot.mark != self.marking && slot.used < before) {
                 gone.push(slot.located());
                 self.take(digest);
@@ -93,10 +94,11 @@ impl Index {
 
     fn next(&self, cursor: &mut Cursor, count: usize) -> Option<impl Iterator<Item = (u32, &Slot)>> {
         let from = *cursor;
-        let to = self.slots.len().min(from + count);
+        let to = self.slots.len().min(from.saturating_add(count));
         *cursor = to;
         // A free slot still contains its old values.
         let is_taken = |(at, slot): &(u32, &Slot)| self.by_digest.get(&slot.digest) == Some(at);
-        (from < to).then(|| (from..to).map(|at| (at as u32, &self.slots[at])).filter(is_taken))
+        let some = (0..).zip(&self.slots).skip(from).take(count);
+        (from < to).then(|| some.filter(is_taken))
     }
 }

@@ -11,6 +11,12 @@
 //! Invariant: a block is given back only after the records of all its blobs were struck, and never where the next batch
 //! may be written.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod files;
 mod pack;
 mod record;
@@ -144,7 +150,7 @@ impl Packs {
             none => none.insert(self.begin()?),
         };
         let (from, first) = (pack.end, pack.records);
-        let mut records = Vec::with_capacity(blobs.len() * record::BYTES);
+        let mut records = Vec::with_capacity(blobs.len().saturating_mul(record::BYTES));
         let mut places = Vec::with_capacity(blobs.len());
         let mut at = from;
         for ((digest, data), record) in blobs.iter().zip(first..) {
@@ -152,22 +158,22 @@ impl Packs {
             let start = at as u32;
             Record { digest: *digest, at: start, used: now.max(1) }.encode(&mut records);
             places.push(Place { pack: pack.number, record, at: start });
-            at += data.len() as u64;
+            at = at.saturating_add(data.len() as u64);
         }
         self.count(pack.number, &places, blobs);
-        let written = write(pack, from, blobs)
-            .and_then(|()| pack.files.list.write_all_at(&records, u64::from(first) * record::BYTES as u64));
+        let written =
+            write(pack, from, blobs).and_then(|()| pack.files.list.write_all_at(&records, record::place(first)));
         if let Err(source) = written {
             let failed = Error::io("append to a pack in", &self.dir, source);
             // Nothing refers to what was written. If it cannot be cut off, it goes with the pack.
-            let _ = pack.files.list.set_len(u64::from(first) * record::BYTES as u64);
+            let _ = pack.files.list.set_len(record::place(first));
             let _ = pack.files.data.set_len(from);
             let gone: Vec<(Digest, Place)> = blobs.iter().map(|(digest, _)| *digest).zip(places).collect();
             self.uncount(&gone);
             self.close(&mut newest);
             return Err(failed);
         }
-        (pack.end, pack.records) = (at, first + blobs.len() as u32);
+        (pack.end, pack.records) = (at, first.saturating_add(blobs.len() as u32));
         if at >= FULL_BYTES || pack.records >= FULL_RECORDS {
             self.close(&mut newest);
         }
@@ -180,8 +186,8 @@ impl Packs {
         let pack = packs.entry(number).or_default();
         for (place, (digest, _)) in places.iter().zip(blobs) {
             pack.add(place.at, digest.size);
-            pack.records += 1;
-            pack.end = Some(u64::from(place.at) + digest.size);
+            pack.records = pack.records.saturating_add(1);
+            pack.end = Some(u64::from(place.at).saturating_add(digest.size));
         }
     }
 
@@ -190,7 +196,7 @@ impl Packs {
         let mut next = self.next.lock();
         let number = *next;
         let files = self.files.create(number).map_err(|source| Error::io("make a pack in", &self.dir, source))?;
-        *next += 1;
+        *next = next.saturating_add(1);
         Ok(Newest { number, files, end: 0, records: 0 })
     }
 
@@ -210,30 +216,32 @@ impl Packs {
 
     /// Reads blobs, unchecked and in the same order. Those of one pack that are near one another are read together.
     pub fn read(&self, wanted: &[(Digest, Place)]) -> Vec<std::io::Result<Bytes>> {
-        let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_unstable_by_key(|at| (wanted[*at].1.pack, wanted[*at].1.at));
+        let mut order: Vec<(usize, &(Digest, Place))> = wanted.iter().enumerate().collect();
+        order.sort_unstable_by_key(|(_, (_, place))| (place.pack, place.at));
         let mut results: Vec<std::io::Result<Bytes>> = Vec::new();
         results.resize_with(wanted.len(), || Err(std::io::ErrorKind::NotFound.into()));
-        let mut rest = &order[..];
-        while let Some(first) = rest.first() {
-            let (number, from) = (wanted[*first].1.pack, u64::from(wanted[*first].1.at));
+        let mut rest = order.as_slice();
+        while let Some((_, (_, first))) = rest.first() {
+            let (number, from) = (first.pack, u64::from(first.at));
             let mut to = from;
             let mut is_near = |(digest, place): &(Digest, Place)| {
                 let at = u64::from(place.at);
-                let near = place.pack == number && at <= to + GAP_BYTES && at - from <= WRITE_BYTES as u64;
+                let near = place.pack == number
+                    && at <= to.saturating_add(GAP_BYTES)
+                    && at.saturating_sub(from) <= WRITE_BYTES as u64;
                 if near {
-                    to = to.max(at + digest.size);
+                    to = to.max(at.saturating_add(digest.size));
                 }
                 near
             };
-            let count = rest.iter().map(|at| &wanted[*at]).take_while(|one| is_near(one)).count();
+            let count = rest.iter().take_while(|(_, one)| is_near(one)).count();
             let (run, others) = rest.split_at(count.max(1));
             rest = others;
             let data = self.files.open(number).and_then(|files| read_at(&files.data, from, to));
-            for at in run {
-                let (digest, place) = &wanted[*at];
-                let start = (u64::from(place.at) - from) as usize;
-                results[*at] = match &data {
+            for (at, (digest, place)) in run {
+                let Some(result) = results.get_mut(*at) else { continue };
+                let start = u64::from(place.at).saturating_sub(from) as usize;
+                *result = match &data {
                     Ok(data) => Ok(part(data, start, digest.size)),
                     Err(error) => Err(error.kind().into()),
                 };
@@ -271,7 +279,7 @@ impl Packs {
                 packs.remove(&place.pack);
                 self.files.delete(place.pack);
             } else if let Some(range) = range
-                && self.punch(place.pack, range.start, range.end - range.start)
+                && self.punch(place.pack, range.start, range.end.saturating_sub(range.start))
             {
                 pack.punched(&range);
             }
@@ -300,7 +308,7 @@ impl Packs {
             let Some(Place { pack, .. }) = group.first() else { continue };
             let Ok(files) = self.files.open(*pack) else { continue };
             for place in group {
-                let at = u64::from(place.record) * record::BYTES as u64 + record::USED_AT;
+                let at = record::place(place.record).saturating_add(record::USED_AT);
                 if let Err(error) = files.list.write_all_at(&used.to_le_bytes(), at) {
                     tracing::debug!(%error, pack, "cannot record the last use of a blob");
                 }
@@ -313,13 +321,12 @@ impl Packs {
 fn write(pack: &Newest, mut at: u64, blobs: &[(Digest, Bytes)]) -> std::io::Result<()> {
     let total: usize = blobs.iter().map(|(_, data)| data.len()).sum();
     let mut gathered = BytesMut::with_capacity(total.min(WRITE_BYTES));
-    for (number, (_, data)) in blobs.iter().enumerate() {
+    let nexts = blobs.iter().skip(1).map(|(_, data)| Some(data.len())).chain([None]);
+    for ((_, data), next) in blobs.iter().zip(nexts) {
         gathered.extend_from_slice(data);
-        let is_last = number + 1 == blobs.len();
-        let next = blobs.get(number + 1).map_or(0, |(_, data)| data.len());
-        if is_last || gathered.len() + next > WRITE_BYTES {
+        if next.is_none_or(|next| gathered.len().saturating_add(next) > WRITE_BYTES) {
             pack.files.data.write_all_at(&gathered, at)?;
-            at += gathered.len() as u64;
+            at = at.saturating_add(gathered.len() as u64);
             gathered.clear();
         }
     }
@@ -328,12 +335,12 @@ fn write(pack: &Newest, mut at: u64, blobs: &[(Digest, Bytes)]) -> std::io::Resu
 
 /// Reads a range of bytes; less if the file is shorter.
 fn read_at(file: &File, from: u64, to: u64) -> std::io::Result<Bytes> {
-    let mut data = vec![0; usize::try_from(to - from).unwrap_or(0)];
-    let mut read = 0;
-    while read < data.len() {
-        match file.read_at(&mut data[read..], from + read as u64) {
+    let mut data = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+    let mut read = 0_usize;
+    while let Some(rest) = data.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, from.saturating_add(read as u64)) {
             Ok(0) => break,
-            Ok(count) => read += count,
+            Ok(count) => read = read.saturating_add(count),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -345,6 +352,6 @@ fn read_at(file: &File, from: u64, to: u64) -> std::io::Result<Bytes> {
 /// A blob's part of what was read.
 fn part(data: &Bytes, start: usize, size: u64) -> Bytes {
     let start = start.min(data.len());
-    let end = usize::try_from(size).map_or(data.len(), |size| data.len().min(start + size));
+    let end = usize::try_from(size).map_or(data.len(), |size| data.len().min(start.saturating_add(size)));
     data.slice(start..end)
 }

@@ -25,7 +25,7 @@ pub(super) struct Pack {
 }
 
 fn blocks(at: u32, size: u64) -> Range<usize> {
-    let end = (u64::from(at) + size).div_ceil(BLOCK) as usize;
+    let end = u64::from(at).saturating_add(size).div_ceil(BLOCK) as usize;
     ((u64::from(at) / BLOCK) as usize).min(end)..end
 }
 
@@ -36,15 +36,15 @@ impl Pack {
         if self.blocks.len() < range.end {
             self.blocks.resize(range.end, HOLE);
         }
-        for count in &mut self.blocks[range] {
+        for count in self.blocks.get_mut(range).into_iter().flatten() {
             if *count == HOLE {
                 *count = 0;
-                self.held += 1;
+                self.held = self.held.saturating_add(1);
             }
-            *count += 1;
+            *count = count.saturating_add(1);
         }
-        self.live += 1;
-        self.live_bytes += size;
+        self.live = self.live.saturating_add(1);
+        self.live_bytes = self.live_bytes.saturating_add(size);
     }
 
     /// Stops counting a blob; returns the range of bytes that nothing needs any more.
@@ -56,7 +56,8 @@ impl Pack {
         for block in blocks(at, size) {
             let Some(count) = self.blocks.get_mut(block) else { break };
             *count = count.saturating_sub(1);
-            let (from, to) = (block as u64 * BLOCK, (block as u64 + 1) * BLOCK);
+            let from = (block as u64).saturating_mul(BLOCK);
+            let to = from.saturating_add(BLOCK);
             // The next batch may be written into the last block at any moment.
             if *count == 0 && to <= end {
                 free = Some(free.map_or(from, |free| free.start)..to);
@@ -67,10 +68,11 @@ impl Pack {
 
     /// Records that this range takes no space any more.
     pub(super) fn punched(&mut self, range: &Range<u64>) {
-        for count in &mut self.blocks[(range.start / BLOCK) as usize..(range.end / BLOCK) as usize] {
+        let blocks = (range.start / BLOCK) as usize..(range.end / BLOCK) as usize;
+        for count in self.blocks.get_mut(blocks).into_iter().flatten() {
             if *count == 0 {
                 *count = HOLE;
-                self.held -= 1;
+                self.held = self.held.saturating_sub(1);
             }
         }
     }
@@ -82,8 +84,8 @@ impl Pack {
 
     /// Bytes on the disk beyond those of the blobs.
     pub(super) fn overhead(&self) -> u64 {
-        let records = u64::from(self.records) * super::record::BYTES as u64;
-        (self.held * BLOCK).saturating_sub(self.live_bytes) + records
+        let records = super::record::place(self.records);
+        self.held.saturating_mul(BLOCK).saturating_sub(self.live_bytes).saturating_add(records)
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) struct Record {
     pub(super) used: Stamp,
 }
 
+/// Where a record begins in its list.
+pub(super) fn place(record: u32) -> u64 {
+    u64::from(record).saturating_mul(BYTES as u64)
+}
+
 fn check(bytes: &[u8]) -> [u8; 4] {
     let [a, b, c, d, ..] = DigestFunction::Blake3.digest(bytes).hash;
     [a, b, c, d]
@@ -37,7 +42,7 @@ impl Record {
         out.extend_from_slice(&(self.digest.size as u32).to_le_bytes());
         out.extend_from_slice(&self.at.to_le_bytes());
         out.extend_from_slice(&[u8::from(self.digest.function == DigestFunction::Blake3), 0, 0, 0]);
-        let check = check(&out[start..]);
+        let check = check(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&check);
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.used.to_le_bytes());

@@ -84,13 +84,13 @@ fn scan_pack(dir: &Path, number: u32, scanned: &mut Scanned) -> Result<Option<La
     let (mut pack, mut damaged) = (Pack::default(), usize::from(!torn.is_empty()));
     for (bytes, record) in records.iter().zip(0..) {
         match Record::decode(bytes) {
-            Some(Record { digest, at, used }) if u64::from(at) + digest.size <= end => {
+            Some(Record { digest, at, used }) if u64::from(at).saturating_add(digest.size) <= end => {
                 if used > 0 {
                     pack.add(at, digest.size);
                     scanned.found.push(Found { digest, place: Place { pack: number, record, at }, used });
                 }
             }
-            _ => damaged += 1,
+            _ => damaged = damaged.saturating_add(1),
         }
     }
     if damaged > 0 {
@@ -106,7 +106,7 @@ fn scan_pack(dir: &Path, number: u32, scanned: &mut Scanned) -> Result<Option<La
         return Ok(None);
     }
     pack.records = records.len() as u32;
-    pack.found(data.map_or(0, |data| (data.blocks() * 512).div_ceil(BLOCK)));
+    pack.found(data.map_or(0, |data| data.blocks().saturating_mul(512).div_ceil(BLOCK)));
     scanned.packs.insert(number, pack);
     let last = Last { number, end, records: records.len() as u32 };
     Ok((damaged == 0).then_some(last))

@@ -83,7 +83,7 @@ pub(crate) struct Most {
 
 /// The bytes that a result counts for: it is in both tables with its key.
 fn weight(key: &[u8], value: &[u8]) -> u64 {
-    (2 * key.len() + value.len() + 16) as u64
+    key.len().saturating_mul(2).saturating_add(value.len()).saturating_add(16) as u64
 }
 
 impl<'a> Tables<'a> {
@@ -92,9 +92,9 @@ impl<'a> Tables<'a> {
         let bytes = match transaction.open_table(TOTAL)?.get(())?.map(|total| total.value()) {
             Some(bytes) => bytes,
             // A file of an earlier version.
-            None => results.iter()?.try_fold(0, |sum, row| {
+            None => results.iter()?.try_fold(0_u64, |sum, row| {
                 let (key, value) = row?;
-                Ok::<u64, redb::Error>(sum + weight(key.value(), value.value().1))
+                Ok::<u64, redb::Error>(sum.saturating_add(weight(key.value(), value.value().1)))
             })?,
         };
         Ok(Self { results, order: transaction.open_table(ORDER)?, bytes })
@@ -102,16 +102,16 @@ impl<'a> Tables<'a> {
 
     /// The first free place at this time.
     fn free(&self, at: Stamp) -> Result<Place, redb::Error> {
-        let (first, next) = (Place::first_at(at), Place::first_at(at + 1));
+        let (first, next) = (Place::first_at(at), Place::first_at(at.saturating_add(1)));
         let last = self.order.range(first.0..next.0)?.next_back().transpose()?;
-        Ok(last.map_or(first, |(place, _)| Place(place.value() + 1)))
+        Ok(last.map_or(first, |(place, _)| Place(place.value().saturating_add(1))))
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], at: Stamp) -> Result<(), redb::Error> {
         self.remove(key)?;
         let place = self.free(at)?;
         self.results.insert(key, (place.0, value))?;
-        self.bytes += weight(key, value);
+        self.bytes = self.bytes.saturating_add(weight(key, value));
         self.order.insert(place.0, key)?;
         Ok(())
     }
@@ -144,7 +144,7 @@ impl<'a> Tables<'a> {
             }
             self.order.remove(place)?;
             self.remove(&key)?;
-            removed += 1;
+            removed = removed.saturating_add(1);
         }
     }
 }
@@ -213,7 +213,7 @@ pub(super) fn page(database: &Database, after: Option<Place>, count: usize) -> R
     let transaction = database.begin_read()?;
     let (results, order) = (transaction.open_table(RESULTS)?, transaction.open_table(ORDER)?);
     let mut rows = Vec::new();
-    for row in order.range(after.map_or(0, |place| place.0 + 1)..)?.take(count) {
+    for row in order.range(after.map_or(0, |place| place.0.saturating_add(1))..)?.take(count) {
         let (place, key) = row?;
         if let Some(found) = results.get(key.value())? {
             rows.push((Place(place.value()), key.value().to_vec(), found.value().1.to_vec()));

@@ -37,32 +37,31 @@ impl Inner {
         let now = self.clock.now();
         let (mut small, mut large, mut unsaved, mut wanted) = (Vec::new(), Vec::new(), Vec::new(), HashSet::new());
         let mut index = self.index.lock();
-        for (at, (digest, _)) in blobs.iter().enumerate().filter(|(at, _)| results[*at].is_ok()) {
+        for (result, blob) in results.iter_mut().zip(&blobs).filter(|(result, _)| result.is_ok()) {
+            let (digest, _) = blob;
             match index.touch(digest, now) {
                 Some(known) if known.unsaved => unsaved.push(Located { digest: *digest, place: known.place }),
                 Some(_) => {}
                 None if !wanted.insert(*digest) => {}
-                None if self.packs_size(digest.size) => small.push(at),
-                None => large.push(at),
+                None if self.packs_size(digest.size) => small.push((result, blob)),
+                None => large.push((result, blob)),
             }
         }
         drop(index);
         self.save(unsaved, now);
-        for at in large {
-            let (digest, data) = &blobs[at];
-            results[at] = write::put_file(self, digest, data.clone());
+        for (result, (digest, data)) in large {
+            *result = write::put_file(self, digest, data.clone());
         }
-        let packed: Vec<(Digest, Bytes)> = small.iter().map(|at| blobs[*at].clone()).collect();
-        drop(blobs);
+        let packed: Vec<(Digest, Bytes)> = small.iter().map(|(_, blob)| (*blob).clone()).collect();
         match self.pack(&packed, now) {
             Ok(()) => {}
             Err(error) if packed.len() == 1 => {
-                small.iter().zip([error]).for_each(|(at, error)| results[*at] = Err(error))
+                small.into_iter().zip([error]).for_each(|((result, _), error)| *result = Err(error));
             }
             // Some of them may fit.
             Err(_) => {
-                for (at, blob) in small.iter().zip(&packed) {
-                    results[*at] = self.pack(std::slice::from_ref(blob), now);
+                for (result, blob) in small {
+                    *result = self.pack(std::slice::from_ref(blob), now);
                 }
             }
         }

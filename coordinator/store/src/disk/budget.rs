@@ -107,7 +107,7 @@ impl Budget {
                 return Err(Error::Crowded { needed: bytes, most });
             }
         } else if reserved > capacity {
-            return Err(Error::Full { needed: bytes, capacity, writing: reserved - bytes });
+            return Err(Error::Full { needed: bytes, capacity, writing: reserved.saturating_sub(bytes) });
         }
         if self.bytes() <= capacity || self.make_room(&mut self.shared.members.lock(), Some(store)) {
             return Ok(());
@@ -166,7 +166,7 @@ impl Turn<'_> {
 /// The store that has the next blob to evict.
 fn next(members: &[Member], capacity: u64) -> Option<Turn<'_>> {
     let holding = members.iter().filter(|member| member.bytes() > 0).count().max(1) as u64;
-    let share = capacity / holding;
+    let share = capacity.checked_div(holding).unwrap_or(capacity);
     oldest(members, Which::Loose, 0, |member| Some(member.kept_from))
         .or_else(|| oldest(members, Which::Named, 0, |member| Some(member.kept_from)))
         .or_else(|| oldest(members, Which::Any, share, |member| Some(member.held_from)))

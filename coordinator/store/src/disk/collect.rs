@@ -72,8 +72,7 @@ impl Inner {
             let mut index = self.index.lock();
             let Some(gone) = index.sweep(&mut cursor, MOVE, before) else { return swept };
             self.discard(index, &gone);
-            swept.blobs += gone.len() as u64;
-            swept.bytes += gone.iter().map(|gone| gone.digest.size).sum::<u64>();
+            swept.add(gone.iter().map(|gone| gone.digest));
         }
     }
 
@@ -84,8 +83,7 @@ impl Inner {
             let mut index = self.index.lock();
             let gone = index.free(some, before);
             self.discard(index, &gone);
-            swept.blobs += gone.len() as u64;
-            swept.bytes += gone.iter().map(|gone| gone.digest.size).sum::<u64>();
+            swept.add(gone.iter().map(|gone| gone.digest));
         }
         swept
     }
@@ -123,7 +121,7 @@ impl Inner {
 
 fn times(used: Stamp) -> Timestamps {
     let seconds = i64::try_from(used / 1_000).unwrap_or(i64::MAX);
-    let last_modification = Timespec { tv_sec: seconds, tv_nsec: (used % 1_000) as i64 * 1_000_000 };
+    let last_modification = Timespec { tv_sec: seconds, tv_nsec: ((used % 1_000) as i64).saturating_mul(1_000_000) };
     Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification }
 }
 

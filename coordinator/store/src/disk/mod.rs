@@ -146,7 +146,8 @@ impl Disk {
 
     /// How full it is in percent, alone or together with those that share its limit.
     pub(super) fn percent(&self) -> u64 {
-        let percent = |bytes: u64, capacity: u64| bytes.saturating_mul(100) / capacity.max(1);
+        let percent =
+            |bytes: u64, capacity: u64| bytes.saturating_mul(100).checked_div(capacity.max(1)).unwrap_or_default();
         let alone = percent(self.bytes(), self.capacity());
         let together = self.inner.budget.as_ref().and_then(|budget| Some(percent(budget.bytes(), budget.capacity()?)));
         alone.max(together.unwrap_or_default())
@@ -186,7 +187,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 fn path_in(dir: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
     let name = format!("{hex}-{}", digest.size);
-    dir.join(digest.function.name()).join(&hex[..2]).join(name)
+    dir.join(digest.function.name()).join(hex.get(..2).unwrap_or_default()).join(name)
 }
 
 impl Inner {
@@ -363,7 +364,7 @@ impl BlobStore for Disk {
         let wanted = limit.map_or(left, |limit| left.min(limit));
         if (wanted == size && size <= CHUNK_BYTES as u64) || self.inner.is_packed(&digest) {
             let data = self.get(&digest).await?;
-            let data = data.slice(offset as usize..(offset + wanted) as usize);
+            let data = data.slice(offset as usize..offset.saturating_add(wanted) as usize);
             return Ok(stream::iter((!data.is_empty()).then_some(Ok(data))).boxed());
         }
         let reader = blocking(move || inner.reader(&digest, offset, wanted)).await?;

@@ -152,7 +152,7 @@ impl Reader {
         let mut data = Vec::with_capacity(size as usize);
         let read = (&self.file).take(size).read_to_end(&mut data);
         read.map_err(|source| Error::io("read", &self.path, source))?;
-        self.left -= data.len() as u64;
+        self.left = self.left.saturating_sub(data.len() as u64);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&data);
         }
@@ -164,7 +164,7 @@ impl Reader {
             hasher => self.hasher = hasher,
         }
         if short {
-            let found = Digest { size: self.digest.size - self.left, ..self.digest };
+            let found = Digest { size: self.digest.size.saturating_sub(self.left), ..self.digest };
             self.inner.drop_blob(&self.digest, self.known);
             return Err(Error::Corrupt { digest: self.digest, found });
         }

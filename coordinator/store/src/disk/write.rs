@@ -40,7 +40,7 @@ impl Sink {
     fn append(&mut self, data: &[Bytes]) -> Result<(), Error> {
         let bytes = data.iter().map(|piece| piece.len() as u64).sum();
         self.inner.reserve(bytes)?;
-        self.reserved += bytes;
+        self.reserved = self.reserved.saturating_add(bytes);
         let tmp = &self.inner.tmp;
         let failed = |source| Error::io("write into", tmp, source);
         let file = match &mut self.file {

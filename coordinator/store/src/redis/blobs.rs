@@ -171,9 +171,9 @@ impl BlobStore for RedisBlobs {
 
     async fn get_many(&self, digests: &[Digest]) -> Vec<Result<Bytes, Error>> {
         let mut groups: Vec<Vec<Digest>> = Vec::new();
-        let mut bytes = 0;
+        let mut bytes = 0_u64;
         for digest in digests {
-            bytes += digest.size;
+            bytes = bytes.saturating_add(digest.size);
             match groups.last_mut() {
                 Some(group) if bytes <= READ_BYTES && group.len() < READ_BLOBS => group.push(*digest),
                 _ => {
@@ -191,17 +191,18 @@ impl BlobStore for RedisBlobs {
         let wanted = limit.map_or(left, |limit| left.min(limit));
         if !is_chunked(digest) {
             let data = self.small(*digest).await?;
-            let piece = data.slice(offset as usize..(offset + wanted) as usize);
+            let piece = data.slice(offset as usize..offset.saturating_add(wanted) as usize);
             return Ok(stream::iter((!piece.is_empty()).then_some(Ok(piece))).boxed());
         }
-        let mut at = 0;
+        let (mut at, end) = (0_u64, offset.saturating_add(wanted));
         let mut parts = Vec::new();
         for chunk in self.chunks(digest).await? {
-            let (from, to) = (offset.max(at), (offset + wanted).min(at + chunk.size));
+            let next = at.saturating_add(chunk.size);
+            let (from, to) = (offset.max(at), end.min(next));
             if from < to {
-                parts.push((chunk, (from - at) as usize..(to - at) as usize));
+                parts.push((chunk, from.saturating_sub(at) as usize..to.saturating_sub(at) as usize));
             }
-            at += chunk.size;
+            at = next;
         }
         let store = self.clone();
         let pieces = stream::iter(parts)

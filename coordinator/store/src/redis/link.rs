@@ -167,7 +167,7 @@ impl Shared {
         let pause = {
             let mut writes = self.writes.lock();
             let pause = writes.pauses.next().unwrap_or(LONGEST_PAUSE);
-            writes.after = Some(Instant::now() + pause);
+            writes.after = Instant::now().checked_add(pause);
             pause
         };
         if self.breaker.refuse_writes(why.to_owned()) {
@@ -187,7 +187,7 @@ impl Shared {
             if current.0 != connection {
                 return Error::Away { shown, why };
             }
-            *current = (connection + 1, None);
+            *current = (connection.saturating_add(1), None);
         }
         if self.breaker.open(why.clone()) {
             tracing::warn!(redis = shown, why, "Redis is unreachable; the farm continues without it until it is back");

@@ -93,7 +93,7 @@ impl Parts {
     /// If Redis fails or accepts no writes. Some of the parts may have been written.
     pub async fn put(&self, group: &str, owner: &str, parts: &[(String, Vec<u8>)], now_ms: i64) -> Result<(), Error> {
         let (index, seconds) = (self.index(group), self.keys.seconds());
-        let mut commands = Vec::with_capacity(3 * parts.len() + 3);
+        let mut commands = Vec::new();
         let mut add = |name: &str, key: &str, arguments: &[&[u8]]| {
             let mut command = redis::cmd(name);
             command.arg(key);
@@ -123,7 +123,7 @@ impl Parts {
     /// # Errors
     /// If Redis fails or accepts no writes.
     pub async fn remove(&self, group: &str, names: &[String]) -> Result<(), Error> {
-        let mut commands = Vec::with_capacity(2 * names.len());
+        let mut commands = Vec::new();
         for name in names {
             let (mut index, mut hash) = (redis::cmd("ZREM"), redis::cmd("DEL"));
             index.arg(self.index(group)).arg(name);

@@ -41,21 +41,17 @@ pub(super) enum Value {
 /// Encodes bytes as a value, compressed if that is smaller.
 pub(super) fn encode(data: &[u8]) -> Vec<u8> {
     if data.len() >= COMPRESS_FROM_BYTES {
-        let mut value = vec![ZSTD];
-        let room = data.len();
-        value.resize(1 + room, 0);
+        let mut value = vec![0; data.len()];
         // The output buffer is as large as the plain bytes: if the result does not fit, it is not compressed.
-        if let Ok(length) = zstd::bulk::compress_to_buffer(data, &mut value[1..], LEVEL)
-            && length + length / 16 < room
+        if let Ok(length) = zstd::bulk::compress_to_buffer(data, &mut value, LEVEL)
+            && length.saturating_add(length / 16) < data.len()
         {
-            value.truncate(1 + length);
+            value.truncate(length);
+            value.insert(0, ZSTD);
             return value;
         }
     }
-    let mut value = Vec::with_capacity(1 + data.len());
-    value.push(PLAIN);
-    value.extend_from_slice(data);
-    value
+    [&[PLAIN], data].concat()
 }
 
 /// The tombstone of a removed result.
@@ -70,7 +66,7 @@ pub(super) fn is_removed(value: &[u8]) -> bool {
 
 /// Seals a value; it can only be opened under the same name.
 pub(super) fn seal(key: &FarmKey, name: &str, value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(1 + farm_key::BYTES + value.len());
+    let mut sealed = Vec::new();
     sealed.push(SEALED);
     sealed.extend_from_slice(&key.seal(Purpose::Cache, &[name.as_bytes(), value]));
     sealed.extend_from_slice(value);
@@ -87,7 +83,7 @@ pub(super) fn open(key: &FarmKey, name: &str, sealed: &Bytes) -> Option<Bytes> {
 
 /// Encodes a blob's list of chunks as a value.
 pub(super) fn encode_chunks(key: &FarmKey, name: &str, chunks: &[Digest]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(1 + chunks.len() * (4 + HASH_BYTES));
+    let mut value = Vec::new();
     value.push(CHUNKS);
     for chunk in chunks {
         value.extend_from_slice(&(chunk.size as u32).to_le_bytes());

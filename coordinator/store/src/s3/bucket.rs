@@ -89,7 +89,7 @@ impl Bucket {
     pub(super) fn path(&self, kind: Kind, digest: &Digest) -> Path {
         let (hex, function) = (digest.hex(), digest.function.name());
         let folder = self.folder(kind);
-        Path::from(format!("{folder}/{function}/{}/{hex}-{}", &hex[..2], digest.size))
+        Path::from(format!("{folder}/{function}/{}/{hex}-{}", hex.get(..2).unwrap_or_default(), digest.size))
     }
 
     /// The digest in an object's name; `None` if it is not an object of that kind.

@@ -12,13 +12,13 @@
 //! Uses have their own objects because S3 refuses to copy an object onto itself, and cannot copy more than 5 GB at
 //! once.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kiln_proto::digest::Digest;
 use object_store::{Error as Failure, ObjectStoreExt, PutPayload};
 
 use super::bucket::{Bucket, Kind};
-use crate::clock::{Clock, Stamp, millis, stamp};
+use crate::clock::{Clock, Stamp, millis};
 
 /// Time between a blob counting as missing and its removal.
 pub(super) const GRACE: Duration = Duration::from_secs(60 * 60);
@@ -36,26 +36,30 @@ impl Life {
         Self { clock, life }
     }
 
+    fn half(&self) -> Duration {
+        self.life.checked_div(2).unwrap_or_default()
+    }
+
     /// Whether a use must be recorded.
     pub(super) fn is_due(&self, used: Stamp) -> bool {
-        used < self.clock.ago(self.life / 2)
+        used < self.clock.ago(self.half())
     }
 
     /// Whether the blob counts as missing.
     pub(super) fn is_over(&self, used: Stamp) -> bool {
-        used < self.clock.ago(self.life + self.life / 2)
+        used < self.clock.ago(self.life.saturating_add(self.half()))
     }
 
     /// Blobs last used before this time may be removed.
     pub(super) fn removal(&self) -> Stamp {
-        self.clock.ago(self.life + self.life / 2 + GRACE)
+        self.clock.ago(self.life.saturating_add(self.half()).saturating_add(GRACE))
     }
 }
 
 /// When an object was written, by the store's clock.
 pub(super) fn written(object: &object_store::ObjectMeta) -> Stamp {
     let ms = object.last_modified.timestamp_millis();
-    stamp(SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+    Stamp::try_from(ms).unwrap_or(0)
 }
 
 impl Bucket {
@@ -86,5 +90,5 @@ impl Bucket {
 
 /// Markers without a blob are removed if they are older than this.
 pub(super) fn note_life(life: &Life) -> Stamp {
-    life.clock.now().saturating_sub(millis(life.life.saturating_mul(2) + GRACE))
+    life.clock.now().saturating_sub(millis(life.life.saturating_mul(2).saturating_add(GRACE)))
 }

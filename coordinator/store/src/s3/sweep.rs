@@ -87,8 +87,7 @@ impl S3Blobs {
             let paths = stream::iter(paths).boxed();
             self.bucket.client.delete_stream(paths).try_for_each(|_| async { Ok(()) }).await?;
         }
-        swept.blobs += gone.len() as u64;
-        swept.bytes += gone.iter().map(|(digest, _)| digest.size).sum::<u64>();
+        swept.add(gone.iter().map(|(digest, _)| *digest));
         Ok(())
     }
 }

@@ -2,6 +2,12 @@
 //!
 //! Invariant: whatever the bytes are, memory is bounded, and what is left out is said.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod waste;
 
 use std::io::{self, Read};
@@ -118,7 +124,7 @@ fn content(entry: &mut impl Read) -> io::Result<Digest> {
     loop {
         match entry.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
+            count => hasher.update(buffer.get(..count).unwrap_or_default()),
         }
     }
 }

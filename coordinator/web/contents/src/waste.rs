@@ -64,13 +64,13 @@ impl Waste {
                         waste.hide(&mut visible, &entry.path, Some(&below), number);
                         own.push((&entry.path, digest.size));
                         let (path, size) = (entry.path.clone(), digest.size);
-                        let sum = &mut waste.layers[number];
-                        (sum.files, sum.bytes) = (sum.files + 1, sum.bytes + size);
+                        let Some(sum) = waste.layers.get_mut(number) else { continue };
+                        (sum.files, sum.bytes) = (sum.files.saturating_add(1), sum.bytes.saturating_add(size));
                         let before = *first.entry(digest).or_insert(usize::MAX);
                         if before == usize::MAX {
                             first.insert(digest, number);
                         } else if size > 0 {
-                            waste.layers[number].again += size;
+                            sum.again = sum.again.saturating_add(size);
                             waste.again.push(Placed { path: path.clone(), size, layer: number, other: Some(before) });
                         }
                         waste.largest.push(Placed { path, size, layer: number, other: None });
@@ -96,7 +96,9 @@ impl Waste {
         }
         for path in gone {
             let Some((layer, size)) = visible.remove(&path) else { continue };
-            self.layers[layer].hidden += size;
+            if let Some(sum) = self.layers.get_mut(layer) {
+                sum.hidden = sum.hidden.saturating_add(size);
+            }
             if size > 0 {
                 self.hidden.push(Placed { path, size, layer, other: Some(by) });
             }
@@ -106,10 +108,10 @@ impl Waste {
     /// Bytes of all layers together.
     pub fn sum(&self) -> Sum {
         self.layers.iter().fold(Sum::default(), |all, one| Sum {
-            files: all.files + one.files,
-            bytes: all.bytes + one.bytes,
-            hidden: all.hidden + one.hidden,
-            again: all.again + one.again,
+            files: all.files.saturating_add(one.files),
+            bytes: all.bytes.saturating_add(one.bytes),
+            hidden: all.hidden.saturating_add(one.hidden),
+            again: all.again.saturating_add(one.again),
         })
     }
 }
