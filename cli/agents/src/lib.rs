@@ -2,6 +2,12 @@
 //!
 //! Invariant: only requests that list keys or sign with them reach an agent; keys never leave this machine.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 #[cfg_attr(windows, path = "own_windows.rs")]
 mod own;
 mod socket;

@@ -2,6 +2,12 @@
 //!
 //! Invariant: nothing here knows what a command does.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 pub mod gate;
 mod membership;
 mod shell;

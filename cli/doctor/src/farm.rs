@@ -199,7 +199,10 @@ async fn certificate(url: &str) -> Check {
     let ends = parsed.iter().map(|(_, one)| one.validity().not_after);
     let (begin, end) =
         (own.validity().not_before, ends.min_by_key(|end| end.timestamp()).unwrap_or(own.validity().not_after));
-    let second = |at: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(at).unwrap_or_default());
+    let second = |at: i64| {
+        let since = Duration::from_secs(u64::try_from(at).unwrap_or_default());
+        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+    };
     let now = SystemTime::now();
     let shown = format!("of `{}`, signed by `{}`, valid until {end}", own.subject(), own.issuer());
     let fix = "kiln farm renew --host NAME --farm-dir DIR # on the coordinator's machine";

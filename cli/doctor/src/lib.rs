@@ -2,6 +2,12 @@
 //!
 //! Invariant: it looks and changes nothing. Whatever cannot be looked at is a finding, and never ends the command.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod client;
 pub mod coordinators;
 mod farm;

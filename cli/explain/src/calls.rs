@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 /// A paragraph; empty if there were no calls.
 pub(crate) fn words(calls: &v1::SplitCalls) -> String {
     let refused: u64 = calls.refused.values().sum();
-    let compiled = calls.compiled + calls.elsewhere;
-    let all = calls.hits + compiled + refused;
+    let compiled = calls.compiled.saturating_add(calls.elsewhere);
+    let all = calls.hits.saturating_add(compiled).saturating_add(refused);
     if all == 0 {
         return String::new();
     }

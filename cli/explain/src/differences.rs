@@ -46,5 +46,5 @@ fn shortened(text: &str) -> String {
         "directory" => word.to_owned(),
         word => format!("{size}, {word}"),
     };
-    format!("{} ({facts})", &digest.hex()[..12])
+    format!("{} ({facts})", digest.hex().get(..12).unwrap_or_default())
 }

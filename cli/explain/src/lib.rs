@@ -1,5 +1,11 @@
 //! What `kiln cache explain` says: why a step missed the last time it ran, or in an older build.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod calls;
 mod differences;
 mod of_build;
@@ -56,7 +62,7 @@ pub fn label(step: &str, shards: &[u32], of: u32) -> String {
     if of <= 1 {
         return step.to_owned();
     }
-    let shards: Vec<String> = shards.iter().map(|shard| (shard + 1).to_string()).collect();
+    let shards: Vec<String> = shards.iter().map(|shard| shard.saturating_add(1).to_string()).collect();
     format!("{step}[{}/{of}]", shards.join(","))
 }
 
@@ -107,7 +113,7 @@ fn object(explanation: &v1::Explanation) -> Value {
         "step": step.step,
         "platform": step.platform,
         "target": step.target,
-        "shard": step.shard + 1,
+        "shard": step.shard.saturating_add(1),
         "shards": step.shards,
         "cache": cache_word(run.cache()),
         "ok": run.ok,

@@ -8,8 +8,8 @@ use kiln_terminal as terminal;
 /// How long ago it was, by this machine's clock; a future time counts as now.
 pub(crate) fn ago(ms: i64) -> String {
     let Some(ms) = u64::try_from(ms).ok().filter(|ms| *ms > 0) else { return String::new() };
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
-    terminal::ago(SystemTime::now().duration_since(at).unwrap_or_default())
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    terminal::ago(now.saturating_sub(Duration::from_millis(ms)))
 }
 
 /// The time for scripts.

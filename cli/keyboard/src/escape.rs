@@ -26,7 +26,7 @@ pub struct Escape(At);
 impl Escape {
     /// The next bytes that were typed. Nothing that follows the escape is of interest.
     pub fn push(&mut self, bytes: &[u8]) -> Typed {
-        let mut data = Vec::with_capacity(bytes.len() + 1);
+        let mut data = Vec::new();
         for byte in bytes {
             self.0 = match (self.0, *byte) {
                 (At::Beginning, b'~') => At::Tilde,

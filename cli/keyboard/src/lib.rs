@@ -2,6 +2,12 @@
 //!
 //! Invariant: it is given back as it was, however the process ends, unless that is killed with `SIGKILL`.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod escape;
 #[cfg_attr(windows, path = "raw_windows.rs")]
 mod raw;

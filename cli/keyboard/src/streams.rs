@@ -20,7 +20,7 @@ pub fn typed() -> mpsc::Receiver<Bytes> {
             match io::stdin().read(&mut piece) {
                 Ok(0) => return,
                 Ok(length) => {
-                    if sender.blocking_send(Bytes::copy_from_slice(&piece[..length])).is_err() {
+                    if sender.blocking_send(Bytes::copy_from_slice(piece.get(..length).unwrap_or_default())).is_err() {
                         return;
                     }
                 }

@@ -3,6 +3,12 @@
 //! Invariant: Kiln replaces only what it wrote. A record in the directory lists that; anything else with an artifact's
 //! name blocks it, and files modified since Kiln wrote them are moved aside instead of removed.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod record;
 mod state;
 
@@ -178,7 +184,7 @@ impl Output {
             if path.symlink_metadata().is_err() {
                 return path;
             }
-            number += 1;
+            number = number.saturating_add(1);
         }
     }
 

@@ -42,7 +42,7 @@ impl Key {
         // The root of the tree may be elsewhere at another commit; a path of the project's own stays what it is.
         let of_step = |step: &Step| FUNCTION.digest(format!("{step:?}").as_bytes());
         let names = |step: &Step| -> BTreeSet<String> {
-            input_files(step, &project.paths).into_iter().map(|at| project.paths[at].clone()).collect()
+            input_files(step, &project.paths).into_iter().filter_map(|at| project.paths.get(at).cloned()).collect()
         };
         let mut inputs: BTreeMap<String, BTreeSet<String>> =
             plan.steps.iter().map(|step| (step.name.clone(), names(step))).collect();
@@ -95,8 +95,11 @@ fn gate_inputs(project: &Project, plan: &Plan) -> BTreeSet<String> {
     for gate in &plan.gates {
         match &gate.check {
             Check::Command(command) => {
-                found
-                    .extend(input_files(&command.step, &project.paths).into_iter().map(|at| project.paths[at].clone()));
+                found.extend(
+                    input_files(&command.step, &project.paths)
+                        .into_iter()
+                        .filter_map(|at| project.paths.get(at).cloned()),
+                );
             }
             Check::Vulnerabilities(scan) => {
                 let is_read =

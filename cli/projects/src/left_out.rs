@@ -66,7 +66,7 @@ pub fn words(root: &Path, left_out: &[LeftOut]) -> Vec<String> {
 fn sentence(paths: &[&str], why: &str) -> String {
     let mut shown: Vec<String> = paths.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
     if paths.len() > SHOWN {
-        shown.push(format!("{} more", paths.len() - SHOWN));
+        shown.push(format!("{} more", paths.len().saturating_sub(SHOWN)));
     }
     let count = kiln_terminal::count(paths.len(), "path");
     format!("left out {count} {why}: {}", shown.join(", "))

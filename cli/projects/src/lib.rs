@@ -2,6 +2,12 @@
 //!
 //! Invariant: no farm is asked, and the repository is only read.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 pub mod affected;
 mod base;
 mod key;

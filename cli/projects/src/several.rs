@@ -99,7 +99,7 @@ fn children(directory: &Path, matcher: Option<&GlobMatcher>) -> Vec<PathBuf> {
 fn below(directory: &Path, depth: usize) -> Vec<PathBuf> {
     let mut found = vec![directory.to_owned()];
     if depth > 0 {
-        found.extend(children(directory, None).iter().flat_map(|child| below(child, depth - 1)));
+        found.extend(children(directory, None).iter().flat_map(|child| below(child, depth.saturating_sub(1))));
     }
     found
 }

@@ -3,6 +3,12 @@
 //! Invariant: only secrets that a step needs are read, and variables only if the user allows this project to have them;
 //! missing secrets are reported before anything runs.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod consent;
 
 use std::path::{Path, PathBuf};

@@ -114,11 +114,11 @@ pub(crate) fn with(root: &Command, line: &[OsString], added: &[Added]) -> Vec<Os
 /// Where the words behind the command's name begin. What follows a flag that takes a value is no name, however it reads.
 fn behind_name(root: &Command, line: &[OsString]) -> usize {
     let mut known: Vec<&Arg> = root.get_arguments().collect();
-    let (mut at, mut end, mut next) = (root, line.len().min(1), 1);
+    let (mut at, mut end, mut next) = (root, line.len().min(1), 1_usize);
     while let Some(word) = line.get(next).and_then(|word| word.to_str()) {
-        next += 1;
+        next = next.saturating_add(1);
         if word.starts_with('-') && word.len() > 1 {
-            next += values_behind(&known, word);
+            next = next.saturating_add(values_behind(&known, word));
         } else if let Some(below) = at.find_subcommand(word) {
             known.extend(below.get_arguments());
             (at, end) = (below, next);

@@ -1,5 +1,11 @@
 //! The user's configuration of `kiln`: farms by name, and which of them is used.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod choice;
 mod file;
 mod flags;

@@ -1,5 +1,11 @@
 //! Stores of plain files that artifacts are pushed to: buckets, and repositories that accept files by HTTP PUT.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 mod bucket;
 mod http;
 

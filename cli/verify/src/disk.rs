@@ -84,7 +84,7 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut data = Vec::new();
-    file.take(most + 1).read_to_end(&mut data).map_err(failed)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut data).map_err(failed)?;
     if data.len() as u64 > most {
         return Err(Error::File { path: path.to_owned(), reason: format!("it is larger than {} MiB", most >> 20) });
     }
@@ -155,7 +155,7 @@ fn images(root: &Path) -> Result<Vec<Target>, Error> {
                 return Err(Error::File { path: root.to_owned(), reason });
             }
             let index: Index = parse(&path, &read(&path, MAX_DOCUMENT)?)?;
-            waiting.extend(index.manifests.into_iter().map(|one| (one, depth + 1)));
+            waiting.extend(index.manifests.into_iter().map(|one| (one, depth.saturating_add(1))));
             continue;
         }
         let manifest: Manifest = parse(&path, &read(&path, MAX_DOCUMENT)?)?;

@@ -2,6 +2,12 @@
 //!
 //! Invariant: an invalid configuration changes nothing in a program that runs.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
+)]
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
