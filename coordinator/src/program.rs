@@ -3,52 +3,23 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
 use kiln_telemetry::Process;
 use tokio::net::TcpListener;
 
 use crate::live::{RELOADED, Reload, Reloads};
 use crate::{Config, check, serve};
 
-/// The options of `kiln-coordinator`.
-#[derive(Debug, Parser)]
-#[command(
-    name = "kiln-coordinator",
-    version = kiln_version::TEXT.as_str(),
-    about = "Kiln's coordinator: plans builds, schedules their steps, caches and stores"
-)]
-pub struct Arguments {
-    /// The file with options.
-    #[command(flatten)]
-    pub file: kiln_options::Options,
-    /// What the coordinator does.
-    #[command(flatten)]
-    pub config: Config,
-    /// Logs and traces.
-    #[command(flatten)]
-    pub telemetry: kiln_telemetry::Options,
-}
+/// The command line of `kiln-coordinator`.
+pub type Arguments = kiln_program::Arguments<Config>;
 
-impl kiln_program::Arguments for Arguments {
-    type Config = Config;
+impl kiln_program::Config for Config {
     const PROCESS: Process =
         Process { name: "kiln-coordinator", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
+    const ABOUT: &'static str = "Kiln's coordinator: plans builds, schedules their steps, caches and stores";
     const RELOADED: &'static [&'static str] = &RELOADED;
 
-    fn file(&self) -> &kiln_options::Options {
-        &self.file
-    }
-
-    fn config(&mut self) -> &mut Config {
-        &mut self.config
-    }
-
-    fn parts(self) -> (Config, kiln_telemetry::Options) {
-        (self.config, self.telemetry)
-    }
-
-    fn problems(config: &Config) -> Vec<String> {
-        check::problems(config)
+    fn problems(&self) -> Vec<String> {
+        check::problems(self)
     }
 }
 
@@ -60,7 +31,7 @@ impl kiln_program::Reload<Config> for Reload {
 
 /// Runs the program with this command line, from its start to its end.
 pub fn main(line: Vec<OsString>) -> ExitCode {
-    kiln_program::main::<Arguments, _, _>(
+    kiln_program::main(
         line,
         |_| {},
         |config| {

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use kiln_telemetry::Process;
 use tokio::sync::watch;
 
@@ -25,40 +24,17 @@ What a step can reach:
             With --allow-host-network it may ask for this machine's network
   --sandbox off isolates nothing. `kiln workers` shows what a machine lacks.";
 
-/// The options of `kiln-worker`.
-#[derive(Debug, Parser)]
-#[command(name = "kiln-worker", version = kiln_version::TEXT.as_str(), about = "Kiln's worker: runs actions for a coordinator", after_long_help = REACH)]
-pub struct Arguments {
-    /// The file with options.
-    #[command(flatten)]
-    pub file: kiln_options::Options,
-    /// What the worker does.
-    #[command(flatten)]
-    pub config: Config,
-    /// Logs and traces.
-    #[command(flatten)]
-    pub telemetry: kiln_telemetry::Options,
-}
+/// The command line of `kiln-worker`.
+pub type Arguments = kiln_program::Arguments<Config>;
 
-impl kiln_program::Arguments for Arguments {
-    type Config = Config;
+impl kiln_program::Config for Config {
     const PROCESS: Process = Process { name: "kiln-worker", version: env!("CARGO_PKG_VERSION"), filter: Some("info") };
+    const ABOUT: &'static str = "Kiln's worker: runs actions for a coordinator";
+    const AFTER_HELP: Option<&'static str> = Some(REACH);
     const RELOADED: &'static [&'static str] = &serve::RELOADED;
 
-    fn file(&self) -> &kiln_options::Options {
-        &self.file
-    }
-
-    fn config(&mut self) -> &mut Config {
-        &mut self.config
-    }
-
-    fn parts(self) -> (Config, kiln_telemetry::Options) {
-        (self.config, self.telemetry)
-    }
-
-    fn problems(config: &Config) -> Vec<String> {
-        check::problems(config)
+    fn problems(&self) -> Vec<String> {
+        check::problems(self)
     }
 }
 
@@ -78,7 +54,7 @@ impl kiln_program::Reload<Config> for Current {
 
 /// Runs the program with this command line, from its start to its end. Must be called while the process has a single thread.
 pub fn main(line: Vec<OsString>) -> ExitCode {
-    kiln_program::main::<Arguments, _, _>(line, Config::take_ids, |config| {
+    kiln_program::main(line, Config::take_ids, |config: Config| {
         let (sender, reloads) = watch::channel(Arc::new(config.clone()));
         (Current(sender), serve::run_reloading(config, kiln_program::stop_signal(), reloads))
     })

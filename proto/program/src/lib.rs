@@ -11,31 +11,39 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use kiln_options::{Read, Settings};
 use kiln_telemetry::{LogFilter, Process, Telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the command line of a program gives.
-pub trait Arguments: Parser + Send + 'static {
-    /// What the program does.
-    type Config: Send + 'static;
+/// What a program does, as its options say.
+pub trait Config: Args + Send + 'static {
     /// How it is called in logs and traces.
     const PROCESS: Process;
+    /// What it does, for `--help`.
+    const ABOUT: &'static str;
+    /// What `--help` says after the options.
+    const AFTER_HELP: Option<&'static str> = None;
     /// The options that a reload applies.
     const RELOADED: &'static [&'static str];
 
-    /// The options about its configuration file.
-    fn file(&self) -> &kiln_options::Options;
+    /// All that is wrong with what it names.
+    fn problems(&self) -> Vec<String>;
+}
 
-    /// What it does.
-    fn config(&mut self) -> &mut Self::Config;
-
-    /// What it does, and its logs and traces.
-    fn parts(self) -> (Self::Config, kiln_telemetry::Options);
-
-    /// All that is wrong with what a configuration names.
-    fn problems(config: &Self::Config) -> Vec<String>;
+/// The command line of a program.
+#[derive(Debug, Parser)]
+#[command(name = C::PROCESS.name, version = kiln_version::TEXT.as_str(), about = C::ABOUT, after_long_help = C::AFTER_HELP)]
+pub struct Arguments<C: Config> {
+    /// The file with options.
+    #[command(flatten)]
+    pub file: kiln_options::Options,
+    /// What the program does.
+    #[command(flatten)]
+    pub config: C,
+    /// Logs and traces.
+    #[command(flatten)]
+    pub telemetry: kiln_telemetry::Options,
 }
 
 /// A program that runs, as far as its configuration can be replaced.
@@ -49,19 +57,19 @@ pub trait Reload<C>: Send + 'static {
 
 /// Runs a program with this command line, from its start to its end. `prepare` is called while the process has a single thread; `serve` starts
 /// what the program does.
-pub fn main<A: Arguments, R: Reload<A::Config>, S: Future<Output = anyhow::Result<()>>>(
+pub fn main<C: Config, R: Reload<C>, S: Future<Output = anyhow::Result<()>>>(
     line: Vec<OsString>,
-    prepare: impl FnOnce(&mut A::Config),
-    serve: impl FnOnce(A::Config) -> (R, S),
+    prepare: impl FnOnce(&mut C),
+    serve: impl FnOnce(C) -> (R, S),
 ) -> ExitCode {
-    let mut read = match kiln_options::read::<A>(&line) {
+    let mut read = match kiln_options::read::<Arguments<C>>(&line) {
         Ok(read) => read,
         Err(error) => return error.print(),
     };
-    if read.arguments.file().check_config {
-        return kiln_options::report(&read.settings, &A::problems(read.arguments.config()));
+    if read.arguments.file.check_config {
+        return kiln_options::report(&read.settings, &read.arguments.config.problems());
     }
-    prepare(read.arguments.config());
+    prepare(&mut read.arguments.config);
     match run(line, read, serve) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -73,20 +81,20 @@ pub fn main<A: Arguments, R: Reload<A::Config>, S: Future<Output = anyhow::Resul
 }
 
 #[tokio::main]
-async fn run<A: Arguments, R: Reload<A::Config>, S: Future<Output = anyhow::Result<()>>>(
+async fn run<C: Config, R: Reload<C>, S: Future<Output = anyhow::Result<()>>>(
     line: Vec<OsString>,
-    read: Read<A>,
-    serve: impl FnOnce(A::Config) -> (R, S),
+    read: Read<Arguments<C>>,
+    serve: impl FnOnce(C) -> (R, S),
 ) -> anyhow::Result<()> {
     // Before anything else: until then, SIGHUP ends the process.
     let hangups = signal(SignalKind::hangup())?;
     kiln_system::no_core_dumps();
     let Read { arguments, settings } = read;
-    let (config, options) = arguments.parts();
-    let telemetry = Telemetry::start(&A::PROCESS, &options)?;
+    let Arguments { config, telemetry: options, .. } = arguments;
+    let telemetry = Telemetry::start(&C::PROCESS, &options)?;
     let filter = telemetry.filter();
     let (reload, serving) = serve(config);
-    tokio::spawn(Reloading { line, settings, filter, reload }.on::<A>(hangups));
+    tokio::spawn(Reloading { line, settings, filter, reload }.on::<C>(hangups));
     let result = serving.await;
     telemetry.stop().await;
     result
@@ -101,31 +109,31 @@ struct Reloading<R> {
 }
 
 impl<R> Reloading<R> {
-    async fn on<A: Arguments>(mut self, mut hangups: Signal)
+    async fn on<C: Config>(mut self, mut hangups: Signal)
     where
-        R: Reload<A::Config>,
+        R: Reload<C>,
     {
         while hangups.recv().await.is_some() {
-            self.once::<A>().await;
+            self.once::<C>().await;
         }
     }
 
-    async fn once<A: Arguments>(&mut self)
+    async fn once<C: Config>(&mut self)
     where
-        R: Reload<A::Config>,
+        R: Reload<C>,
     {
         const KEPT: &str = "the configuration is invalid; the previous one stays in effect";
-        let Read { arguments, settings } = match kiln_options::read::<A>(&self.line) {
+        let Read { arguments, settings } = match kiln_options::read::<Arguments<C>>(&self.line) {
             Ok(read) => read,
             Err(error) => return tracing::error!(error = error.in_one_line(), "{KEPT}"),
         };
-        let (config, options) = arguments.parts();
+        let Arguments { config, telemetry: options, .. } = arguments;
         let late = match self.reload.apply(config).await {
             Ok(late) => late,
             Err(problems) => return tracing::error!(error = problems.join("; "), "{KEPT}"),
         };
         self.filter.reload(&options);
-        let change = self.settings.take_over(settings, A::RELOADED);
+        let change = self.settings.take_over(settings, C::RELOADED);
         tracing::info!(changed = change.applied.join(", "), "reloaded the configuration");
         let late: Vec<String> = change.late.into_iter().map(|name| format!("`{name}`")).chain(late).collect();
         if !late.is_empty() {
