@@ -45,25 +45,23 @@ pub fn cannot_run(missing: &str) {
 
 /// Polls until there is a result.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    poll(|| look().ok_or(()), |()| what.to_owned())
 }
 
 /// Polls until nothing is found any more; fails with what is.
 pub fn until_none<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Vec<T>) {
+    let is_empty = || Some(look()).filter(|found| !found.is_empty()).map_or(Ok(()), Err);
+    poll(is_empty, |found| format!("no {what} to be left, and there is {found:#?}"));
+}
+
+/// Polls until there is a result; fails with what was waited for, given how it was at last.
+fn poll<T, E>(mut look: impl FnMut() -> Result<T, E>, what: impl Fn(E) -> String) -> T {
     let began = Instant::now();
     loop {
-        let found = look();
-        if found.is_empty() {
-            return;
+        match look() {
+            Ok(found) => return found,
+            Err(last) => assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} for {}", what(last)),
         }
-        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} for no {what} to be left, and there is {found:#?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

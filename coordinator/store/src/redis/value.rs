@@ -41,13 +41,14 @@ pub(super) enum Value {
 /// Encodes bytes as a value, compressed if that is smaller.
 pub(super) fn encode(data: &[u8]) -> Vec<u8> {
     if data.len() >= COMPRESS_FROM_BYTES {
-        let mut value = vec![0; data.len()];
+        let mut value = vec![0; data.len().saturating_add(1)];
         // The output buffer is as large as the plain bytes: if the result does not fit, it is not compressed.
-        if let Ok(length) = zstd::bulk::compress_to_buffer(data, &mut value, LEVEL)
+        if let Some((kind, room)) = value.split_first_mut()
+            && let Ok(length) = zstd::bulk::compress_to_buffer(data, room, LEVEL)
             && length.saturating_add(length / 16) < data.len()
         {
-            value.truncate(length);
-            value.insert(0, ZSTD);
+            *kind = ZSTD;
+            value.truncate(length.saturating_add(1));
             return value;
         }
     }
@@ -66,11 +67,7 @@ pub(super) fn is_removed(value: &[u8]) -> bool {
 
 /// Seals a value; it can only be opened under the same name.
 pub(super) fn seal(key: &FarmKey, name: &str, value: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::new();
-    sealed.push(SEALED);
-    sealed.extend_from_slice(&key.seal(Purpose::Cache, &[name.as_bytes(), value]));
-    sealed.extend_from_slice(value);
-    sealed
+    [&[SEALED][..], &key.seal(Purpose::Cache, &[name.as_bytes(), value]), value].concat()
 }
 
 /// Opens a value that was sealed under this name; `None` if it was not.
