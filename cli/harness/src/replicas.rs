@@ -15,7 +15,7 @@ use crate::farm::{log, tools_cache};
 use crate::proxy::Proxy;
 use crate::redis::Redis;
 use crate::run::{self, Built, Ran, Running, kiln, signal, spawn};
-use crate::s3::S3;
+use crate::s3::{self, S3};
 use crate::{caretaker, has, until};
 
 /// What the journal needs of a Redis.
@@ -34,7 +34,8 @@ struct Coordinator {
 pub struct Replicas {
     pub dir: tempfile::TempDir,
     pub redis: Mutex<Redis>,
-    pub s3: S3,
+    /// Shared with other farms of the program, unless something is done to it.
+    pub s3: &'static S3,
     /// The address of HAProxy, which knows them all.
     pub url: String,
     front: Mutex<Child>,
@@ -99,14 +100,16 @@ impl Replicas {
         scheme: &'static str,
         access: Vec<(String, String)>,
     ) -> Option<Self> {
-        let farm = Self::prepare(coordinators, || Redis::with(redis), more, scheme, access)?;
+        let farm = Self::prepare(coordinators, s3::shared()?, || Redis::with(redis), more, scheme, access)?;
         Some(farm.started(coordinators, workers))
     }
 
-    /// A farm that agrees in a Valkey, which can wait for its disk; none if something that it needs is not installed.
+    /// A farm that agrees in a Valkey, which can wait for its disk, and has its S3 server to itself; none if something that it needs is not
+    /// installed.
     pub fn on_valkey(coordinators: &[&str], workers: &[&str]) -> Option<Self> {
         let valkey = Redis::valkey(&KEEPS)?;
-        let farm = Self::prepare(coordinators, || valkey, &["--insecure"], "http", Vec::new())?;
+        let s3 = Box::leak(Box::new(S3::start()?));
+        let farm = Self::prepare(coordinators, s3, || valkey, &["--insecure"], "http", Vec::new())?;
         Some(farm.started(coordinators, workers))
     }
 
@@ -122,6 +125,7 @@ impl Replicas {
     /// All that a farm needs, before its first coordinator is started.
     fn prepare(
         coordinators: &[&str],
+        s3: &'static S3,
         redis: impl FnOnce() -> Redis,
         more: &[&str],
         scheme: &'static str,
@@ -130,7 +134,6 @@ impl Replicas {
         if !has("haproxy") || !has("redis-server") {
             return None;
         }
-        let s3 = S3::start()?;
         let redis = redis();
         let dir = caretaker::directory();
         std::fs::write(dir.path().join("farm.key"), "17".repeat(32) + "\n").unwrap();
@@ -159,7 +162,8 @@ impl Replicas {
 
     /// A farm that begins with a coordinator which was alone before, whose data directory is copied; without workers.
     pub fn beginning_with(first: &str, data_dir: &Path, coordinators: &[&str]) -> Option<Self> {
-        let farm = Self::prepare(coordinators, || Redis::with(&KEEPS), &["--insecure"], "http", Vec::new())?;
+        let redis = || Redis::with(&KEEPS);
+        let farm = Self::prepare(coordinators, s3::shared()?, redis, &["--insecure"], "http", Vec::new())?;
         let copied = Command::new("cp").arg("-a").arg(data_dir).arg(farm.dir.path().join(first)).status().unwrap();
         assert!(copied.success());
         farm.start_coordinator(first);
@@ -171,6 +175,11 @@ impl Replicas {
     fn wait_until_led(&self) {
         until("a coordinator to lead", || self.leader());
         until("the farm to answer", || (self.kiln(&["workers", "--json"]).code == 0).then_some(()));
+    }
+
+    /// Where the farm's content is in the bucket, which it shares with others.
+    fn prefix(&self) -> String {
+        self.dir.path().file_name().unwrap().display().to_string().replace('.', "farm-")
     }
 
     fn process(&self) -> Command {
@@ -214,7 +223,7 @@ impl Replicas {
             .env("KILN_LOG", "info")
             .envs(self.s3.variables())
             .args(["coordinator", "--listen", &coordinator.listen, "--metrics-listen", &coordinator.metrics])
-            .args(["--replicas", &redis, "--s3", "s3://kiln/farm", "--store-size", "2GiB"])
+            .args(["--replicas", &redis, "--s3", &format!("s3://kiln/{}", self.prefix()), "--store-size", "2GiB"])
             .args(["--parent", &std::process::id().to_string(), "--data-dir"])
             .arg(self.dir.path().join(name))
             .args(self.more.iter().map(|argument| argument.replace("{name}", name)));

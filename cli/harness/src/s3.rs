@@ -33,20 +33,16 @@ pub fn shared() -> Option<&'static S3> {
 impl S3 {
     /// Starts a server; `None` if moto is not installed.
     pub fn start() -> Option<Self> {
-        let found = Command::new(PYTHON).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
-        if !found.is_ok_and(|status| status.success()) {
-            crate::cannot_run("moto[server] is not installed in /opt/kiln-test-tools");
-            return None;
-        }
-        let mut child = Command::new(PYTHON)
-            .args(["-c", include_str!("s3_server.py")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("expected python to start");
+        let none = |why: String| {
+            crate::cannot_run(&format!("moto[server] of /opt/kiln-test-tools does not start: {why}"));
+            None
+        };
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", include_str!("s3_server.py")]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut child) = command.spawn() else { return none(format!("no `{PYTHON}`")) };
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("READY"));
-        let ready = ready.expect("expected the S3 server to say that it is ready");
+        let Some(ready) = ready else { return none(format!("its program ended with {}", child.wait().unwrap())) };
         let words: Vec<&str> = ready.split(' ').collect();
         let (port, key, secret) = (words[1].parse().unwrap(), words[2].to_owned(), words[3].to_owned());
         Some(Self { child, lines: Mutex::new(lines), port, key, secret, ahead: Arc::default() })
