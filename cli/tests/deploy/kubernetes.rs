@@ -1,15 +1,17 @@
 //! The Kubernetes objects, checked against schemas, against each other, and against the programs that they start.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 
 use crate::{admission, deploy, printed};
 use kiln_harness::guarded::{Guarded, local};
 use kiln_harness::http;
-use kiln_harness::{Farm, Lasting, project, until};
+use kiln_harness::{Farm, Lasting, cannot_run, project, until};
+use parking_lot::Mutex;
 use serde_json::Value;
-
-/// API groups of the operators whose objects are used.
-const OPERATORS: [&str; 3] = ["cert-manager.io/", "keda.sh/", "monitoring.coreos.com/"];
 
 /// Where `.ci/test` installs tools that are not on the path.
 pub const TOOLS: &str = "/opt/kiln-test-tools/bin";
@@ -20,33 +22,48 @@ pub fn rendered(name: &str) -> Option<Vec<Value>> {
     checked(&made)
 }
 
-/// The objects of a stream of YAML, checked against the schemas of Kubernetes and of the operators that it extends.
+/// Checks objects against schemas, for as long as the tests run.
+struct Schemas {
+    program: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Schemas {
+    /// `None`, with a message, if Python or what it needs is not installed.
+    fn start() -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy/schemas.py");
+        let mut command = Command::new(format!("{TOOLS}/python"));
+        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut program = command.spawn().map_err(|error| cannot_run(&format!("{command:?}: {error}"))).ok()?;
+        let answers = BufReader::new(program.stdout.take().unwrap()).lines();
+        Some(Self { program, answers })
+    }
+
+    /// The objects of this file, and what is wrong with them.
+    fn look(&mut self, file: &Path) -> (Vec<Value>, Vec<String>) {
+        writeln!(self.program.stdin.as_mut().unwrap(), "{}", file.display()).unwrap();
+        let answer = self.answers.next().expect("expected the check of schemas to answer").unwrap();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        let part = |name: &str| answer[name].take();
+        let [objects, problems] = ["objects", "problems"].map(part);
+        (serde_json::from_value(objects).unwrap(), serde_json::from_value(problems).unwrap())
+    }
+}
+
+/// The objects of a stream of YAML, and what the schemas of Kubernetes and of the operators that it extends do not allow.
+fn looked_at(made: &str) -> Option<(Vec<Value>, Vec<String>)> {
+    static SCHEMAS: OnceLock<Option<Mutex<Schemas>>> = OnceLock::new();
+    let schemas = SCHEMAS.get_or_init(|| Schemas::start().map(Mutex::new)).as_ref()?;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(made.as_bytes()).unwrap();
+    Some(schemas.lock().look(file.path()))
+}
+
+/// The objects of a stream of YAML, all of which the API server takes.
 #[track_caller]
 pub fn checked(made: &str) -> Option<Vec<Value>> {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("objects.yaml");
-    std::fs::write(&file, made).unwrap();
-    let file = file.to_str().unwrap();
-    // `strict`: an unknown field is an error. 1.33 is the first version in which everything that the base uses is enabled; by default it is
-    // the latest that is known.
-    let validate = format!("{TOOLS}/kubernetes-validate");
-    printed(&validate, &["--strict", "--quiet", file])?;
-    let said = printed(&validate, &["--strict", "--kubernetes-version", "1.33", file])?;
-    let as_json =
-        "import json, sys, yaml; print(json.dumps([one for one in yaml.safe_load_all(open(sys.argv[1])) if one]))";
-    let python = format!("{TOOLS}/python");
-    let objects: Vec<Value> = serde_json::from_str(&printed(&python, &["-c", as_json, file])?).unwrap();
-    // Kubernetes' schemas do not include its operators' objects.
-    let theirs =
-        |object: &&Value| OPERATORS.iter().any(|group| object["apiVersion"].as_str().unwrap().starts_with(group));
-    let theirs: Vec<&Value> = objects.iter().filter(theirs).collect();
-    assert_eq!(said.matches("Couldn't find schema").count(), theirs.len(), "{said}");
-    let input = dir.path().join("operators.json");
-    std::fs::write(&input, serde_json::to_string(&theirs).unwrap()).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy/operators.py");
-    let checked = printed(&python, &[script, input.to_str().unwrap()])?;
-    assert_eq!(checked.trim(), theirs.len().to_string(), "expected every operator's object to be checked");
-    let problems = admission::problems(&objects);
+    let (objects, mut problems) = looked_at(made)?;
+    problems.extend(admission::problems(&objects));
     assert!(problems.is_empty(), "an API server refuses these: {problems:#?}");
     Some(objects)
 }
@@ -234,7 +251,7 @@ fn webhooks_are_taken_where_the_overlay_has_the_ingress_deliver_them() {
     std::fs::write(dir.path().join("webhooks.toml"), text).unwrap();
     let farm_dir = dir.path().join("farm");
     assert_eq!(local(&["farm", "init", farm_dir.to_str().unwrap(), "--host", "localhost"]).code, 0);
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kiln"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
     command
         .args(["coordinator", "--listen", "127.0.0.1:0", "--parent", &std::process::id().to_string(), "--data-dir"])
         .arg(dir.path().join("data"))
@@ -295,6 +312,32 @@ fn every_variant_can_be_applied() {
     for name in names {
         let Some(objects) = rendered(&name) else { return };
         assert!(!objects.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn what_the_schemas_do_not_allow_is_noticed() {
+    let map = |more: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: it}}\n{more}");
+    let scaled = |more: &str| {
+        format!(
+            "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {{name: it}}\nspec: {{scaleTargetRef: {{name: x}}, triggers: []{more}}}\n"
+        )
+    };
+    for (made, expected) in [
+        (map(""), None),
+        (map("dat: {}\n"), Some("dat")),
+        (map("data: [one]\n"), Some("data")),
+        (map("").replace("ConfigMap", "ConfgMap"), Some("ConfgMap")),
+        (scaled(""), None),
+        (scaled(", trigger: []"), Some("trigger")),
+        (scaled(", minReplicaCount: few"), Some("minReplicaCount")),
+        (scaled("").replace("ScaledObject", "ScaledThing"), Some("ScaledThing")),
+        (scaled("").replace("keda.sh", "kedda.sh"), Some("kedda.sh")),
+    ] {
+        let Some((objects, problems)) = looked_at(&made) else { return };
+        assert_eq!(objects.len(), 1, "{made}");
+        assert_eq!(problems.is_empty(), expected.is_none(), "{made}: {problems:?}");
+        assert!(problems.iter().all(|problem| problem.contains(expected.unwrap_or_default())), "{made}: {problems:?}");
     }
 }
 
