@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kiln_harness::{Farm, Ran, cannot_run, until, write};
+use kiln_harness::{BAZEL, Farm, Ran, cannot_run, until, write};
 use kiln_proto::v1::invocations_client::InvocationsClient;
 use kiln_proto::v1::{self, Invocation, InvocationResult, InvocationStatus};
 
@@ -108,7 +108,7 @@ impl Bazel {
         root.push(self.dir.path().join("output"));
         let mut command = Command::new("bazel");
         command.current_dir(self.workspace()).env("HOME", self.dir.path()).env("USER", "tester").arg(root);
-        command.args(["--nohome_rc", "--max_idle_secs=120", verb]);
+        command.args(BAZEL).arg(verb);
         command
     }
 

@@ -37,6 +37,9 @@ pub use run::{Built, Lasting, Ran, Running};
 /// How long anything may take before a test fails with what it waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Options of Bazel itself: without a user's settings, a server that ends by itself, and is compiled for a short life.
+pub const BAZEL: [&str; 3] = ["--nohome_rc", "--max_idle_secs=120", "--host_jvm_args=-XX:TieredStopAtLevel=1"];
+
 /// Reports that a test could not run, or fails if all tests must run.
 pub fn cannot_run(missing: &str) {
     assert!(std::env::var_os("KILN_TESTS_MUST_RUN").is_none_or(|value| value != "1"), "cannot run: {missing}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kiln_harness::guarded::{Guarded, local, well};
-use kiln_harness::{Farm, Ran, cannot_run, has, project, write};
+use kiln_harness::{BAZEL, Farm, Ran, cannot_run, has, project, write};
 use tempfile::TempDir;
 
 use crate::page;
@@ -115,10 +115,11 @@ fn bazel() -> Option<(TempDir, TempDir, String)> {
     let dir = project(&[("WORKSPACE", ""), ("BUILD", build), ("in.txt", "one farm\n")]);
     let output = tempfile::tempdir().unwrap();
     let alone = format!(
-        "run() {{ command bazel --output_user_root={} --nohome_rc --max_idle_secs=60 \"$@\"; }}\n\
+        "run() {{ command bazel --output_user_root={} {} \"$@\"; }}\n\
          trap 'run shutdown' EXIT\n\
          bazel() {{ run clean --expunge; run \"$@\" --color=no --curses=no; }}",
-        output.path().display()
+        output.path().display(),
+        BAZEL.join(" ")
     );
     Some((dir, output, alone))
 }

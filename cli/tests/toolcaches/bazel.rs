@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_harness::{Ran, has, write};
+use kiln_harness::{BAZEL, Ran, has, write};
 
 use crate::world::{World, done};
 
@@ -13,11 +13,14 @@ genrule(name = 'twice', srcs = [':shout'], outs = ['twice.txt'], cmd = 'cat $< $
 
 /// Builds with an output base that knows nothing.
 fn build(world: &World, caller: &str, dir: &Path) -> Ran {
-    let script = "HOME=\"$PWD\" USER=tester\nexport HOME USER\n\
-        bazel() { command bazel --output_user_root=\"$PWD/../output\" --nohome_rc --max_idle_secs=60 \"$@\"; }\n\
+    let script = format!(
+        "HOME=\"$PWD\" USER=tester\nexport HOME USER\n\
+        bazel() {{ command bazel --output_user_root=\"$PWD/../output\" {} \"$@\"; }}\n\
         bazel clean --expunge\n\
-        kiln_bazel build --color=no --curses=no --spawn_strategy=local --remote_timeout=10 //:twice; cat bazel-bin/twice.txt";
-    done(world.run(caller, "bazel", dir, script))
+        kiln_bazel build --color=no --curses=no --spawn_strategy=local --remote_timeout=10 //:twice; cat bazel-bin/twice.txt",
+        BAZEL.join(" ")
+    );
+    done(world.run(caller, "bazel", dir, &script))
 }
 
 #[test]
@@ -40,6 +43,6 @@ fn bazel_takes_actions_from_the_farms_action_cache() {
     assert!(warm.err.contains("2 remote cache hit") && warm.out.ends_with("ONE FARM\nONE FARM\n"), "{}", warm.err);
     let wrong = build(&world, "nobody", &workspace);
     assert!(wrong.err.contains("2 local") && wrong.err.contains("401"), "{}", wrong.err);
-    let _ =
-        world.run("reader", "bazel", &workspace, "bazel --output_user_root=\"$PWD/../output\" --nohome_rc shutdown");
+    let end = format!("bazel --output_user_root=\"$PWD/../output\" {} shutdown", BAZEL.join(" "));
+    let _ = world.run("reader", "bazel", &workspace, &end);
 }
