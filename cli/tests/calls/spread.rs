@@ -96,7 +96,7 @@ fn calls_of_a_step_in_an_image_run_on_other_workers_in_the_same_root() {
 #[test]
 fn a_step_does_without_a_worker_that_is_lost_and_without_the_coordinator() {
     let farm = farm_of(3);
-    let dir = slow("chaos", 14, "");
+    let dir = slow("chaos", 9, "");
     let mut running = farm.start_build(dir.path(), &[]);
     let worker = running.started("build")["worker"].as_str().unwrap().to_owned();
     let others: Vec<String> = (0..3).map(|number| format!("vm{number}")).filter(|name| *name != worker).collect();
@@ -107,9 +107,9 @@ fn a_step_does_without_a_worker_that_is_lost_and_without_the_coordinator() {
     let built = running.end().well();
     let calls = calls(&built, "build");
     let all: u64 = calls.compiled + calls.elsewhere + calls.hits + calls.refused.values().sum::<u64>();
-    assert!(all == 14 && calls.refused.is_empty(), "{calls:?}");
+    assert!(all == 9 && calls.refused.is_empty(), "{calls:?}");
     let with = outputs(dir.path());
-    let plain = slow("chaos", 14, "split = false");
+    let plain = slow("chaos", 9, "split = false");
     farm.build(plain.path(), &[]).well();
     assert_eq!(outputs(plain.path()), with);
 }
