@@ -251,6 +251,34 @@ fn crates_and_files_stay_small() {
     assert!(median < MEDIAN_LINES, "expected half of all files to have less than {MEDIAN_LINES} lines, found {median}");
 }
 
+/// `.ci/test` starts `rustdoc` for no crate's examples, and `cargo` links no tests of programs that have none.
+#[test]
+fn no_test_is_where_none_is_looked_for() {
+    for directory in crates() {
+        for file in files(&root().join(&directory)) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let is_example = |line: &str| {
+                ["///", "//!"].iter().any(|mark| line.trim_start().starts_with(mark)) && line.contains("```")
+            };
+            let at = text.lines().position(is_example).map(|line| line + 1);
+            assert_eq!(at, None, "`{}`: expected examples to be tests, which are compiled", file.display());
+        }
+        let manifest = manifest(&root().join(&directory));
+        let programs = manifest.get("bin").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        for program in
+            programs.iter().filter(|program| program.get("test").and_then(toml::Value::as_bool) == Some(false))
+        {
+            let file = root().join(&directory).join(program["path"].as_str().unwrap());
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(
+                !text.contains("#[test]"),
+                "`{}`: expected no test in a program whose tests do not run",
+                file.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn panics_are_ruled_out_in_every_crate_but_those_that_are_listed() {
     for directory in crates() {
