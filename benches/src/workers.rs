@@ -211,6 +211,6 @@ fn carry_out(lease: u64) -> Vec<Said> {
     let outcome = Some(lease_finished::Outcome::Response(response));
     vec![
         Said::Started(v1::LeaseStarted { lease, at: Some(clock::now()) }),
-        Said::Finished(v1::LeaseFinished { lease, outcome }),
+        Said::Finished(v1::LeaseFinished { lease, outcome, ..Default::default() }),
     ]
 }

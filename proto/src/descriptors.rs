@@ -106,7 +106,7 @@ mod tests {
         for path in ["/kiln.v1.Builds/Submit", "/kiln.v1.Workers/Link", "/google.bytestream.ByteStream/Write"] {
             assert!(methods.iter().any(|method| method == path), "expected `{path}` among {methods:?}");
         }
-        assert_eq!(services().len(), 22, "{:?}", services());
+        assert_eq!(services().len(), 23, "{:?}", services());
     }
 
     #[test]

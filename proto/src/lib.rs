@@ -24,6 +24,7 @@ pub mod join;
 pub mod local;
 pub mod made;
 pub mod meter;
+pub mod possession;
 pub mod precondition;
 pub mod property;
 pub mod protocol;

@@ -279,7 +279,7 @@ mod tests {
         assert!(leases.take(lease(7)).is_none(), "expected a lease to be taken once");
         leases.started(7).await;
         leases.output(7, v1::Stream::Stdout, 0, Bytes::from_static(b"hello")).await;
-        leases.finished(v1::LeaseFinished { lease: 7, outcome: None }).await;
+        leases.finished(v1::LeaseFinished { lease: 7, ..Default::default() }).await;
         for _ in 0..2 {
             let (outbox, mut inbox) = mpsc::channel(8);
             let (connection, running) = leases.connect();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use kiln_broker::{Broker, Compilers, Farm, Serving, Sources, Wanted};
 use kiln_proto::channel::Channel;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::{Challenge, Named};
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::lease_finished::Outcome;
@@ -30,7 +31,7 @@ use crate::outputs;
 use crate::roots::{Roots, Step};
 use crate::tally::Tally;
 use crate::telling;
-use ground::Ground;
+use ground::{Gathered, Ground};
 use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::output_log::{self, OutputLog};
 use kiln_executor::samples::SoFar;
@@ -65,8 +66,8 @@ struct At<'a> {
     instance: &'a str,
     function: DigestFunction,
     grant: &'a [u8],
-    /// Whether it is a call, which may only name what was sent for it.
-    is_call: bool,
+    /// What it proves with that it has a blob; none: whatever it names is sent.
+    challenge: Option<Challenge>,
 }
 
 /// Why a lease has no result.
@@ -182,22 +183,23 @@ impl Runner {
         }
     }
 
-    /// Runs a lease to its outcome.
-    pub async fn run(&self, lease: v1::Lease, leases: Arc<Leases>, cancel: CancellationToken) -> Outcome {
+    /// Runs a lease to its end, which is to be reported.
+    pub async fn run(&self, lease: v1::Lease, leases: Arc<Leases>, cancel: CancellationToken) -> v1::LeaseFinished {
         let _counted = self.tally.began();
-        let outcome = match self.carry_out(&lease, &leases, &cancel).await {
-            Ok(response) => Outcome::Response(response),
+        let (outcome, seal) = match self.carry_out(&lease, &leases, &cancel).await {
+            Ok((response, seal)) => (Outcome::Response(response), seal),
             Err(Fault::Action(status)) => {
-                Outcome::Response(reapi::ExecuteResponse { status: Some(status), ..Default::default() })
+                let response = reapi::ExecuteResponse { status: Some(status), ..Default::default() };
+                (Outcome::Response(response), Bytes::new())
             }
             Err(Fault::Worker(fault)) => {
                 tracing::error!(lease = lease.lease, fault, "cannot run a lease");
-                Outcome::WorkerFault(fault)
+                (Outcome::WorkerFault(fault), Bytes::new())
             }
         };
         let word = self.tally.ended(&outcome);
         tracing::debug!(outcome = word, "lease ended");
-        outcome
+        v1::LeaseFinished { lease: lease.lease, outcome: Some(outcome), seal: seal.into() }
     }
 
     async fn carry_out(
@@ -205,7 +207,7 @@ impl Runner {
         lease: &v1::Lease,
         leases: &Arc<Leases>,
         cancel: &CancellationToken,
-    ) -> Result<reapi::ExecuteResponse, Fault> {
+    ) -> Result<(reapi::ExecuteResponse, Bytes), Fault> {
         let function = DigestFunction::from_wire(lease.digest_function)
             .map_err(|error| action_fault(Code::InvalidArgument, error.to_string()))?;
         let (action, command) = (lease.action.clone().unwrap_or_default(), lease.command.clone().unwrap_or_default());
@@ -216,7 +218,8 @@ impl Runner {
             queued_timestamp: lease.queued.map(|at| Timestamp { seconds: at.seconds, nanos: at.nanos }),
             ..Default::default()
         };
-        let at = &At { instance: &lease.instance, function, grant: &lease.grant, is_call: lease.call };
+        let challenge = Challenge::from_wire(&lease.challenge);
+        let at = &At { instance: &lease.instance, function, grant: &lease.grant, challenge };
         let began = Instant::now();
         let mut ground =
             self.ground(at, cancel, lease, &action, &command, &root).instrument(info_span!("fetch inputs")).await?;
@@ -230,7 +233,7 @@ impl Runner {
         let mut job = ground.job(lease, &action, &command)?;
         if let Some(shell) = &lease.shell {
             leases.started(lease.lease).await;
-            return self.shell(at, lease, shell, job, cancel).await;
+            return Err(self.shell(at, lease, shell, job, cancel).await);
         }
         let in_root = matches!(ground, Ground::Root(_));
         let call = self.broker.as_ref().filter(|_| lease.call && (in_root || job.place == Place::Machine));
@@ -288,10 +291,10 @@ impl Runner {
         metadata.output_upload_start_timestamp = Some(clock::now());
         let mut result = reapi::ActionResult::default();
         let status = verdict(&finished.exit, lease, &mut result);
-        let uploading = info_span!("upload outputs");
+        let mut gathered = Gathered::default();
         if matches!(finished.exit, Exit::Code(_) | Exit::Signal(_)) {
-            let collecting = self.collect(at, cancel, &mut ground, &finished, &command);
-            let collected = collecting.instrument(uploading.clone()).await?;
+            gathered = self.gather(at, cancel, &mut ground, &finished, &command).await?;
+            let collected = gathered.collected();
             result.output_files = collected.output_files;
             result.output_directories = collected.output_directories;
             result.output_symlinks = collected.output_symlinks;
@@ -303,19 +306,6 @@ impl Runner {
         }
         // Whoever waits for a call takes what it printed with the answer.
         let is_told = call.is_some() && stdout.digest.size + stderr.digest.size <= MAX_TOLD;
-        let logs: Vec<(Digest, Blob)> = [&stdout, &stderr]
-            .into_iter()
-            .filter_map(|log| Some((log.digest, Blob::File(log.file.as_ref()?.to_path_buf()))))
-            .filter(|_| !is_told)
-            .chain(lists)
-            .collect();
-        let upload = |client: Client| {
-            let logs = logs.clone();
-            async move { client.upload(logs).await }
-        };
-        self.transfer(at, cancel, transfer::Error::is_connection, |error| Fault::Worker(error.to_string()), upload)
-            .instrument(uploading)
-            .await?;
         if is_told {
             let failed = |error| Fault::Worker(format!("cannot read what the call printed: {error}"));
             result.stdout_raw = stdout.read().await.map_err(failed)?;
@@ -323,14 +313,28 @@ impl Runner {
         } else {
             result.stdout_digest = Some(stdout.digest.to_wire());
             result.stderr_digest = Some(stderr.digest.to_wire());
+            let logs = [&stdout, &stderr];
+            lists
+                .extend(logs.iter().filter_map(|log| Some((log.digest, Blob::File(log.file.as_ref()?.to_path_buf())))));
         }
+        result.execution_metadata = Some(metadata);
+        let named = Named::of(function, &result).map_err(|error| Fault::Worker(error.to_string()))?;
+        let blobs = &[gathered.blobs(), &lists].concat();
+        let named = &named;
+        let give =
+            |client: Client| async move { client.give_result(blobs.clone(), at.challenge.as_ref(), named).await };
+        let giving = self.transfer(at, cancel, transfer::Error::is_connection, result_fault, give);
+        let seal = giving.instrument(info_span!("upload outputs")).await?;
+        self.keep(at, cancel, &mut ground, &finished, gathered).await?;
+        let metadata = result.execution_metadata.get_or_insert_default();
         metadata.output_upload_completed_timestamp = Some(clock::now());
         metadata.worker_completed_timestamp = Some(clock::now());
-        result.execution_metadata = Some(metadata);
         let (inputs, ran, outputs) = (started - began, ended - started, ended.elapsed());
         tracing::debug!(?inputs, ?ran, ?outputs, "a command has run");
         let message = words(&finished.exit);
-        Ok(reapi::ExecuteResponse { result: Some(result), status: Some(status), message, ..Default::default() })
+        let response =
+            reapi::ExecuteResponse { result: Some(result), status: Some(status), message, ..Default::default() };
+        Ok((response, seal))
     }
 
     /// Answers the compiler calls of a job whose lease says so.
@@ -366,6 +370,7 @@ impl Runner {
             instance: at.instance.to_owned(),
             function: at.function,
             grant: at.grant.to_vec(),
+            challenge: at.challenge,
             makers: Default::default(),
             held: Default::default(),
         };
@@ -494,6 +499,16 @@ fn input_fault(error: inputs::Error) -> Fault {
         inputs::Error::Missing(digests) => Fault::Action(precondition::missing(&digests)),
         inputs::Error::Invalid(words) => action_fault(Code::InvalidArgument, words),
         other => Fault::Worker(other.to_string()),
+    }
+}
+
+fn result_fault(error: transfer::Error) -> Fault {
+    match error {
+        // The farm takes no such outputs.
+        transfer::Error::Status(status) if status.code() == Code::OutOfRange => {
+            action_fault(Code::InvalidArgument, status.message())
+        }
+        other => Fault::Worker(format!("cannot store the outputs: {other}")),
     }
 }
 

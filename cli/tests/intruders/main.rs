@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod possession;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,12 +74,14 @@ impl Intruder {
         register: v1::Register,
         environment: v1::Environment,
     ) -> Result<Self, tonic::Status> {
+        Self::link(channel, v1::Register { environment: Some(environment), shows: true, ..register }).await
+    }
+
+    async fn link(channel: Channel, register: v1::Register) -> Result<Self, tonic::Status> {
         let (says, messages) = mpsc::channel(16);
-        let register = v1::Register {
-            environment: Some(environment),
-            capacity: Some(v1::Capacity { milli_cpus: 4000, memory_bytes: 8 << 30 }),
-            ..register
-        };
+        // Enough for all that a test has run, whatever it leaves unfinished.
+        let capacity = Some(v1::Capacity { milli_cpus: 64_000, memory_bytes: 256 << 30 });
+        let register = v1::Register { capacity, ..register };
         says.send(v1::WorkerMessage { message: Some(said::Message::Register(register)) }).await.unwrap();
         let hears = WorkersClient::new(channel.clone()).link(ReceiverStream::new(messages)).await?.into_inner();
         Ok(Self { channel, says, hears })
@@ -117,8 +120,20 @@ impl Intruder {
     }
 
     async fn finish(&self, lease: u64, response: reapi::ExecuteResponse) {
-        let outcome = Some(Outcome::Response(response));
-        self.say(said::Message::Finished(v1::LeaseFinished { lease, outcome })).await;
+        self.finish_with(lease, response, b"").await;
+    }
+
+    /// With a seal for what the result names.
+    async fn finish_with(&self, lease: u64, response: reapi::ExecuteResponse, seal: &[u8]) {
+        let (outcome, seal) = (Some(Outcome::Response(response)), seal.to_vec());
+        self.say(said::Message::Finished(v1::LeaseFinished { lease, outcome, seal })).await;
+    }
+
+    /// Waits until the end of a lease is acknowledged, whatever came of it.
+    async fn acknowledged(&mut self, lease: u64) {
+        let acknowledged =
+            |message| matches!(message, told::Message::FinishedAck(ack) if ack.lease == lease).then_some(());
+        self.hear(acknowledged).await;
     }
 
     fn blobs(&self, instance: &str, grant: &[u8]) -> Client {

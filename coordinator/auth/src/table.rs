@@ -85,6 +85,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("kiln.v1.Calls", "Keep", WORK),
     ("kiln.v1.Calls", "Room", WORK),
     ("kiln.v1.Calls", "Run", WORK),
+    ("kiln.v1.Possession", "Ask", WORK),
+    ("kiln.v1.Possession", "Show", WORK),
     ("kiln.v1.SshAgents", "Serve", BUILD),
     ("kiln.v1.SshAgents", "Ask", WORK),
     ("kiln.v1.Shells", "Open", BUILD),

@@ -37,7 +37,7 @@ use tracing::Instrument;
 pub use attached::{Attached, Done, Running, State, Update};
 pub use calls::Call;
 use leases::LiveLeases;
-pub use leases::{Elsewhere, LeaseAccess};
+pub use leases::{Elsewhere, LeaseAccess, Left};
 use log::LiveLogs;
 pub use memory::Memory;
 use owner::Message;

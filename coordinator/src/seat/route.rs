@@ -78,11 +78,12 @@ const MAX_READ_BYTES: usize = MAX_MESSAGE_BYTES;
 const OF_THE_FARM: [&str; 3] = ["/kiln.v1.Workers/", "/kiln.v1.Membership/", "/kiln.v1.Deliveries/"];
 
 /// Services that workers call for a lease.
-const OF_LEASES: [&str; 6] = [
+const OF_LEASES: [&str; 7] = [
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/",
     "/google.bytestream.ByteStream/",
     "/kiln.v1.CacheMounts/",
     "/kiln.v1.Calls/",
+    "/kiln.v1.Possession/",
     "/kiln.v1.Shells/Serve",
     "/kiln.v1.SshAgents/Ask",
 ];

@@ -6,7 +6,7 @@
 //! only for steps in the environment that it runs one in. Entries of build tools are found by the tool's word, so a space of them is a
 //! project's alone.
 //!
-//! Invariant: what a worker names here, it may read for its lease or has sent for it. An entry, and the tree of a call, are read by others for
+//! Invariant: what a worker names here, it may read for its lease, has sent for it, or has shown to have. An entry, and the tree of a call, are read by others for
 //! their leases, so a digest that is only known would open every blob of the tenant.
 
 use std::pin::Pin;
@@ -90,7 +90,7 @@ async fn follow(
                 let response = done.response.clone();
                 let files = response.result.iter().flat_map(|result| &result.output_files);
                 for blob in files.flat_map(|file| Digest::required(ran.function(), file.digest.as_ref())) {
-                    // Whoever had it made may read it: its maker has sent it.
+                    // Whoever had it made may read it: its maker has shown it.
                     ran.add_blob(&blob).await.ok()?;
                 }
                 return tell(Event::Ended(response)).await;

@@ -1,5 +1,7 @@
 //! `ContentAddressableStorage`: missing blobs, small blobs in batches, and whole trees.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use kiln_proto::channel::MAX_MESSAGE_BYTES;
@@ -141,6 +143,7 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
         &self,
         request: Request<reapi::FindMissingBlobsRequest>,
     ) -> Result<Response<reapi::FindMissingBlobsResponse>, Status> {
+        let leased = Leased::of(&request);
         let request = request.into_inner();
         let function = function(request.digest_function)?;
         let digests: Vec<Digest> = request
@@ -149,7 +152,9 @@ impl content_addressable_storage_server::ContentAddressableStorage for ContentAd
             .map(|digest| Digest::from_wire(function, digest))
             .collect::<Result<_, _>>()
             .map_err(bad_digest)?;
-        let missing = self.stores.blobs.find_missing(&digests).await?;
+        let mut missing = self.stores.blobs.find_missing(&digests).await?;
+        let known: HashSet<Digest> = missing.iter().copied().collect();
+        missing.extend(leased.only_by_sending(&digests).await?.into_iter().filter(|digest| !known.contains(digest)));
         let missing_blob_digests = missing.iter().map(Digest::to_wire).collect();
         Ok(Response::new(reapi::FindMissingBlobsResponse { missing_blob_digests }))
     }

@@ -34,7 +34,15 @@ impl Leased {
 
     /// Whether this blob must be received although the farm has it: the worker is to show that it has it, too.
     pub(super) fn must_send(&self, digest: &Digest) -> bool {
-        self.0.as_ref().is_some_and(|access| access.counts_sent() && !access.has_sent(digest))
+        self.0.as_ref().is_some_and(|access| !access.has_shown(digest))
+    }
+
+    /// Those of these blobs that an older worker must send although the farm has them: it cannot show them otherwise.
+    pub(super) async fn only_by_sending(&self, digests: &[Digest]) -> Result<Vec<Digest>, Status> {
+        match &self.0 {
+            Some(access) => access.only_by_sending(digests).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The worker has sent this blob, all of it, and it was compared with its digest.

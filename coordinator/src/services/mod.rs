@@ -20,6 +20,7 @@ pub mod membership;
 mod metadata;
 pub mod mounts;
 mod oversized;
+pub mod possession;
 pub mod shells;
 mod tree;
 mod uploads;

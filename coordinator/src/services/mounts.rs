@@ -1,6 +1,6 @@
 //! `kiln.v1.CacheMounts`: workers take and publish the caches that their leases name.
 //!
-//! Invariant: what a worker publishes, it may read for its lease or has sent for it.
+//! Invariant: what a worker publishes, it may read for its lease, has sent for it, or has shown to have.
 
 use std::pin::Pin;
 

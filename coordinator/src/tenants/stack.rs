@@ -20,6 +20,7 @@ use kiln_proto::v1::cache_server::CacheServer;
 use kiln_proto::v1::calls_server::CallsServer;
 use kiln_proto::v1::farm_server::FarmServer;
 use kiln_proto::v1::invocations_server::InvocationsServer;
+use kiln_proto::v1::possession_server::PossessionServer;
 use kiln_proto::v1::shells_server::ShellsServer;
 use kiln_proto::v1::ssh_agents_server::SshAgentsServer;
 use parking_lot::Mutex;
@@ -33,7 +34,8 @@ use super::stores::{AllStores, Opened};
 use super::{Limits as TenantLimits, cannot_open};
 use crate::Config;
 use crate::services::{
-    Keeps, action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts, shells,
+    Keeps, action_cache, agents, builds, bytestream, cache, calls, capabilities, cas, execution, farm, mounts,
+    possession, shells,
 };
 use kiln_assets::{Assets, Downloads};
 use kiln_auth::Known;
@@ -175,6 +177,7 @@ impl Stack {
             ))))
             .add_service(sized!(CacheServer::new(cache::Cache::new(layers.clone(), mounts.clone()))))
             .add_service(sized!(CacheMountsServer::new(mounts::CacheMounts::new(mounts.clone()))))
+            .add_service(sized!(PossessionServer::new(possession::Possession)))
             .add_service(sized!(SshAgentsServer::new(agents)))
             .add_service(sized!(ShellsServer::new(shells)))
             .add_service(sized!(BuildsServer::new(served.clone())))

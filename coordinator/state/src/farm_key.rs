@@ -46,6 +46,8 @@ pub enum Purpose {
     Relay,
     /// What the coordinators of a farm keep where others may write: their journal, and who they are.
     Journal,
+    /// What the result of a lease names.
+    Result,
 }
 
 impl Purpose {
@@ -56,6 +58,7 @@ impl Purpose {
             Self::Secret => b"kiln secret\0",
             Self::Relay => b"kiln relay\0",
             Self::Journal => b"kiln journal\0",
+            Self::Result => b"kiln result\0",
         }
     }
 }

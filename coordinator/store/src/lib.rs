@@ -52,6 +52,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::Named;
 use kiln_proto::reapi;
 
 use actions::Most;
@@ -267,6 +268,8 @@ const MAX_ACTIONS: u64 = 1_000_000;
 pub struct Stores {
     /// The content-addressed store: bounded; reads fall through to `artifacts`.
     pub blobs: Arc<dyn BlobStore>,
+    /// What of it is on this coordinator's own disk, and costs nothing but reading it.
+    pub near: Arc<dyn BlobStore>,
     /// The same store, in chunks.
     pub chunks: Arc<Chunks>,
     /// Results as they were put, whether complete or not.
@@ -414,7 +417,7 @@ impl Stores {
             };
             if let Some(common) = common {
                 // Read from the disk as other blobs are; what this coordinator made alone, before it shared a farm, stays readable.
-                let shared = Shared::new(own, common.clone(), KEPT, clock.clone(), config.bond);
+                let shared = Shared::new(own.clone(), common.clone(), KEPT, clock.clone(), config.bond);
                 tokio::spawn(share_artifacts(disk_of_artifacts, common));
                 artifacts = Arc::new(ArtifactsBelow::new(Arc::new(shared), artifacts));
             }
@@ -423,6 +426,7 @@ impl Stores {
         let chunks = Arc::new(Chunks::new(Arc::new(ArtifactsBelow::new(blobs, artifacts.clone()))));
         Ok(Self {
             blobs: Arc::new(WithEmpty::new(chunks.clone())),
+            near: own,
             chunks,
             actions,
             artifacts,
@@ -446,6 +450,15 @@ impl Stores {
             metrics.looked_up(found.is_some());
         }
         result
+    }
+
+    /// Every blob that a result names, with those below its trees and directories; none where one of these is not to be had, is no such message,
+    /// or is larger than any that the farm takes. The leaves may be absent.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn named_by(&self, named: &Named) -> Result<Option<Vec<Digest>>, Error> {
+        whole::named_in(trees::Stored(&*self.blobs), named, Some(&self.closures)).await
     }
 
     async fn look_up(&self, instance: &str, action: &Digest) -> Result<Option<reapi::ActionResult>, Error> {

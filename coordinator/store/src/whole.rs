@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::Named;
 use kiln_proto::{elements, reapi};
 use kiln_trees::shape::{self, MAX_ELEMENTS, MAX_ENTRIES};
 use kiln_trees::walk::{self, Blobs, Decoded, Directory, Found, Malformed, Walk};
@@ -35,12 +36,12 @@ struct Broken;
 type Digests = Vec<Digest>;
 
 /// What a directory names: all that a result needs of it.
-struct Named {
+struct Listed {
     files: Digests,
     below: Digests,
 }
 
-impl Directory for Named {
+impl Directory for Listed {
     fn decode(digest: &Digest, data: &Bytes) -> Result<Self, Malformed> {
         let message = shape::decode(digest, data)?;
         let malformed = |source: kiln_proto::digest::Error| Malformed::Tree { digest: *digest, source: source.into() };
@@ -87,7 +88,8 @@ pub(super) async fn is_whole(
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<bool, Error> {
-    match named_in(Stored(blobs), function, result, Some(closures)).await? {
+    let Ok(named) = named(function, result) else { return Ok(false) };
+    match named_in(Stored(blobs), &named, Some(closures)).await? {
         Some(digests) => Ok(blobs.find_missing(&digests).await?.is_empty()),
         None => Ok(false),
     }
@@ -100,35 +102,34 @@ pub(super) async fn named_by(
     function: DigestFunction,
     result: &reapi::ActionResult,
 ) -> Result<Option<Vec<Digest>>, Error> {
-    named_in(blobs, function, result, None).await
+    let Ok(named) = named(function, result) else { return Ok(None) };
+    named_in(blobs, &named, None).await
 }
 
-/// As [`named_by`]. Directories of trees that `closures` knows are not read, and may be absent like leaves.
-async fn named_in(
+/// As [`named_by`], of what a result names itself. Directories of trees that `closures` knows are not read, and may be absent like leaves.
+pub(super) async fn named_in(
     blobs: impl Blobs<Error = Error> + Copy,
-    function: DigestFunction,
-    result: &reapi::ActionResult,
+    itself: &Named,
     closures: Option<&Closures>,
 ) -> Result<Option<Vec<Digest>>, Error> {
-    let Ok((mut named, trees, roots)) = named(function, result) else { return Ok(None) };
-    let trees: HashSet<Digest> = trees.into_iter().collect();
-    for tree in trees {
-        named.push(tree);
-        let Some(found) = in_tree(blobs, function, &tree).await? else { return Ok(None) };
+    let mut named = itself.files.clone();
+    for tree in itself.trees.iter().collect::<HashSet<_>>() {
+        named.push(*tree);
+        let Some(found) = in_tree(blobs, tree).await? else { return Ok(None) };
         named.extend(found);
         if named.len() > MAX_NAMED {
             return Ok(None);
         }
     }
     let Some(mut left) = MAX_NAMED.checked_sub(named.len()) else { return Ok(None) };
-    for root in roots {
-        let below = match closures.and_then(|closures| closures.0.get(&root)) {
+    for root in &itself.directories {
+        let below = match closures.and_then(|closures| closures.0.get(root)) {
             Some(known) if known.len() <= left => known,
             _ => {
-                let Some(found) = below(blobs, root, left as u64).await? else { return Ok(None) };
+                let Some(found) = below(blobs, *root, left as u64).await? else { return Ok(None) };
                 let found: Arc<[Digest]> = found.into();
                 if let Some(closures) = closures {
-                    closures.0.insert(root, found.clone());
+                    closures.0.insert(*root, found.clone());
                 }
                 found
             }
@@ -142,7 +143,7 @@ async fn named_in(
 
 /// A directory with everything below it; none where a directory is not to be had, or there are more than `most` entries.
 async fn below(blobs: impl Blobs<Error = Error> + Copy, root: Digest, most: u64) -> Result<Option<Vec<Digest>>, Error> {
-    let mut walk = Walk::new(Decoded::<_, Named>::new(blobs), [root]).with_max_entries(most);
+    let mut walk = Walk::new(Decoded::<_, Listed>::new(blobs), [root]).with_max_entries(most);
     let mut named = HashSet::new();
     loop {
         match walk.next().await {
@@ -158,11 +159,7 @@ async fn below(blobs: impl Blobs<Error = Error> + Copy, root: Digest, most: u64)
 }
 
 /// The files of a tree; none where it is not to be had, or is none.
-async fn in_tree(
-    blobs: impl Blobs<Error = Error>,
-    function: DigestFunction,
-    digest: &Digest,
-) -> Result<Option<Digests>, Error> {
+async fn in_tree(blobs: impl Blobs<Error = Error>, digest: &Digest) -> Result<Option<Digests>, Error> {
     if digest.size > MAX_MESSAGE_BYTES {
         return Ok(None);
     }
@@ -174,7 +171,7 @@ async fn in_tree(
     drop(data);
     let mut named = Vec::new();
     for directory in tree.root.iter().chain(&tree.children) {
-        match files(function, directory) {
+        match files(digest.function, directory) {
             Ok(files) => named.extend(files),
             Err(Broken) => return Ok(None),
         }
@@ -182,28 +179,15 @@ async fn in_tree(
     Ok(Some(named))
 }
 
-/// Files, trees and root directories that a result names itself.
-fn named(function: DigestFunction, result: &reapi::ActionResult) -> Result<(Digests, Digests, Digests), Broken> {
-    let one = |digest: Option<&reapi::Digest>| Digest::required(function, digest).map_err(|_| Broken);
-    let (mut leaves, mut trees, mut roots) = (Vec::new(), Vec::new(), Vec::new());
-    for file in &result.output_files {
-        leaves.push(one(file.digest.as_ref())?);
+/// What a result needs to be whole. The list of its calls' keys explains it, and may be gone.
+fn named(function: DigestFunction, result: &reapi::ActionResult) -> Result<Named, Broken> {
+    let is_nowhere = |directory: &reapi::OutputDirectory| {
+        directory.tree_digest.is_none() && directory.root_directory_digest.is_none()
+    };
+    if result.output_directories.iter().any(is_nowhere) {
+        return Err(Broken);
     }
-    for digest in [&result.stdout_digest, &result.stderr_digest].into_iter().flatten() {
-        leaves.push(one(Some(digest))?);
-    }
-    for directory in &result.output_directories {
-        if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
-            return Err(Broken);
-        }
-        if directory.tree_digest.is_some() {
-            trees.push(one(directory.tree_digest.as_ref())?);
-        }
-        if directory.root_directory_digest.is_some() {
-            roots.push(one(directory.root_directory_digest.as_ref())?);
-        }
-    }
-    Ok((leaves, trees, roots))
+    Named::of_outputs(function, result).map_err(|_| Broken)
 }
 
 fn files(function: DigestFunction, directory: &reapi::Directory) -> Result<Digests, Broken> {

@@ -7,13 +7,14 @@
 
 mod chunks;
 mod download;
+mod possession;
 mod reading;
 mod sources;
 mod upload;
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::channel::Channel;
 use bytes::Bytes;
@@ -126,12 +127,16 @@ impl Blob {
         Ok(Box::new(file.take(length)))
     }
 
+    /// The file that it is in; empty for one in memory.
+    fn path(&self) -> &Path {
+        match self {
+            Self::Bytes(_) => Path::new(""),
+            Self::File(path) | Self::Part(path, _) => path,
+        }
+    }
+
     fn failed(&self, source: std::io::Error) -> Error {
-        let path = match self {
-            Self::Bytes(_) => PathBuf::new(),
-            Self::File(path) | Self::Part(path, _) => path.clone(),
-        };
-        Error::File { path, source }
+        Error::File { path: self.path().to_owned(), source }
     }
 }
 

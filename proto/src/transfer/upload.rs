@@ -30,21 +30,24 @@ impl Client {
     }
 
     /// Uploads blobs whole, also those that the farm has: it learns that the caller has them. Duplicates are allowed.
-    pub async fn send_whole(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
+    pub async fn send_whole(&self, blobs: Vec<(Digest, Blob)>) -> Result<(), Error> {
         let unique: HashMap<Digest, Blob> = blobs.into_iter().filter(|(digest, _)| !digest.is_empty()).collect();
-        let (count, bytes) = (unique.len() as u64, total(unique.keys().map(|digest| digest.size)));
         let (large, small): (Vec<_>, Vec<_>) =
             unique.into_iter().partition(|(digest, _)| digest.size >= STREAM_FROM_BYTES);
         let batches: Vec<_> = batches(small).into_iter().map(|batch| self.send_batch(batch)).collect();
         let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
         let larges: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_stream(digest, blob)).collect();
         let larges = stream::iter(larges).buffer_unordered(CONCURRENCY);
-        futures::try_join!(batches.try_collect::<()>(), larges.try_collect::<()>())?;
-        Ok(Moved { blobs: count, bytes, reused_bytes: 0 })
+        futures::try_join!(batches.try_collect::<()>(), larges.try_collect::<()>()).map(drop)
     }
 
     /// Uploads blobs without asking which are missing.
     pub async fn send(&self, blobs: Vec<(Digest, Blob)>) -> Result<Moved, Error> {
+        Ok(self.send_noting(blobs).await?.0)
+    }
+
+    /// The same, and which blobs were sent as chunks, some of which the farm had.
+    pub(super) async fn send_noting(&self, blobs: Vec<(Digest, Blob)>) -> Result<(Moved, Vec<Digest>), Error> {
         let blob_count = blobs.len() as u64;
         let bytes = total(blobs.iter().map(|(digest, _)| digest.size));
         self.meter.expect(bytes);
@@ -54,23 +57,30 @@ impl Client {
         let batches = stream::iter(batches).buffer_unordered(CONCURRENCY);
         let larges: Vec<_> = large.into_iter().map(|(digest, blob)| self.send_large(digest, blob)).collect();
         let larges = stream::iter(larges).buffer_unordered(CONCURRENCY);
-        let spared = larges.try_fold(0_u64, |sum, spared| async move { Ok(sum.saturating_add(spared)) });
-        let ((), spared) = futures::try_join!(batches.try_collect::<()>(), spared)?;
-        Ok(Moved { blobs: blob_count, bytes: bytes.saturating_sub(spared), reused_bytes: spared })
+        let spared = larges.try_fold((0_u64, Vec::new()), |(sum, mut chunked), spared| async move {
+            let Some((digest, spared)) = spared else { return Ok((sum, chunked)) };
+            chunked.push(digest);
+            Ok((sum.saturating_add(spared), chunked))
+        });
+        let ((), (spared, chunked)) = futures::try_join!(batches.try_collect::<()>(), spared)?;
+        let moved = Moved { blobs: blob_count, bytes: bytes.saturating_sub(spared), reused_bytes: spared };
+        Ok((moved, chunked))
     }
 
-    /// Uploads a large blob, in chunks if the farm has a similar one. Returns the bytes that need not be sent.
-    async fn send_large(&self, digest: Digest, blob: Blob) -> Result<u64, Error> {
+    /// Uploads a large blob, in chunks if the farm has a similar one: then it is returned, with the bytes that were not sent.
+    async fn send_large(&self, digest: Digest, blob: Blob) -> Result<Option<(Digest, u64)>, Error> {
         if digest.size < CHUNKED_FROM_BYTES {
-            return self.send_stream(digest, blob).await.map(|()| 0);
+            self.send_stream(digest, blob).await?;
+            return Ok(None);
         }
         if let Some(sent) = self.send_chunks(&digest, &blob).await? {
-            self.meter.advance(digest.size.saturating_sub(sent));
-            return Ok(digest.size.saturating_sub(sent));
+            let spared = digest.size.saturating_sub(sent);
+            self.meter.advance(spared);
+            return Ok(Some((digest, spared)));
         }
         self.send_stream(digest, blob).await?;
         self.have_split(&digest);
-        Ok(0)
+        Ok(None)
     }
 
     pub(super) async fn send_batch(&self, batch: Vec<(Digest, Blob)>) -> Result<(), Error> {

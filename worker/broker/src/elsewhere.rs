@@ -105,7 +105,7 @@ impl Cell {
             Some((*digest, Blob::File(delta.path().join(path.strip_prefix(BUILD).ok()?))))
         });
         let messages = messages.into_iter().map(|message| (message.digest, Blob::Bytes(message.data.into())));
-        farm.send(&client, own.chain(messages).collect()).await.map_err(|error| {
+        farm.give(&client, own.chain(messages).collect()).await.map_err(|error| {
             tracing::debug!(%error, "cannot store the inputs of a call");
             Failed::Farm
         })?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kiln_proto::channel::{Channel, MAX_MESSAGE_BYTES};
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::Challenge;
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1::calls_client::CallsClient;
 use kiln_proto::{made, reapi, v1};
@@ -29,13 +30,15 @@ pub struct Farm {
     pub function: DigestFunction,
     /// What shows the coordinator which lease it is.
     pub grant: Vec<u8>,
+    /// What the step's worker proves with that it has a blob; none: it sends whatever it names.
+    pub challenge: Option<Challenge>,
     /// Whose results it has answered with.
     pub makers: Makers,
     /// What the step's worker may name to it.
     pub held: Held,
 }
 
-/// The blobs of which the farm knows, for a lease, that its worker has them: what was sent, and what it answered with. Cheap to clone.
+/// The blobs of which the farm knows, for a lease, that its worker has them: what was sent or shown, and what it answered with. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Held(Arc<Mutex<HashSet<Digest>>>);
 
@@ -142,18 +145,18 @@ impl Farm {
         }
     }
 
-    /// Sends blobs that this worker is about to name, unless the farm knows that it has them. What the farm has from others is sent, too: a worker
-    /// may not name what it has not shown to have.
+    /// Sends or shows blobs that this worker is about to name, unless the farm knows that it has them. What the farm has from others is shown, too:
+    /// a worker may not name what it only knows of.
     ///
     /// # Errors
-    /// As [`Client::send_whole`].
-    pub(super) async fn send(&self, client: &Client, mut blobs: Vec<(Digest, Blob)>) -> Result<(), transfer::Error> {
+    /// As [`Client::give`].
+    pub(super) async fn give(&self, client: &Client, mut blobs: Vec<(Digest, Blob)>) -> Result<(), transfer::Error> {
         blobs.retain(|(digest, _)| !self.held.has(digest));
         if blobs.is_empty() {
             return Ok(());
         }
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        client.send_whole(blobs).await?;
+        client.give(blobs, self.challenge.as_ref()).await?;
         self.held.add(digests);
         Ok(())
     }
@@ -198,7 +201,7 @@ impl Farm {
     ) -> Result<(), transfer::Error> {
         let unconnected = || tonic::Status::unavailable("no connection to the coordinator");
         let client = self.client().ok_or_else(unconnected)?;
-        self.send(&client, blobs.to_vec()).await?;
+        self.give(&client, blobs.to_vec()).await?;
         let mut calls = CallsClient::new(client.channel());
         for (key, result) in entries {
             let (key, result) = (key.hash.to_vec(), Some(result.clone()));

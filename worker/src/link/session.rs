@@ -120,6 +120,7 @@ async fn talk(
         running,
         session: identity.session.clone(),
         tenants: identity.tenants.clone(),
+        shows: true,
     };
     outbox.send(wrap(worker_message::Message::Register(register))).await.map_err(|error| error.to_string())?;
     let answers = client.link(ReceiverStream::new(inbox)).await.map_err(Failed::of)?;
@@ -187,9 +188,8 @@ fn begin(runner: &Arc<Runner>, leases: &Arc<Leases>, lease: v1::Lease) {
     let (runner, leases) = (runner.clone(), leases.clone());
     let span = span(&lease);
     let work = async move {
-        let id = lease.lease;
-        let outcome = runner.run(lease, leases.clone(), cancel).await;
-        leases.finished(v1::LeaseFinished { lease: id, outcome: Some(outcome) }).await;
+        let finished = runner.run(lease, leases.clone(), cancel).await;
+        leases.finished(finished).await;
     };
     tokio::spawn(work.instrument(span));
 }

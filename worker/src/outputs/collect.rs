@@ -1,10 +1,10 @@
 //! Collects the outputs that a command names, as specified for `Command.output_paths` and `ActionResult` in REAPI v2.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::transfer::{Blob, Client};
+use kiln_proto::transfer::Blob;
 use kiln_proto::{property, reapi};
 use kiln_trees::tree::node_properties;
 use prost::Message;
@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::hash::{self, Hashed};
 use super::room::{MAX_BYTES, Room};
 use super::walk::{self, Found, Output};
-use super::{Collected, Error, Kind, Request, wanted};
-use crate::inputs::Inputs;
+use super::{Error, Gathered, Kind, Request, wanted};
 
 /// Maximum number of output files added to the input cache for later actions.
 const ADOPT_FILES: usize = 20_000;
@@ -23,18 +22,9 @@ const ADOPT_FILES: usize = 20_000;
 /// Bytes of an action's small outputs that are kept in memory until they are sent.
 const KEEP_BYTES: u64 = 16 << 20;
 
-/// The outputs' blobs on their way to the store.
-#[derive(Default)]
-struct Blobs {
-    blobs: Vec<(Digest, Blob)>,
-    files: Vec<(Digest, bool, PathBuf)>,
-    bytes: u64,
-}
-
-impl Blobs {
+impl Gathered {
     fn file(&mut self, hashed: &Hashed, found: &Found) {
         let digest = hashed.digest;
-        self.bytes += digest.size;
         let blob = hashed.data.clone().map_or_else(|| Blob::File(found.path.clone()), Blob::Bytes);
         self.blobs.push((digest, blob));
         if self.files.len() < ADOPT_FILES {
@@ -47,8 +37,11 @@ impl Blobs {
     }
 }
 
-/// Reads the outputs, uploads the blobs that the store lacks or all of them, and returns their entries. Missing outputs are omitted.
-pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Inputs>) -> Result<Collected, Error> {
+/// Reads the outputs. Missing ones are omitted.
+///
+/// # Errors
+/// If they are not what the command asks for, or cannot be read.
+pub async fn gather(request: Request<'_>) -> Result<Gathered, Error> {
     if let Some(property) = request.command.output_node_properties.iter().find(|name| *name != property::UNIX_MODE) {
         return Err(Error::Invalid(format!(
             "output node property `{property}` is not supported; remove it (supported: `{}`)",
@@ -61,14 +54,7 @@ pub async fn collect(request: Request<'_>, client: &Client, cache: Option<&Input
     let cancel = CancellationToken::new();
     let _unwanted = cancel.clone().drop_guard();
     let read = tokio::task::spawn_blocking(move || read(&root, &command, function, wanted, &cancel));
-    let (mut collected, blobs) = read.await.map_err(|error| Error::Farm(error.to_string()))??;
-    collected.bytes = blobs.bytes;
-    collected.moved =
-        if request.whole { client.send_whole(blobs.blobs).await? } else { client.upload(blobs.blobs).await? };
-    if let Some(cache) = cache {
-        cache.adopt_all(blobs.files, request.root, request.written).await;
-    }
-    Ok(collected)
+    read.await.map_err(|error| Error::Farm(error.to_string()))?
 }
 
 fn read(
@@ -77,12 +63,12 @@ fn read(
     function: DigestFunction,
     wanted: Vec<(String, Kind)>,
     cancel: &CancellationToken,
-) -> Result<(Collected, Blobs), Error> {
+) -> Result<Gathered, Error> {
     if !root.is_dir() {
         return Err(Error::Farm(format!("the tree at `{}` is gone", root.display())));
     }
     let with_modes = command.output_node_properties.iter().any(|name| name == property::UNIX_MODE);
-    let (mut collected, mut blobs) = (Collected::default(), Blobs::default());
+    let mut gathered = Gathered::default();
     let mut room = Room::new(MAX_BYTES);
     // All outputs are listed before the first is hashed, so that limits are checked early.
     let mut found = Vec::new();
@@ -95,7 +81,7 @@ fn read(
     // All of them at once, so that all processors have something to do.
     let files: Vec<&Found> = found.iter().flat_map(|(_, _, output)| output.files()).collect();
     let hashed = hash::hash(function, &files, KEEP_BYTES, cancel)?;
-    files.iter().zip(&hashed).for_each(|(found, hashed)| blobs.file(hashed, found));
+    files.iter().zip(&hashed).for_each(|(found, hashed)| gathered.file(hashed, found));
     let mut digests = hashed.iter().map(|hashed| hashed.digest);
     for (path, kind, output) in found {
         match (output, kind) {
@@ -103,14 +89,14 @@ fn read(
                 let link = reapi::OutputSymlink { path, target, node_properties: None };
                 match kind {
                     Kind::Any => {}
-                    Kind::File => collected.output_file_symlinks.push(link.clone()),
-                    Kind::Directory => collected.output_directory_symlinks.push(link.clone()),
+                    Kind::File => gathered.collected.output_file_symlinks.push(link.clone()),
+                    Kind::Directory => gathered.collected.output_directory_symlinks.push(link.clone()),
                 }
-                collected.output_symlinks.push(link);
+                gathered.collected.output_symlinks.push(link);
             }
             (Output::File(found), _) => {
                 let Some(digest) = digests.next() else { continue };
-                collected.output_files.push(reapi::OutputFile {
+                gathered.collected.output_files.push(reapi::OutputFile {
                     path,
                     digest: Some(digest.to_wire()),
                     is_executable: found.executable,
@@ -120,12 +106,12 @@ fn read(
             }
             (Output::Directory(listing), _) => {
                 let tree = walk::tree(&listing, digests.by_ref().take(listing.files.len()), with_modes)?;
-                let directory = directory(path, &tree, command.output_directory_format(), function, &mut blobs)?;
-                collected.output_directories.push(directory);
+                let directory = directory(path, &tree, command.output_directory_format(), function, &mut gathered)?;
+                gathered.collected.output_directories.push(directory);
             }
         }
     }
-    Ok((collected, blobs))
+    Ok(gathered)
 }
 
 /// Refuses a file where a directory was requested, and the other way round.
@@ -144,7 +130,7 @@ fn directory(
     tree: &kiln_trees::tree::Tree,
     format: Format,
     function: DigestFunction,
-    blobs: &mut Blobs,
+    gathered: &mut Gathered,
 ) -> Result<reapi::OutputDirectory, Error> {
     let mut encoded = Vec::new();
     let mut seen = HashSet::new();
@@ -167,12 +153,12 @@ fn directory(
         let digest = function.digest(&data);
         output.tree_digest = Some(digest.to_wire());
         output.is_topologically_sorted = true;
-        blobs.message(digest, data);
+        gathered.message(digest, data);
     }
     if format != Format::TreeOnly {
         output.root_directory_digest = Some(root.to_wire());
         for directory in encoded {
-            blobs.message(directory.digest, directory.data);
+            gathered.message(directory.digest, directory.data);
         }
     }
     Ok(output)

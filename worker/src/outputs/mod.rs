@@ -7,14 +7,15 @@ mod hash;
 mod room;
 mod walk;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_proto::digest::{Digest, DigestFunction};
-use kiln_proto::{reapi, transfer};
+use kiln_proto::reapi;
+use kiln_proto::transfer::Blob;
 use kiln_trees::tree;
 use tokio_util::sync::CancellationToken;
 
-pub use collect::collect;
+pub use collect::gather;
 pub(crate) use room::MAX_BYTES;
 
 /// What to collect, and where.
@@ -22,15 +23,10 @@ pub(crate) use room::MAX_BYTES;
 pub struct Request<'a> {
     /// The input root after the action.
     pub root: &'a Path,
-    /// Where what the action wrote is on this process's own disk, in the same places as below `root`. Nobody needs it
-    /// afterwards, or has it open.
-    pub written: Option<&'a Path>,
     /// The action's command, which names its outputs.
     pub command: &'a reapi::Command,
     /// The digest function for blobs.
     pub function: DigestFunction,
-    /// Whether blobs are sent that the farm has already.
-    pub whole: bool,
 }
 
 /// The outputs, as in an `ActionResult`.
@@ -46,10 +42,17 @@ pub struct Collected {
     pub output_file_symlinks: Vec<reapi::OutputSymlink>,
     /// For clients of REAPI 2.0: links that were requested as directories.
     pub output_directory_symlinks: Vec<reapi::OutputSymlink>,
-    /// Total bytes of all files.
-    pub bytes: u64,
-    /// What was uploaded.
-    pub moved: transfer::Moved,
+}
+
+/// Outputs that were read and are not stored yet.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Their entries.
+    pub collected: Collected,
+    /// The blobs that these name.
+    pub blobs: Vec<(Digest, Blob)>,
+    /// Files that later actions may have as inputs, with whether they are executable.
+    pub files: Vec<(Digest, bool, PathBuf)>,
 }
 
 /// Why outputs cannot be collected.
@@ -64,15 +67,6 @@ pub enum Error {
     Farm(String),
     #[error("the outputs are no longer wanted")]
     Cancelled,
-    #[error("cannot store the outputs: {0}")]
-    Transfer(#[from] kiln_proto::transfer::Error),
-}
-
-impl Error {
-    /// Whether the connection broke, so that a retry may succeed.
-    pub fn is_connection(&self) -> bool {
-        matches!(self, Self::Transfer(error) if error.is_connection())
-    }
 }
 
 /// Hashes files, each with the name that an error gives it, on all processors and until cancelled.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_executor::rooted::Mount;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::Challenge;
 use kiln_proto::root::{self as contract, entitlement};
 use kiln_proto::transfer::{self, Blob, Client};
 use kiln_proto::v1;
@@ -179,12 +180,12 @@ impl Beside {
 }
 
 impl Left {
-    /// Sends what is new, whether or not the farm has it, and publishes it.
+    /// Sends or shows what is new, and publishes it.
     ///
     /// # Errors
     /// If the connection breaks, or the farm does not take it.
-    pub(crate) async fn publish(&self, client: &Client) -> Result<(), transfer::Error> {
-        client.send_whole(self.blobs.clone()).await?;
+    pub(crate) async fn publish(&self, client: &Client, challenge: Option<&Challenge>) -> Result<(), transfer::Error> {
+        client.give(self.blobs.clone(), challenge).await?;
         let request = v1::PublishCacheRequest {
             name: self.mount.name.clone(),
             sharing: self.mount.sharing,

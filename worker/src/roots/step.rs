@@ -272,8 +272,7 @@ fn report(
     function: DigestFunction,
 ) -> Result<(Collected, Blobs), outputs::Error> {
     let mut blobs: Blobs = changes.files.iter().map(|(digest, path)| (*digest, Blob::File(path.clone()))).collect();
-    let mut collected =
-        Collected { bytes: changes.files.iter().map(|(digest, _)| digest.size).sum(), ..Collected::default() };
+    let mut collected = Collected::default();
     let mut directory = reapi::OutputDirectory {
         path: LAYER_OUTPUT.to_owned(),
         root_directory_digest: Some(changes.layer.to_wire()),

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kiln_executor::rooted::PATH;
-use kiln_executor::{Conditions, Exit, Finished, Job, OutputTree, Place, Secrets};
+use kiln_executor::{Conditions, Exit, Finished, Job, Place, Secrets};
 use kiln_proto::digest::Digest;
-use kiln_proto::{reapi, transfer, v1};
+use kiln_proto::transfer::{self, Blob};
+use kiln_proto::{reapi, v1};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::{At, Fault, MAX_PROCESSES, Runner, action_fault, cancelled, input_fault, output_fault};
 use crate::inputs::{self, InputTree};
 use crate::outputs::{self, Collected};
-use crate::roots::{self, Beside, Left, Step};
+use crate::roots::{self, Beside, Changed, Left, Step};
 
 /// What the paths of caches begin with that are among the inputs.
 const IN_BUILD: &str = "/build/";
@@ -24,6 +25,38 @@ const DISK_BYTES: u64 = 64 << 30;
 pub(super) enum Ground {
     Tree(InputTree, Option<Box<Beside>>),
     Root(Box<Step>),
+}
+
+/// What a command left: read, and not stored yet.
+#[derive(Default)]
+pub(super) enum Gathered {
+    /// Of no use to anybody.
+    #[default]
+    Nothing,
+    /// The outputs that it names.
+    Outputs(outputs::Gathered),
+    /// What it changed in its root.
+    Root(Box<Changed>),
+}
+
+impl Gathered {
+    /// The entries of its result, which are taken.
+    pub(super) fn collected(&mut self) -> Collected {
+        match self {
+            Self::Nothing => Collected::default(),
+            Self::Outputs(outputs) => std::mem::take(&mut outputs.collected),
+            Self::Root(changed) => std::mem::take(&mut changed.collected),
+        }
+    }
+
+    /// The blobs that these name.
+    pub(super) fn blobs(&self) -> &[(Digest, Blob)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Outputs(outputs) => &outputs.blobs,
+            Self::Root(changed) => &changed.blobs,
+        }
+    }
 }
 
 impl Runner {
@@ -60,70 +93,74 @@ impl Runner {
         Ok(Ground::Root(Box::new(step)))
     }
 
-    /// Uploads the outputs that a command names.
-    async fn outputs(
-        &self,
-        at: &At<'_>,
-        cancel: &CancellationToken,
-        tree: &OutputTree,
-        command: &reapi::Command,
-    ) -> Result<Collected, Fault> {
-        let request = outputs::Request {
-            root: tree.root(),
-            written: tree.written(),
-            command,
-            function: at.function,
-            whole: at.is_call,
-        };
-        let collect = |client| async move { outputs::collect(request, &client, Some(&self.inputs)).await };
-        self.transfer(at, cancel, outputs::Error::is_connection, output_fault, collect).await
-    }
-
-    /// Uploads what a command left, and returns the entries of its result.
-    pub(super) async fn collect(
+    /// Reads what a command left. Nothing of it is stored yet.
+    pub(super) async fn gather(
         &self,
         at: &At<'_>,
         cancel: &CancellationToken,
         ground: &mut Ground,
         finished: &Finished,
         command: &reapi::Command,
-    ) -> Result<Collected, Fault> {
-        let written = finished.tree.root();
+    ) -> Result<Gathered, Fault> {
+        let root = finished.tree.root();
+        let outputs = async |command: &reapi::Command| {
+            let gathered = outputs::gather(outputs::Request { root, command, function: at.function }).await;
+            gathered.map(Gathered::Outputs).map_err(output_fault)
+        };
+        let gathering = async {
+            match ground {
+                Ground::Tree(..) => outputs(command).await,
+                Ground::Root(step) if step.builds() => outputs(&Step::command_on_inputs(command)).await,
+                // What a command that failed did to its root is of no use to anybody.
+                Ground::Root(_) if finished.exit != Exit::Code(0) => Ok(Gathered::default()),
+                Ground::Root(step) => {
+                    let changed = step.changes(root, command, at.function).await.map_err(output_fault)?;
+                    Ok(Gathered::Root(Box::new(changed)))
+                }
+            }
+        };
+        tokio::select! {
+            gathered = gathering => gathered,
+            () = cancel.cancelled() => Err(cancelled()),
+        }
+    }
+
+    /// Publishes the caches of a command whose outputs are stored, and keeps what it left for the steps that follow.
+    pub(super) async fn keep(
+        &self,
+        at: &At<'_>,
+        cancel: &CancellationToken,
+        ground: &mut Ground,
+        finished: &Finished,
+        gathered: Gathered,
+    ) -> Result<(), Fault> {
+        let root = finished.tree.root();
         // What a command that failed left in its caches may be half done.
         let mounts = finished.tree.mounts().filter(|_| finished.exit == Exit::Code(0));
-        let step = match ground {
-            Ground::Tree(_, beside) => {
-                let collected = self.outputs(at, cancel, &finished.tree, command).await?;
-                if let (Some(beside), Some(written)) = (beside, mounts) {
-                    let published = self.publish(at, cancel, beside.left(written, at.function).await).await?;
-                    beside.keep(written, &published);
-                }
-                return Ok(collected);
+        let changed = match gathered {
+            Gathered::Outputs(outputs) => {
+                self.inputs.adopt_all(outputs.files, root, finished.tree.written()).await;
+                None
             }
-            Ground::Root(step) if step.builds() => {
-                let command = Step::command_on_inputs(command);
-                let collected = self.outputs(at, cancel, &finished.tree, &command).await?;
-                if let Some(written) = mounts {
-                    let published = self.publish(at, cancel, step.left(written, at.function).await).await?;
-                    step.keep_caches(written, &published);
-                }
-                return Ok(collected);
+            Gathered::Root(changed) => Some(changed),
+            Gathered::Nothing => return Ok(()),
+        };
+        match (ground, changed, mounts) {
+            (Ground::Root(step), Some(changed), _) => {
+                let published = self.publish(at, cancel, step.left(root, at.function).await).await?;
+                step.keep(root, &changed, &published);
             }
-            // What a command that failed did to its root is of no use to anybody.
-            Ground::Root(_) if finished.exit != Exit::Code(0) => return Ok(Collected::default()),
-            Ground::Root(step) => step,
-        };
-        let mut changed = tokio::select! {
-            changed = step.changes(written, command, at.function) => changed.map_err(output_fault)?,
-            () = cancel.cancelled() => return Err(cancelled()),
-        };
-        let blobs = &changed.blobs;
-        let upload = |client: transfer::Client| async move { client.upload(blobs.clone()).await };
-        let fault = |error: transfer::Error| Fault::Worker(format!("cannot store the layer: {error}"));
-        self.transfer(at, cancel, transfer::Error::is_connection, fault, upload).await?;
-        let published = self.publish(at, cancel, step.left(written, at.function).await).await?;
-        step.keep(written, &changed, &published);
-        Ok(std::mem::take(&mut changed.collected))
+            (Ground::Root(step), None, Some(written)) => {
+                let published = self.publish(at, cancel, step.left(written, at.function).await).await?;
+                step.keep_caches(written, &published);
+            }
+            (Ground::Tree(_, Some(beside)), _, Some(written)) => {
+                let published = self.publish(at, cancel, beside.left(written, at.function).await).await?;
+                beside.keep(written, &published);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Publishes what a command left in its caches, and returns what the farm took.
@@ -131,7 +168,7 @@ impl Runner {
         let mut published = Vec::new();
         for left in all {
             let cache = &left;
-            let publish = |client: transfer::Client| async move { cache.publish(&client).await };
+            let publish = |client: transfer::Client| async move { cache.publish(&client, at.challenge.as_ref()).await };
             let fault = |error: transfer::Error| Fault::Worker(error.to_string());
             let result = self.transfer(at, cancel, transfer::Error::is_connection, fault, publish).await;
             match result {

@@ -14,7 +14,6 @@ use kiln_executor::mask::{Masked, Patterns};
 use kiln_executor::session::{Session, Terminal, Told, Wanted};
 use kiln_executor::{Chunk, Exit, Job, Place, Stream};
 use kiln_kernel::syscalls;
-use kiln_proto::reapi;
 use kiln_proto::v1::shell_state::Phase;
 use kiln_proto::v1::shells_client::ShellsClient;
 use kiln_proto::v1::{self, ShellData, ShellEnded, ShellInput, ShellOutput, ShellState, shell_input, shell_output};
@@ -41,7 +40,7 @@ const ECHO: Duration = Duration::from_millis(20);
 const AT_THE_END: Duration = Duration::from_secs(5);
 
 impl Runner {
-    /// Serves a shell to its end. There is no result: the answer is always a status.
+    /// Serves a shell to its end. There is no result: it ends with a status.
     pub(super) async fn shell(
         &self,
         at: &At<'_>,
@@ -49,7 +48,7 @@ impl Runner {
         shell: &v1::Shell,
         mut job: Job,
         cancel: &CancellationToken,
-    ) -> Result<reapi::ExecuteResponse, Fault> {
+    ) -> Fault {
         let (told, hears) = mpsc::unbounded_channel();
         let wanted = wanted(shell, &mut job);
         let has_terminal = wanted.terminal.is_some();
@@ -61,10 +60,14 @@ impl Runner {
         }
         let patterns = Patterns::of(&job.secrets, if job.network { self.executor.hidden() } else { &[] });
         let (outbox, inbox) = mpsc::channel(QUEUE);
-        let client = self.client(at)?;
-        let serving = ShellsClient::new(client.channel()).serve(ReceiverStream::new(inbox)).await;
-        let refused = |status: tonic::Status| action_fault(status.code(), status.message());
-        let input = serving.map_err(refused)?.into_inner();
+        let client = match self.client(at) {
+            Ok(client) => client,
+            Err(fault) => return fault,
+        };
+        let input = match ShellsClient::new(client.channel()).serve(ReceiverStream::new(inbox)).await {
+            Ok(serving) => serving.into_inner(),
+            Err(status) => return action_fault(status.code(), status.message()),
+        };
         // A shell ends when it is cancelled, and when nobody watches it any more.
         let stop = cancel.child_token();
         let outbox = Outbox { sender: outbox, room: Arc::new(Semaphore::new(WINDOW)), sent: Arc::default() };
@@ -87,7 +90,7 @@ impl Runner {
         outbox.say(shell_output::Message::Ended(ended)).await;
         drop((talk, outbox));
         let _ = tokio::time::timeout(AT_THE_END, reading).await;
-        Err(action_fault(Code::Aborted, "the shell has ended"))
+        action_fault(Code::Aborted, "the shell has ended")
     }
 }
 

@@ -258,8 +258,10 @@ impl Place {
         lease.action.as_mut().unwrap().input_root_digest = Some(self.cas.tree(&tree).to_wire());
         lease.command.as_mut().unwrap().output_paths = vec!["out/file".to_owned(), "in".to_owned()];
         lease.secrets = vec![v1::Secret { name: "TOKEN".into(), value: "of-the-step".into() }];
-        let outcome = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
-        let Outcome::Response(response) = outcome else { panic!("expected a result, found {outcome:?}") };
+        let finished = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
+        let Some(Outcome::Response(response)) = finished.outcome else {
+            panic!("expected a result, found {finished:?}")
+        };
         let result = response.result.unwrap_or_default();
         let text = |digest: Option<&reapi::Digest>| {
             let data = self.blob(&Digest::from_wire(F, digest.unwrap()).unwrap());
@@ -281,8 +283,10 @@ impl Place {
         tree.insert("in", Entry::file(self.cas.put("given\n"), false)).unwrap();
         let action = lease.action.as_mut().unwrap();
         (action.input_root_digest, action.platform) = (Some(self.cas.tree(&tree).to_wire()), None);
-        let outcome = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
-        let Outcome::Response(response) = outcome else { panic!("expected a result, found {outcome:?}") };
+        let finished = self.runner.run(lease, Arc::new(Leases::default()), CancellationToken::new()).await;
+        let Some(Outcome::Response(response)) = finished.outcome else {
+            panic!("expected a result, found {finished:?}")
+        };
         let result = response.result.unwrap_or_default();
         let said = [&result.stdout_digest, &result.stderr_digest].into_iter().flatten();
         let said: Vec<u8> =
@@ -294,18 +298,18 @@ impl Place {
 
     /// Runs a lease that is the worker's fault, and returns which.
     pub async fn fault(&self, ask: Ask) -> String {
-        match self.runner.run(self.lease(&ask), Arc::new(Leases::default()), CancellationToken::new()).await {
-            Outcome::WorkerFault(fault) => fault,
-            Outcome::Response(response) => panic!("expected a fault, found {response:?}"),
+        let run = self.runner.run(self.lease(&ask), Arc::new(Leases::default()), CancellationToken::new());
+        match run.await.outcome {
+            Some(Outcome::WorkerFault(fault)) => fault,
+            other => panic!("expected a fault, found {other:?}"),
         }
     }
 
     /// Runs a lease as the worker does.
     pub async fn run_until(&self, ask: Ask, cancel: CancellationToken) -> Ran {
-        let outcome = self.runner.run(self.lease(&ask), Arc::new(Leases::default()), cancel).await;
-        let response = match outcome {
-            Outcome::Response(response) => response,
-            Outcome::WorkerFault(fault) => panic!("the worker's fault: {fault}"),
+        let finished = self.runner.run(self.lease(&ask), Arc::new(Leases::default()), cancel).await;
+        let Some(Outcome::Response(response)) = finished.outcome else {
+            panic!("expected a result, found {finished:?}")
         };
         let status = response.status.unwrap_or_default().message;
         let result = response.result.unwrap_or_default();

@@ -62,7 +62,8 @@ impl Elsewhere {
         let access = LeaseAccess {
             grant,
             reach: one.reach.clone(),
-            sent: Arc::default(),
+            shown: Arc::default(),
+            key: self.key.clone(),
             agents: None,
             shell: None,
             charge: None,

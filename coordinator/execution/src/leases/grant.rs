@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::possession::Challenge;
 use kiln_proto::{scope, v1};
 use prost::Message;
 
@@ -41,8 +42,8 @@ pub struct Grant {
     pub tools: ToolSpace,
     /// Whether it is a shell: it has no result, and ends with the coordinator that granted it.
     pub shell: bool,
-    /// Whether it is a call of a step: its result names only what its worker has sent for it.
-    pub call: bool,
+    /// What its worker proves with that it has a blob; none if the worker cannot.
+    pub challenge: Option<Challenge>,
 }
 
 /// Why a grant is invalid.
@@ -84,7 +85,7 @@ impl Grant {
             tools: self.tools.name.clone(),
             tools_read_only: self.tools.read_only,
             shell: self.shell,
-            call: self.call,
+            challenge: self.challenge.map(|challenge| challenge.to_wire()).unwrap_or_default(),
         };
         let grant = grant.encode_to_vec();
         let mac = key.seal(Purpose::Lease, &[&grant]);
@@ -113,10 +114,10 @@ impl Grant {
             return Err(Error::Expired);
         }
         let caches = grant.caches.as_chunks::<CACHE_BYTES>().0.to_vec();
-        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, shell, call, .. } =
-            grant;
+        let challenge = Challenge::from_wire(&grant.challenge);
+        let v1::Grant { lease, worker, instance, calls, tools: name, tools_read_only: read_only, shell, .. } = grant;
         let tools = ToolSpace { name, read_only };
-        Ok(Self { lease, worker, instance, action, times, caches, calls, tools, shell, call })
+        Ok(Self { lease, worker, instance, action, times, caches, calls, tools, shell, challenge })
     }
 
     /// Like [`open`](Self::open), for a call's header.
@@ -144,7 +145,7 @@ mod tests {
             calls: "environment".into(),
             tools: ToolSpace::default(),
             shell: true,
-            call: true,
+            challenge: Some(Challenge::of([7; 32])),
         }
     }
 

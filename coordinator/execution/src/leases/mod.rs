@@ -2,10 +2,11 @@
 //!
 //! Invariant: a worker reads and writes a tenant's blobs only while it holds one of that tenant's leases, and reads
 //! only blobs that this lease's action refers to, the times of its root, the caches that it names, and what others made of its calls. What it
-//! names to others, it may read or has sent itself: to know a digest proves nothing.
+//! names to others, it may read, has sent, or has shown to have: to know a digest proves nothing.
 
 mod elsewhere;
 mod grant;
+mod possession;
 mod reach;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -25,7 +26,8 @@ use super::shells::{Ends, WorkersEnds};
 pub use elsewhere::Elsewhere;
 pub use grant::{Error as GrantError, Grant};
 use kiln_state::farm_key::FarmKey;
-use reach::{Reach, Sent};
+pub use possession::{Left, is_sealed};
+use reach::{Reach, Shown};
 
 /// How long after its start a coordinator accepts its predecessor's leases before their workers have registered again.
 const RETURNING: Duration = Duration::from_secs(60);
@@ -39,7 +41,7 @@ struct Live {
     /// Whether this coordinator granted it, or its worker has reported it to this coordinator.
     confirmed: bool,
     reach: Arc<OnceCell<Reach>>,
-    sent: Arc<Sent>,
+    shown: Arc<Shown>,
     agents: Option<GivenAgents>,
     shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
@@ -140,12 +142,6 @@ impl LiveLeases {
         }
     }
 
-    /// The first of these blobs that the lease's worker has not sent for it.
-    pub fn not_sent(&self, lease: u64, digests: &[Digest]) -> Option<Digest> {
-        let sent = self.state.lock().live.get(&lease).map(|live| live.sent.clone());
-        sent.unwrap_or_default().lacks(digests).first().copied()
-    }
-
     pub fn is_finished(&self, lease: u64) -> bool {
         self.state.lock().finished.contains(&lease)
     }
@@ -167,10 +163,20 @@ impl LiveLeases {
                 )));
             }
         };
-        Ok(LeaseAccess {
+        Ok(self.access(grant, live, scopes))
+    }
+
+    /// What the worker of a lease may access that has not ended; none if it has.
+    pub fn access_of(&self, grant: &Grant, scopes: &Scopes) -> Option<LeaseAccess> {
+        Some(self.access(grant.clone(), self.state.lock().live.get(&grant.lease)?, scopes))
+    }
+
+    fn access(&self, grant: Grant, live: &Live, scopes: &Scopes) -> LeaseAccess {
+        LeaseAccess {
             grant,
+            key: self.key.clone(),
             reach: live.reach.clone(),
-            sent: live.sent.clone(),
+            shown: live.shown.clone(),
             agents: live.agents.clone(),
             shell: live.shell.clone(),
             charge: live.charge.clone(),
@@ -178,7 +184,7 @@ impl LiveLeases {
             alive: live.alive.subscribe(),
             scopes: scopes.clone(),
             is_elsewhere: false,
-        })
+        }
     }
 
     #[cfg(test)]
@@ -191,8 +197,9 @@ impl LiveLeases {
 #[derive(Debug, Clone)]
 pub struct LeaseAccess {
     grant: Grant,
+    key: FarmKey,
     reach: Arc<OnceCell<Reach>>,
-    sent: Arc<Sent>,
+    shown: Arc<Shown>,
     agents: Option<GivenAgents>,
     shell: Option<Arc<Ends>>,
     charge: Option<Charge>,
@@ -266,57 +273,6 @@ impl LeaseAccess {
             trees.pop();
         }
         Ok(())
-    }
-
-    /// Whether it matters which blobs the worker sends for this lease: it may name them to others.
-    pub fn counts_sent(&self) -> bool {
-        let Grant { calls, tools, call, caches, .. } = &self.grant;
-        *call || !calls.is_empty() || !tools.name.is_empty() || !caches.is_empty()
-    }
-
-    /// Whether the worker has sent this blob for the lease.
-    pub fn has_sent(&self, blob: &Digest) -> bool {
-        self.sent.lacks(std::slice::from_ref(blob)).is_empty()
-    }
-
-    /// The worker has sent this blob, all of it, and it was compared with its digest.
-    pub fn sent(&self, blob: &Digest) {
-        if self.counts_sent() {
-            self.sent.add(blob);
-        }
-    }
-
-    /// Checks that the worker has everything that a tree consists of, as by [`has_all`](Self::has_all).
-    ///
-    /// # Errors
-    /// As there, or if the tree cannot be read.
-    pub async fn has_tree(&self, tree: &Digest) -> Result<(), Status> {
-        self.has_all(&self.scope()?.preparer.tree(tree).await?).await
-    }
-
-    /// Checks that the worker has these blobs: it may read them for the lease, or has sent them for it.
-    ///
-    /// # Errors
-    /// `FAILED_PRECONDITION` if it has not shown to have one of them.
-    pub async fn has_all(&self, blobs: &[Digest]) -> Result<(), Status> {
-        if blobs.is_empty() {
-            return Ok(());
-        }
-        let reach = self.reach().await?;
-        let mut strange = self.sent.lacks(&reach.lacks(blobs));
-        if !strange.is_empty() {
-            self.add_trees(reach).await?;
-            strange = reach.lacks(&strange);
-        }
-        let Some(blob) = strange.first() else { return Ok(()) };
-        tracing::debug!(
-            worker = self.grant.worker, lease = self.grant.lease, tenant = self.tenant(), %blob, count = strange.len(),
-            "refused a worker's use of a blob that it was neither given nor has sent"
-        );
-        Err(Status::failed_precondition(format!(
-            "blob `{blob}` was neither given to worker `{}` for lease {} nor sent by it; send it, even if the farm has it",
-            self.grant.worker, self.grant.lease
-        )))
     }
 
     /// The worker that holds the lease.
@@ -496,7 +452,7 @@ mod tests {
             calls: calls.into(),
             tools,
             shell: false,
-            call: false,
+            challenge: None,
         }
     }
 

@@ -1,15 +1,16 @@
 //! The blobs that a lease's worker may read: its action, command and input tree, its caches, and the chunks of those; and the blobs that it
-//! has sent for the lease.
+//! has sent for the lease, or has shown to have.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_proto::digest::Digest;
 use parking_lot::Mutex;
 
 /// Maximum number of digests added to one lease.
 const MAX_ADDED: usize = 2_000_000;
-/// Maximum number of blobs of one lease of which it is remembered that they were sent.
-const MAX_SENT: usize = 1_000_000;
+/// Maximum number of blobs of one lease of which it is remembered that they were sent or shown.
+const MAX_SHOWN: usize = 1_000_000;
 
 /// A set of digests that keeps the first eight bytes of each. To hit another tenant's blob, a worker would have to find
 /// a SHA-256 with 64 given leading bits and be given a lease that names it.
@@ -68,28 +69,41 @@ impl Reach {
     }
 }
 
-/// The blobs that a worker has sent for a lease, by the first 16 bytes of each digest: a worker chooses what it sends, so the eight of
-/// [`Reach`] would not do.
+/// The blobs that a worker has sent for a lease or has shown to have, by the first 16 bytes of each digest: a worker chooses what it sends, so
+/// the eight of [`Reach`] would not do.
 #[derive(Debug, Default)]
-pub struct Sent(Mutex<HashSet<[u8; 16]>>);
+pub struct Shown {
+    blobs: Mutex<HashSet<[u8; 16]>>,
+    refuted: AtomicBool,
+}
 
 fn long(digest: &Digest) -> [u8; 16] {
     digest.hash[..16].try_into().unwrap_or_default()
 }
 
-impl Sent {
-    /// The worker has sent this blob, whole. Beyond a limit it is not remembered.
+impl Shown {
+    /// The worker has this blob, whole. Beyond a limit it is not remembered.
     pub fn add(&self, digest: &Digest) {
-        let mut sent = self.0.lock();
-        if sent.len() < MAX_SENT {
-            sent.insert(long(digest));
+        let mut blobs = self.blobs.lock();
+        if blobs.len() < MAX_SHOWN {
+            blobs.insert(long(digest));
         }
     }
 
-    /// Those of these digests that were not sent. Everybody has the empty blob.
+    /// Those of these digests that were neither sent nor shown. Everybody has the empty blob.
     pub fn lacks(&self, digests: &[Digest]) -> Vec<Digest> {
-        let sent = self.0.lock();
-        digests.iter().filter(|digest| !digest.is_empty() && !sent.contains(&long(digest))).copied().collect()
+        let blobs = self.blobs.lock();
+        digests.iter().filter(|digest| !digest.is_empty() && !blobs.contains(&long(digest))).copied().collect()
+    }
+
+    /// The worker wanted to show what it does not have.
+    pub fn refute(&self) {
+        self.refuted.store(true, Ordering::Release);
+    }
+
+    /// Whether it ever did.
+    pub fn is_refuted(&self) -> bool {
+        self.refuted.load(Ordering::Acquire)
     }
 }
 
@@ -110,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_lacking_even_if_half_of_its_digest_is_that_of_something_sent() {
-        let (sent, digest) = (Sent::default(), DigestFunction::Sha256.digest(b"sent"));
+        let (sent, digest) = (Shown::default(), DigestFunction::Sha256.digest(b"sent"));
         let mut similar = digest;
         similar.hash[15] ^= 1;
         let empty = Digest::empty(DigestFunction::Sha256);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_proto::possession::Challenge;
 use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1::{self, coordinator_message};
 use kiln_proto::{property, root};
@@ -110,7 +111,7 @@ impl Owner {
             calls: if prepared.split { environment_of_calls(prepared) } else { String::new() },
             tools: prepared.tools.clone(),
             shell: action.shell.is_some(),
-            call: is_call,
+            challenge: self.links.get(worker).is_some_and(|link| link.shows).then(|| Challenge::of(rand::random())),
         };
         let message = v1::Lease {
             lease: lease.0,
@@ -144,6 +145,7 @@ impl Owner {
             },
             tools_read_only: prepared.tools.read_only,
             shell: action.shell.as_ref().map(|wanted| wanted.shell.clone()),
+            challenge: grant.challenge.map(|challenge| challenge.to_wire()).unwrap_or_default(),
             other_conditions: prepared
                 .unlike
                 .as_ref()

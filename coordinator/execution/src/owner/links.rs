@@ -75,6 +75,7 @@ impl Owner {
             version: register.version,
             session: register.session,
             tenants: register.tenants,
+            shows: register.shows,
             last_seen: clock::now(),
             heard: Instant::now(),
         };

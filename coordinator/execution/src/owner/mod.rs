@@ -76,6 +76,14 @@ pub(super) enum Message {
         worker: String,
         connection: u64,
     },
+    /// What the result of a lease names was looked at.
+    Examined {
+        worker: String,
+        lease: u64,
+        response: Box<reapi::ExecuteResponse>,
+        /// Why it does not count.
+        objection: Option<String>,
+    },
     /// The result of a lease is in the action cache, if it belongs there.
     Stored {
         worker: String,
@@ -142,6 +150,8 @@ struct Link {
     /// The session of the process that registered.
     session: Vec<u8>,
     tenants: Vec<String>,
+    /// Whether its worker can show what it has.
+    shows: bool,
     last_seen: Timestamp,
     heard: Instant,
 }
@@ -163,7 +173,7 @@ struct Leased {
     instance: String,
     action: Digest,
     is_shell: bool,
-    is_call: bool,
+    grant: Arc<Grant>,
 }
 
 pub(super) struct Owner {
@@ -272,6 +282,9 @@ impl Owner {
                     self.step(Event::WorkerDisconnected(worker));
                     self.joined.send_modify(|count| *count += 1);
                 }
+            }
+            Message::Examined { worker, lease, response, objection } => {
+                self.examined(WorkerId(worker.into()), LeaseId(lease), *response, objection);
             }
             Message::Stored { worker, lease, response } => {
                 let (lease, worker) = (LeaseId(lease), WorkerId(worker.into()));

@@ -1,13 +1,14 @@
 //! Leases that workers hold, and the results that they bring.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_proto::digest::Digest;
+use kiln_proto::possession::Named;
 use kiln_proto::v1::coordinator_message;
 use kiln_proto::{made, reapi, scope, v1};
 use kiln_scheduler::{Event, LeaseId, Outcome, WorkerId};
 
-use super::super::leases::Grant;
+use super::super::leases::{Grant, is_sealed};
 use super::super::scopes::Scope;
 use super::recent::Recent;
 use super::{Leased, Message, Owner, key_of};
@@ -22,23 +23,72 @@ impl Owner {
             }
             return;
         }
-        let fault = match finished.outcome {
-            Some(v1::lease_finished::Outcome::Response(response)) => {
-                let disbelief = self.disbelief(&worker, &response);
-                let disbelief =
-                    disbelief.map(|maker| format!("a result is not believed: its worker `{maker}` is distrusted"));
-                match disbelief.or_else(|| self.invention(lease, &response)) {
-                    None => return self.store_result(worker, lease, response),
-                    Some(fault) => fault,
+        match finished.outcome {
+            Some(v1::lease_finished::Outcome::Response(response)) => match self.disbelief(&worker, &response) {
+                None => self.examine(worker, lease, response, &finished.seal),
+                Some(maker) => {
+                    let fault = format!("a result is not believed: its worker `{maker}` is distrusted");
+                    self.could_not_run(worker, lease, fault);
                 }
-            }
-            Some(v1::lease_finished::Outcome::WorkerFault(fault)) => fault,
-            None => "the worker reported no outcome".to_owned(),
-        };
+            },
+            Some(v1::lease_finished::Outcome::WorkerFault(fault)) => self.could_not_run(worker, lease, fault),
+            None => self.could_not_run(worker, lease, "the worker reported no outcome".to_owned()),
+        }
+    }
+
+    /// A worker did not carry out a lease; another one may.
+    fn could_not_run(&mut self, worker: WorkerId, lease: LeaseId, fault: String) {
         tracing::warn!(worker = &*worker.0, lease = lease.0, fault, "worker could not run a lease");
         self.live.finish(lease.0);
         self.step(Event::Finished { worker: worker.clone(), lease, outcome: Outcome::WorkerFault(fault) });
         self.acknowledge(&worker, lease);
+    }
+
+    /// Looks at what a result names, since others may read it: its worker must have all of it. A sealed result was looked at before, be it by another
+    /// coordinator. Continues with [`Message::Examined`].
+    fn examine(&mut self, worker: WorkerId, lease: LeaseId, response: reapi::ExecuteResponse, seal: &[u8]) {
+        let Some(leased) = self.leases.get(&lease) else { return };
+        let Some(access) = self.live.access_of(&leased.grant, &self.scopes) else { return };
+        if access.is_refuted() {
+            let fault = "its worker wanted to show a blob that it does not have; check its disk, and who runs it";
+            return self.could_not_run(worker, lease, fault.to_owned());
+        }
+        let named = Named::of(leased.action.function, response.result.as_ref().unwrap_or(&Default::default()));
+        let named = match named {
+            Ok(named) => named,
+            Err(error) => {
+                return self.could_not_run(worker, lease, format!("the result names an invalid digest: {error}"));
+            }
+        };
+        if named.is_empty() || is_sealed(self.live.key(), lease.0, &named, seal) {
+            return self.examined(worker, lease, response, None);
+        }
+        let messages = self.messages.clone();
+        tokio::spawn(async move {
+            let objection =
+                access.has_named(&named).await.err().map(|status| {
+                    format!("the result names what its worker has not shown to have: {}", status.message())
+                });
+            let response = Box::new(response);
+            let _ =
+                messages.send(Message::Examined { worker: worker.0.to_string(), lease: lease.0, response, objection });
+        });
+    }
+
+    pub(super) fn examined(
+        &mut self,
+        worker: WorkerId,
+        lease: LeaseId,
+        response: reapi::ExecuteResponse,
+        objection: Option<String>,
+    ) {
+        if !self.has(&worker, lease) {
+            return;
+        }
+        match objection {
+            None => self.store_result(worker, lease, response),
+            Some(fault) => self.could_not_run(worker, lease, fault),
+        }
     }
 
     /// The worker that is distrusted now, of those that a result is owed to.
@@ -51,20 +101,6 @@ impl Owner {
         let now = SystemTime::now();
         makers.insert(worker.0.to_string(), Some((now, now)));
         self.distrusted.refuses(&makers).map(str::to_owned)
-    }
-
-    /// What is wrong with a call's result that names what its worker does not have: whoever asked for the call may read its files.
-    fn invention(&self, lease: LeaseId, response: &reapi::ExecuteResponse) -> Option<String> {
-        let leased = self.leases.get(&lease).filter(|leased| leased.is_call)?;
-        let files = response.result.iter().flat_map(|result| &result.output_files);
-        let digests = files.map(|file| Digest::required(leased.action.function, file.digest.as_ref()));
-        match digests.collect::<Result<Vec<_>, _>>() {
-            Ok(digests) => {
-                let blob = self.live.not_sent(lease.0, &digests)?;
-                Some(format!("the result of a call names blob `{blob}`, which its worker has not sent"))
-            }
-            Err(error) => Some(format!("the result of a call names a file by an invalid digest: {error}")),
-        }
     }
 
     /// A worker is distrusted from now on, or trusted again. In the first case what it runs is given to others, and what it has just
@@ -119,7 +155,7 @@ impl Owner {
             instance: grant.instance.clone(),
             action: grant.action,
             is_shell: grant.shell,
-            is_call: grant.call,
+            grant: Arc::new(grant),
         };
         self.leases.insert(lease, leased);
         self.live.begin(lease.0);
