@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
-use super::patch::{Patch, Written, message};
+use super::patch::{Drawn, message};
 use crate::answer::Failure;
 
 /// How often one looks.
@@ -31,20 +31,23 @@ pub(crate) struct Subject {
 /// A part as it is.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) patches: Vec<Patch>,
-    /// All of them.
-    written: Written,
+    pub(crate) drawn: Vec<Drawn>,
 }
 
 impl Part {
-    fn of(patches: Vec<Patch>) -> Arc<Self> {
-        let written = Written::of(&patches);
-        Arc::new(Self { patches, written })
+    /// Whether pages that show this one lack nothing of the other.
+    fn is_as(&self, other: &[Drawn]) -> bool {
+        self.drawn.len() == other.len() && self.drawn.iter().zip(other).all(|(one, other)| one.is_as(other))
     }
 
-    /// Whether pages that show this one lack nothing of other patches.
-    fn is_as(&self, other: &[Patch]) -> bool {
-        self.patches.len() == other.len() && self.patches.iter().zip(other).all(|(one, other)| one.is_as(other))
+    /// The part as it is now: of what has stayed as it was, the rendering that pages have already.
+    fn next(&self, mut drawn: Vec<Drawn>) -> Arc<Self> {
+        for (new, old) in drawn.iter_mut().zip(&self.drawn) {
+            if old.is_as(new) {
+                *new = old.clone();
+            }
+        }
+        Arc::new(Self { drawn })
     }
 }
 
@@ -58,13 +61,13 @@ impl Feeds {
     /// A part as it is now and as it changes. The first page to show it brings the way to look.
     pub(crate) async fn follow<F, L>(&self, subject: Subject, look: L) -> Result<Shown, Failure>
     where
-        F: Future<Output = Result<Vec<Patch>, Failure>> + Send,
+        F: Future<Output = Result<Vec<Drawn>, Failure>> + Send,
         L: Fn() -> F + Send + 'static,
     {
         if let Some(shown) = self.open(&subject)? {
             return Ok(shown);
         }
-        let (sender, receiver) = watch::channel(Part::of(look().await?));
+        let (sender, receiver) = watch::channel(Arc::new(Part { drawn: look().await? }));
         self.0.lock().insert(subject.clone(), receiver.clone());
         let feeds = self.clone();
         tokio::spawn(async move {
@@ -94,16 +97,16 @@ impl Feeds {
 /// Looks until it fails, as when whoever looked first has lost their access: pages that are still open ask again as themselves.
 async fn repeat<F, L>(sender: &watch::Sender<Arc<Part>>, look: L)
 where
-    F: Future<Output = Result<Vec<Patch>, Failure>> + Send,
+    F: Future<Output = Result<Vec<Drawn>, Failure>> + Send,
     L: Fn() -> F,
 {
     loop {
         tokio::time::sleep(EVERY).await;
-        let Ok(patches) = look().await else { return };
+        let Ok(drawn) = look().await else { return };
         sender.send_if_modified(|shown| {
-            let is_new = !shown.is_as(&patches);
+            let is_new = !shown.is_as(&drawn);
             if is_new {
-                *shown = Part::of(patches);
+                *shown = shown.next(drawn);
             }
             is_new
         });
@@ -122,7 +125,8 @@ async fn unseen(sender: &watch::Sender<Arc<Part>>) {
 
 /// The stream of what changes, until `end`.
 pub(crate) fn stream(shown: Shown, end: impl Future<Output = ()> + Send + 'static) -> Response {
-    let events = WatchStream::new(shown).map(|part| Ok::<_, Infallible>(message(std::slice::from_ref(&part.written))));
+    let events =
+        WatchStream::new(shown).map(|part| Ok::<_, Infallible>(message(part.drawn.iter().map(Drawn::written))));
     answer(events, end)
 }
 

@@ -8,4 +8,4 @@ mod patch;
 
 pub(crate) use build::{Builds, Changes, News, Render, Shown};
 pub(crate) use feed::{Feeds, Subject, answer, stream};
-pub(crate) use patch::{Patch, Written, event, message};
+pub(crate) use patch::{Drawn, Patch, Written, event, message};

@@ -1,6 +1,6 @@
 //! One change of a page, as the script in it understands it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::response::sse::Event;
 use maud::Markup;
@@ -50,7 +50,7 @@ impl Patch {
 
 impl Patch {
     /// Whether a page that has the one needs not the other: times that pages keep up to date themselves do not count.
-    pub(crate) fn is_as(&self, other: &Self) -> bool {
+    fn is_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Replace { id, html }, Self::Replace { id: other_id, html: other_html }) => {
                 id == other_id && steady(html).eq(steady(other_html))
@@ -92,9 +92,40 @@ impl Written {
     }
 }
 
+/// A patch that several looks and several pages share: rendered once, and serialised once if a page needs it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Drawn(Arc<(Patch, OnceLock<Written>)>);
+
+impl From<Patch> for Drawn {
+    fn from(patch: Patch) -> Self {
+        Self(Arc::new((patch, OnceLock::new())))
+    }
+}
+
+impl Drawn {
+    pub(crate) fn patch(&self) -> &Patch {
+        &self.0.0
+    }
+
+    /// As it is sent.
+    pub(crate) fn written(&self) -> &Written {
+        self.0.1.get_or_init(|| Written::of(std::slice::from_ref(self.patch())))
+    }
+
+    /// Whether both are the same rendering, and not only alike.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether a page that has the one needs not the other.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        self.is_same(other) || self.patch().is_as(other.patch())
+    }
+}
+
 /// The event that carries these changes, with the server's clock in milliseconds since 1970.
-pub(crate) fn message(all: &[Written]) -> Event {
-    let patches: Vec<&str> = all.iter().map(|written| &*written.0).filter(|text| !text.is_empty()).collect();
+pub(crate) fn message<'a>(all: impl IntoIterator<Item = &'a Written>) -> Event {
+    let patches: Vec<&str> = all.into_iter().map(|written| &*written.0).filter(|text| !text.is_empty()).collect();
     Event::default().data(format!("{{\"now\":{},\"patches\":[{}]}}", words::now(), patches.join(",")))
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Guest;
 use crate::answer::Failure;
-use crate::live::Patch;
+use crate::live::{Drawn, Patch};
 use crate::markup::{Section, badge, encoded, nothing, words};
 
 /// Builds on one page.
@@ -135,9 +135,9 @@ fn form(filter: &Filter) -> Markup {
 }
 
 /// The list as it is now, for pages that show it.
-pub(crate) async fn changed(guest: Guest, filter: Filter) -> Result<Vec<Patch>, Failure> {
+pub(crate) async fn changed(guest: Guest, filter: Filter) -> Result<Vec<Drawn>, Failure> {
     let found = guest.client.builds().list(filter.request(SHOWN)?).await?.into_inner();
-    Ok(vec![Patch::replace("list", rows(&filter, &found))])
+    Ok(vec![Patch::replace("list", rows(&filter, &found)).into()])
 }
 
 /// The rows of the list.

@@ -37,7 +37,7 @@ pub(crate) async fn live(State(site): State<Site>, guest: Guest) -> Result<Respo
     let looking = guest.clone();
     let look = move || {
         let guest = looking.clone();
-        async move { Ok(vec![Patch::replace("farm", look(&guest).await?)]) }
+        async move { Ok(vec![Patch::replace("farm", look(&guest).await?).into()]) }
     };
     let shown = site.feeds.follow(subject, look).await?;
     Ok(stream(shown, site.end(&guest.identity)))

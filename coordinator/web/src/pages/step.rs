@@ -110,9 +110,9 @@ pub(crate) async fn follow(
         let (site, guest, id) = (looking.clone(), looker.clone(), id.clone());
         async move {
             let view = View::of(&site, &guest, &id, number).await?;
-            let mut patches = vec![Patch::replace("step", content(&view, &guest).await)];
-            patches.extend(view.has_ended().then_some(Patch::End));
-            Ok(patches)
+            let mut drawn = vec![Patch::replace("step", content(&view, &guest).await).into()];
+            drawn.extend(view.has_ended().then(|| Patch::End.into()));
+            Ok(drawn)
         }
     };
     let shown = site.feeds.follow(subject, look).await?;

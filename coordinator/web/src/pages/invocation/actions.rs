@@ -44,6 +44,11 @@ impl Known {
         (self.is_cut, self.next) = (is_cut, next);
         Ok(())
     }
+
+    /// What says whether there are others than at another time.
+    pub(super) fn state(&self) -> (u64, bool) {
+        (self.next, self.is_cut)
+    }
 }
 
 fn has_failed(action: &RemoteAction) -> bool {

@@ -4,6 +4,7 @@ mod actions;
 mod details;
 mod tail;
 mod timing;
+mod view;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use tokio_stream::wrappers::WatchStream;
 use super::Guest;
 use crate::answer::Failure;
 use crate::blobs::named;
-use crate::live::{Patch, Subject, answer, event, stream};
+use crate::live::{Drawn, Patch, Subject, answer, message, stream};
 use crate::log::{Line, Splitter};
 use crate::markup::{Section, encoded, nothing, words};
 use crate::outputs::Ends;
 use crate::site::Site;
 use tail::{Page, Tail};
+use view::View;
 
 /// Invocations on one page.
 const SHOWN: u32 = 50;
@@ -58,7 +60,7 @@ pub(crate) async fn follow_list(State(site): State<Site>, guest: Guest) -> Resul
     found(&guest, &Place::default()).await?;
     let look = move || {
         let guest = looking.clone();
-        async move { Ok(vec![Patch::replace("list", rows(&found(&guest, &Place::default()).await?))]) }
+        async move { Ok(vec![Patch::replace("list", rows(&found(&guest, &Place::default()).await?)).into()]) }
     };
     Ok(stream(site.feeds.follow(subject, look).await?, site.end(&guest.identity)))
 }
@@ -211,31 +213,17 @@ pub(crate) async fn follow(
     // Whoever follows may see it, whether or not somebody else looks already.
     get(&guest, &id).await?;
     let subject = Subject { tenant: guest.identity.tenant.clone(), what: format!("invocations/{id}") };
-    let (looking, read) = ((guest.clone(), site.clone()), Arc::new(Mutex::new((Tail::default(), Known::default()))));
+    let (looking, view) = ((guest.clone(), site.clone()), Arc::new(Mutex::new(View::default())));
     let look = move || {
-        let ((guest, site), id, read) = (looking.clone(), id.clone(), read.clone());
-        async move {
-            let invocation = filled(&site, &guest, &id).await?;
-            let is_running = invocation.status() == InvocationStatus::InvocationRunning;
-            let mut read = read.lock().await;
-            let (tail, known) = &mut *read;
-            tail.read(&guest, &id, !is_running).await?;
-            known.read(&guest, &id).await?;
-            let mut patches = vec![
-                Patch::replace("invocation", details::of(&invocation)),
-                Patch::replace("actions", actions::section(&site.ends, &guest, &id, known).await),
-                Patch::replace("timing", timing::section(&site.profiles, &guest, &invocation).await),
-            ];
-            patches.extend(tail.patches());
-            patches.extend((!is_running).then_some(Patch::End));
-            Ok(patches)
-        }
+        let ((guest, site), id, view) = (looking.clone(), id.clone(), view.clone());
+        async move { view.lock().await.look(&site.ends, &site.profiles, &guest, &id).await }
     };
     let shown = site.feeds.follow(subject, look).await?;
     let mut page = Page::showing(followed.next());
     let events = WatchStream::new(shown).filter_map(move |part| {
-        let fresh = page.lacks(&part.patches);
-        std::future::ready((!fresh.is_empty()).then(|| Ok::<_, Infallible>(event(&fresh))))
+        let fresh = page.lacks(&part.drawn);
+        let event = (!fresh.is_empty()).then(|| message(fresh.iter().map(Drawn::written)));
+        std::future::ready(event.map(Ok::<_, Infallible>))
     });
     Ok(answer(events, site.end(&guest.identity)))
 }
