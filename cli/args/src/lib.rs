@@ -681,15 +681,15 @@ pub struct Up {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Maximum size of cached blobs, and of artifacts, such as `20GiB`; `auto` is a fifth of the free disk space, at most 50 GiB.
-    #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_name = "SIZE")]
-    pub store_size: String,
+    #[arg(long, env = "KILN_STORE_SIZE", default_value = "auto", value_parser = bound, value_name = "SIZE")]
+    pub store_size: Bound,
     /// Accept everyone who can reach the address, including every user of this machine: they can run commands as you. By default only your
     /// own programs are accepted, with a token that they find.
     #[arg(long, env = "KILN_INSECURE")]
     pub insecure: bool,
     /// How long work waits when no connected worker can run it, such as `15m`.
-    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_name = "TIME")]
-    pub queue_timeout: String,
+    #[arg(long, env = "KILN_QUEUE_TIMEOUT", default_value = "15m", value_parser = kiln_units::duration, value_name = "TIME")]
+    pub queue_timeout: Duration,
     /// Let Dockerfile steps with the network trust this machine's certificate authorities as well, such as that of a proxy that ends TLS, as
     /// workers with `--trust-host-ca` do.
     #[arg(long = "trust-host-ca", env = "KILN_TRUST_HOST_CA")]

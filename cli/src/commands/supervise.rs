@@ -28,9 +28,26 @@ pub(super) struct Process {
     pub(super) arguments: Vec<OsString>,
 }
 
+/// Why a process did not begin its work.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It ended with this exit code, and has said why itself: its standard error is that of this process.
+    Said(u8),
+    /// It could not say why.
+    Silently { reason: String },
+}
+
+impl Failed {
+    fn of(reason: String) -> Self {
+        Self::Silently { reason }
+    }
+}
+
 impl Process {
-    /// Runs it until `stop`, and restarts it when it dies. Fails if it cannot be started at all, or dies before `ready`
-    /// is set.
+    /// Runs it until `stop`, and restarts it when it dies.
+    ///
+    /// # Errors
+    /// If it cannot be started at all, or ends before `ready` is set.
     ///
     /// Must be polled on a thread that lives as long as this process: the kernel kills the child when the thread that
     /// started it ends.
@@ -38,16 +55,18 @@ impl Process {
         self,
         ready: watch::Receiver<bool>,
         mut stop: watch::Receiver<bool>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failed> {
         let mut pauses = PAUSES.build();
         loop {
             let started = Instant::now();
-            let mut child = self.start().map_err(|error| format!("cannot start {}: {error}", self.name))?;
+            let mut child = self.start().map_err(|error| Failed::of(format!("cannot start {}: {error}", self.name)))?;
             tokio::select! {
                 status = child.wait() => {
+                    let said = status.as_ref().ok().and_then(said);
                     let words = status.map_or_else(|error| error.to_string(), how_it_ended);
                     if !*ready.borrow() {
-                        return Err(format!("{} {words} before the farm was ready", self.name));
+                        let silent = || Failed::of(format!("{} {words} before the farm was ready", self.name));
+                        return Err(said.map_or_else(silent, Failed::Said));
                     }
                     terminal::say(&format!("{} {words}; starting it again", self.name));
                 }
@@ -86,6 +105,11 @@ async fn end(child: &mut Child) {
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }
+}
+
+/// The exit code of a process that has reported an error.
+fn said(status: &ExitStatus) -> Option<u8> {
+    status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0)
 }
 
 fn how_it_ended(status: ExitStatus) -> String {

@@ -9,9 +9,10 @@ use kiln_images::registry::Pattern;
 use kiln_proto::channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
+use kiln_units::Bound;
 use tokio::sync::watch;
 
-use super::supervise::Process;
+use super::supervise::{Failed, Process};
 use crate::farm::{Error as FarmError, parts};
 use crate::interrupts::Interrupts;
 use crate::{Code, Error, args, local};
@@ -33,7 +34,7 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
     let share = Share::of(args.workers, &data_dir);
     let names: Vec<String> = (1..=args.workers).map(|number| format!("worker-{number}")).collect();
     let mut coordinator = Box::pin(
-        coordinator_process([listen, caches, pages], &data_dir, &args.store_size, &args.queue_timeout, args.insecure)
+        coordinator_process([listen, caches, pages], &data_dir, args.store_size, args.queue_timeout, args.insecure)
             .keep(is_ready.clone(), coordinator_stop),
     );
     let mut workers: Vec<_> = names
@@ -65,9 +66,11 @@ pub(super) async fn run(args: args::Up, interrupts: &Interrupts) -> Result<Code,
             () = wait => None,
         }
     };
-    if let Some(reason) = failed {
-        // The other processes end when their handles are dropped.
-        return Err(FarmError::Embedded { reason }.into());
+    // The other processes end when their handles are dropped.
+    match failed {
+        Some(Failed::Said(code)) => return Ok(Code::Passed(code)),
+        Some(Failed::Silently { reason }) => return Err(FarmError::Part { reason }.into()),
+        None => {}
     }
     terminal::say("stopping");
     stop_workers.send_replace(true);
@@ -178,10 +181,11 @@ impl Share {
 fn coordinator_process(
     [listen, caches, pages]: [SocketAddr; 3],
     data_dir: &Path,
-    store_size: &str,
-    queue_timeout: &str,
+    store_size: Bound,
+    queue_timeout: Duration,
     insecure: bool,
 ) -> Process {
+    let (store_size, queue_timeout) = (kiln_units::show_bound(store_size), kiln_units::show_duration(queue_timeout));
     let mut process = Process {
         name: "the coordinator".to_owned(),
         arguments: vec![
@@ -195,7 +199,7 @@ fn coordinator_process(
             "--data-dir".into(),
             data_dir.join("coordinator").into(),
             "--store-size".into(),
-            store_size.into(),
+            store_size.clone().into(),
             "--artifacts-size".into(),
             store_size.into(),
             "--queue-timeout".into(),
@@ -246,14 +250,15 @@ pub(super) async fn coordinator(args: args::Coordinator, interrupts: Interrupts)
         .map_err(|error| Error::Usage(format!("cannot listen on `{listen}`: {error}")))?;
     parts::coordinator(args.config, listener, async move { interrupts.first().await })
         .await
-        .map_err(|reason| FarmError::Embedded { reason })?;
+        .map_err(|reason| FarmError::Part { reason: format!("coordinator: {reason}") })?;
     Ok(Code::Success)
 }
 
 /// The hidden `kiln worker`.
 pub(super) async fn worker(args: args::Worker, interrupts: Interrupts) -> Result<Code, Error> {
+    let name = args.config.name.clone();
     parts::worker(args.config, async move { interrupts.first().await })
         .await
-        .map_err(|reason| FarmError::Embedded { reason })?;
+        .map_err(|reason| FarmError::Part { reason: format!("{name}: {reason}") })?;
     Ok(Code::Success)
 }

@@ -181,7 +181,7 @@ impl Opened {
 fn ended(part: &str, result: Result<Result<(), String>, tokio::task::JoinError>) -> Error {
     let reason = match result {
         Ok(Ok(())) => format!("{part} ended before it was ready"),
-        Ok(Err(reason)) => reason,
+        Ok(Err(reason)) => format!("{part}: {reason}"),
         Err(error) => format!("{part} failed: {error}"),
     };
     Error::Embedded { reason }

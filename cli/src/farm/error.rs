@@ -38,6 +38,9 @@ pub enum Error {
     Absent,
     #[error("the farm inside this command failed: {reason}")]
     Embedded { reason: String },
+    /// A part of the farm of `kiln up`.
+    #[error("{reason}")]
+    Part { reason: String },
     #[error("cannot use `{}` for the farm inside this command; expected a writable directory", .path.display())]
     Directory {
         path: PathBuf,

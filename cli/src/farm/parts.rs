@@ -29,7 +29,7 @@ pub async fn coordinator(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
+    kiln_coordinator::run(config, listener, shutdown).await.map_err(|error| format!("{error:#}"))
 }
 
 /// Runs a coordinator for the connections from `incoming`, which are all admitted, until `shutdown`.
@@ -39,7 +39,7 @@ pub async fn coordinator_on(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let incoming = incoming.map(|stream| stream.map(|stream| Accepted::plain(stream, None)));
-    kiln_coordinator::run_on(config, incoming, shutdown).await.map_err(|error| format!("coordinator: {error:#}"))
+    kiln_coordinator::run_on(config, incoming, shutdown).await.map_err(|error| format!("{error:#}"))
 }
 
 /// Runs a worker until `shutdown`.
@@ -47,7 +47,7 @@ pub async fn worker(
     config: kiln_worker::Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
-    kiln_worker::run(config, shutdown).await.map_err(|error| format!("worker: {error:#}"))
+    kiln_worker::run(config, shutdown).await.map_err(|error| format!("{error:#}"))
 }
 
 /// A coordinator inside a command.

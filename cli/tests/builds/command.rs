@@ -155,6 +155,38 @@ fn up_is_a_whole_farm_and_ends_with_ctrl_c() {
     assert_eq!(Ran::from(command).code, 3, "expected no farm to answer any more");
 }
 
+/// `kiln up` that must fail: its exit code, and the one error that it prints.
+fn up_fails(arguments: &[&str], data: &std::path::Path) -> (i32, String) {
+    let mut command = Farm::shared().command(&["up", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(data).args(arguments);
+    let ran = Ran::from(command);
+    let errors: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("error:")).collect();
+    let [error] = errors[..] else { panic!("expected one error: {}", ran.err) };
+    (ran.code, error.to_owned())
+}
+
+#[test]
+fn up_says_once_what_is_wrong() {
+    let data = tempfile::tempdir().unwrap();
+    let (code, error) = up_fails(&["--store-size", "much"], data.path());
+    assert_eq!((code, error.contains("'much' for '--store-size <SIZE>'")), (2, true), "{error}");
+    let (code, error) = up_fails(&["--queue-timeout", "long"], data.path());
+    assert_eq!((code, error.contains("'long' for '--queue-timeout <TIME>'")), (2, true), "{error}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, error) = up_fails(&["--web-listen", &address], data.path());
+    assert!(error.starts_with(&format!("error: cannot listen on `{address}`")), "{error}");
+    assert_eq!(code, 2, "{error}");
+    // What only the parts themselves find out.
+    for (part, begin) in [("coordinator", "error: coordinator: "), ("worker-1", "error: worker-1: ")] {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::write(data.path().join(part), "not a directory").unwrap();
+        let (code, error) = up_fails(&[], data.path());
+        assert!(error.starts_with(begin) && error.contains(&*data.path().join(part).to_string_lossy()), "{error}");
+        assert_eq!(code, 3, "{error}");
+    }
+}
+
 #[test]
 fn up_gives_no_default_port_what_was_asked_for_by_name() {
     let data = tempfile::tempdir().unwrap();

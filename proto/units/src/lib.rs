@@ -111,6 +111,14 @@ pub fn duration(text: &str) -> Result<Duration, Error> {
     read().ok_or_else(|| Error::Duration { text: text.to_owned() })
 }
 
+/// The limit of a store, as [`bound`] parses it.
+pub fn show_bound(bound: Bound) -> String {
+    match bound {
+        Bound::Bytes(bytes) => show_size(bytes),
+        Bound::Share => "auto".to_owned(),
+    }
+}
+
 /// A size in the largest binary unit in which it is a whole number.
 pub fn show_size(bytes: u64) -> String {
     let (unit, factor) = SIZES.iter().take(SHOWN_SIZES).find(|(_, f)| bytes.is_multiple_of(*f)).unwrap_or(&("B", 1));
