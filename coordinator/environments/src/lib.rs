@@ -10,6 +10,8 @@
     allow(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)
 )]
 
+mod packages;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,7 +193,9 @@ fn lacks(environment: &v1::Environment, target: &Target, steps: &[Step]) -> Vec<
                 format!("`{tool}` (called by step {})", steps.join(", "))
             })
             .collect();
-        lacks.push(format!("has no {}: install what is missing on the worker", tools.join(" and no ")));
+        let with = packages::install(&environment.os, absent.keys().copied());
+        let with = with.map(|command| format!(": `{command}`")).unwrap_or_default();
+        lacks.push(format!("has no {}: install what is missing on the worker{with}", tools.join(" and no ")));
     }
     lacks
 }
@@ -257,7 +261,7 @@ mod tests {
     fn a_missing_tool_and_a_wrong_os_are_named_with_what_there_is() {
         let workers = [worker("a", "f1", 1, &["cc"])];
         let words = choose(&workers, &target(Some("ubuntu:24.04")), &[step(&["go"])], false).unwrap_err();
-        for part in ["`a`", "debian:12", "ubuntu:24.04", "`go`", "`compile`"] {
+        for part in ["`a`", "debian:12", "ubuntu:24.04", "`go`", "`compile`", "`apt-get install golang-go`"] {
             assert!(words.contains(part), "expected {part} in: {words}");
         }
         assert!(choose(&[], &target(None), &[], false).unwrap_err().contains("no worker is connected"));
