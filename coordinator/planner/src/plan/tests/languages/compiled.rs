@@ -215,7 +215,7 @@ run = '''
 compile() { go build -trimpath -buildvcs=false -ldflags=-buildid= "$@"; }
 programs ./...
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: no package `main` was found, so there is no artifact" >&2
+    echo 'kiln: no package `main` was found, so there is no artifact' >&2
     exit 1
 fi
 '''
@@ -307,7 +307,7 @@ rootless env DESTDIR="$PWD/.kiln/out" cmake --install .kiln/build
 note_installed_twice
 has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no program or library, so there is no artifact" >&2
+    echo 'kiln: the build installed nothing and left no program or library, so there is no artifact' >&2
     exit 1
 fi
 '''
@@ -356,7 +356,7 @@ in_parallel meson compile -C .kiln/build
 rootless env DESTDIR="$PWD/.kiln/out" meson install -C .kiln/build --no-rebuild
 has_files .kiln/out || collect
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build installed nothing and left no program or library, so there is no artifact" >&2
+    echo 'kiln: the build installed nothing and left no program or library, so there is no artifact' >&2
     exit 1
 fi
 '''
@@ -600,7 +600,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is no artifact" >&2
+    echo 'kiln: the build left no jar or war, so there is no artifact' >&2
     exit 1
 fi
 '''
@@ -660,7 +660,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is no artifact" >&2
+    echo 'kiln: the build left no jar or war, so there is no artifact' >&2
     exit 1
 fi
 '''
@@ -725,7 +725,7 @@ mkdir -p .kiln/gather
 javac -d .kiln/gather .kiln/Gather.java
 java -cp .kiln/gather Gather .kiln/build
 if [ -z "$(find .kiln/out -type f 2>/dev/null | head -n 1)" ]; then
-    echo "kiln: the build left no jar or war, so there is no artifact" >&2
+    echo 'kiln: the build left no jar or war, so there is no artifact' >&2
     exit 1
 fi
 '''
