@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kiln_proto::digest::Digest;
-use kiln_proto::transfer::Moved;
+use kiln_proto::transfer::{Client, Moved};
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
 use tracing::Instrument;
 
 use crate::deliver::{self, Deliveries};
-use crate::farm::{FUNCTION, Farm};
+use crate::farm::Farm;
 use crate::interrupts::Interrupts;
 use crate::output::Output;
 use crate::{Code, Error, download};
@@ -38,8 +38,8 @@ pub struct Follow<'a> {
     pub farm: &'a Farm,
     /// The build's id.
     pub build: String,
-    /// The REAPI instance that has its blobs.
-    pub instance: String,
+    /// Where its blobs are.
+    pub blobs: Client,
     /// Where its artifacts go.
     pub output: Output,
     /// What was uploaded for it.
@@ -239,7 +239,7 @@ impl Follow<'_> {
                 continue;
             }
             // Those come first; the summary does without where the farm has lost them.
-            let tests = self.farm.tests(&self.instance, finished).await.unwrap_or_default().into_iter();
+            let tests = self.farm.tests(&self.blobs, finished).await.unwrap_or_default().into_iter();
             step.tests =
                 tests.take_while(|test| test.flaky || test.outcome() == v1::test_case::Outcome::Failed).collect();
         }
@@ -254,9 +254,9 @@ impl Follow<'_> {
             }
             let logs = [finished.stdout_digest.clone(), finished.stderr_digest.clone()];
             for wire in logs.into_iter().flatten() {
-                let Ok(digest) = Digest::from_wire(FUNCTION, &wire) else { continue };
+                let Ok(digest) = Digest::from_wire(self.blobs.function(), &wire) else { continue };
                 if digest.size <= TAIL_BYTES
-                    && let Ok(data) = self.farm.blobs(&self.instance, FUNCTION).get(&digest).await
+                    && let Ok(data) = self.blobs.get(&digest).await
                 {
                     step.keep(&String::from_utf8_lossy(&data));
                 }

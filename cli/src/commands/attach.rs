@@ -15,8 +15,8 @@ pub(super) async fn run(farm: &Farm, args: args::Attach, interrupts: &Interrupts
     let build = farm.build(&args.build).await?;
     let follow = Follow {
         farm,
+        blobs: farm.blobs_of(&build)?,
         build: build.id,
-        instance: build.instance,
         output: output::of_user(&args.output).map_err(download::Error::from)?,
         moved: Moved::default(),
         on_interrupt: OnInterrupt::Leave,

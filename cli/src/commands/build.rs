@@ -192,8 +192,8 @@ pub(super) async fn on_farm(
     let (root, left_out) = (scanned.root.clone(), scanned.left_out.clone());
     let follow = Follow {
         farm,
+        blobs: farm.blobs_of(&build)?,
         build: build.id,
-        instance: build.instance,
         output,
         moved,
         on_interrupt: OnInterrupt::Cancel,

@@ -183,7 +183,7 @@ async fn on_farm(
     let follow = Follow {
         farm,
         build: build.id.clone(),
-        instance: build.instance,
+        blobs: farm.blobs_of(&build)?,
         output: Output::new(temporary.path(), None).map_err(download::Error::from)?,
         moved,
         on_interrupt: OnInterrupt::Cancel,

@@ -4,12 +4,13 @@
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
-use kiln_proto::digest::{Digest, DigestFunction};
+use kiln_proto::digest::Digest;
+use kiln_proto::transfer::Client;
 use kiln_proto::v1;
 use kiln_proto::v1::event::Event;
 use kiln_proto::v1::step_state::Phase;
 
-use crate::farm::{Error as FarmError, FUNCTION, Farm};
+use crate::farm::{Error as FarmError, Farm};
 use crate::{Code, Error, args, local};
 use kiln_progress::{Board, Happening, Key, is_called};
 use kiln_terminal as terminal;
@@ -38,7 +39,7 @@ pub(super) async fn run(farm: &Farm, args: args::Logs) -> Result<Code, Error> {
             terminal::say(&format!("--- {}", header(&key)));
         }
         match &state.finished {
-            Some(finished) => stored(farm, &build.instance, finished).await?,
+            Some(finished) => stored(&farm.blobs_of(&build)?, finished).await?,
             None if state.phase() == Phase::Running => so_far(farm, &build.id, &key).await?,
             None if state.phase() == Phase::Queued => terminal::say(&format!("`{}` waits for a worker", key.step)),
             None => terminal::say(&format!("`{}` has not run", key.step)),
@@ -56,19 +57,18 @@ fn header(key: &Key) -> String {
     terminal::harmless(&format!("{}{shard} {}", key.step, key.platform))
 }
 
-async fn stored(farm: &Farm, instance: &str, finished: &v1::StepFinished) -> Result<(), Error> {
+async fn stored(blobs: &Client, finished: &v1::StepFinished) -> Result<(), Error> {
     for wire in [&finished.stdout_digest, &finished.stderr_digest].into_iter().flatten() {
-        let digest = Digest::from_wire(FUNCTION, wire).map_err(|error| FarmError::Answer(error.to_string()))?;
-        copy(farm, instance, FUNCTION, &digest).await?;
+        let digest = Digest::from_wire(blobs.function(), wire).map_err(|error| FarmError::Answer(error.to_string()))?;
+        copy(blobs, &digest).await?;
     }
     Ok(())
 }
 
 /// Prints a blob of any size in constant memory.
-async fn copy(farm: &Farm, instance: &str, function: DigestFunction, digest: &Digest) -> Result<(), Error> {
+async fn copy(blobs: &Client, digest: &Digest) -> Result<(), Error> {
     let file = tempfile::NamedTempFile::new().map_err(|source| Error::Runtime { source })?;
-    let client = farm.blobs(instance, function);
-    client.download(digest, file.path()).await.map_err(FarmError::from)?;
+    blobs.download(digest, file.path()).await.map_err(FarmError::from)?;
     let read = |source| Error::Write { path: file.path().to_owned(), source };
     let mut from = std::fs::File::open(file.path()).map_err(read)?;
     let mut buffer = vec![0; 256 * 1024];

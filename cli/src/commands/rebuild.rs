@@ -58,7 +58,7 @@ async fn rebuild(
     let follow = Follow {
         farm,
         build: started.id.clone(),
-        instance: started.instance,
+        blobs: farm.blobs_of(&started)?,
         output: Output::new(directory, None).map_err(download::Error::from)?,
         moved: kiln_proto::transfer::Moved::default(),
         on_interrupt: OnInterrupt::Cancel,

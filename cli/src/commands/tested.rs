@@ -12,6 +12,7 @@ use kiln_terminal::{Table, fixed, flexible, harmless};
 
 pub(super) async fn run(farm: &Farm, args: args::TestReport) -> Result<Code, Error> {
     let build = farm.build(&args.build).await?;
+    let blobs = farm.blobs_of(&build)?;
     let is_wanted = |state: &&StepState| {
         let step = state.step.clone().unwrap_or_default();
         args.step.as_deref().is_none_or(|wanted| is_called(&step.step, wanted))
@@ -19,7 +20,7 @@ pub(super) async fn run(farm: &Farm, args: args::TestReport) -> Result<Code, Err
     let mut all: Vec<(v1::StepRef, TestCase)> = Vec::new();
     for state in build.steps.iter().filter(is_wanted) {
         let (step, finished) = (state.step.clone().unwrap_or_default(), state.finished.clone().unwrap_or_default());
-        let tests = farm.tests(&build.instance, &finished).await?;
+        let tests = farm.tests(&blobs, &finished).await?;
         all.extend(tests.into_iter().map(|test| (step.clone(), test)));
     }
     if all.is_empty() && !args.json {

@@ -149,6 +149,15 @@ impl Farm {
         transfer::Client::new(self.channel.clone(), instance, function).metered(self.meter.clone())
     }
 
+    /// The transfer client for the blobs of a build, whatever they are named by.
+    ///
+    /// # Errors
+    /// If the farm names them by a function that this client does not know.
+    pub fn blobs_of(&self, build: &v1::Build) -> Result<transfer::Client, Error> {
+        let function = DigestFunction::from_wire(build.digest_function);
+        Ok(self.blobs(&build.instance, function.map_err(|error| Error::Answer(error.to_string()))?))
+    }
+
     /// The progress of the current transfer of blobs.
     pub fn meter(&self) -> &Meter {
         &self.meter
@@ -166,15 +175,19 @@ impl Farm {
         Ok(self.call(self.builds().get(request)).await?.into_inner())
     }
 
-    /// The tests of a step, if its reports tell of any.
-    pub async fn tests(&self, instance: &str, finished: &v1::StepFinished) -> Result<Vec<v1::TestCase>, Error> {
+    /// The tests of a step, if its reports tell of any, among these blobs of its build.
+    pub async fn tests(
+        &self,
+        blobs: &transfer::Client,
+        finished: &v1::StepFinished,
+    ) -> Result<Vec<v1::TestCase>, Error> {
         let report = finished.tests.as_ref().and_then(|tests| tests.report.as_ref());
         let Some(wire) = report else { return Ok(Vec::new()) };
-        let digest = Digest::from_wire(FUNCTION, wire).map_err(|error| Error::Answer(error.to_string()))?;
+        let digest = Digest::from_wire(blobs.function(), wire).map_err(|error| Error::Answer(error.to_string()))?;
         if digest.size > MAX_REPORT {
             return Err(Error::Answer(format!("a report of {} bytes", digest.size)));
         }
-        let data = self.blobs(instance, FUNCTION).get(&digest).await?;
+        let data = blobs.get(&digest).await?;
         let report = v1::TestReport::decode(&data[..]).map_err(|error| Error::Answer(error.to_string()))?;
         Ok(report.tests)
     }

@@ -8,7 +8,7 @@ use kiln_proto::bes::{self, PublishBuildToolEventStreamRequest as Sent};
 use kiln_proto::build_events::build_event::Payload;
 use kiln_proto::build_events::build_event_id::{Id, LabelId, PatternExpandedId, TestResultId};
 use kiln_proto::build_events::{self as bep, BuildEvent, BuildEventId, TestStatus};
-use kiln_proto::channel::{self, Access};
+use kiln_proto::channel::{self, Access, Channel};
 use kiln_proto::digest::DigestFunction;
 use kiln_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use kiln_proto::reapi::{BatchUpdateBlobsRequest, batch_update_blobs_request};
@@ -21,9 +21,28 @@ use crate::world::{browse, curl, farm, has_browser};
 const ID: &str = "6dd0dd6c-0000-4000-8000-0000000000aa";
 
 fn event(sequence_number: i64, id: Option<Id>, payload: Option<Payload>) -> Sent {
+    event_of(ID, sequence_number, id, payload)
+}
+
+/// An event of this invocation.
+pub fn told(invocation: &str, sequence_number: i64, payload: Payload) -> Sent {
+    event_of(invocation, sequence_number, None, Some(payload))
+}
+
+/// Tells of these events, until the farm has them.
+fn publish(runtime: &tokio::runtime::Runtime, channel: &Channel, events: Vec<Sent>) {
+    runtime.block_on(async {
+        let mut client = PublishBuildEventClient::new(channel.clone());
+        let sent = tokio_stream::iter(events);
+        let mut answers = client.publish_build_tool_event_stream(sent).await.unwrap().into_inner();
+        while answers.message().await.unwrap().is_some() {}
+    });
+}
+
+fn event_of(invocation: &str, sequence_number: i64, id: Option<Id>, payload: Option<Payload>) -> Sent {
     let event = BuildEvent { id: id.map(|id| BuildEventId { id: Some(id) }), payload, ..BuildEvent::default() };
     let any = prost_types::Any { type_url: "build_event_stream.BuildEvent".into(), value: event.encode_to_vec() };
-    let stream_id = bes::StreamId { invocation_id: ID.into(), ..bes::StreamId::default() };
+    let stream_id = bes::StreamId { invocation_id: invocation.into(), ..bes::StreamId::default() };
     let event = bes::BuildEvent { event: Some(Event::BazelEvent(any)), event_time: None };
     let ordered = bes::OrderedBuildEvent { stream_id: Some(stream_id), sequence_number, event: Some(event) };
     Sent { ordered_build_event: Some(ordered), ..Sent::default() }
@@ -154,21 +173,12 @@ fn what_an_invocation_names_is_read_with_care() {
         let file = |name: &str, uri: String| bep::File { name: name.into(), file: Some(bep::file::File::Uri(uri)) };
         let failed = bep::ActionExecuted { stderr: Some(file("stderr", stderr)), exit_code: 1, ..Default::default() };
         let logs = bep::BuildToolLogs { log: vec![file("command.profile.gz", profile)] };
-        let mut events = vec![
-            event(1, None, Some(Payload::Action(failed))),
-            event(2, None, Some(Payload::BuildToolLogs(logs))),
-            event(3, None, Some(Payload::Finished(bep::BuildFinished::default()))),
+        let events = vec![
+            told(id, 1, Payload::Action(failed)),
+            told(id, 2, Payload::BuildToolLogs(logs)),
+            told(id, 3, Payload::Finished(bep::BuildFinished::default())),
         ];
-        for event in &mut events {
-            let ordered = event.ordered_build_event.as_mut().unwrap();
-            ordered.stream_id.as_mut().unwrap().invocation_id = id.to_owned();
-        }
-        runtime.block_on(async {
-            let mut client = PublishBuildEventClient::new(channel.clone());
-            let sent = tokio_stream::iter(events);
-            let mut answers = client.publish_build_tool_event_stream(sent).await.unwrap().into_inner();
-            while answers.message().await.unwrap().is_some() {}
-        });
+        publish(&runtime, &channel, events);
         let answer = curl(&[&format!("{pages}/invocations/{id}")]);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body

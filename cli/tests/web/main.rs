@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod blake3;
 mod builds;
 mod invocations;
 mod pages;
