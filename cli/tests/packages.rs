@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kiln_harness::bases::debian;
+use kiln_harness::machine::Machine;
 use kiln_harness::{Lasting, Ran, cannot_run, has, until};
 
 const PROGRAMS: [&str; 3] = ["kiln", "kiln-coordinator", "kiln-worker"];
@@ -68,37 +69,25 @@ fn make(workshop: &Path, version: &str) -> Vec<PathBuf> {
     made
 }
 
-/// A Debian in a directory; what runs there has mounts of its own.
+/// A Debian in which packages are installed.
 struct Root {
-    dir: tempfile::TempDir,
+    machine: Machine,
 }
 
 impl Root {
     fn new() -> Option<Self> {
-        let base = debian()?;
-        let dir = tempfile::tempdir().unwrap();
-        let mut unpack = Command::new("tar");
-        unpack.args(["--numeric-owner", "-xf"]).arg(base).arg("-C").arg(dir.path());
-        well(unpack);
-        std::fs::create_dir(dir.path().join("debs")).unwrap();
-        Some(Self { dir })
+        let machine = Machine::of(debian()?);
+        std::fs::create_dir(machine.at("debs")).unwrap();
+        Some(Self { machine })
     }
 
     fn at(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path.trim_start_matches('/'))
+        self.machine.at(path)
     }
 
     /// This command in it, as a user.
     fn command(&self, user: &str, script: &str) -> Command {
-        // Not chroot(2), below which the kernel allows no user namespaces.
-        let mounts = "mount --make-rprivate / && mount --bind \"$0\" \"$0\" && cd \"$0\" && mount -t proc proc proc && \
-                      mount --rbind /dev dev && mount --rbind /sys sys && mkdir -p old && pivot_root . old && umount -l old && \
-                      exec setpriv --reuid \"$1\" --regid \"$1\" --init-groups sh -ec \"$2\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-ec", mounts]).arg(self.dir.path()).args([user, script]).stdin(Stdio::null());
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/tmp").env("LANG", "C.UTF-8");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
+        self.machine.command(user, script)
     }
 
     #[track_caller]

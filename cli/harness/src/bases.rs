@@ -38,6 +38,12 @@ pub fn debian() -> Option<&'static Path> {
     BASE.get_or_init(|| once("debian.tar", make_debian)).as_deref()
 }
 
+/// The tar of a Debian 12 as it is after its installation, with these packages. `None`, with a message, if it cannot be made.
+pub fn fresh(packages: &[&str]) -> Option<PathBuf> {
+    let name = format!("fresh-{}.tar", packages.join("-"));
+    once(&name, |to| mmdebstrap_of("minbase", own_architecture(), &packages.join(","), to))
+}
+
 /// The tar of a small Debian 12 with HAProxy. `None`, with a message, if it cannot be made.
 pub fn haproxy() -> Option<&'static Path> {
     static BASE: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -49,12 +55,17 @@ fn make_debian(to: &Path) -> Option<()> {
 }
 
 fn mmdebstrap(architecture: &str, packages: &str, to: &Path) -> Option<()> {
+    mmdebstrap_of("apt", architecture, packages, to)
+}
+
+/// Makes a Debian of the packages of a variant and of these.
+fn mmdebstrap_of(variant: &str, architecture: &str, packages: &str, to: &Path) -> Option<()> {
     if !nix::unistd::geteuid().is_root() {
         cannot_run("`mmdebstrap` needs root here");
         return None;
     }
     let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=apt", "--format=tar", "--architectures", architecture]);
+    command.args(["--quiet", "--format=tar", "--architectures", architecture]).arg(format!("--variant={variant}"));
     command.args(["--include", packages, "bookworm"]).arg(to);
     match command.env("SOURCE_DATE_EPOCH", "946684800").stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => return Some(()),

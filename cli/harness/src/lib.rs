@@ -12,6 +12,7 @@ pub mod faults;
 pub mod guarded;
 pub mod http;
 pub mod http_proxy;
+pub mod machine;
 pub mod mutated;
 pub mod options;
 pub mod private_registry;
