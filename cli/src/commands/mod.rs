@@ -22,8 +22,6 @@ mod rebuild;
 mod several;
 mod shell;
 mod status;
-#[cfg(feature = "embedded")]
-mod supervise;
 mod test;
 mod tested;
 #[cfg(feature = "embedded")]

@@ -9,10 +9,10 @@ use kiln_images::registry::Pattern;
 use kiln_proto::channel;
 use kiln_proto::v1::StatusRequest;
 use kiln_proto::v1::farm_client::FarmClient;
+use kiln_supervise::{Failed, Process};
 use kiln_units::Bound;
 use tokio::sync::watch;
 
-use super::supervise::{Failed, Process};
 use crate::farm::{Error as FarmError, parts};
 use crate::interrupts::Interrupts;
 use crate::{Code, Error, args, local};

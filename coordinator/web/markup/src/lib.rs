@@ -5,6 +5,7 @@ pub mod notified;
 pub mod reproduced;
 pub mod stated;
 pub mod tree;
+pub mod usage;
 pub mod words;
 
 use kiln_proto::v1::Status;

@@ -5,11 +5,11 @@ use kiln_proto::protobuf::Timestamp;
 use kiln_proto::v1;
 use serde::Serialize;
 
+use crate::markup::usage::is_sound;
 use crate::markup::words;
 use crate::pages::layers::Contents;
 use crate::pages::rates::Rate;
 use crate::pages::tested;
-use crate::pages::usage::is_sound;
 use kiln_web_contents::Waste;
 use kiln_web_model::{self as model, Progress};
 

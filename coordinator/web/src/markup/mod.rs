@@ -1,6 +1,6 @@
 //! The frame around each page; [`kiln_web_markup`] has the small parts that several have.
 
-pub(crate) use kiln_web_markup::{badge, drawing, encoded, nothing, notified, reproduced, stated, tree, words};
+pub(crate) use kiln_web_markup::{badge, drawing, encoded, nothing, notified, reproduced, stated, tree, usage, words};
 
 use kiln_auth::Identity;
 use maud::{DOCTYPE, Markup, html};

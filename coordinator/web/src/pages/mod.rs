@@ -13,7 +13,6 @@ pub(crate) mod layers;
 pub(crate) mod rates;
 mod step;
 pub(crate) mod tested;
-pub(crate) mod usage;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

@@ -13,7 +13,7 @@ use super::download::download_blob;
 use crate::answer::Failure;
 use crate::blobs::{self, Files, Found, Space};
 use crate::live::{Patch, Shown, Subject, stream};
-use crate::markup::{Section, encoded, tree, words};
+use crate::markup::{Section, encoded, tree, usage, words};
 use crate::site::Site;
 use kiln_web_model::{Outcome, Step};
 
@@ -135,7 +135,7 @@ async fn content(view: &View, guest: &Guest) -> Markup {
         (facts(view))
         (error(&view.step))
         (tests)
-        @if let Some(usage) = view.step.usage() { (super::usage::section(usage)) }
+        @if let Some(usage) = view.step.usage() { (usage::section(usage)) }
         (key(view, why.as_ref()))
         (calls(&view.step))
         @match &command {

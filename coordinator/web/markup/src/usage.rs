@@ -3,11 +3,11 @@
 use kiln_proto::v1::{Usage, UsageOverTime};
 use maud::{Markup, html};
 
-use crate::markup::drawing::{Drawing, Span};
-use crate::markup::words;
+use crate::drawing::{Drawing, Span};
+use crate::words;
 
 /// CPUs and memory of a run; nothing if its worker has not measured them.
-pub(super) fn section(usage: &Usage) -> Markup {
+pub fn section(usage: &Usage) -> Markup {
     let Some(over_time) = usage.over_time.as_ref().filter(|over_time| is_sound(over_time)) else { return html! {} };
     let cpus: Vec<u64> = over_time.milli_cpus.iter().map(|milli| u64::from(*milli)).collect();
     let ran_ms = u64::from(over_time.until_ms.last().copied().unwrap_or(0));
@@ -42,7 +42,7 @@ pub(super) fn section(usage: &Usage) -> Markup {
 }
 
 /// Whether the lists belong together: they come from a worker.
-pub(crate) fn is_sound(over_time: &UsageOverTime) -> bool {
+pub fn is_sound(over_time: &UsageOverTime) -> bool {
     let number = over_time.until_ms.len();
     number > 0
         && over_time.milli_cpus.len() == number

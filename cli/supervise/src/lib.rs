@@ -1,5 +1,7 @@
 //! Keeps a child process running: restarts it when it dies, and stops it in order.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -21,20 +23,23 @@ const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 
 /// A process of this same program.
-pub(super) struct Process {
+pub struct Process {
     /// Its name in messages.
-    pub(super) name: String,
+    pub name: String,
     /// Its arguments.
-    pub(super) arguments: Vec<OsString>,
+    pub arguments: Vec<OsString>,
 }
 
 /// Why a process did not begin its work.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub enum Failed {
     /// It ended with this exit code, and has said why itself: its standard error is that of this process.
     Said(u8),
     /// It could not say why.
-    Silently { reason: String },
+    Silently {
+        /// What became of it.
+        reason: String,
+    },
 }
 
 impl Failed {
@@ -51,11 +56,7 @@ impl Process {
     ///
     /// Must be polled on a thread that lives as long as this process: the kernel kills the child when the thread that
     /// started it ends.
-    pub(super) async fn keep(
-        self,
-        ready: watch::Receiver<bool>,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<(), Failed> {
+    pub async fn keep(self, ready: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) -> Result<(), Failed> {
         let mut pauses = PAUSES.build();
         loop {
             let started = Instant::now();
