@@ -13,7 +13,8 @@ exports.visit = async (work, { width = 1280, height = 900, scheme = "light" } = 
   const errors = [];
   try {
     const page = await browser.newPage();
-    page.setDefaultTimeout(60_000);
+    // As long as the tests wait for anything.
+    page.setDefaultTimeout(120_000);
     await page.setViewport({ width, height });
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
     page.on("pageerror", (error) => errors.push(String(error)));
