@@ -58,7 +58,17 @@ pub fn choose(
         if refused.is_empty() {
             return format!("no worker is connected; one with {wanted} is required");
         }
-        format!("no worker matches {wanted}: {}", refused.join("; "))
+        let isa = target.platform.isa();
+        let is_elsewhere = |worker: &v1::Worker| worker.environment.as_ref().is_none_or(|found| found.isa != isa);
+        let hint = match workers.iter().all(is_elsewhere) {
+            true => format!(
+                "; start a worker on such a machine, or cross-compile: a step runs on the machines that its `platform` in `kiln.toml` names, \
+                 and `$KILN_TARGET_PLATFORM` tells it to build for {}",
+                target.platform
+            ),
+            false => String::new(),
+        };
+        format!("no worker matches {wanted}: {}{hint}", refused.join("; "))
     })
 }
 
@@ -225,6 +235,20 @@ mod tests {
         let mut step = Step::new("compile", "true");
         step.tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
         step
+    }
+
+    #[test]
+    fn without_a_machine_of_the_architecture_the_error_says_how_to_do_without_one() {
+        let arm64 = Target { platform: Platform::Arm64, ..target(None) };
+        let mut workers = vec![worker("a", "f1", 2000, &[]), worker("b", "f1", 2000, &[])];
+        let refused = choose(&workers, &arm64, &[step(&[])], false).unwrap_err();
+        assert!(refused.contains("`a` is x86-64; worker `b` is x86-64; start a worker on such a machine"), "{refused}");
+        assert!(refused.contains("cross-compile") && refused.contains("build for linux/arm64"), "{refused}");
+        // There is one, but it may not be used.
+        workers[1].environment.as_mut().unwrap().isa = "arm-a64".into();
+        workers[1].environment.as_mut().unwrap().emulated = true;
+        let refused = choose(&workers, &arm64, &[step(&[])], false).unwrap_err();
+        assert!(refused.contains("--allow-emulation") && !refused.contains("cross-compile"), "{refused}");
     }
 
     #[test]
