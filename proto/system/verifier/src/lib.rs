@@ -41,7 +41,8 @@ impl Verifier {
             tracing::debug!(ignored, "the system has certificate authorities that cannot be read");
         }
         if roots.is_empty() {
-            let lacking = "this system has no certificate authorities: name a file of them in `SSL_CERT_FILE`";
+            let lacking = "this system has no certificate authorities: install them (Debian, Ubuntu: `apt-get install ca-certificates`), or name \
+                           a file of them in `SSL_CERT_FILE`";
             return Err(Error::General(lacking.into()));
         }
         let inner = WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build();
